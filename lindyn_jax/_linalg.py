@@ -1,0 +1,63 @@
+"""Small pieces of linear algebra that the reduction and the statements share."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def transpose(A: Float[Array, "... a b"]) -> Float[Array, "... b a"]:
+    return jnp.swapaxes(A, -1, -2)
+
+
+@jax.custom_jvp
+def row_factor(Z: Float[Array, "p h"]) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
+    """Thin factorization `Z = L Q^T` with orthonormal columns of Q, k = min(p, h).
+
+    For h > p it comes from the QR factorization of `Z^T`, so that L is lower triangular; otherwise `L = Z` and Q is the
+    identity, and nothing has to be computed.
+
+    The derivative keeps Q horizontal (`Q^T dQ = 0`), so `dL = dZ Q`: it needs no inverse for anything that depends on L
+    alone. `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists and
+    differentiating raises an error instead of returning a wrong number.
+    """
+    p, h = Z.shape
+    if h <= p:
+        return Z, jnp.eye(h, dtype=Z.dtype)
+    Q, R = jnp.linalg.qr(Z.T)
+    return R.T, Q
+
+
+@row_factor.defjvp
+def _row_factor_jvp(primals, tangents):
+    (Z,), (dZ,) = primals, tangents
+    L, Q = row_factor(Z)
+    p, h = Z.shape
+    if h <= p:
+        return (L, Q), (dZ, jnp.zeros_like(Q))
+    dL = dZ @ Q
+    outside = dZ - dL @ Q.T
+    magnitude = jnp.abs(jnp.diagonal(L))
+    deficient = jnp.min(magnitude) <= 10 * p * jnp.finfo(Z.dtype).eps * jnp.max(magnitude)
+    outside = eqx.error_if(
+        outside,
+        deficient,
+        "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
+        "starts) does not pass through the width reduction: pass `reduce=False`.",
+    )
+    safe = jnp.where(deficient, jnp.eye(p, dtype=Z.dtype), L)
+    dQ = jax.scipy.linalg.solve_triangular(safe, outside, lower=True).T
+    return (L, Q), (dL, dQ)
+
+
+def signature_spectrum(Z: Float[Array, "p h"], signs: Float[Array, " p"]) -> Float[Array, " k"]:
+    """Eigenvalues of `Z^T diag(signs) Z` that can differ from zero, in descending order, k = min(p, h).
+
+    Never forms the h x h matrix, nor the Gram matrix of the rows: the rows are sorted by norm, factored as `L Q^T`, and
+    the spectrum is that of `L^T diag(signs) L`. Sorting makes that matrix graded from the top, and eigenvalues 1e-12
+    times the largest keep nearly all their digits.
+    """
+    norms = jnp.sum(jax.lax.stop_gradient(Z) ** 2, axis=1)
+    order = jnp.argsort(-norms)
+    L, _ = row_factor(Z[order])
+    return jnp.linalg.eigvalsh(L.T @ (signs[order][:, None] * L))[::-1]

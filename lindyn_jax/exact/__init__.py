@@ -1,0 +1,1 @@
+"""Closed-form solutions, one a file, independent of the simulators."""

@@ -1,0 +1,273 @@
+"""The problem: data, the loss, and the coordinates in which the data become a list of singular values.
+
+Every dynamics of this package sees the data only through `output_scale * X = W S Phi1^T`, its thin singular value
+decomposition: the moving part of the first layer is `U1 = Phi1^T U`, the target is `Ytil = W^T Y`, and the excess loss is
+`(q/2) ||Ytil - S U1 V^T||_F^2`. A `LeastSquares` computes these once.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from . import _checks
+
+LossScale = Literal["sum", "mean", "averaged"]
+
+
+class LeastSquares(eqx.Module):
+    r"""Least squares on data X and targets Y.
+
+    `L(Theta) = (q/2) ||Y - link(c X Theta)||_F^2` with loss scale q, output scale c, and no link unless one is given.
+
+    **Args:**
+
+    - `X`: inputs, shape (N, n), or `None` for the identity (see `factorization`), which is then never built.
+    - `Y`: targets, shape (N, m).
+    - `scale`: q, a positive number or the name of one: `"sum"` is 1 (T21, M21, M22), `"mean"` is 1/N (G19), `"averaged"` is
+        2/N (M22's experiments, whose loss is `||.||^2/N`). May be traced.
+    - `output_scale`: c > 0, a factor on the network's output, such as M22's `1/sqrt(m h)`; the same as scaling X. All
+        spectral quantities below are those of `c X`. May be traced.
+    - `link`: an elementwise function on the network's output (T21 Fig. 3: `jax.nn.sigmoid`). With a link there is no
+        closed-form minimum: `loss_star`, `theta_hat` and `excess_loss` raise an error.
+    - `rank`: rank of X. By default the number of singular values above `rank_rtol` times the largest. Must be given when X
+        is traced.
+    - `rank_rtol`: relative rank tolerance, default `max(N, n)` times the machine epsilon of the dtype.
+
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive.
+
+    **Notes:** the data may be differentiated, but derivatives of the singular vectors exist only for distinct singular
+    values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
+
+    **Source:** M22 section 3.1 (the coordinates), G19 section 2 (q = 1/N); notation of the README.
+    """
+
+    X: Float[Array, "N n"] | None
+    Y: Float[Array, "N m"]
+    scale: Float[Array, ""]
+    output_scale: Float[Array, ""]
+    Phi1: Float[Array, "n r"] | None
+    Ytil: Float[Array, "r m"]
+    data_singular_values: Float[Array, " r"]
+    residual: Float[Array, ""]
+    link_design: Float[Array, "N r"] | None
+    link: Callable[[Array], Array] | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        X: Float[ArrayLike, "N n"] | None,
+        Y: Float[ArrayLike, "N m"],
+        *,
+        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+        output_scale: Float[ArrayLike, ""] | int = 1.0,
+        link: Callable[[Array], Array] | None = None,
+        rank: int | None = None,
+        rank_rtol: float | None = None,
+    ):
+        Y = _checks.as_matrix(Y, "Y", "(N, m)")
+        _checks.check_finite(Y, "Y")
+        if X is None:
+            dtype = Y.dtype
+        else:
+            X = _checks.as_matrix(X, "X", "(N, n)")
+            _checks.check_finite(X, "X")
+            if X.shape[0] != Y.shape[0]:
+                raise ValueError(
+                    f"Arguments `X` and `Y` must have one row a sample, but `X` has {X.shape[0]} rows and `Y` has {Y.shape[0]}."
+                )
+            dtype = jnp.result_type(X, Y)
+            X, Y = X.astype(dtype), Y.astype(dtype)
+        if link is not None and not callable(link):
+            raise ValueError(f"Argument `link` must be an elementwise function, but is {link!r}.")
+        self.X, self.Y, self.link = X, Y, link
+        self.scale = _loss_scale(scale, Y.shape[0]).astype(dtype)
+        _checks.check_positive(output_scale, "output_scale")
+        self.output_scale = jnp.asarray(output_scale, dtype)
+
+        if X is None:
+            if rank is not None and rank != Y.shape[0]:
+                raise ValueError(f"Argument `rank` must be {Y.shape[0]} for X = I, but is {rank}.")
+            self.Phi1, self.Ytil = None, Y
+            self.data_singular_values = jnp.ones(Y.shape[0], dtype)
+            self.residual = jnp.zeros((), dtype)
+        else:
+            W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
+            r = _rank(X, s, rank, rank_rtol)
+            W, self.data_singular_values, self.Phi1 = W[:, :r], s[:r], Phi1T[:r].T
+            self.Ytil = W.T @ Y
+            self.residual = jnp.sum((Y - W @ self.Ytil) ** 2)
+        if link is None:
+            self.link_design = None
+        elif X is None:
+            self.link_design = jnp.eye(Y.shape[0], dtype=dtype)
+        else:
+            self.link_design = W * self.data_singular_values
+
+    # -- sizes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.Y.shape[0]
+
+    @property
+    def num_inputs(self) -> int:
+        """n."""
+        return self.Y.shape[0] if self.X is None else self.X.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """m."""
+        return self.Y.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """r, the rank of X."""
+        return self.data_singular_values.shape[0]
+
+    @property
+    def num_frozen(self) -> int:
+        """n - r, the number of input directions that the data do not reach: the rows of U2."""
+        return self.num_inputs - self.rank
+
+    @property
+    def dtype(self):
+        return self.Y.dtype
+
+    # -- spectrum ----------------------------------------------------------------------------------------------------
+
+    @property
+    def singular_values(self) -> Float[Array, " r"]:
+        """s: the nonzero singular values of `output_scale * X`, descending."""
+        return self.output_scale * self.data_singular_values
+
+    @property
+    def condition(self) -> Float[Array, ""]:
+        """lambda_1 / lambda_r: the condition number of `X^T X` on the range it acts on."""
+        return (self.data_singular_values[0] / self.data_singular_values[-1]) ** 2
+
+    @property
+    def theta_hat(self) -> Float[Array, "n m"]:
+        """Theta_hat = (c X)^+ Y, the minimum-norm solution."""
+        return self.from_data(self.reduced_theta_hat)
+
+    @property
+    def reduced_theta_hat(self) -> Float[Array, "r m"]:
+        """Phi1^T Theta_hat = S^{-1} Ytil."""
+        self._refuse_link("theta_hat")
+        return self.Ytil / self.singular_values[:, None]
+
+    # -- coordinates -------------------------------------------------------------------------------------------------
+
+    def to_data(self, U: Float[Array, "n k"]) -> Float[Array, "r k"]:
+        """Phi1^T U: the rows that move."""
+        return U if self.Phi1 is None else self.Phi1.T @ U
+
+    def from_data(self, U1: Float[Array, "r k"]) -> Float[Array, "n k"]:
+        """Phi1 U1: moving rows back in the inputs' coordinates."""
+        return U1 if self.Phi1 is None else self.Phi1 @ U1
+
+    # -- loss --------------------------------------------------------------------------------------------------------
+
+    @property
+    def loss_star(self) -> Float[Array, ""]:
+        """L*, the least loss over all Theta."""
+        self._refuse_link("loss_star")
+        return self.scale / 2 * self.residual
+
+    def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, "N m"]:
+        """link(c X Theta), in the coordinates of the data as given."""
+        outputs = self.output_scale * (Theta if self.X is None else self.X @ Theta)
+        return outputs if self.link is None else self.link(outputs)
+
+    def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
+        """L(Theta) = (q/2) ||Y - link(c X Theta)||_F^2, from X itself and not from its decomposition."""
+        return self.scale / 2 * jnp.sum((self.Y - self.predict(Theta)) ** 2)
+
+    def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """dL/dTheta, from X itself and not from its decomposition."""
+        outputs = self.output_scale * (Theta if self.X is None else self.X @ Theta)
+        gradient = self.output_scale * self._output_gradient(outputs)
+        return gradient if self.X is None else self.X.T @ gradient
+
+    def error(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
+        """E = Ytil - S Theta1, the error in the data's coordinates, for Theta1 = Phi1^T Theta."""
+        self._refuse_link("error")
+        return self.Ytil - self.singular_values[:, None] * Theta1
+
+    def excess_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
+        """L - L* = (q/2) ||E||_F^2, without the cancellation of that difference."""
+        self._refuse_link("excess_loss")
+        return self.scale / 2 * jnp.sum(self.error(Theta1) ** 2)
+
+    def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
+        """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
+        if self.link is None:
+            return self.excess_loss(Theta1) + self.loss_star
+        outputs = self.link(self.output_scale * (self.link_design @ Theta1))
+        return self.scale / 2 * jnp.sum((self.Y - outputs) ** 2)
+
+    def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
+        """dL/dTheta1; without a link it is `-q S E`, at a cost that does not depend on N or n."""
+        if self.link is None:
+            return -self.scale * self.singular_values[:, None] * self.error(Theta1)
+        outputs = self.output_scale * (self.link_design @ Theta1)
+        return self.output_scale * (self.link_design.T @ self._output_gradient(outputs))
+
+    def _output_gradient(self, outputs: Float[Array, "N m"]) -> Float[Array, "N m"]:
+        if self.link is None:
+            return self.scale * (outputs - self.Y)
+        predicted, pullback = jax.vjp(self.link, outputs)
+        return pullback(self.scale * (predicted - self.Y))[0]
+
+    def _refuse_link(self, name: str) -> None:
+        if self.link is not None:
+            raise ValueError(
+                f"`{name}` is undefined for a problem with a link function: its least loss has no closed form. "
+                "Use `loss`, or leave out `link`."
+            )
+
+
+def factorization(
+    Y: Float[ArrayLike, "n m"],
+    *,
+    scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+    output_scale: Float[ArrayLike, ""] | int = 1.0,
+) -> LeastSquares:
+    """Matrix factorization, `L = (q/2) ||Y - c U V^T||_F^2`: least squares with X = I_n, which is never built.
+
+    **Args:** `Y`, shape (n, m); `scale` and `output_scale` as in `LeastSquares`, with N = n.
+
+    **Source:** T21 (1).
+    """
+    return LeastSquares(None, Y, scale=scale, output_scale=output_scale)
+
+
+def _loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int) -> Array:
+    if isinstance(scale, str):
+        named = {"sum": 1.0, "mean": 1.0 / num_samples, "averaged": 2.0 / num_samples}
+        _checks.check_choice(scale, "scale", tuple(named))
+        scale = named[scale]
+    _checks.check_positive(scale, "scale")
+    return jnp.asarray(scale, jnp.result_type(float))
+
+
+def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:
+    if rank is None:
+        if _checks.is_traced(s):
+            raise ValueError(
+                "The rank of a traced `X` is unknown: pass `rank=` (inside jit, vmap or grad), or build the problem outside."
+            )
+        if rank_rtol is None:
+            rank_rtol = max(X.shape) * float(jnp.finfo(X.dtype).eps)
+        values = np.asarray(s)
+        if values[0] == 0:
+            raise ValueError("Argument `X` is zero: there is nothing to learn from it.")
+        return int(np.sum(values > rank_rtol * values[0]))
+    if not 1 <= rank <= min(X.shape):
+        raise ValueError(f"Argument `rank` must lie between 1 and min(N, n) = {min(X.shape)}, but is {rank}.")
+    return rank

@@ -1,0 +1,32 @@
+"""Tests run in 64-bit mode, with every public signature's shapes checked while they run."""
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+
+with install_import_hook("lindyn_jax", "beartype.beartype"):
+    import lindyn_jax  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    if jax.default_backend() == "cpu":
+        skip = pytest.mark.skip(reason="needs an accelerator")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def rng(request):
+    """A generator seeded by the test's own name; the seed is printed so that a failure can be repeated."""
+    seed = sum(ord(c) * 31**i for i, c in enumerate(request.node.name)) % 2**32
+    print(f"seed of {request.node.name}: {seed}")
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    return np.dtype(request.param)

@@ -1,0 +1,28 @@
+"""What several test files share: reference cases, tolerances by dtype, and comparisons by norm."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(__file__).parent / "data"
+
+
+def load_cases(name: str) -> dict[str, dict]:
+    """The reference cases of tests/data/NAME.json by case name."""
+    cases = json.loads((DATA / f"{name}.json").read_text())["cases"]
+    return {case["name"]: case for case in cases}
+
+
+def tolerance(dtype, factor: float = 1.0) -> float:
+    """The one place where tolerances come from: float64 to 1e-12, float32 to 1e-5, times a stated factor."""
+    return {"float64": 1e-12, "float32": 1e-5}[np.dtype(dtype).name] * factor
+
+
+def relative_error(value, expected) -> float:
+    """Norm of the difference over max(1, norm of the expected value): NaN and infinity count as infinite error."""
+    value, expected = np.asarray(value, float), np.asarray(expected, float)
+    assert value.shape == expected.shape, f"shapes differ: {value.shape} and {expected.shape}"
+    difference = np.linalg.norm((value - expected).ravel())
+    error = difference / max(1.0, np.linalg.norm(expected.ravel()))
+    return float(error) if np.isfinite(error) else float("inf")
