@@ -6,24 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def transpose(A: Float[Array, "... a b"]) -> Float[Array, "... b a"]:
-    return jnp.swapaxes(A, -1, -2)
-
-
 @jax.custom_jvp
 def row_factor(Z: Float[Array, "p h"]) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
-    """Thin factorization `Z = L Q^T` with orthonormal columns of Q, k = min(p, h).
-
-    For h > p it comes from the QR factorization of `Z^T`, so that L is lower triangular; otherwise `L = Z` and Q is the
-    identity, and nothing has to be computed.
+    """Thin factorization `Z = L Q^T`: L lower triangular (or trapezoidal), Q with orthonormal columns, k = min(p, h).
 
     The derivative keeps Q horizontal (`Q^T dQ = 0`), so `dL = dZ Q`: it needs no inverse for anything that depends on L
-    alone. `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists and
+    alone. For h > p, `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists and
     differentiating raises an error instead of returning a wrong number.
     """
-    p, h = Z.shape
-    if h <= p:
-        return Z, jnp.eye(h, dtype=Z.dtype)
     Q, R = jnp.linalg.qr(Z.T)
     return R.T, Q
 
@@ -33,9 +23,9 @@ def _row_factor_jvp(primals, tangents):
     (Z,), (dZ,) = primals, tangents
     L, Q = row_factor(Z)
     p, h = Z.shape
-    if h <= p:
-        return (L, Q), (dZ, jnp.zeros_like(Q))
     dL = dZ @ Q
+    if h <= p:
+        return (L, Q), (dL, jnp.zeros_like(Q))
     outside = dZ - dL @ Q.T
     magnitude = jnp.abs(jnp.diagonal(L))
     deficient = jnp.min(magnitude) <= 10 * p * jnp.finfo(Z.dtype).eps * jnp.max(magnitude)
