@@ -1,27 +1,29 @@
 """Small pieces of linear algebra that the reduction and the statements share."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@jax.custom_jvp
-def row_factor(Z: Float[Array, "p h"]) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def row_factor(Z: Float[Array, "p h"], strict: bool = False) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
     """Thin factorization `Z = L Q^T`: L lower triangular (or trapezoidal), Q with orthonormal columns, k = min(p, h).
 
     The derivative keeps Q horizontal (`Q^T dQ = 0`), so `dL = dZ Q`: it needs no inverse for anything that depends on L
-    alone. For h > p, `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists and
-    differentiating raises an error instead of returning a wrong number.
+    alone. For h > p, `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists: `dQ` is
+    then NaN, or raises an error if `strict`, but is never a wrong number.
     """
     Q, R = jnp.linalg.qr(Z.T)
     return R.T, Q
 
 
 @row_factor.defjvp
-def _row_factor_jvp(primals, tangents):
+def _row_factor_jvp(strict, primals, tangents):
     (Z,), (dZ,) = primals, tangents
-    L, Q = row_factor(Z)
+    L, Q = row_factor(Z, strict)
     p, h = Z.shape
     dL = dZ @ Q
     if h <= p:
@@ -29,13 +31,14 @@ def _row_factor_jvp(primals, tangents):
     outside = dZ - dL @ Q.T
     magnitude = jnp.abs(jnp.diagonal(L))
     deficient = jnp.min(magnitude) <= 10 * p * jnp.finfo(Z.dtype).eps * jnp.max(magnitude)
-    outside = eqx.error_if(
-        outside,
-        deficient,
-        "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
-        "starts) does not pass through the width reduction: pass `reduce=False`.",
-    )
-    safe = jnp.where(deficient, jnp.eye(p, dtype=Z.dtype), L)
+    if strict:
+        outside = eqx.error_if(
+            outside,
+            deficient,
+            "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
+            "starts) does not pass through the width reduction: pass `reduce=False`.",
+        )
+    safe = jnp.where(deficient, jnp.nan, L)
     dQ = jax.scipy.linalg.solve_triangular(safe, outside, lower=True).T
     return (L, Q), (dL, dQ)
 

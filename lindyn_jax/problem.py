@@ -77,7 +77,8 @@ class LeastSquares(eqx.Module):
             _checks.check_finite(X, "X")
             if X.shape[0] != Y.shape[0]:
                 raise ValueError(
-                    f"Arguments `X` and `Y` must have one row a sample, but `X` has {X.shape[0]} rows and `Y` has {Y.shape[0]}."
+                    "Arguments `X` and `Y` must have one row a sample, "
+                    f"but `X` has {X.shape[0]} rows and `Y` has {Y.shape[0]}."
                 )
             dtype = jnp.result_type(X, Y)
             X, Y = X.astype(dtype), Y.astype(dtype)
@@ -260,7 +261,7 @@ def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:
     if rank is None:
         if _checks.is_traced(s):
             raise ValueError(
-                "The rank of a traced `X` is unknown: pass `rank=` (inside jit, vmap or grad), or build the problem outside."
+                "The rank of a traced `X` is unknown: pass `rank=` inside jit, vmap or grad, or build the problem outside."
             )
         if rank_rtol is None:
             rank_rtol = max(X.shape) * float(jnp.finfo(X.dtype).eps)
