@@ -68,7 +68,9 @@ def check_tolerance(value: float, name: str, dtype: Any) -> None:
     check_positive(value, name)
     least = 8 * float(jnp.finfo(dtype).eps)
     if not is_traced(value) and float(value) < least:
-        hint = "" if dtype == jnp.float64 else ", or turn on 64-bit mode with `jax.config.update('jax_enable_x64', True)`"
+        hint = (
+            "" if dtype == jnp.float64 else ", or turn on 64-bit mode with `jax.config.update('jax_enable_x64', True)`"
+        )
         raise ValueError(
             f"Argument `{name}` is {float(value):g}, which {jnp.dtype(dtype).name} cannot resolve: "
             f"pass at least {least:.1e}{hint}."
