@@ -1,0 +1,226 @@
+"""Gradient descent by any optax transformation, in one compiled loop."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from . import _checks, trajectory
+from . import observables as obs
+from ._linalg import signature_spectrum
+from .flow import _check_stop, all_finite, check_not_saddle
+from .models import AbstractModel, ReducedTwoLayer, TwoLayer
+from .problem import LeastSquares
+from .reduction import check_fits, from_state, lift, require_exact, to_state
+from .reduction import reduce as reduce_model
+from .trajectory import Trajectory, failed_to_inf
+
+CHECK_EVERY = 8
+
+
+def gradient_descent(
+    model: AbstractModel,
+    problem: LeastSquares,
+    steps: int,
+    *,
+    optimizer: optax.GradientTransformation,
+    save_at: Int[ArrayLike, " T"] | None = None,
+    observables: obs.Observables = ("loss",),
+    stop: Float[ArrayLike, ""] | None = None,
+    reduce: bool = True,
+    keep_models: bool = False,
+    differentiate: str = "reverse",
+) -> Trajectory:
+    """Discrete gradient descent: `weights += update(gradient of L)`, `steps` times at most.
+
+    **Args:**
+
+    - `model`: the start, any model of this package whose sizes fit the problem.
+    - `steps`: the number of steps, a static number.
+    - `optimizer`: an optax transformation, such as `optax.sgd(0.01)`; its hyperparameters may be traced.
+    - `save_at`: step numbers at which to observe, shape (T,), increasing, from 0 to `steps`; by default 0 and `steps`.
+    - `observables`, `keep_models`: as in `gradient_flow`.
+    - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested every 8 steps; a number in (0, 1), may be traced.
+    - `reduce`: move a `TwoLayer` in its smallest exact form. Refused for optimizers for which that is not exact.
+    - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
+
+    **Returns:** a `Trajectory` whose `ts` are step numbers.
+
+    **Raises:** `ValueError` for sizes that do not fit, bad step numbers, a stop outside (0, 1), a start with all weights
+    zero, or an optimizer that treats entries one by one (Adam, RMSprop, sign, elementwise clipping, noise) unless
+    `reduce=False`; with traced hyperparameters the last is an error at run time.
+
+    **Notes:** loss and gradients are those of the full network, so that step sizes are too. Under plain descent the
+    imbalance obeys `D+ = D + eta^2 (G_U1^T G_U1 - G_V^T G_V)` exactly. Steps are stable at the end of training for
+    `eta < 2 / sharpness`; see `stable_step`.
+
+    **Source:** G19 (3), M22 section 5.
+    """
+    save_at = _check(model, problem, steps, optimizer, save_at)
+    if stop is not None:
+        _check_stop(stop, problem)
+    _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
+    if isinstance(model, ReducedTwoLayer) or (reduce and isinstance(model, TwoLayer)):
+        model = require_exact(optimizer, model)
+    functions = obs.resolve(observables)
+    return _descend(
+        model,
+        problem,
+        save_at,
+        stop,
+        int(steps),
+        optimizer,
+        functions,
+        bool(reduce),
+        bool(keep_models),
+        differentiate == "reverse",
+    )
+
+
+def stable_step(
+    model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, safety: Float[ArrayLike, ""] = 0.5
+) -> Float[Array, ""]:
+    """A step size at which plain descent stays stable: `2 safety / (q lambda_1 (a + b))`.
+
+    At a solution with Phi1^T Theta = Theta1 the largest curvature is at most `q lambda_1 (sigma_max(U1)^2 + sigma_max(V)^2)`;
+    there `sigma_max(U1)^2 <= a = (dbar+ + sqrt(dbar+^2 + 4 sigma_max(Theta1)^2))/2`, since
+    `U1 D U1^T = (U1 U1^T)^2 - Theta1 Theta1^T`, and likewise for V with dbar- for b. The values of the start count as well
+    where they are larger.
+
+    **Args:** `model`, the start; `problem`; `safety` in (0, 1].
+
+    **Source:** M22 section 5 for the scaling h^{2 alpha - 1}; the bound by the imbalance is this package's own.
+    """
+    if isinstance(model, ReducedTwoLayer):
+        U1, V = model.U1, model.V
+    else:
+        U1, V = problem.to_data(model.U), model.V
+    signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
+    spectrum = signature_spectrum(jnp.concatenate([U1, V]), signs)
+    target = jnp.linalg.norm(problem.reduced_theta_hat, ord=2)
+    largest = 0.0
+    for bar, factor in ((spectrum[0], U1), (-spectrum[-1], V)):
+        bar = jnp.maximum(bar, 0.0)
+        at_end = (bar + jnp.hypot(bar, 2 * target)) / 2
+        largest += jnp.maximum(at_end, jnp.linalg.norm(factor, ord=2) ** 2)
+    return 2 * safety / (problem.scale * problem.singular_values[0] ** 2 * largest)
+
+
+class _Carry(NamedTuple):
+    weights: AbstractModel
+    optimizer_state: optax.OptState
+    step: Int[Array, ""]
+    halted: Bool[Array, ""]
+
+
+@eqx.filter_jit
+def _descend(model, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse) -> Trajectory:
+    # `unpack`: what the optimizer moves -> the (reduced) model; `to_user`: that model -> the kind the user passed in.
+    unpack, to_user, start = (lambda weights: weights), (lambda state: state), model
+    if reduce and isinstance(model, TwoLayer):
+        start, basis = reduce_model(model, problem)
+        to_user = lambda state: lift(state, basis)  # noqa: E731
+    weights = start
+    if isinstance(start, ReducedTwoLayer):
+        weights = to_state(start)
+        unpack = lambda weights: from_state(weights, start)  # noqa: E731
+
+    def gradient(weights):
+        state = unpack(weights)
+        velocity = state.velocity(problem)
+        if isinstance(state, ReducedTwoLayer):
+            pad = ((0, weights.U.shape[0] - state.U1.shape[0]), (0, weights.U.shape[1] - state.U1.shape[1]))
+            velocity = TwoLayer(jnp.pad(velocity.U1, pad), jnp.pad(velocity.V, ((0, 0), pad[1])))
+        return jax.tree.map(jnp.negative, velocity)
+
+    def loss(weights):
+        return obs.loss(unpack(weights), problem)
+
+    def excess(weights):
+        return loss(weights) if problem.link is not None else obs.excess_loss(unpack(weights), problem)
+
+    target = -jnp.inf if stop is None else stop * excess(weights)
+
+    def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
+        gradients = gradient(carry.weights)
+        extra = {}
+        if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+            extra = {"value": loss(carry.weights), "grad": gradients, "value_fn": loss}
+        updates, optimizer_state = optimizer.update(gradients, carry.optimizer_state, carry.weights, **extra)
+        weights = optax.apply_updates(carry.weights, updates)
+        return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
+
+    def test(carry: _Carry) -> _Carry:
+        now = excess(carry.weights)
+        return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
+
+    def chunk(carry: _Carry) -> _Carry:
+        carry, _ = jax.lax.scan(step, carry, None, length=CHECK_EVERY)
+        return test(carry)
+
+    kind = "checkpointed" if reverse else "lax"
+
+    def advance(carry: _Carry, until: Int[Array, ""]):
+        # Whole chunks without a test inside, then single steps for the rest.
+        carry = eqxi.while_loop(
+            lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
+            chunk,
+            carry,
+            max_steps=max(steps // CHECK_EVERY, 1),
+            kind=kind,
+        )
+        carry = eqxi.while_loop(
+            lambda carry: ~carry.halted & (carry.step < until),
+            lambda carry: step(carry)[0],
+            carry,
+            max_steps=CHECK_EVERY,
+            kind=kind,
+        )
+        carry = test(carry)
+        state = unpack(carry.weights)
+        values = obs.measure(functions, state, problem, start, to_user)
+        kept = to_user(state) if keep_models else None
+        reached = carry.step >= until
+        return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), (values, kept))
+
+    carry = _Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    with jax.default_matmul_precision("highest"):
+        carry, (values, models) = jax.lax.scan(advance, carry, save_at)
+        carry, _ = advance(carry, jnp.asarray(steps, jnp.int32))
+        final = unpack(carry.weights)
+        final_values = obs.measure(functions, final, problem, start, to_user)
+        now = excess(carry.weights)
+    result = jnp.where(carry.step >= steps, trajectory.FINISHED, trajectory.STEP_LIMIT)
+    if stop is not None:
+        result = jnp.where(now <= target, trajectory.STOPPED, result)
+    result = jnp.where(jnp.isfinite(now) & all_finite(carry.weights), result, trajectory.DIVERGED)
+    stats = {"final_time": carry.step.astype(jnp.result_type(float)), "num_steps": carry.step}
+    return Trajectory(save_at, values, to_user(final), final_values, result.astype(jnp.int32), stats, models)
+
+
+def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
+    if not isinstance(model, AbstractModel):
+        raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"Argument `optimizer` must be an optax transformation such as `optax.sgd(0.01)`, but is {optimizer!r}."
+        )
+    check_fits(model, problem)
+    check_not_saddle(model, problem)
+    if _checks.is_traced(steps) or int(steps) != steps or steps < 1:
+        raise ValueError(f"Argument `steps` must be a static whole number of at least 1, but is {steps}.")
+    if save_at is None:
+        save_at = np.array([0, steps])
+    if _checks.is_traced(save_at):
+        raise ValueError("Argument `save_at` must be known before compiling, but is traced.")
+    numbers = np.asarray(save_at)
+    if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError("Argument `save_at` must be a vector of whole step numbers, shape (T,) with T >= 1.")
+    if numbers[0] < 0 or numbers[-1] > steps or np.any(np.diff(numbers) <= 0):
+        raise ValueError(f"Argument `save_at` must increase strictly between 0 and steps = {steps}.")
+    return jnp.asarray(numbers, jnp.int32)

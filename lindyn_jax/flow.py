@@ -1,0 +1,237 @@
+"""Gradient flow, integrated by diffrax with the model itself as the state."""
+
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from . import _checks, trajectory
+from . import observables as obs
+from .models import AbstractModel, ReducedTwoLayer, TwoLayer
+from .problem import LeastSquares
+from .reduction import check_fits, lift
+from .reduction import reduce as reduce_model
+from .trajectory import Trajectory
+
+SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+    "tsit5": diffrax.Tsit5,
+    "dopri8": diffrax.Dopri8,
+    "kvaerno5": diffrax.Kvaerno5,
+}
+
+
+def gradient_flow(
+    model: AbstractModel,
+    problem: LeastSquares,
+    ts: Float[ArrayLike, " T"],
+    *,
+    observables: obs.Observables = ("loss",),
+    solver: diffrax.AbstractSolver | str = "auto",
+    rtol: float | None = None,
+    atol: float | None = None,
+    stop: Float[ArrayLike, ""] | None = None,
+    max_steps: int = 100_000,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    reduce: bool = True,
+    keep_models: bool = False,
+) -> Trajectory:
+    """Gradient flow d(weights)/dt = -dL/d(weights) from `model` at t = 0.
+
+    **Args:**
+
+    - `model`: the start, any model of this package whose sizes fit the problem.
+    - `ts`: times at which to observe, shape (T,), increasing, nonnegative. The last one is the horizon.
+    - `observables`: names from `observables.OBSERVABLES`, or a dictionary of names and functions (model, problem) -> array.
+    - `solver`: a diffrax solver, one of `"tsit5"`, `"dopri8"`, `"kvaerno5"`, or `"auto"`: Dopri8 in float64, Tsit5 in
+        float32. All but Kvaerno5 are explicit: their steps grow with the condition number of `X^T X`.
+    - `rtol`, `atol`: tolerances of the adaptive steps; by default 1e-9 and 1e-12 in float64, 1e-5 and 1e-7 in float32. With
+        `stop`, the default `atol` is lowered to what the stopping loss needs.
+    - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
+    - `max_steps`: the step budget. Running out of it is a result code, not an error.
+    - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
+        memory); use `diffrax.ForwardMode()` for `jax.jvp` and few parameters.
+    - `reduce`: integrate a `TwoLayer` in its smallest exact form. The result is the same to round-off.
+    - `keep_models`: keep the whole model at every time.
+
+    **Returns:** a `Trajectory`. `final` is of the kind of `model`. One trajectory in, one out: use `jax.vmap` for more.
+
+    **Raises:** `ValueError` for sizes that do not fit, times that do not increase, tolerances that the dtype cannot resolve,
+    a stop outside (0, 1), a stop with a link function, or a concrete start with all weights zero (a saddle that the flow
+    never leaves).
+
+    **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance. The derivative
+    with respect to a start with linearly dependent moving rows (balanced, for instance) needs `reduce=False`.
+
+    **Source:** T21 (3), M22 (4).
+    """
+    model, ts = _check(model, problem, ts)
+    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    rtol, atol = _tolerances(rtol, atol, dtype)
+    if stop is not None:
+        _check_stop(stop, problem)
+    if not max_steps >= 1:
+        raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
+    solver = _solver(solver, dtype)
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    functions = obs.resolve(observables)
+    return _flow(
+        model, problem, ts, stop, rtol, atol, functions, solver, max_steps, adjoint, bool(reduce), bool(keep_models)
+    )
+
+
+@eqx.filter_jit
+def _flow(
+    model, problem, ts, stop, rtol, atol, functions, solver, max_steps, adjoint, reduce, keep_models
+) -> Trajectory:
+    if reduce and isinstance(model, TwoLayer):
+        start, basis = reduce_model(model, problem)
+        to_user = lambda state: lift(state, basis)  # noqa: E731
+    else:
+        start, to_user = model, lambda state: state
+    moving, fixed = eqx.partition(start, moving_leaves(start))
+
+    def velocity(t, y, args):
+        problem, fixed = args
+        with jax.default_matmul_precision("highest"):
+            return eqx.filter(eqx.combine(y, fixed).velocity(problem), moving_leaves(start))
+
+    def save(t, y, args):
+        problem, fixed = args
+        state = eqx.combine(y, fixed)
+        with jax.default_matmul_precision("highest"):
+            values = obs.measure(functions, state, problem, start, to_user)
+            return values, (to_user(state) if keep_models else None)
+
+    event, controller = None, diffrax.PIDController(rtol=rtol, atol=atol)
+    if stop is not None:
+        excess = obs.excess_loss(start, problem)
+        target = stop * excess
+        # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
+        least_error = jnp.sqrt(2 * target / problem.scale) / problem.singular_values[0]
+        scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
+        atol = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
+        controller = diffrax.PIDController(rtol=rtol, atol=atol)
+
+        def reached(t, y, args, **kwargs):
+            problem, fixed = args
+            return obs.excess_loss(eqx.combine(y, fixed), problem) <= target
+
+        event = diffrax.Event(reached)
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),
+        solver,
+        t0=jnp.zeros((), ts.dtype),
+        t1=ts[-1],
+        dt0=None,
+        y0=moving,
+        args=(problem, fixed),
+        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=ts, fn=save), diffrax.SubSaveAt(t1=True))),
+        stepsize_controller=controller,
+        event=event,
+        max_steps=max_steps,
+        adjoint=adjoint,
+        throw=False,
+    )
+    (values, models), last = solution.ys
+    final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
+    with jax.default_matmul_precision("highest"):
+        final_values = obs.measure(functions, final, problem, start, to_user)
+    stats = {
+        "final_time": solution.ts[1][-1],
+        "num_steps": solution.stats["num_steps"],
+        "num_accepted": solution.stats["num_accepted_steps"],
+        "num_rejected": solution.stats["num_rejected_steps"],
+    }
+    result = _result(solution.result, final)
+    return Trajectory(ts, values, to_user(final), final_values, result, stats, models)
+
+
+def moving_leaves(model: AbstractModel) -> AbstractModel:
+    """A tree of the model's shape that is true at the weights the dynamics moves."""
+    spec = jax.tree.map(lambda _: True, model)
+    if isinstance(model, ReducedTwoLayer):
+        spec = jax.tree.map(lambda _: False, model)
+        spec = eqx.tree_at(lambda tree: (tree.U1, tree.V), spec, (True, True))
+    return spec
+
+
+def all_finite(tree) -> Bool[Array, ""]:
+    """Whether every weight is finite."""
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _result(result: diffrax.RESULTS, final: AbstractModel) -> Array:
+    code = jnp.asarray(trajectory.SOLVER_FAILED, jnp.int32)
+    for item, value in (
+        (diffrax.RESULTS.successful, trajectory.FINISHED),
+        (diffrax.RESULTS.event_occurred, trajectory.STOPPED),
+        (diffrax.RESULTS.max_steps_reached, trajectory.STEP_LIMIT),
+    ):
+        code = jnp.where(result == item, value, code)
+    return jnp.where(all_finite(final), code, trajectory.DIVERGED)
+
+
+def _check(model: AbstractModel, problem: LeastSquares, ts) -> tuple[AbstractModel, Array]:
+    if not isinstance(model, AbstractModel):
+        raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
+    if not isinstance(problem, LeastSquares):
+        raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
+    check_fits(model, problem)
+    ts = _checks.as_float(ts, "ts")
+    if ts.ndim != 1 or ts.shape[0] == 0:
+        raise ValueError(f"Argument `ts` must have shape (T,) with T >= 1, but has shape {ts.shape}.")
+    if not _checks.is_traced(ts):
+        _checks.check_finite(ts, "ts")
+        values = np.asarray(ts)
+        if values[0] < 0 or np.any(np.diff(values) <= 0) or values[-1] <= 0:
+            raise ValueError("Argument `ts` must increase strictly from a time of at least 0, and end after 0.")
+    weights = jax.tree.leaves(eqx.filter(model, moving_leaves(model)))
+    ts = ts.astype(jnp.result_type(*weights))
+    check_not_saddle(model, problem)
+    return model, ts
+
+
+def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
+    """Refuses a concrete two-layer start with all weights zero, from which nothing ever moves."""
+    if isinstance(model, ReducedTwoLayer):
+        weights = (model.U1, model.V)
+    elif isinstance(model, TwoLayer):
+        weights = (model.U, model.V)
+    else:
+        return
+    if _checks.is_traced(*weights):
+        return
+    if all(not np.any(np.asarray(weight)) for weight in weights):
+        raise ValueError("The start is the saddle U = 0, V = 0, which gradients never leave: give it weights.")
+
+
+def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
+    defaults = (1e-9, 1e-12) if dtype == jnp.float64 else (1e-5, 1e-7)
+    if rtol is not None:
+        _checks.check_tolerance(rtol, "rtol", dtype)
+    if atol is not None:
+        _checks.check_positive(atol, "atol")
+    rtol, atol = (default if given is None else given for given, default in zip((rtol, atol), defaults, strict=True))
+    return jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
+
+
+def _check_stop(stop, problem: LeastSquares) -> None:
+    if problem.link is not None:
+        raise ValueError("Argument `stop` needs the least loss, which a problem with a link function does not know.")
+    if not _checks.is_traced(stop) and not np.all((np.asarray(stop) > 0) & (np.asarray(stop) < 1)):
+        raise ValueError(f"Argument `stop` is a ratio of excess losses and must lie in (0, 1), but is {stop}.")
+
+
+def _solver(solver: diffrax.AbstractSolver | str, dtype) -> diffrax.AbstractSolver:
+    if isinstance(solver, diffrax.AbstractSolver):
+        return solver
+    _checks.check_choice(solver, "solver", ("auto", *SOLVERS))
+    if solver == "auto":
+        solver = "dopri8" if dtype == jnp.float64 else "tsit5"
+    return SOLVERS[solver]()

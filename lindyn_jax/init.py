@@ -1,0 +1,324 @@
+"""Starts: where in weight space a trajectory begins.
+
+`gaussian_core` is the one to use for Monte Carlo: it draws the reduced form of a Gaussian start of any width directly, at a
+cost that does not depend on the width, so that the width is a number that can be mapped over.
+"""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
+
+from . import _checks
+from ._linalg import row_factor
+from .models import Frozen, ReducedTwoLayer, TwoLayer
+from .problem import LeastSquares
+
+Key = PRNGKeyArray | UInt32[Array, "2"]
+Number = Float[ArrayLike, ""] | int
+Std = Number | tuple[Number, Number]
+
+
+def gaussian(
+    n: int, m: int, h: int, *, std: Std | None = None, alpha: Number | None = None, dtype=None, key: Key
+) -> TwoLayer:
+    """A Gaussian start of full size: independent entries N(0, std^2), or N(0, h^{-2 alpha}).
+
+    **Args:** the sizes of U (n, h) and V (m, h); exactly one of `std` (a number, or one for U and one for V) and `alpha`;
+    `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` unless exactly one of `std` and `alpha` is given, positive; or for sizes below 1.
+
+    **Source:** T21 section 5 (std), M22 section 4 (alpha).
+    """
+    n, m, h = (_size(value, name) for value, name in ((n, "n"), (m, "m"), (h, "h")))
+    std_U, std_V = _stds(std, alpha, h)
+    key_U, key_V = jax.random.split(key)
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    U = jnp.asarray(std_U, dtype) * jax.random.normal(key_U, (n, h), dtype)
+    V = jnp.asarray(std_V, dtype) * jax.random.normal(key_V, (m, h), dtype)
+    return TwoLayer(U, V)
+
+
+def gaussian_core(
+    problem: LeastSquares,
+    h: Number,
+    *,
+    std: Std | None = None,
+    alpha: Number | None = None,
+    num_frozen: Number | None = None,
+    key: Key,
+) -> ReducedTwoLayer:
+    """The reduced form of a Gaussian start of width h, drawn directly at a cost that does not depend on h.
+
+    With the rows [V; U1] first to last, the factor L of a Gaussian matrix is lower triangular with independent entries:
+    chi with h, h - 1, ... degrees of freedom on the diagonal, normal below it, and zero in the columns beyond h (Bartlett).
+    U2 seen in the same basis is again Gaussian and independent of L; its triangular factor is drawn the same way.
+
+    **Args:**
+
+    - `problem`: gives r, m and n - r.
+    - `h`: the width, any number from 1 to 1e12; may be traced, so that one compilation serves all widths. A traced width
+        below 1 gives NaN.
+    - `std` or `alpha`: as in `gaussian`; may be traced.
+    - `num_frozen`: n - r if it should differ from the problem's, also a number that may be traced; 0 leaves no frozen part.
+
+    **Returns:** a `ReducedTwoLayer` with k = r + m columns, equal in law to reducing a full-size draw.
+
+    **Raises:** `ValueError` for a concrete width that is not a whole number from 1 to 1e12, and as `gaussian` does.
+
+    **Notes:** drawn in float64 when 64-bit mode is on, whatever the problem's dtype. In float32 the imbalance spreads lose
+    digits above h of about 1e6.
+
+    **Source:** M22 section 4 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
+    """
+    if not _checks.is_traced(h):
+        if not (float(h) == int(h) and 1 <= h <= 1e12):
+            raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
+    dtype, wide = problem.dtype, jnp.result_type(float)
+    h = jnp.asarray(h, wide)
+    h = jnp.where(h >= 1, h, jnp.nan)
+    std_U, std_V = (jnp.asarray(value, wide) for value in _stds(std, alpha, h))
+    r, m = problem.rank, problem.num_outputs
+    p = r + m
+    key_moving, key_frozen, key_rest = jax.random.split(key, 3)
+
+    live = jnp.arange(p) < h
+    L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)
+    V, U1 = std_V * L[:m], std_U * L[m:]
+
+    frozen = None
+    count = problem.num_frozen if num_frozen is None else num_frozen
+    if _checks.is_traced(count) or count > 0:
+        rows = p if num_frozen is not None else min(p, problem.num_frozen)
+        core = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)
+        rest = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
+        norm = jnp.sqrt(jnp.sum(core**2) + std_U**2 * rest)
+        frozen = Frozen(core.astype(dtype), norm.astype(dtype), jnp.ones((), dtype))
+    return ReducedTwoLayer(U1.astype(dtype), V.astype(dtype), h.astype(dtype), count, frozen)
+
+
+def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[ArrayLike, " k"], h: int) -> TwoLayer:
+    """A start aligned with a target: `U = Phi diag(u0)`, `V = Psi diag(v0)` for `Y = Phi diag(sigma) Psi^T`.
+
+    Mode i of the product then moves by itself, from `u0_i v0_i` towards `sigma_i`.
+
+    **Args:** `Y`, shape (n, m); `u0` and `v0`, shape (k,) with k <= min(n, m, h), for the k largest singular values; `h`, the
+    width, the columns beyond k being zero.
+
+    **Raises:** `ValueError` if k exceeds min(n, m, h) or the lengths differ.
+
+    **Source:** T21 Prop. 3.
+    """
+    Y = _checks.as_matrix(Y, "Y", "(n, m)")
+    u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), _size(h, "h")
+    _check_modes(u0, v0, min(*Y.shape, h))
+    Phi, _, PsiT = jnp.linalg.svd(Y, full_matrices=False)
+    k = u0.shape[0]
+    pad = ((0, 0), (0, h - k))
+    return TwoLayer(jnp.pad(Phi[:, :k] * u0, pad), jnp.pad(PsiT[:k].T * v0, pad))
+
+
+def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Key | None = None) -> TwoLayer:
+    """G19's vanishing start `U = Phi diag(e^{-d}) O`, `V = Psi diag(e^{-d}) O` with `X^T Y = Phi diag Psi^T`.
+
+    **Args:** `d`, shape (k,), k <= min(n, m, h); `h`, the width; `key` draws O, shape (k, h) with orthonormal rows: without a
+    key O is the first k rows of the identity.
+
+    **Notes:** the modes decouple when Phi also diagonalises `X^T X`; `O` must have orthonormal rows, which G19 does not say.
+
+    **Source:** G19 Theorem 1.
+    """
+    d, h = _checks.as_float(d, "d"), _size(h, "h")
+    _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))
+    correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
+    Phi, _, PsiT = jnp.linalg.svd(correlation, full_matrices=False)
+    k = d.shape[0]
+    O = _frame(h, k, key, problem.dtype).T
+    strength = jnp.exp(-d)
+    return TwoLayer((Phi[:, :k] * strength) @ O, (PsiT[:k].T * strength) @ O)
+
+
+def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, key: Key | None = None) -> TwoLayer:
+    """A start with the given product and no imbalance: `U1^T U1 = V^T V` and `U V^T = Theta`.
+
+    With the thin SVD `Phi1^T Theta = P C T^T`: `U1 = P C^{1/2} O^T`, `V = T C^{1/2} O^T` and `O^T O = I`.
+
+    **Args:** `Theta`, shape (n, m), of any rank; `h >= min(r, m)`; `key` draws O (identity columns without one).
+
+    **Raises:** `ValueError` for h < min(r, m) or a wrong shape.
+
+    **Notes:** it is U1, not U, that is balanced with V. Rows of Theta outside the range of X are reproduced as far as their
+    row space lies in that of `Phi1^T Theta`, the rest of them being projected out.
+
+    **Source:** M22 section 3.3, with O where the printed V has a transpose too few.
+    """
+    Theta, h = _theta(problem, Theta), _size(h, "h")
+    count = min(problem.rank, problem.num_outputs)
+    if h < count:
+        raise ValueError(f"Argument `h` must be at least min(r, m) = {count} for a balanced start, but is {h}.")
+    P, C, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=False)
+    O = _frame(h, count, key, problem.dtype)
+    root = jnp.sqrt(C)
+    V = (TT.T * root) @ O.T
+    outside = Theta - problem.from_data(problem.to_data(Theta))
+    inverse = jnp.where(C > 0, 1 / jnp.where(C > 0, root, 1), 0)
+    U = problem.from_data((P * root) @ O.T) + (outside @ TT.T * inverse) @ O.T
+    return TwoLayer(U, V)
+
+
+def with_imbalance(
+    problem: LeastSquares,
+    Theta: Float[ArrayLike, "n m"],
+    positive: Float[ArrayLike, " r"],
+    negative: Float[ArrayLike, " m"],
+    h: int,
+    *,
+    key: Key | None = None,
+) -> TwoLayer:
+    """A start with prescribed imbalance and product.
+
+    `D = U1^T U1 - V^T V` has the eigenvalues `positive` and `-negative`, and `U1 V^T = Phi1^T Theta`.
+
+    Each singular value sigma of the product shares one pair of columns with one positive d1 and one negative -d2: in that
+    pair `u u^T - v v^T = diag(d1, -d2)` and `u . v = sigma`. Values without a partner get a column of their own.
+
+    **Args:** `Theta`, shape (n, m), only `Phi1^T Theta` being used; `positive`, shape (r,), and `negative`, shape (m,), both
+    nonnegative and paired in order with the singular values, which descend; `h >= r + m`; `key` rotates the columns.
+
+    **Raises:** `ValueError` for wrong lengths, negative entries or h < r + m.
+
+    **Source:** M22 Appendix C (the two-by-two block).
+    """
+    Theta, h = _theta(problem, Theta), _size(h, "h")
+    r, m = problem.rank, problem.num_outputs
+    positive, negative = _checks.as_float(positive, "positive"), _checks.as_float(negative, "negative")
+    for name, value, size in (("positive", positive, r), ("negative", negative, m)):
+        if value.shape != (size,):
+            raise ValueError(f"Argument `{name}` must have shape ({size},), but has shape {value.shape}.")
+        if not _checks.is_traced(value) and not bool(jnp.all(value >= 0)):
+            raise ValueError(f"Argument `{name}` must have no negative entry; its sign is understood.")
+    if h < r + m:
+        raise ValueError(f"Argument `h` must be at least r + m = {r + m} for a prescribed imbalance, but is {h}.")
+    P, sigma, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=True)
+    k = min(r, m)
+    d1, d2 = positive[:k], negative[:k]
+    u_plus, u_minus, v_plus, v_minus = _imbalance_block(d1, d2, sigma)
+    # Columns: the r positive ones first, then the m negative ones.
+    U_plus = jnp.diag(jnp.concatenate([u_plus, jnp.sqrt(positive[k:])]))
+    V_minus = jnp.diag(jnp.concatenate([v_minus, jnp.sqrt(negative[k:])]))
+    U_minus = jnp.zeros((r, m), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(u_minus)
+    V_plus = jnp.zeros((m, r), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(v_plus)
+    O = _frame(h, r + m, key, problem.dtype)
+    U1 = P @ jnp.concatenate([U_plus, U_minus], axis=1) @ O.T
+    V = TT.T @ jnp.concatenate([V_plus, V_minus], axis=1) @ O.T
+    return TwoLayer(problem.from_data(U1), V)
+
+
+def invariant(
+    problem: LeastSquares, h: int, *, std: Std | None = None, alpha: Number | None = None, key: Key
+) -> TwoLayer:
+    """A Gaussian start projected onto the orthogonal invariant set `V U2^T = 0`, `U1 U2^T = 0`.
+
+    The flow never leaves this set, and from it converges to the minimum-norm solution. Only U2 is changed.
+
+    **Args:** as in `gaussian`, with the sizes of the problem. For h <= r + m the projection leaves U2 = 0.
+
+    **Notes:** `V U2^T = 0` alone is not invariant.
+
+    **Source:** M22 section 4.1.
+    """
+    h = _size(h, "h")
+    start = gaussian(problem.num_inputs, problem.num_outputs, h, std=std, alpha=alpha, dtype=problem.dtype, key=key)
+    U1 = problem.to_data(start.U)
+    moving = problem.from_data(U1)
+    if h <= problem.rank + problem.num_outputs:
+        return TwoLayer(moving, start.V)
+    _, Q = row_factor(jnp.concatenate([U1, start.V]))
+    U2 = start.U - moving
+    return TwoLayer(moving + U2 - (U2 @ Q) @ Q.T, start.V)
+
+
+def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float) -> Float[Array, "rows columns"]:
+    """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
+    key_diagonal, key_above = jax.random.split(key)
+    index = jnp.arange(rows)
+    diagonal = jnp.sqrt(_chi_squared(key_diagonal, degrees - index))
+    above = jnp.triu(jax.random.normal(key_above, (rows, columns), diagonal.dtype), 1)
+    R = above.at[index, index].set(diagonal)
+    return jnp.where((index < degrees)[:, None], R, 0.0)
+
+
+def _chi_squared(key: Key, degrees: Array | float) -> Array:
+    """Chi squared draws; zero degrees of freedom (or fewer) give zero."""
+    degrees = jnp.asarray(degrees, jnp.result_type(float))
+    safe = jnp.where(degrees > 0, degrees, 1.0)
+    return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)
+
+
+def _imbalance_block(d1: Array, d2: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
+    """(u_1, u_2, v_1, v_2) with `u u^T - v v^T = diag(d1, -d2)` and `u . v = sigma`, for each entry."""
+    total = d1 + d2
+    root = jnp.sqrt(total**2 + 4 * sigma**2)
+    none = root == 0
+    shared = jnp.where(none, 0.0, 2 * sigma**2 / jnp.where(none, 1.0, root + total))
+    empty = total == 0
+    part1 = jnp.where(empty, 1.0, d1 / jnp.where(empty, 1.0, total))
+    part2 = jnp.where(empty, 0.0, d2 / jnp.where(empty, 1.0, total))
+    u_plus, u_minus = _sqrt(d1 + part1 * shared), _sqrt(part2 * shared)
+    v_plus, v_minus = _sqrt(part1 * shared), _sqrt(d2 + part2 * shared)
+    return u_plus, u_minus, v_plus, v_minus
+
+
+def _sqrt(x: Array) -> Array:
+    """Square root with derivative zero, not infinity, at zero."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
+
+
+def _frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:
+    """Orthonormal columns: random with a key, otherwise the first k of the identity."""
+    if key is None:
+        return jnp.eye(h, k, dtype=dtype)
+    return row_factor(jax.random.normal(key, (k, h), dtype))[1]
+
+
+def _stds(std: Std | None, alpha: Number | None, h: Array | int) -> tuple[Array | Number, Array | Number]:
+    if (std is None) == (alpha is None):
+        raise ValueError(
+            "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
+        )
+    if alpha is not None:
+        _checks.check_positive(alpha, "alpha")
+        value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
+        return value, value
+    std_U, std_V = std if isinstance(std, tuple) else (std, std)
+    _checks.check_positive(std_U, "std")
+    _checks.check_positive(std_V, "std")
+    return std_U, std_V
+
+
+def _size(value: int, name: str) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise ValueError(f"Argument `{name}` must be a whole number, but is {value!r}.") from None
+    if size < 1:
+        raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
+    return size
+
+
+def _check_modes(u0: Array, v0: Array, most: int) -> None:
+    if u0.ndim != 1 or u0.shape != v0.shape or not 1 <= u0.shape[0] <= most:
+        raise ValueError(
+            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, "
+            f"but have shapes {u0.shape} and {v0.shape}."
+        )
+
+
+def _theta(problem: LeastSquares, Theta) -> Float[Array, "n m"]:
+    Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
+    shape = (problem.num_inputs, problem.num_outputs)
+    if Theta.shape != shape:
+        raise ValueError(f"Argument `Theta` must have shape {shape} for this problem, but has shape {Theta.shape}.")
+    return Theta.astype(problem.dtype)

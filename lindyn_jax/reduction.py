@@ -1,0 +1,231 @@
+"""The exact reduction: a two-layer network of any width moves as one with min(h, r + m) columns does.
+
+Gradients multiply `Z1 = [U1; V]` by a matrix from the left, so a dynamics built from them by scalar and linear operations
+keeps `Z1(t) = L(t) Q^T` with the Q of the start, and L obeys the same dynamics. Rows of U outside the range of the data get
+no gradient at all. This holds for the flow and for descent with any scalar schedule, momentum, weight decay or clipping by
+global norm, and fails for optimizers that look at single entries, such as Adam. An optax transformation does not say which
+kind it is: `check_optimizer` finds out by trying.
+"""
+
+from functools import lru_cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from . import _checks
+from ._linalg import row_factor
+from .models import Frozen, ReducedTwoLayer, TwoLayer
+from .problem import LeastSquares
+
+
+class Basis(eqx.Module):
+    """What it takes to go back from the reduced coordinates of one start.
+
+    **Fields:** `Phi1`, shape (n, r), or `None` for X = I; `Q`, shape (h, k), or `None` where the width was not reduced;
+    `frozen`, shape (n, h), the part of U outside the range of the data, or `None` where there is none.
+    """
+
+    Phi1: Float[Array, "n r"] | None
+    Q: Float[Array, "h k"] | None
+    frozen: Float[Array, "n h"] | None
+
+
+def reduce(model: TwoLayer, problem: LeastSquares) -> tuple[ReducedTwoLayer, Basis]:
+    """The smallest exact form of a two-layer network, and the basis to come back.
+
+    `Phi1^T U = U1 Q^T`, `V = V_reduced Q^T` with orthonormal Q, shape (h, k), k = min(h, r + m).
+
+    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows; `problem`.
+
+    **Returns:** a `ReducedTwoLayer` and a `Basis`; `lift(*reduce(model, problem))` is the model, to round-off.
+
+    **Raises:** `ValueError` for another kind of model or sizes that do not fit the problem. Differentiating with respect to a
+    start whose moving rows are linearly dependent raises an error for h > r + m: use `reduce=False` in the solvers.
+
+    **Source:** M22 section 3.1 for the data's part; the width's part is the invariance of the gradient under rotations.
+    """
+    check_fits(model, problem)
+    if not isinstance(model, TwoLayer):
+        raise ValueError(f"Argument `model` must be a TwoLayer to be reduced, but is a {type(model).__name__}.")
+    r, m = problem.rank, problem.num_outputs
+    U1, V = problem.to_data(model.U), model.V
+    Q = None
+    if model.width > r + m:
+        L, Q = row_factor(jnp.concatenate([V, U1]), True)
+        V, U1 = L[:m], L[m:]
+    frozen_rows, frozen = None, None
+    if problem.num_frozen > 0:
+        frozen_rows = model.U - problem.from_data(problem.to_data(model.U))
+        seen = frozen_rows if Q is None else frozen_rows @ Q
+        core = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
+        frozen = Frozen(core, _norm(frozen_rows), jnp.ones((), core.dtype))
+    reduced = ReducedTwoLayer(U1, V, model.width, problem.num_frozen, frozen)
+    return reduced, Basis(problem.Phi1, Q, frozen_rows)
+
+
+def lift(reduced: ReducedTwoLayer, basis: Basis) -> TwoLayer:
+    """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`.
+
+    **Args:** `reduced`, as it came from `reduce` or after moving; `basis`, from the same call of `reduce`.
+
+    **Raises:** `ValueError` if the two do not belong together, or for a core drawn directly, which has no full size.
+    """
+    columns = reduced.V.shape[1]
+    if basis.Q is not None and basis.Q.shape[1] != columns:
+        raise ValueError(f"Argument `basis` has {basis.Q.shape[1]} columns, but the reduced model has {columns}.")
+    if (basis.frozen is None) != (reduced.frozen is None):
+        raise ValueError("Arguments `reduced` and `basis` do not belong together: only one has a frozen part.")
+    widen = (lambda A: A) if basis.Q is None else (lambda A: A @ basis.Q.T)
+    U1, V = widen(reduced.U1), widen(reduced.V)
+    U = U1 if basis.Phi1 is None else basis.Phi1 @ U1
+    if basis.frozen is not None:
+        U = U + reduced.frozen.factor * basis.frozen
+    return TwoLayer(U, V)
+
+
+def check_fits(model, problem: LeastSquares) -> None:
+    """Refuses a model whose sizes do not fit the problem."""
+    n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
+    expected, name, given = {
+        "TwoLayer": lambda: ((n, m), "(U rows, V rows)", (model.U.shape[0], model.V.shape[0])),
+        "ReducedTwoLayer": lambda: ((r, m), "(U1 rows, V rows)", (model.U1.shape[0], model.V.shape[0])),
+        "LinearModel": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
+        "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
+    }.get(type(model).__name__, lambda: (None, "", None))()
+    if expected != given:
+        raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}.")
+
+
+# -- optimizers --------------------------------------------------------------------------------------------------------
+
+
+def to_state(reduced: ReducedTwoLayer) -> TwoLayer:
+    """The reduced network as the small `TwoLayer` that an optimizer sees.
+
+    It has the tree structure of the full network, so that masks and labels fit, and the same norm of every leaf: one extra
+    row and column hold `||U2||_F`, on which weight decay acts as it does on U2.
+    """
+    if reduced.frozen is None:
+        return TwoLayer(reduced.U1, reduced.V)
+    pad = ((0, 1), (0, 1))
+    U = jnp.pad(reduced.U1, pad).at[-1, -1].set(reduced.frozen.factor * reduced.frozen.norm)
+    return TwoLayer(U, jnp.pad(reduced.V, ((0, 0), (0, 1))))
+
+
+def from_state(state: TwoLayer, start: ReducedTwoLayer) -> ReducedTwoLayer:
+    """The reduced network that a small `TwoLayer` made by `to_state` stands for."""
+    if start.frozen is None:
+        return ReducedTwoLayer(state.U, state.V, start.width, start.num_frozen, None)
+    norm = start.frozen.norm
+    factor = jnp.where(norm > 0, state.U[-1, -1] / jnp.where(norm > 0, norm, 1), 1.0)
+    frozen = Frozen(start.frozen.core, norm, factor)
+    return ReducedTwoLayer(state.U[:-1, :-1], state.V[:, :-1], start.width, start.num_frozen, frozen)
+
+
+def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
+    """How far an optax transformation is from commuting with the reduction: about round-off if it does.
+
+    Small random networks are moved for a few steps with random gradients of six sizes, once in full and once reduced;
+    returns the largest difference between the updates, relative to the largest update.
+
+    **Source:** the invariance stated at the top of this module.
+    """
+    n, m, h, r, steps = 5, 2, 9, 3, 4
+    sizes = jnp.asarray([1e-8, 1e-4, 1e-1, 1e1, 1e4, 1e8], jnp.result_type(float))
+    rng = np.random.default_rng(20210513)
+    k = r + m
+    Q, Phi = (np.linalg.qr(rng.normal(size=(a, a)))[0] for a in (h, n))
+    Q, Phi1, Phi2 = (jnp.asarray(A) for A in (Q[:, :k], Phi[:, :r], Phi[:, r:]))
+    U1, V = (jnp.asarray(rng.normal(size=(rows, k))) for rows in (r, m))
+    U2 = jnp.asarray(rng.normal(size=(n - r, h)))
+    G_U1, G_V = (jnp.asarray(rng.normal(size=(steps, rows, k))) for rows in (r, m))
+
+    core = row_factor(U2 @ Q)[0]
+    reduced = to_state(ReducedTwoLayer(U1, V, float(h), float(n - r), Frozen(core, _norm(U2), jnp.ones((), U2.dtype))))
+    full = TwoLayer(Phi1 @ U1 @ Q.T + Phi2 @ U2, V @ Q.T)
+    reduced_gradients = jax.vmap(lambda a, b: TwoLayer(jnp.pad(a, ((0, 1), (0, 1))), jnp.pad(b, ((0, 0), (0, 1)))))(
+        G_U1, G_V
+    )
+    full_gradients = jax.vmap(lambda a, b: TwoLayer(Phi1 @ a @ Q.T, b @ Q.T))(G_U1, G_V)
+
+    def run(start: TwoLayer, gradients: TwoLayer, size: Array) -> TwoLayer:
+        def step(carry, gradient):
+            params, state = carry
+            gradient = jax.tree.map(lambda g: size * g, gradient)
+            # A line search asks for the loss: any function of the product serves, since it is the same on both sides.
+            extra = {}
+            if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+                value_fn = lambda weights: size * jnp.sum(jnp.sin(weights.V @ weights.V.T))  # noqa: E731
+                extra = {"value": value_fn(params), "grad": gradient, "value_fn": value_fn}
+            updates, state = optimizer.update(gradient, state, params, **extra)
+            params = optax.apply_updates(params, updates)
+            return (params, state), updates
+
+        _, updates = jax.lax.scan(step, (start, optimizer.init(start)), gradients)
+        return updates
+
+    def difference(size: Array) -> Array:
+        # Updates are compared, not weights: small ones would drown in the round-off of the weights.
+        wide, small = run(full, full_gradients, size), run(reduced, reduced_gradients, size)
+        decay = small.U[:, -1:, -1:] / _norm(U2)
+        lifted_U = Phi1 @ small.U[:, :-1, :-1] @ Q.T + decay * (Phi2 @ U2)
+        lifted_V = small.V[:, :, :-1] @ Q.T
+        leak = small.U[:, -1, :-1], small.U[:, :-1, -1], small.V[:, :, -1]
+        gaps = [wide.U - lifted_U, wide.V - lifted_V, *leak]
+        gap, length = (jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs])) for xs in (gaps, [wide.U, wide.V]))
+        return jnp.where(gap > 0, gap / jnp.where(gap > 0, length, 1.0), 0.0)
+
+    return jnp.max(jax.vmap(difference)(sizes))
+
+
+def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer):
+    """The model, after making sure that the optimizer commutes with the reduction.
+
+    A concrete optimizer that does not is refused at once; one with traced hyperparameters, when the program runs.
+    """
+    difference = _difference(optimizer)
+    message = (
+        "The width reduction is not exact for this optimizer ({gap}): it treats entries of the weights one by one, as Adam, "
+        "RMSprop, sign descent, elementwise clipping and weight noise do. Pass `reduce=False` to run it at full size."
+    )
+    if isinstance(model, ReducedTwoLayer):
+        message += " A core drawn at a given width has no full size to run at: start from `init.gaussian` instead."
+    # Optimizers that commute differ by round-off (of float32, if they accumulate in it), the others by a tenth or more.
+    limit = 1e-5 if jnp.result_type(float) == jnp.float64 else 1e-2
+    if not _checks.is_traced(difference):
+        gap = float(difference)
+        if not gap <= limit:
+            raise ValueError(message.format(gap=f"a trial update differs by {gap:.1e} of its size"))
+        return model
+    message = message.format(gap="a trial update differs by more than round-off")
+    return eqx.error_if(model, ~(difference <= limit), message)
+
+
+def _difference(optimizer: optax.GradientTransformation) -> Array:
+    try:
+        return _cached_difference(optimizer)
+    except _Traced:
+        return check_optimizer(optimizer)
+
+
+class _Traced(Exception):
+    """The optimizer has traced hyperparameters: its difference must not be kept."""
+
+
+@lru_cache(maxsize=128)
+def _cached_difference(optimizer: optax.GradientTransformation) -> float:
+    with jax.ensure_compile_time_eval():
+        difference = jax.jit(lambda: check_optimizer(optimizer))()
+    if _checks.is_traced(difference):
+        raise _Traced
+    return float(difference)
+
+
+def _norm(A: Array) -> Float[Array, ""]:
+    """Frobenius norm, with derivative zero at zero."""
+    square = jnp.sum(A**2)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

@@ -1,0 +1,86 @@
+"""One result for flow, descent and closed forms: times, observables along the way, the final model, and how it ended."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .models import AbstractModel
+
+FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED = range(5)
+
+RESULTS = {
+    FINISHED: "finished: reached the last time or step",
+    STOPPED: "stopped: reached the requested excess-loss ratio",
+    STEP_LIMIT: "step limit: ran out of steps before the end",
+    DIVERGED: "diverged: weights or loss are not finite",
+    SOLVER_FAILED: "solver failed: a step could not be completed",
+}
+
+
+class Trajectory(eqx.Module):
+    """What a solver returns.
+
+    **Fields:**
+
+    - `ts`: shape (T,), the times (flow) or step numbers (descent) asked for.
+    - `observables`: name -> array of shape (T, ...). Slots after the end of a stopped or failed run hold infinity.
+    - `final`: the model at the end, of the kind that was passed in; at the stopping point if it was stopped.
+    - `final_observables`: the observables of `final`, without a time axis.
+    - `result`: a code of `trajectory.RESULTS`, as an integer array so that it can be mapped over and stored.
+    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected`.
+    - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
+    """
+
+    ts: Float[Array, " T"] | Int[Array, " T"]
+    observables: dict[str, Array]
+    final: AbstractModel
+    final_observables: dict[str, Array]
+    result: Int[Array, ""]
+    stats: dict[str, Array]
+    models: Any = None
+
+    @property
+    def ok(self) -> Bool[Array, ""]:
+        """Whether the run finished or was stopped where asked; anything else must be masked in statistics."""
+        return self.result <= STOPPED
+
+    def __repr__(self) -> str:
+        lines = [f"Trajectory of {type(self.final).__name__}"]
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+            return lines[0] + " (traced)"
+        result = np.asarray(self.result)
+        if result.ndim:
+            ended = ", ".join(
+                f"{int(np.sum(result == code))} {RESULTS[code].split(':')[0]}" for code in np.unique(result)
+            )
+            lines.append(f"  batch   {result.shape}: {ended}")
+        else:
+            lines.append(f"  result  {RESULTS[int(result)]}")
+        ts = np.asarray(self.ts)
+        lines.append(f"  times   {ts.shape[-1]} from {ts.min():g} to {ts.max():g}")
+        for name, value in self.observables.items():
+            line = f"  {name:<20} {value.dtype}{list(value.shape)}"
+            if value.ndim == 1:
+                line += f"  {float(value[0]):.6g} -> {float(self.final_observables[name]):.6g} at the end"
+            lines.append(line)
+        numbers = ", ".join(
+            f"{name} {np.asarray(value):.6g}" for name, value in self.stats.items() if np.ndim(value) == 0
+        )
+        if numbers:
+            lines.append(f"  {numbers}")
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self) if eqx.is_array(leaf))
+        lines.append(f"  memory  {size / 1024:.1f} KiB")
+        return "\n".join(lines)
+
+
+def failed_to_inf(written: Bool[Array, ""], value: Array) -> Array:
+    """`value` where the slot was reached, infinity (the largest integer, for integers) where it was not."""
+    if jnp.issubdtype(value.dtype, jnp.inexact):
+        return jnp.where(written, value, jnp.inf)
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        return jnp.where(written, value, jnp.iinfo(value.dtype).max)
+    return jnp.where(written, value, False)
