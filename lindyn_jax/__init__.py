@@ -1,7 +1,7 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
 from . import exact, init, observables, reduction, theory
-from .descent import gradient_descent, stable_step
+from .descent import gradient_descent, plain_descent, stable_step
 from .ensemble import masked, run_ensemble
 from .flow import gradient_flow
 from .models import AbstractModel, Frozen, LinearModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
@@ -33,6 +33,7 @@ __all__ = [
     "masked",
     "observables",
     "open_sweep",
+    "plain_descent",
     "reduce",
     "reduction",
     "run_ensemble",

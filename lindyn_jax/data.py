@@ -191,7 +191,7 @@ def _read(spec: str | os.PathLike, targets: str | Sequence[str] | None) -> Datas
     path = os.path.expanduser(text)
     is_csv = path.lower().endswith(".csv")
     known = isinstance(spec, str) and name in KNOWN
-    if targets is not None and (known or not is_csv):
+    if targets is not None and not is_csv:
         raise DataError(f"Argument `targets` names columns of a csv file, but the data are `{text}`: leave it out.")
     if known:
         return gaussian() if name == "gaussian" else _read_bundled(name)

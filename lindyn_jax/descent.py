@@ -65,7 +65,8 @@ def gradient_descent(
     if stop is not None:
         _check_stop(stop, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
-    if isinstance(model, ReducedTwoLayer) or (reduce and isinstance(model, TwoLayer)):
+    is_reduced = isinstance(model, ReducedTwoLayer) or (reduce and isinstance(model, TwoLayer))
+    if is_reduced and not isinstance(optimizer, EquivariantTransformation):
         model = require_exact(optimizer, model)
     functions = obs.resolve(observables)
     return _descend(
@@ -80,6 +81,20 @@ def gradient_descent(
         bool(keep_models),
         differentiate == "reverse",
     )
+
+
+class EquivariantTransformation(optax.GradientTransformation):
+    """An optax transformation known to commute with the reduction, which is then not tried out."""
+
+
+def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
+    """Plain gradient descent, `optax.sgd(step_size)`, known to commute with the reduction.
+
+    **Args:** `step_size`, eta; may be traced, one for each trajectory of a batch.
+
+    **Source:** G19 (3).
+    """
+    return EquivariantTransformation(*optax.sgd(step_size))
 
 
 def stable_step(

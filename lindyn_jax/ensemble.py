@@ -197,9 +197,7 @@ class _Runner:
         if len(devices) > 1:
             axis = jax.sharding.PartitionSpec("device")
             self.sharding = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), ("device",)), axis)
-            many = jax.shard_map(
-                many, mesh=self.sharding.mesh, in_specs=(axis, axis), out_specs=axis, check_vma=False
-            )
+            many = jax.shard_map(many, mesh=self.sharding.mesh, in_specs=(axis, axis), out_specs=axis, check_vma=False)
         else:
             self.sharding = devices[0]
         lowered = jax.jit(many).lower(*self._arguments(0, slice(0, self.size)))

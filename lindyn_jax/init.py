@@ -73,9 +73,8 @@ def gaussian_core(
 
     **Source:** M22 section 4 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
     """
-    if not _checks.is_traced(h):
-        if not (float(h) == int(h) and 1 <= h <= 1e12):
-            raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
+    if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
+        raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
     dtype, wide = problem.dtype, jnp.result_type(float)
     h = jnp.asarray(h, wide)
     h = jnp.where(h >= 1, h, jnp.nan)
@@ -240,7 +239,7 @@ def invariant(
     return TwoLayer(moving + U2 - (U2 @ Q) @ Q.T, start.V)
 
 
-def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float) -> Float[Array, "rows columns"]:
+def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float | int) -> Float[Array, "rows columns"]:
     """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
     key_diagonal, key_above = jax.random.split(key)
     index = jnp.arange(rows)
@@ -250,7 +249,7 @@ def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float) -> Floa
     return jnp.where((index < degrees)[:, None], R, 0.0)
 
 
-def _chi_squared(key: Key, degrees: Array | float) -> Array:
+def _chi_squared(key: Key, degrees: Array | float | int) -> Array:
     """Chi squared draws; zero degrees of freedom (or fewer) give zero."""
     degrees = jnp.asarray(degrees, jnp.result_type(float))
     safe = jnp.where(degrees > 0, degrees, 1.0)

@@ -4,11 +4,10 @@ Each knows its end-to-end matrix and its velocity under gradient flow; descent u
 """
 
 from abc import abstractmethod
-from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import _checks
 from ._linalg import signature_spectrum
@@ -23,7 +22,7 @@ class AbstractModel(eqx.Module):
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
 
     @abstractmethod
-    def velocity(self, problem: LeastSquares) -> Self:
+    def velocity(self, problem: LeastSquares) -> "AbstractModel":
         """d(weights)/dt under gradient flow, minus the gradient of the problem's loss, as a model of the same kind."""
 
 
@@ -35,13 +34,13 @@ class LinearModel(AbstractModel):
 
     Theta: Float[Array, "n m"]
 
-    def __init__(self, Theta: Float[Array, "n m"]):
+    def __init__(self, Theta: Float[ArrayLike, "n m"]):
         self.Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
 
     def product(self) -> Float[Array, "n m"]:
         return self.Theta
 
-    def velocity(self, problem: LeastSquares) -> Self:
+    def velocity(self, problem: LeastSquares) -> "LinearModel":
         return type(self)(-problem.loss_gradient(self.Theta))
 
 
@@ -53,7 +52,7 @@ class SymmetricFactors(AbstractModel):
 
     U: Float[Array, "n h"]
 
-    def __init__(self, U: Float[Array, "n h"]):
+    def __init__(self, U: Float[ArrayLike, "n h"]):
         self.U = _checks.as_matrix(U, "U", "(n, h)")
 
     @property
@@ -64,7 +63,7 @@ class SymmetricFactors(AbstractModel):
     def product(self) -> Float[Array, "n n"]:
         return self.U @ self.U.T
 
-    def velocity(self, problem: LeastSquares) -> Self:
+    def velocity(self, problem: LeastSquares) -> "SymmetricFactors":
         G = problem.loss_gradient(self.product())
         return type(self)(-(G @ self.U + G.T @ self.U))
 
@@ -80,7 +79,7 @@ class TwoLayer(AbstractModel):
     U: Float[Array, "n h"]
     V: Float[Array, "m h"]
 
-    def __init__(self, U: Float[Array, "n h"], V: Float[Array, "m h"]):
+    def __init__(self, U: Float[ArrayLike, "n h"], V: Float[ArrayLike, "m h"]):
         U, V = _checks.as_matrix(U, "U", "(n, h)"), _checks.as_matrix(V, "V", "(m, h)")
         if U.shape[1] != V.shape[1]:
             raise ValueError(
@@ -97,7 +96,7 @@ class TwoLayer(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return self.U @ self.V.T
 
-    def velocity(self, problem: LeastSquares) -> Self:
+    def velocity(self, problem: LeastSquares) -> "TwoLayer":
         G = problem.loss_gradient(self.product())
         return type(self)(-(G @ self.V), -(G.T @ self.U))
 
@@ -145,10 +144,10 @@ class ReducedTwoLayer(AbstractModel):
 
     def __init__(
         self,
-        U1: Float[Array, "r k"],
-        V: Float[Array, "m k"],
-        width: Float[Array, ""] | float,
-        num_frozen: Float[Array, ""] | float,
+        U1: Float[ArrayLike, "r k"],
+        V: Float[ArrayLike, "m k"],
+        width: Float[ArrayLike, ""] | Int[ArrayLike, ""],
+        num_frozen: Float[ArrayLike, ""] | Int[ArrayLike, ""],
         frozen: Frozen | None = None,
     ):
         U1, V = _checks.as_matrix(U1, "U1", "(r, k)"), _checks.as_matrix(V, "V", "(m, k)")
@@ -165,7 +164,7 @@ class ReducedTwoLayer(AbstractModel):
         """U1 V^T = Phi1^T Theta, the part of the end-to-end matrix that the data see."""
         return self.U1 @ self.V.T
 
-    def velocity(self, problem: LeastSquares) -> Self:
+    def velocity(self, problem: LeastSquares) -> "ReducedTwoLayer":
         G = problem.reduced_loss_gradient(self.product())
         frozen = self.frozen
         if frozen is not None:

@@ -205,7 +205,7 @@ def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | Red
     return eqx.error_if(model, ~(difference <= limit), message)
 
 
-def _difference(optimizer: optax.GradientTransformation) -> Array:
+def _difference(optimizer: optax.GradientTransformation) -> Array | float:
     try:
         return _cached_difference(optimizer)
     except _Traced:

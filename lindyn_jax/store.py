@@ -71,7 +71,9 @@ class SweepStore:
         settings = _plain(settings)
         names = [name for name in {**existing, **settings} if existing.get(name) != settings.get(name)]
         if names:
-            changes = "; ".join(f"{name} is {_short(existing.get(name))} there and {_short(settings.get(name))} here" for name in names)
+            changes = "; ".join(
+                f"{name} is {_short(existing.get(name))} there and {_short(settings.get(name))} here" for name in names
+            )
             raise StoreError(
                 f"{self.path} holds a sweep made with other settings ({changes}): choose another folder or the same settings."
             )
@@ -103,7 +105,9 @@ class SweepStore:
                 array[:] = values
             trials = coordinates[TRIAL].shape[0]
             for name, variable in variables.items():
-                chunks = tuple(chunk if dim == TRIAL else size for dim, size in zip(variable.dims, variable.shape, strict=True))
+                chunks = tuple(
+                    chunk if dim == TRIAL else size for dim, size in zip(variable.dims, variable.shape, strict=True)
+                )
                 group.create_array(
                     name,
                     shape=variable.shape,
@@ -114,7 +118,9 @@ class SweepStore:
                     attributes=_plain(variable.attributes),
                 )
             count = -(-trials // chunk)
-            group.create_array(COMPLETE, shape=(count,), chunks=(1,), dtype="bool", fill_value=False, dimension_names=["chunk"])
+            group.create_array(
+                COMPLETE, shape=(count,), chunks=(1,), dtype="bool", fill_value=False, dimension_names=["chunk"]
+            )
             if self.path.is_dir():
                 self.path.rmdir()
             os.replace(building, self.path)
@@ -177,7 +183,7 @@ def open_sweep(path: str | os.PathLike):
 def _fill(dtype: np.dtype):
     if np.issubdtype(dtype, np.floating):
         return np.nan
-    return False if dtype == bool else 0
+    return False if np.issubdtype(dtype, np.bool_) else 0
 
 
 def _plain(value: Any) -> Any:

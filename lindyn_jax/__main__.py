@@ -1,0 +1,6 @@
+"""`python -m lindyn_jax`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Imbalance: the conserved matrix `D = U1^T U1 - V^T V`, its spectrum, and the three numbers the bounds are made of.
+
+Every statement of this folder takes a model and a problem and reads from them the moving rows `[U1; V]` in the data's
+coordinates. **U1 = Phi1^T U and not U**: `U^T U - V^T V` is conserved as well, but bounds computed from it are false.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._linalg import signature_spectrum
+from ..models import ReducedTwoLayer, TwoLayer
+from ..problem import LeastSquares
+
+
+class Imbalance(NamedTuple):
+    """Spreads and level of the imbalance spectrum.
+
+    **Fields:** `plus`, Delta+, the spread of the positive part; `minus`, Delta-, the spread of the negative part; `level`,
+    Delta, the level of imbalance.
+    """
+
+    plus: Float[Array, ""]
+    minus: Float[Array, ""]
+    level: Float[Array, ""]
+
+
+class SpectrumEdges(NamedTuple):
+    """Where the positive and the negative part of the spectrum of D begin and end; all four are at least 0.
+
+    **Fields:** `positive_max`, `[lambda_1(D)]_+`; `positive_min`, `[lambda_r(D)]_+`; `negative_max`, `[lambda_1(-D)]_+`;
+    `negative_min`, `[lambda_m(-D)]_+`.
+    """
+
+    positive_max: Float[Array, ""]
+    positive_min: Float[Array, ""]
+    negative_max: Float[Array, ""]
+    negative_min: Float[Array, ""]
+
+
+def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbalance:
+    r"""Delta+, Delta- and Delta of a two-layer network.
+
+    With eigenvalues in descending order and `[x]_+ = max(x, 0)`:
+
+    `Delta+ = [lambda_1(D)]_+ - [lambda_r(D)]_+`, `Delta- = [lambda_1(-D)]_+ - [lambda_m(-D)]_+`,
+    `Delta = [lambda_r(D)]_+ + [lambda_m(-D)]_+`.
+
+    **Args:**
+
+    - `model`: a `TwoLayer` or a `ReducedTwoLayer`.
+    - `problem`: r is the rank of its data and m its number of outputs.
+
+    **Returns:** an `Imbalance`: three numbers `plus`, `minus`, `level`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+
+    **Notes:** all three are conserved by the flow. Eigenvalues that a narrow network does not have count as zero, so
+    Delta+ = lambda_1(D) for h < r. The cost does not depend on the width of a reduced model.
+
+    **Source:** M22 section 4.1.
+    """
+    edges = spectrum_edges(model, problem)
+    return Imbalance(
+        edges.positive_max - edges.positive_min,
+        edges.negative_max - edges.negative_min,
+        edges.positive_min + edges.negative_min,
+    )
+
+
+def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> SpectrumEdges:
+    """The first and the r-th eigenvalue of D and the first and the m-th of -D, cut off at zero.
+
+    **Args:** as for `imbalance`.
+
+    **Returns:** a `SpectrumEdges`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+
+    **Source:** M22 section 4.1; the names there are lambda-bar and lambda-underbar.
+    """
+    spectrum = moving_spectrum(model, problem)
+    k, r, m = spectrum.shape[0], problem.rank, problem.num_outputs
+    zero = jnp.zeros((), spectrum.dtype)
+
+    def lowest(values, count):
+        if k < count:
+            return zero
+        # Round-off leaves some 1e-16 where a padded network of fewer columns has an exact zero.
+        return jnp.where(model.width < count, zero, jnp.maximum(values[count - 1], 0))
+
+    return SpectrumEdges(
+        jnp.maximum(spectrum[0], 0),
+        lowest(spectrum, r),
+        jnp.maximum(-spectrum[-1], 0),
+        lowest(-spectrum[::-1], m),
+    )
+
+
+def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
+    """Eigenvalues of `D = U1^T U1 - V^T V`, descending, without h - k zeros; k = min(h, r + m).
+
+    **Args:** as for `imbalance`.
+
+    **Returns:** the eigenvalues, shape (k,).
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+
+    **Notes:** computed from the triangular factor of [U1; V], so eigenvalues of very different size keep their digits.
+
+    **Source:** M22 section 4.1.
+    """
+    U1, V = moving_layers(model, problem)
+    signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
+    return signature_spectrum(jnp.concatenate([U1, V]), signs)
+
+
+def moving_layers(
+    model: TwoLayer | ReducedTwoLayer, problem: LeastSquares
+) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
+    """U1 = Phi1^T U and V: the rows that the flow moves, in the data's coordinates.
+
+    **Args:** as for `imbalance`.
+
+    **Returns:** U1, shape (r, k), and V, shape (m, k).
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+
+    **Source:** M22 section 3.1.
+    """
+    if isinstance(model, TwoLayer):
+        rows, expected, name = model.U.shape[0], problem.num_inputs, "U"
+    elif isinstance(model, ReducedTwoLayer):
+        rows, expected, name = model.U1.shape[0], problem.rank, "U1"
+    else:
+        raise ValueError(f"Argument `model` must be a TwoLayer or a ReducedTwoLayer, but is a {type(model).__name__}.")
+    if (rows, model.V.shape[0]) != (expected, problem.num_outputs):
+        raise ValueError(
+            f"The problem needs {expected} rows in `{name}` and {problem.num_outputs} in `V`, but the model has {rows} "
+            f"and {model.V.shape[0]}: pass the model and the problem that belong together."
+        )
+    return (problem.to_data(model.U) if isinstance(model, TwoLayer) else model.U1), model.V
+
+
+def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, "p f"]:
+    """`[U1; V] U2^T`, what ties the moving rows to the frozen ones, up to a rotation of its columns.
+
+    Singular values and norms are exact; the columns are in some orthonormal basis of the space of U2.
+
+    **Args:** as for `imbalance`; a `ReducedTwoLayer` must know its frozen part.
+
+    **Returns:** a matrix of r + m rows.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or a `ReducedTwoLayer` was made without its
+    frozen part and the problem has directions that the data do not reach.
+
+    **Source:** M22 (34).
+    """
+    U1, V = moving_layers(model, problem)
+    Z1 = jnp.concatenate([U1, V])
+    if problem.num_frozen == 0:
+        return jnp.zeros((Z1.shape[0], 1), Z1.dtype)
+    if isinstance(model, TwoLayer):
+        return Z1 @ (model.U - problem.from_data(U1)).T
+    if model.frozen is None:
+        raise ValueError(
+            "This ReducedTwoLayer does not know the frozen part U2 of its first layer: make it with "
+            "`init.gaussian_core` or `reduce`, or pass `frozen=`."
+        )
+    return model.frozen.factor * (Z1 @ model.frozen.core.T)
+
+
+def num_conservation_laws(r: int, m: int, h: int) -> int:
+    """Number of independent conserved functions of (U1, V) at a generic point.
+
+    `h (h + 1)/2` for h <= p, else `p h - p (p - 1)/2`, with p = r + m.
+
+    **Args:** `r`, `m`, `h`: rank of the data, number of outputs, width; positive integers.
+
+    **Returns:** an integer.
+
+    **Raises:** `ValueError` unless all three are positive.
+
+    **Notes:** the entries of D are all of them: for h > p they are no longer independent. The (n - r) h frozen weights
+    are conserved besides and are not counted.
+
+    **Source:** MGP23.
+    """
+    if min(r, m, h) < 1:
+        raise ValueError(f"Arguments `r`, `m` and `h` must be positive, but are {r}, {m} and {h}.")
+    p = r + m
+    return h * (h + 1) // 2 if h <= p else p * h - p * (p - 1) // 2

@@ -1,0 +1,143 @@
+"""When Proposition 1 cannot be improved: of all networks with a given imbalance and product, is one as slow as it says?"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
+
+from .. import _checks
+from ..init import with_imbalance
+from ..models import ReducedTwoLayer, TwoLayer
+from ..problem import LeastSquares
+from .imbalance import imbalance, moving_layers, moving_spectrum
+
+
+class Tightness(NamedTuple):
+    """Whether some network with the imbalance D and the product W of this one attains Proposition 1's bound.
+
+    **Fields:**
+
+    - `attained`: some does, for some error.
+    - `strict`: none does, and D has exactly r positive and m negative eigenvalues, so that this is proved.
+    - `applies`: whether h >= r + m and Sigma_x is a multiple of the identity.
+    """
+
+    attained: Bool[Array, ""]
+    strict: Bool[Array, ""]
+    applies: Bool[Array, ""]
+
+
+def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Tightness:
+    r"""Whether Proposition 1 is attained over all networks with this imbalance `D` and this product `W = U1 V^T`.
+
+    Hypotheses: `h >= r + m`, Sigma_x a multiple of the identity. Then the bound is attained if r != m, or r = m = 1, or
+    sigma_m(W) is zero or repeated, or Delta+ = Delta- = 0. If none of these holds and D has exactly r positive and m
+    negative eigenvalues, it is not.
+
+    **Args:**
+
+    - `model`, `problem`.
+    - `rtol`: what counts as equal or zero, relative to the largest singular value of W, and for eigenvalues of D to that of
+        U1 U1^T (positive ones) or V V^T (negative ones); default 1000 times the machine epsilon.
+
+    **Returns:** a `Tightness`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+
+    **Notes:** two eigenvalue conditions compete for the same column pair when r = m: the least eigenvalue of V V^T wants
+    sigma_m with the largest positive and the least negative eigenvalue of D, that of U1 U1^T wants it the other way round.
+
+    **Source:** M22 appendix C, with its conditions completed.
+    """
+    U1, V = moving_layers(model, problem)
+    r, m = U1.shape[0], V.shape[0]
+    if rtol is None:
+        rtol = 1000 * float(jnp.finfo(V.dtype).eps)
+    s = problem.singular_values
+    applies = (model.width >= r + m) & (s[0] - s[-1] <= rtol * s[0])
+    # Each side of the spectrum has its own layer's scale: the small layer's eigenvalues are exact on their own scale.
+    above = rtol * jnp.linalg.svd(U1, compute_uv=False)[0] ** 2
+    below = rtol * jnp.linalg.svd(V, compute_uv=False)[0] ** 2
+    if r != m or r == 1:
+        attained = jnp.asarray(True)
+    else:
+        values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)
+        small = rtol * values[0]
+        plus, minus, _ = imbalance(model, problem)
+        homogeneous = (plus <= above) & (minus <= below)
+        attained = (values[-1] <= small) | (values[-2] - values[-1] <= small) | homogeneous
+    spectrum = moving_spectrum(model, problem)
+    full = (jnp.sum(spectrum > above) == r) & (jnp.sum(spectrum < -below) == m)
+    return Tightness(attained, ~attained & full, jnp.asarray(applies))
+
+
+def tight_pairing(
+    positive: Float[ArrayLike, " r"], negative: Float[ArrayLike, " m"], sigma: Float[ArrayLike, " k"]
+) -> tuple[Float[Array, " r"], Float[Array, " m"]]:
+    """The order in which eigenvalues of D should meet singular values of W for the slowest network of 2 x 2 blocks.
+
+    **Args:** `positive`, the r eigenvalues of D that are not negative; `negative`, sizes of the m that are not positive, both
+    nonnegative, in any order; `sigma`, singular values of W, descending, k = min(r, m).
+
+    **Returns:** both lists reordered: entry i of each belongs with `sigma[i]`, entries beyond k are left alone.
+
+    **Raises:** `ValueError` for a `sigma` of the wrong length.
+
+    **Notes:** where the bound cannot be attained (see `tightness`), this is the slower one of two designs: the two extreme
+    pairs crossed, or the two least eigenvalues together.
+
+    **Source:** M22 appendix C.
+    """
+    positive, negative = _checks.as_float(positive, "positive"), _checks.as_float(negative, "negative")
+    sigma = _checks.as_float(sigma, "sigma")
+    r, m = positive.shape[0], negative.shape[0]
+    if sigma.shape != (min(r, m),):
+        raise ValueError(f"Argument `sigma` must have shape ({min(r, m)},), but has shape {sigma.shape}.")
+    a, b = jnp.sort(positive)[::-1], jnp.sort(negative)[::-1]
+    if r > m:
+        # sigma_m with the largest a and the least b; the least a stays alone.
+        return jnp.concatenate([a[1:m], a[:1], a[m:]]), b
+    if r < m:
+        return a, jnp.concatenate([b[1:r], b[:1], b[r:]])
+    if r == 1:
+        return a, b
+    crossed = jnp.concatenate([a[1:-1], a[-1:], a[:1]]), jnp.concatenate([b[1:-1], b[:1], b[-1:]])
+    crossed_is_slower = _least_sum(*crossed, sigma) < _least_sum(a, b, sigma)
+    return jnp.where(crossed_is_slower, crossed[0], a), jnp.where(crossed_is_slower, crossed[1], b)
+
+
+def tight_start(
+    problem: LeastSquares,
+    Theta: Float[ArrayLike, "n m"],
+    positive: Float[ArrayLike, " r"],
+    negative: Float[ArrayLike, " m"],
+    h: int,
+    *,
+    key: Key[Array, ""] | None = None,
+) -> TwoLayer:
+    """A network with given imbalance and product that attains Proposition 1's bound wherever one exists.
+
+    **Args:**
+
+    - `problem`: Sigma_x should be a multiple of the identity.
+    - `Theta`: end-to-end matrix, shape (n, m), of which the part that the data see is used.
+    - `positive`, `negative`: the eigenvalues of D are `positive` and `-negative`, in any order.
+    - `h`: width, at least r + m.
+    - `key`: rotates the columns; without it the first r + m are used as they are.
+
+    **Returns:** a `TwoLayer`. With the target from `adversarial_target` its instantaneous rate is the bound itself.
+
+    **Raises:** `ValueError` as `init.with_imbalance` does.
+
+    **Source:** M22 appendix C.
+    """
+    Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
+    sigma = jnp.linalg.svd(problem.to_data(Theta), compute_uv=False)
+    positive, negative = tight_pairing(positive, negative, sigma)
+    return with_imbalance(problem, Theta, positive, negative, h, key=key)
+
+
+def _least_sum(a: Array, b: Array, sigma: Array) -> Array:
+    """lambda_r(U1 U1^T) + lambda_m(V V^T) of the block design that pairs these lists in order."""
+    root = jnp.hypot(a + b, 2 * sigma)
+    return jnp.min(a - b + root) / 2 + jnp.min(b - a + root) / 2

@@ -1,0 +1,364 @@
+"""Gradient descent: exact steps, result codes, derivatives, stable step sizes."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import load_cases, relative_error, tolerance
+
+import lindyn_jax as ld
+from lindyn_jax import trajectory
+
+N, n, m, h = 4, 6, 2, 9
+
+# The public function without the run-time check of its annotations, which would refuse wrong types before it does.
+unchecked = inspect.unwrap(ld.gradient_descent)
+
+
+@pytest.fixture
+def data(rng):
+    return rng.normal(size=(N, n)), rng.normal(size=(N, m)), rng.normal(size=(n, h)) / 3, rng.normal(size=(m, h)) / 3
+
+
+def numpy_descent(X, Y, U, V, q, eta, steps):
+    for _ in range(steps):
+        E = Y - X @ U @ V.T
+        U, V = U + eta * q * X.T @ E @ V, V + eta * q * E.T @ X @ U
+    return U, V
+
+
+def final_loss(data, differentiate="reverse"):
+    """The loss after 40 steps as a function of the step size."""
+    X, Y, U, V = data
+    model, problem = ld.TwoLayer(U, V), ld.LeastSquares(X, Y)
+
+    def of_step_size(eta):
+        out = ld.gradient_descent(model, problem, 40, optimizer=optax.sgd(eta), differentiate=differentiate)
+        return out.final_observables["loss"]
+
+    return of_step_size
+
+
+# -- exact steps ---------------------------------------------------------------------------------------------------------
+
+
+def test_thousand_steps_agree_with_a_numpy_loop(data):
+    X, Y, U, V = data
+    problem = ld.LeastSquares(X, Y, scale="mean")
+    out = ld.gradient_descent(ld.TwoLayer(U, V), problem, 1000, optimizer=optax.sgd(0.05))
+    U_end, V_end = numpy_descent(X, Y, U, V, 1 / N, 0.05, 1000)
+    assert relative_error(out.final.U, U_end) < tolerance("float64")
+    assert relative_error(out.final.V, V_end) < tolerance("float64")
+    loss = np.sum((Y - X @ U_end @ V_end.T) ** 2) / (2 * N)
+    assert relative_error(out.observables["loss"][-1], loss) < tolerance("float64")
+    assert relative_error(out.observables["loss"][0], np.sum((Y - X @ U @ V.T) ** 2) / (2 * N)) < tolerance("float64")
+    assert int(out.result) == trajectory.FINISHED and bool(out.ok)
+
+
+def test_every_step_changes_the_imbalance_by_the_exact_amount(data):
+    X, Y, U, V = data
+    problem, eta, steps = ld.LeastSquares(X, Y), 0.03, 25
+    models = ld.gradient_descent(
+        ld.TwoLayer(U, V), problem, steps, optimizer=optax.sgd(eta), save_at=np.arange(steps + 1), keep_models=True
+    ).models
+    U, V = np.asarray(models.U), np.asarray(models.V)
+    U1 = np.einsum("nr,tnh->trh", problem.Phi1, U)
+    D = np.einsum("trh,trk->thk", U1, U1) - np.einsum("tmh,tmk->thk", V, V)
+    largest = 0.0
+    for t in range(steps):
+        E = Y - X @ U[t] @ V[t].T
+        G_U1, G_V = -np.asarray(problem.Phi1).T @ X.T @ E @ V[t], -E.T @ X @ U[t]
+        change = eta**2 * (G_U1.T @ G_U1 - G_V.T @ G_V)
+        largest = max(largest, np.linalg.norm(change))
+        assert np.linalg.norm(D[t + 1] - D[t] - change) < tolerance("float64")
+    assert largest > 1e-3  # the change that is tested must not itself be round-off
+
+
+def test_a_step_of_descent_is_an_euler_step_of_the_flow(data):
+    X, Y, U, V = data
+    problem, start = ld.LeastSquares(X, Y, output_scale=0.6), ld.TwoLayer(U, V)
+    out = ld.gradient_descent(start, problem, 1, optimizer=optax.sgd(0.1))
+    velocity = start.velocity(problem)
+    assert relative_error(out.final.U, U + 0.1 * velocity.U) < tolerance("float64")
+    assert relative_error(out.final.V, V + 0.1 * velocity.V) < tolerance("float64")
+
+
+def test_one_layer_agrees_with_the_matrix_power(data):
+    X, Y, _, _ = data
+    problem, eta, steps = ld.LeastSquares(X, Y), 0.02, 37
+    Theta0 = np.ones((n, m))
+    out = ld.gradient_descent(ld.LinearModel(Theta0), problem, steps, optimizer=optax.sgd(eta))
+    limit = np.linalg.pinv(X) @ Y
+    power = np.linalg.matrix_power(np.eye(n) - eta * X.T @ X, steps)
+    assert relative_error(out.final.Theta, power @ (Theta0 - limit) + limit) < tolerance("float64")
+
+
+def test_observing_does_not_change_the_path(data):
+    X, Y, U, V = data
+    problem = ld.LeastSquares(X, Y)
+    often = ld.gradient_descent(
+        ld.TwoLayer(U, V),
+        problem,
+        40,
+        optimizer=optax.sgd(0.02),
+        save_at=np.array([0, 3, 8, 9, 31, 40]),
+        keep_models=True,
+    )
+    for i, steps in ((1, 3), (3, 9), (4, 31)):
+        U_end, _ = numpy_descent(X, Y, U, V, 1.0, 0.02, steps)
+        assert relative_error(often.models.U[i], U_end) < tolerance("float64")
+    assert relative_error(often.observables["loss"][-1], final_loss(data)(0.02)) < tolerance("float64")
+
+
+def test_float32_stays_float32_and_agrees(data):
+    X, Y, U, V = data
+    X32, Y32, U32, V32 = (A.astype(np.float32) for A in data)
+    out = ld.gradient_descent(ld.TwoLayer(U32, V32), ld.LeastSquares(X32, Y32), 40, optimizer=optax.sgd(0.02))
+    assert out.final.U.dtype == np.float32 and out.observables["loss"].dtype == np.float32
+    U_end, _ = numpy_descent(X, Y, U, V, 1.0, 0.02, 40)
+    assert relative_error(out.final.U, U_end) < tolerance("float32")
+
+
+# -- how a run ends ------------------------------------------------------------------------------------------------------
+
+
+def test_stop_ends_the_run_and_leaves_later_slots_infinite(data):
+    X, Y, U, V = data
+    out = ld.gradient_descent(
+        ld.TwoLayer(U, V),
+        ld.LeastSquares(X, Y),
+        4000,
+        optimizer=optax.sgd(0.02),
+        save_at=np.array([0, 8, 3999, 4000]),
+        observables={"excess": "excess_loss", "count": lambda model, problem: jnp.array(7)},
+        stop=1e-6,
+        keep_models=True,
+    )
+    assert int(out.result) == trajectory.STOPPED and bool(out.ok)
+    excess = np.asarray(out.observables["excess"])
+    assert np.all(np.isfinite(excess[:2])) and np.all(np.isinf(excess[2:]))
+    assert np.all(np.isfinite(out.models.U[1])) and np.all(np.isinf(out.models.U[2:]))
+    assert list(out.observables["count"]) == [7, 7, *[np.iinfo(out.observables["count"].dtype).max] * 2]
+    assert float(out.final_observables["excess"]) <= 1e-6 * excess[0]
+    steps = int(out.stats["num_steps"])
+    assert 8 < steps < 3999
+    # The run ends within the eight steps between two tests.
+    U_before, V_before = numpy_descent(X, Y, U, V, 1.0, 0.02, steps - 8)
+    assert np.sum((Y - X @ U_before @ V_before.T) ** 2) / 2 > 1e-6 * excess[0]
+    _, V_end = numpy_descent(X, Y, U, V, 1.0, 0.02, steps)
+    assert relative_error(out.final.V, V_end) < tolerance("float64")
+
+
+def test_a_stop_that_is_not_reached_finishes(data):
+    X, Y, U, V = data
+    out = ld.gradient_descent(
+        ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 40, optimizer=optax.sgd(1e-5), stop=1e-6, save_at=np.array([40])
+    )
+    assert int(out.result) == trajectory.FINISHED and int(out.stats["num_steps"]) == 40
+
+
+def test_a_huge_step_diverges_and_says_so(data):
+    X, Y, U, V = data
+    out = ld.gradient_descent(ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 400, optimizer=optax.sgd(50.0), stop=0.5)
+    assert int(out.result) == trajectory.DIVERGED and not bool(out.ok)
+    assert np.isinf(out.observables["loss"][-1])
+    assert "diverged" in repr(out)
+
+
+def test_the_trajectory_prints_itself(data):
+    X, Y, U, V = data
+    out = ld.gradient_descent(ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 40, optimizer=optax.sgd(0.02))
+    assert "Trajectory of TwoLayer" in repr(out) and "finished" in repr(out) and "loss" in repr(out)
+
+
+# -- derivatives and batches ---------------------------------------------------------------------------------------------
+
+
+def test_derivative_by_step_size_agrees_with_a_central_difference(data):
+    value, other = jax.jit(final_loss(data)), final_loss(data, "forward")
+    forward = jax.jit(lambda eta: jax.jvp(other, (eta,), (jnp.ones_like(eta),))[1])
+    gradient, step = float(jax.jit(jax.grad(final_loss(data)))(0.02)), 1e-6
+    difference = (float(value(0.02 + step)) - float(value(0.02 - step))) / (2 * step)
+    # The difference quotient itself is accurate to about eps/step + step^2.
+    assert abs(gradient - difference) < 1e-7 * abs(difference) and abs(difference) > 1e-2
+    assert abs(float(forward(jnp.asarray(0.02))) - gradient) < 1e-11 * abs(gradient)
+
+
+def test_vmap_over_step_sizes_equals_a_loop(data):
+    etas = jnp.asarray([0.005, 0.01, 0.02])
+    batch = jax.jit(jax.vmap(final_loss(data)))(etas)
+    X, Y, U, V = data
+    for eta, value in zip(etas, batch, strict=True):
+        U_end, V_end = numpy_descent(X, Y, U, V, 1.0, float(eta), 40)
+        assert relative_error(value, np.sum((Y - X @ U_end @ V_end.T) ** 2) / 2) < tolerance("float64")
+
+
+def test_batched_stops_equal_single_ones(data):
+    X, Y, U, V = data
+    problem = ld.LeastSquares(X, Y)
+
+    def run(stop):
+        out = ld.gradient_descent(
+            ld.TwoLayer(U, V), problem, 800, optimizer=optax.sgd(0.02), stop=stop, save_at=np.array([0])
+        )
+        return out.stats["num_steps"], out.final.V
+
+    stops = jnp.asarray([1e-1, 1e-3])
+    steps, weights = jax.jit(jax.vmap(run))(stops)
+    assert steps[0] < steps[1]
+    for i in range(2):
+        assert relative_error(weights[i], numpy_descent(X, Y, U, V, 1.0, 0.02, int(steps[i]))[1]) < tolerance("float64")
+
+
+# -- stable steps --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.3])
+def test_stable_step_keeps_a_very_wide_run_monotone(alpha, rng):
+    problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
+    start = ld.init.gaussian_core(problem, 10**6, alpha=alpha, key=jax.random.key(3))
+    eta = ld.stable_step(start, problem)
+    out = ld.gradient_descent(
+        start,
+        problem,
+        400,
+        optimizer=optax.sgd(float(eta)),
+        save_at=np.arange(0, 401, 8),
+        observables=("excess_loss",),
+        stop=1e-12,
+    )
+    excess = np.asarray(out.observables["excess_loss"])
+    excess = excess[np.isfinite(excess)]
+    assert bool(out.ok) and len(excess) > 2
+    assert np.all(np.diff(excess) <= 0)
+    assert excess[-1] < 1e-2 * excess[0]
+    # A hundred times that step is not stable: the bound is not idle.
+    wild = ld.gradient_descent(
+        start,
+        problem,
+        400,
+        optimizer=optax.sgd(100 * float(eta)),
+        save_at=np.array([400]),
+        observables=("excess_loss",),
+    )
+    end = float(wild.final_observables["excess_loss"])
+    assert not bool(wild.ok) or end > excess[0]
+
+
+# -- reference cases -----------------------------------------------------------------------------------------------------
+
+
+def test_reference_large_first_layer():
+    case = load_cases("m22")["fig3_like_U_big"]
+    given, expected = case["inputs"], case["expected"]
+    U, V = given["sigma_U"] * np.array(given["U0"]), given["sigma_V"] * np.array(given["V0"])
+    problem = ld.LeastSquares(np.diag(given["s"]), np.array(given["Ytilde"]), scale="averaged")
+    steps = expected["iterations"]
+    out = ld.gradient_descent(
+        ld.TwoLayer(U, V), problem, steps, optimizer=optax.sgd(given["eta"]), save_at=np.array([0, steps - 1, steps])
+    )
+    assert relative_error(out.final.product(), expected["UVt_final"]) < tolerance("float64")
+    losses = np.asarray(out.observables["loss"])
+    assert relative_error(np.sqrt(2 * losses[0]), expected["E0_fro"]) < tolerance("float64")
+    assert losses[2] < given["tol"] <= losses[1]
+
+
+def compressed_case(name):
+    case = load_cases("m22")[name]
+    given, expected = case["inputs"], case["expected"]
+    Z = np.array(given["Z0"])
+    problem = ld.LeastSquares(np.array(given["X"]), np.array(given["Y"]))
+    return problem, ld.TwoLayer(Z[: given["n"]], Z[given["n"] :]), given, expected
+
+
+def test_reference_descent_through_the_reduction():
+    problem, start, given, expected = compressed_case("compress_gd")
+    out = ld.gradient_descent(start, problem, given["steps"], optimizer=optax.sgd(given["eta"]))
+    assert relative_error(out.final.product(), expected["UVt_full"]) < tolerance("float64")
+    assert relative_error(out.observables["loss"][-1], expected["loss_full"]) < tolerance("float64")
+
+
+def test_reference_nesterov_through_the_reduction():
+    problem, start, given, expected = compressed_case("compress_nesterov")
+    steps, eta, momentum = given["steps"], 0.01, 0.9
+    models = ld.gradient_descent(
+        start,
+        problem,
+        steps,
+        optimizer=optax.sgd(eta, momentum, nesterov=True),
+        save_at=np.array([steps - 1, steps]),
+        keep_models=True,
+    ).models
+    before, after = (jax.tree.map(lambda leaf, i=i: leaf[i], models) for i in range(2))
+    # Optax keeps the look-ahead points y = z + eta momentum b; the reference keeps z.
+    buffer = jax.tree.map(lambda y0, y1, g: ((y1 - y0) / eta - g) / momentum, before, after, before.velocity(problem))
+    z = jax.tree.map(lambda y, b: y - eta * momentum * b, after, buffer)
+    assert relative_error(z.product(), expected["UVt_full"]) < tolerance("float64", 10)
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"steps": 0}, "`steps` must be a static whole number of at least 1, but is 0"),
+        ({"steps": 2.5}, "`steps` must be a static whole number"),
+        ({"optimizer": 0.1}, "`optimizer` must be an optax transformation"),
+        ({"save_at": np.array([0, 50])}, "must increase strictly between 0 and steps = 40"),
+        ({"save_at": np.array([-1, 5])}, "must increase strictly between 0 and steps"),
+        ({"save_at": np.array([5, 5])}, "must increase strictly between 0 and steps"),
+        ({"save_at": np.array([0.5, 5.0])}, "`save_at` must be a vector of whole step numbers"),
+        ({"save_at": np.zeros((2, 2), int)}, "`save_at` must be a vector of whole step numbers"),
+        ({"save_at": np.zeros(0, int)}, "`save_at` must be a vector of whole step numbers"),
+        ({"stop": 0.0}, r"must lie in \(0, 1\), but is 0.0"),
+        ({"stop": 1.0}, r"must lie in \(0, 1\), but is 1.0"),
+        ({"differentiate": "both"}, "`differentiate` must be one of 'reverse', 'forward', but is 'both'"),
+        ({"observables": "speed"}, "`observables` must be one of 'loss'"),
+        ({"model": ld.TwoLayer(np.ones((n + 1, h)), np.ones((m, h)))}, "does not fit the problem"),
+        ({"model": ld.LinearModel(np.ones((n, m + 1)))}, "does not fit the problem"),
+        ({"model": ld.TwoLayer(np.zeros((n, h)), np.zeros((m, h)))}, "The start is the saddle"),
+        ({"optimizer": optax.adam(0.1)}, "reduce=False"),
+    ],
+)
+def test_bad_arguments_are_refused(change, match, data):
+    X, Y, U, V = data
+    arguments = {
+        "model": ld.TwoLayer(U, V),
+        "problem": ld.LeastSquares(X, Y),
+        "steps": 40,
+        "optimizer": optax.sgd(0.1),
+        **change,
+    }
+    with pytest.raises(ValueError, match=match):
+        unchecked(**arguments)
+
+
+def test_traced_step_numbers_are_refused(data):
+    X, Y, U, V = data
+    model, problem, optimizer = ld.TwoLayer(U, V), ld.LeastSquares(X, Y), optax.sgd(0.1)
+    with pytest.raises(ValueError, match="`steps` must be a static whole number"):
+        jax.jit(lambda steps: unchecked(model, problem, steps, optimizer=optimizer).result)(3)
+    with pytest.raises(ValueError, match="`save_at` must be known before compiling"):
+        jax.jit(lambda at: unchecked(model, problem, 3, optimizer=optimizer, save_at=at).result)(jnp.arange(3))
+
+
+def test_stop_needs_a_problem_without_a_link(data):
+    X, Y, U, V = data
+    problem = ld.LeastSquares(X, Y, link=jax.nn.sigmoid)
+    with pytest.raises(ValueError, match="`stop` needs the least loss"):
+        ld.gradient_descent(ld.TwoLayer(U, V), problem, 5, optimizer=optax.sgd(0.1), stop=0.1)
+
+
+def test_observables_that_mean_nothing_are_refused():
+    resolve = inspect.unwrap(ld.observables.resolve)
+    with pytest.raises(ValueError, match="`observables` has the entry 3: give names, or a dictionary"):
+        resolve([3])
+    with pytest.raises(ValueError, match="Observable `a` must be a name or a function"):
+        resolve({"a": 3})
+    problem, model = ld.factorization(np.eye(2)), ld.LinearModel(np.eye(2))
+    with pytest.raises(ValueError, match="defined for two-layer models, but the model is a LinearModel"):
+        inspect.unwrap(ld.observables.imbalance_spectrum)(model, problem)

@@ -1,0 +1,263 @@
+"""The reduction is exact, comes back, and knows the optimizers for which it is not."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import load_cases, relative_error, tolerance
+
+import lindyn_jax as ld
+
+N, n, m = 5, 14, 2
+SGD = optax.sgd(0.01)
+PLAIN = {
+    "descent": SGD,
+    "heavy ball": optax.sgd(0.01, momentum=0.9),
+    "Nesterov": optax.sgd(0.01, momentum=0.9, nesterov=True),
+    "weight decay": optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.01)),
+    "decay and clipping": optax.chain(optax.add_decayed_weights(0.3), optax.clip_by_global_norm(0.5), optax.sgd(0.05)),
+}
+
+
+def scaled(factor):
+    return optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda updates, state, params=None: (jax.tree.map(lambda g: -factor * g, updates), state),
+    )
+
+
+def elementwise(function):
+    return optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda updates, state, params=None: (jax.tree.map(lambda g: -0.1 * function(g), updates), state),
+    )
+
+
+EXACT = {
+    **PLAIN,
+    "global norm": optax.chain(optax.clip_by_global_norm(1.0), SGD),
+    "schedule": optax.sgd(optax.cosine_decay_schedule(0.1, 10)),
+    "lars": optax.lars(0.1),
+    "custom constant": scaled(0.1),
+    "MultiSteps": optax.MultiSteps(SGD, 2).gradient_transformation(),
+}
+REFUSED = {
+    "adam": optax.adam(0.01),
+    "rmsprop": optax.rmsprop(0.01),
+    "sign_sgd": optax.sign_sgd(0.01),
+    "clip": optax.chain(optax.clip(1.0), SGD),
+    "block rms": optax.chain(optax.clip_by_block_rms(1.0), SGD),
+    "adagrad": optax.adagrad(0.01),
+    "lion": optax.lion(0.01),
+    "tanh": elementwise(jnp.tanh),
+    "noise": optax.noisy_sgd(0.01, key=jax.random.key(0)),
+}
+
+
+@pytest.fixture
+def problem(rng):
+    return ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
+
+
+def start_of(rng, h):
+    return ld.TwoLayer(rng.normal(size=(n, h)) / np.sqrt(h), rng.normal(size=(m, h)) / np.sqrt(h))
+
+
+# -- exactness -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("h", [2, 40, 500])
+@pytest.mark.parametrize("name", PLAIN)
+def test_descent_is_the_same_at_reduced_and_full_size(name, h, problem, rng):
+    start = start_of(rng, h)
+    small, full = (
+        ld.gradient_descent(
+            start,
+            problem,
+            50,
+            optimizer=PLAIN[name],
+            reduce=reduce,
+            observables=("loss", "frozen_product_norm", "singular_values", "distance_to_theta_hat"),
+        )
+        for reduce in (True, False)
+    )
+    # Rows and norm of what moves are compared with the weights' own size.
+    assert relative_error(small.final.product(), full.final.product()) < tolerance("float64")
+    assert relative_error(small.final.U, full.final.U) < tolerance("float64")
+    assert relative_error(small.final.V, full.final.V) < tolerance("float64")
+    for observable in full.observables:
+        assert relative_error(small.observables[observable], full.observables[observable]) < tolerance("float64", 10)
+    assert relative_error(full.final.product(), start.product()) > 1e-3
+
+
+def test_flow_is_the_same_at_reduced_and_full_size(problem, rng):
+    start = start_of(rng, 40)
+    small, full = (
+        ld.gradient_flow(start, problem, np.array([0.1, 0.5]), rtol=1e-12, atol=1e-14, reduce=reduce, keep_models=True)
+        for reduce in (True, False)
+    )
+    # Two integrations with different error norms agree as their tolerances do.
+    for name in ("U", "V"):
+        assert relative_error(getattr(small.models, name), getattr(full.models, name)) < 1e-10
+    assert relative_error(small.final.product(), full.final.product()) < 1e-10
+
+
+def test_frozen_rows_stay_and_decay_exactly(problem, rng):
+    start = start_of(rng, 40)
+    decayed = ld.gradient_descent(start, problem, 50, optimizer=PLAIN["weight decay"]).final
+    Phi1 = np.asarray(problem.Phi1)
+    frozen = lambda U: np.asarray(U) - Phi1 @ (Phi1.T @ np.asarray(U))  # noqa: E731
+    assert relative_error(frozen(decayed.U), (1 - 0.01 * 0.3) ** 50 * frozen(start.U)) < tolerance("float64")
+    plain = ld.gradient_descent(start, problem, 50, optimizer=SGD).final
+    assert relative_error(frozen(plain.U), frozen(start.U)) < tolerance("float64")
+
+
+@pytest.mark.parametrize("h", [2, 7, 40])
+def test_lift_undoes_reduce(h, problem, rng):
+    start = start_of(rng, h)
+    reduced, basis = ld.reduce(start, problem)
+    k = min(h, problem.rank + m)
+    assert reduced.U1.shape == (problem.rank, k) and reduced.V.shape == (m, k)
+    assert float(reduced.width) == h and float(reduced.num_frozen) == n - problem.rank
+    back = ld.lift(reduced, basis)
+    assert relative_error(back.U, start.U) < tolerance("float64")
+    assert relative_error(back.V, start.V) < tolerance("float64")
+
+
+def test_reduced_observables_are_those_of_the_full_network(problem, rng):
+    for h in (2, 40):
+        start = start_of(rng, h)
+        reduced, _ = ld.reduce(start, problem)
+        for name, function in ld.observables.OBSERVABLES.items():
+            if name == "imbalance_drift":
+                continue
+            assert relative_error(function(reduced, problem), function(start, problem)) < tolerance("float64", 10), name
+
+
+def test_the_identity_design_reduces_the_width_alone(rng):
+    problem = ld.factorization(rng.normal(size=(3, m)))
+    start = ld.TwoLayer(rng.normal(size=(3, 30)), rng.normal(size=(m, 30)))
+    reduced, basis = ld.reduce(start, problem)
+    assert basis.Phi1 is None and basis.frozen is None and reduced.frozen is None and reduced.V.shape == (m, 5)
+    assert relative_error(ld.lift(reduced, basis).U, start.U) < tolerance("float64")
+
+
+def test_reference_spectrum_survives_the_reduction():
+    case = load_cases("m22")["spectrum_LtJL"]
+    Z, r = np.array(case["inputs"]["Z0"]), case["inputs"]["r"]
+    problem = ld.factorization(np.ones((r, 1)))
+    start = ld.TwoLayer(Z[:r], Z[r:])
+    expected = case["expected"]["eig_LtJL"]
+    for model in (start, ld.reduce(start, problem)[0]):
+        spectrum = ld.observables.imbalance_spectrum(model, problem)
+        assert relative_error(spectrum, expected) < tolerance("float64")
+
+
+# -- optimizers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_equivariant_optimizers_pass_the_trial(name):
+    assert float(jax.jit(lambda: ld.reduction.check_optimizer(EXACT[name]))()) < tolerance("float64")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_optimizers_that_look_at_entries_are_refused(name, problem, rng):
+    start = start_of(rng, 40)
+    with pytest.raises(ValueError, match=r"not exact for this optimizer .* Pass `reduce=False`"):
+        ld.gradient_descent(start, problem, 3, optimizer=REFUSED[name])
+    reduced, _ = ld.reduce(start, problem)
+    with pytest.raises(ValueError, match="has no full size to run at"):
+        ld.gradient_descent(reduced, problem, 3, optimizer=REFUSED[name])
+
+
+def test_adam_runs_at_full_size(problem, rng):
+    start = start_of(rng, 8)
+    optimizer = optax.adam(0.05)
+    final = ld.gradient_descent(start, problem, 10, optimizer=optimizer, reduce=False).final
+    params = (start.U, start.V)
+
+    def loss(params):
+        return problem.loss(params[0] @ params[1].T)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(10):
+        params, state = step(params, state)
+    # Adam divides by the square root of second moments: round-off in small entries grows.
+    assert relative_error(final.U, params[0]) < tolerance("float64", 1e3)
+
+
+def test_traced_hyperparameters_run_where_exact_and_fail_at_run_time_where_not(problem, rng):
+    start = start_of(rng, 8)
+
+    def final(make):
+        return jax.jit(lambda rate: ld.gradient_descent(start, problem, 5, optimizer=make(rate)).final.product())
+
+    expected = ld.gradient_descent(start, problem, 5, optimizer=SGD).final.product()
+    assert relative_error(final(optax.sgd)(0.01), expected) < tolerance("float64")
+    with pytest.raises(eqx.EquinoxRuntimeError, match="reduce=False"):
+        jax.block_until_ready(final(optax.adam)(0.01))
+
+
+# -- derivatives ---------------------------------------------------------------------------------------------------------
+
+
+def test_derivatives_pass_through_the_reduction_and_equal_those_without_it(problem, rng):
+    start, direction = start_of(rng, 12), start_of(rng, 12)
+
+    def value(size, reduce):
+        moved = ld.TwoLayer(start.U + size * direction.U, start.V + size * direction.V)
+        out = ld.gradient_descent(
+            moved, problem, 20, optimizer=SGD, reduce=reduce, observables=("loss", "frozen_product_norm")
+        )
+        return out.final_observables["loss"] + out.final_observables["frozen_product_norm"]
+
+    slopes = [float(jax.jit(jax.grad(lambda size, r=r: value(size, r)))(0.0)) for r in (True, False)]
+    assert relative_error(slopes[0], slopes[1]) < tolerance("float64", 100)
+    step, function = 1e-6, jax.jit(lambda size: value(size, True))
+    difference = (float(function(step)) - float(function(-step))) / (2 * step)
+    # Central difference: eps/step + step^2, about 1e-9.
+    assert abs(difference - slopes[0]) < 1e-7 * abs(difference)
+
+
+def test_derivatives_at_balanced_starts_need_the_full_size(problem, rng):
+    Theta = rng.normal(size=(n, m))
+    start = ld.init.balanced(problem, Theta, 12, key=jax.random.key(0))
+    direction = start_of(rng, 12)
+
+    def value(size, reduce):
+        moved = ld.TwoLayer(start.U + size * direction.U, start.V + size * direction.V)
+        out = ld.gradient_descent(moved, problem, 10, optimizer=SGD, reduce=reduce)
+        return out.final_observables["loss"] + jnp.sum(out.final.V**2)
+
+    with pytest.raises(eqx.EquinoxRuntimeError, match="pass `reduce=False`"):
+        jax.block_until_ready(jax.jit(jax.grad(lambda size: value(size, True)))(0.0))
+    slope = float(jax.jit(jax.grad(lambda size: value(size, False)))(0.0))
+    step, function = 1e-6, jax.jit(lambda size: value(size, False))
+    difference = (float(function(step)) - float(function(-step))) / (2 * step)
+    assert abs(difference - slope) < 1e-7 * abs(difference)
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused(problem, rng):
+    start = start_of(rng, 12)
+    reduced, basis = ld.reduce(start, problem)
+    with pytest.raises(ValueError, match="does not fit the problem"):
+        ld.reduce(ld.TwoLayer(np.ones((n + 1, 3)), np.ones((m, 3))), problem)
+    other, _ = ld.reduce(start_of(rng, 3), problem)
+    with pytest.raises(ValueError, match="`basis` has 7 columns, but the reduced model has 3"):
+        ld.lift(other, basis)
+    bare = ld.ReducedTwoLayer(reduced.U1, reduced.V, 12, n - N)
+    with pytest.raises(ValueError, match="only one has a frozen part"):
+        ld.lift(bare, basis)
+    with pytest.raises(ValueError, match="does not know the frozen part"):
+        bare.frozen_product()
