@@ -1,5 +1,6 @@
 """The command line `lindyn-jax`: parses, calls and prints; the numerics are elsewhere."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,7 +10,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Learning dynamics of overparametrized linear networks.",
+)
 sweep = typer.Typer(no_args_is_help=True, help="Monte Carlo studies over widths and exponents.")
 app.add_typer(sweep, name="sweep")
 
@@ -23,14 +29,16 @@ def main() -> None:
         sys.exit(2)
 
 
-def _configure(precision: int = 64) -> None:
+def _configure() -> None:
     import jax
 
-    jax.config.update("jax_enable_x64", precision == 64)
-    if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update(
-            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        )
+    jax.config.update("jax_enable_x64", True)
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # In a process that already runs JAX the number of devices is settled.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def numbers(text: str, name: str) -> list[float]:
@@ -42,7 +50,7 @@ def numbers(text: str, name: str) -> list[float]:
             if not (0 < low < math.inf and 0 < high < math.inf and count >= 1):
                 raise ValueError
             steps = [low * (high / low) ** (i / max(count - 1, 1)) for i in range(count)]
-            return steps[: count - 1] + [high] if count > 1 else [low]
+            return [*steps[:-1], high] if count > 1 else [low]
         values = [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(
@@ -108,6 +116,7 @@ def sweep_theorem12(
         if value is not None and value < 1:
             raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(dynamics, "dynamics", ("flow", "descent"))
+    _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
     _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
     _checks.check_choice(solver, "solver", ("auto", "tsit5", "dopri8", "kvaerno5"))
     _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
@@ -172,8 +181,8 @@ def sweep_theorem12(
         notes.print("Interrupted: complete chunks are kept, and the same command goes on from there.")
         raise typer.Exit(130) from None
     summary = study.summarise(result, problem, delta)
-    title = f"{dataset.name}: N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}; "
-    title += f"{trials} trials a point"
+    sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
+    title = f"{dataset.name}: {sizes}; {trials} trials a point"
     paths = plots.save(plots.theorem12(summary, title), out)
     if json_:
         print(json.dumps(_as_json(summary), indent=1))
@@ -266,21 +275,16 @@ def _print_table(console, summary) -> None:
 
     from .studies.theorem12 import EVENTS, hypothesis
 
-    table = Table(title="Theorem 12: distance to the minimum-norm solution", title_justify="left", pad_edge=False)
-    for name in (
-        "alpha",
-        "width",
-        "(33) [95%]",
-        "(34) [95%]",
-        "(35) [95%]",
-        "median",
-        "95% quantile",
-        "sharp law",
-        "bound",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("Theorem 12")
-    table.add_column("failed", justify="right")
+    table = Table(
+        title="Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [Wilson 95%]",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("alpha", "width", "(33)", "(34)", "(35)", "median", "95% quantile", "sharp law", "bound"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Theorem 12", no_wrap=True)
+    table.add_column("failed", justify="right", no_wrap=True)
     for alpha in summary["alpha"].values:
         for width in summary["width"].values:
             row = summary.sel(alpha=alpha, width=width)

@@ -105,14 +105,14 @@ def run_ensemble(
 
     if progress is not None:
         progress(done(), points * trials)
-    for index in np.flatnonzero(~complete):
+    for index in np.flatnonzero(~complete).tolist():
         part = slice(index * chunk, min((index + 1) * chunk, trials))
         values = {}
         every = (slice(None),) * len(shape)
         for name, value in run(part.start).items():
             values[name] = value.reshape(*shape, chunk, *value.shape[1:])[(*every, slice(0, part.stop - part.start))]
         if store is not None:
-            store.write(int(index), part, values)
+            store.write(index, part, values)
         else:
             for name, value in values.items():
                 arrays[name][(*every, part)] = value

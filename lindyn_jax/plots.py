@@ -62,10 +62,18 @@ def distance_against_width(ax, summary) -> None:
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     ax.set_ylabel(r"$\|\Theta(\infty) - \hat\Theta\|_F$")
     ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="sharp law (rms)")
-    ax.plot([], [], color="0.3", linestyle=":", marker="*", linewidth=1, label="Theorem 12 (star: hypothesis met)")
+    ax.plot(
+        [],
+        [],
+        color="0.3",
+        linestyle=":",
+        marker="*",
+        linewidth=1,
+        label="Theorem 12, a bound on the 2-norm (star: hypothesis met)",
+    )
     for text in hidden:
         ax.plot([], [], linestyle="none", label=text)
-    ax.legend(frameon=False, loc="best")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.set_title("Median (band: to the 95% quantile)")
 
 
@@ -100,7 +108,7 @@ def events_against_width(ax, summary) -> None:
     ax.axhline(1 - delta, color="0.5", linewidth=0.8, linestyle="--", label=rf"$1 - \delta$ = {1 - delta:g}")
     ax.set(xscale="log", ylim=(-0.05, 1.05), xlabel="hidden width $h$", ylabel="frequency (95% interval)")
     ax.set_title("Events of Lemma 11")
-    ax.legend(frameon=False, loc="lower right", ncols=2 if count > 3 else 1)
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if count > 3 else 1)
 
 
 def theorem12(summary, title: str):
@@ -111,7 +119,7 @@ def theorem12(summary, title: str):
     **Returns:** a matplotlib figure, not attached to any window.
     """
     with style():
-        figure = mpl.figure.Figure(figsize=(9.6, 4.0))
+        figure = mpl.figure.Figure(figsize=(9.6, 4.6))
         left, right = figure.subplots(1, 2)
         distance_against_width(left, summary)
         events_against_width(right, summary)

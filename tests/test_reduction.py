@@ -160,7 +160,9 @@ def test_reference_spectrum_survives_the_reduction():
 
 @pytest.mark.parametrize("name", EXACT)
 def test_equivariant_optimizers_pass_the_trial(name):
-    assert float(jax.jit(lambda: ld.reduction.check_optimizer(EXACT[name]))()) < tolerance("float64")
+    # MultiSteps accumulates in float32 whatever the dtype of the weights.
+    dtype = "float32" if name == "MultiSteps" else "float64"
+    assert float(jax.jit(lambda: ld.reduction.check_optimizer(EXACT[name]))()) < tolerance(dtype)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -198,12 +200,12 @@ def test_traced_hyperparameters_run_where_exact_and_fail_at_run_time_where_not(p
     start = start_of(rng, 8)
 
     def final(make):
-        return jax.jit(lambda rate: ld.gradient_descent(start, problem, 5, optimizer=make(rate)).final.product())
+        return eqx.filter_jit(lambda rate: ld.gradient_descent(start, problem, 5, optimizer=make(rate)).final.product())
 
     expected = ld.gradient_descent(start, problem, 5, optimizer=SGD).final.product()
-    assert relative_error(final(optax.sgd)(0.01), expected) < tolerance("float64")
+    assert relative_error(final(optax.sgd)(jnp.asarray(0.01)), expected) < tolerance("float64")
     with pytest.raises(eqx.EquinoxRuntimeError, match="reduce=False"):
-        jax.block_until_ready(final(optax.adam)(0.01))
+        jax.block_until_ready(final(optax.adam)(jnp.asarray(0.01)))
 
 
 # -- derivatives ---------------------------------------------------------------------------------------------------------
@@ -235,10 +237,10 @@ def test_derivatives_at_balanced_starts_need_the_full_size(problem, rng):
     def value(size, reduce):
         moved = ld.TwoLayer(start.U + size * direction.U, start.V + size * direction.V)
         out = ld.gradient_descent(moved, problem, 10, optimizer=SGD, reduce=reduce)
-        return out.final_observables["loss"] + jnp.sum(out.final.V**2)
+        return out.final_observables["loss"] + jnp.sum(jnp.sin(out.final.V))
 
     with pytest.raises(eqx.EquinoxRuntimeError, match="pass `reduce=False`"):
-        jax.block_until_ready(jax.jit(jax.grad(lambda size: value(size, True)))(0.0))
+        jax.block_until_ready(eqx.filter_jit(jax.grad(lambda size: value(size, True)))(jnp.asarray(0.0)))
     slope = float(jax.jit(jax.grad(lambda size: value(size, False)))(0.0))
     step, function = 1e-6, jax.jit(lambda size: value(size, False))
     difference = (float(function(step)) - float(function(-step))) / (2 * step)

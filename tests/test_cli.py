@@ -1,0 +1,159 @@
+"""The command line: what it prints, what it writes, and the one sentence that bad input gets."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lindyn_jax as ld
+from lindyn_jax import cli
+
+SMALL = ["--alphas", "0.5", "--widths", "100,1000", "--trials", "4"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    rng = np.random.default_rng(3)
+    path = tmp_path_factory.mktemp("data") / "own.csv"
+    table = rng.normal(size=(6, 11))
+    header = ",".join([f"x{i}" for i in range(10)] + ["y"])
+    path.write_text(header + "\n" + "\n".join(",".join(f"{v:.6f}" for v in row) for row in table) + "\n")
+    return path
+
+
+def test_sweep_on_a_users_csv_writes_store_table_and_figure_and_resumes(call, csv, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", out)
+    code, printed, notes = call(*arguments)
+    assert code == 0
+    assert "slope of log distance" in printed
+    assert "hypothesis not met" in printed
+    assert "8 of 8 trials" in notes
+    assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
+    dataset = ld.open_sweep(out)
+    assert dict(dataset.sizes) == {"alpha": 1, "width": 2, "trial": 4}
+    assert bool(dataset["computed"].all())
+    assert dataset.attrs["settings"]["data"] == "own.csv"
+    assert dataset["distance"].attrs["long_name"] == "||Theta(inf) - Theta_hat||_F"
+    before = dataset["distance"].values.tobytes()
+    code, again, notes = call(*arguments)
+    assert (code, again) == (0, printed)
+    assert "resuming: 8 of 8" in notes
+    assert ld.open_sweep(out)["distance"].values.tobytes() == before
+
+
+def test_store_made_with_other_settings_is_refused_by_name(call, csv, tmp_path):
+    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", tmp_path / "out")
+    assert call(*arguments)[0] == 0
+    code, printed, error = call(*arguments, "--seed", 1)
+    assert (code, printed) == (2, "")
+    assert "made with other settings" in error
+    assert "seed is 0 there and 1 here" in error
+
+
+def test_json_holds_the_summary_and_nothing_else(call, csv, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = call("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", out, "--json")
+    values = json.loads(printed)
+    assert code == 0
+    assert values["width"] == [100, 1000]
+    assert values["applies"] == [[False, False]]
+    assert np.shape(values["level_is_large_low"]) == (1, 2)
+
+
+BAD = {
+    "unknown data": (["--data", "digitz"], "digitz"),
+    "missing file": (["--data", "missing.npz"], "missing.npz"),
+    "full column rank": (["--data", "iris"], "needs more inputs than the rank of X"),
+    "width below one": (["--widths", "0.5"], "whole numbers from 1 to 1e12"),
+    "width of nothing": (["--widths", "0"], "whole numbers from 1 to 1e12"),
+    "width beyond": (["--widths", "1e13"], "whole numbers from 1 to 1e12"),
+    "words for widths": (["--widths", "many"], "--widths must be numbers"),
+    "endless widths": (["--widths", "nan"], "must be finite"),
+    "negative exponent": (["--alphas", "-0.5"], "Exponents must be positive"),
+    "zero exponent": (["--alphas", "0"], "Exponents must be positive"),
+    "zero trials": (["--trials", "0"], "--trials must be at least 1"),
+    "tolerance": (["--rtol", "1e-17"], "cannot resolve"),
+    "zero saddle": (["--alphas", "90", "--widths", "1e6"], "saddle at zero"),
+    "stop": (["--stop", "2"], r"must lie in (0, 1)"),
+    "delta": (["--delta", "1"], r"must lie in (0, 1)"),
+    "dynamics": (["--dynamics", "walk"], "'flow', 'descent'"),
+    "loss scale": (["--loss-scale", "median"], "'sum', 'mean', 'averaged'"),
+    "ill-conditioned": (["--data", "digits", "--samples", "60", "--stop", "1e-12"], "condition number"),
+    "too many samples": (["--data", "digits", "--samples", "5000"], "5000"),
+    "zero samples": (["--samples", "0"], "at least 1"),
+    "step size": (["--dynamics", "descent", "--step-size", "-1"], "must be a positive number"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_sentence_and_exit_code_2_and_writes_nothing(call, tmp_path, name):
+    arguments, sentence = BAD[name]
+    defaults = ["--data", "gaussian"] if "--data" not in arguments and "--samples" not in arguments else []
+    out = tmp_path / "out"
+    code, printed, error = call("sweep", "theorem12", *defaults, *arguments, "--out", out)
+    assert (code, printed) == (2, "")
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_not_a_number_in_the_data_is_located(call, tmp_path):
+    X = np.ones((3, 5))
+    X[1, 2] = np.nan
+    np.savez(tmp_path / "bad.npz", X=X, Y=np.ones((3, 1)))
+    code, _, error = call("sweep", "theorem12", "--data", tmp_path / "bad.npz", "--out", tmp_path / "out")
+    assert code == 2
+    assert "X" in error
+    assert "row" in error or "(1, 2)" in error
+
+
+def test_wrong_shapes_are_named(call, tmp_path):
+    np.savez(tmp_path / "bad.npz", X=np.ones((3, 5)), Y=np.ones((4, 1)))
+    code, _, error = call("sweep", "theorem12", "--data", tmp_path / "bad.npz", "--out", tmp_path / "out")
+    assert code == 2
+    assert "3" in error
+    assert "4" in error
+
+
+def test_an_output_folder_that_is_not_a_store_is_left_alone(call, csv, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL)
+    code, _, error = call(*arguments, "--out", tmp_path / "mine")
+    assert code == 2
+    assert "holds no sweep store" in error
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    code, _, error = call(*arguments, "--out", tmp_path / "mine" / "thesis.txt")
+    assert code == 2
+    assert "is a file" in error
+
+
+def test_module_runs_and_info_names_versions():
+    ended = subprocess.run([sys.executable, "-m", "lindyn_jax", "info"], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "jax " in ended.stdout
+    assert "float64" in ended.stdout
+
+
+def test_widths_are_log_spaced_whole_numbers():
+    assert cli._widths("1e2:1e4:3") == [100, 1000, 10000]
+    assert cli._widths("1000,10") == [10, 1000]
+    assert cli._widths("1:10:4") == [1, 2, 5, 10]

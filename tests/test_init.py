@@ -1,0 +1,246 @@
+"""Starts have the law, the product and the imbalance that they promise."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import load_cases, relative_error, tolerance
+from scipy.stats import ks_2samp
+
+import lindyn_jax as ld
+
+N, n, m = 5, 9, 2
+DRAWS = 2000
+
+
+@pytest.fixture
+def problem(rng):
+    return ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
+
+
+def moving(start, problem):
+    return np.asarray(problem.to_data(start.U)), np.asarray(start.V)
+
+
+def imbalance_matrix(start, problem):
+    U1, V = moving(start, problem)
+    return U1.T @ U1 - V.T @ V
+
+
+# -- Gaussian starts -----------------------------------------------------------------------------------------------------
+
+
+def statistics(model, problem):
+    """What the reduction keeps of a start: level of imbalance, coupling of the layers, frozen product, frozen norm."""
+    reduced = model if isinstance(model, ld.ReducedTwoLayer) else ld.reduce(model, problem)[0]
+    return jnp.stack(
+        [
+            ld.theory.imbalance(reduced, problem).level,
+            ld.observables.imbalance_spectrum(reduced, problem)[0],
+            jnp.linalg.norm(reduced.product(), ord=2),
+            ld.observables.frozen_product_norm(reduced, problem),
+            reduced.frozen.norm,
+        ]
+    )
+
+
+@pytest.mark.parametrize("h", [3, 40])
+def test_cores_have_the_law_of_reduced_draws(h, problem):
+    keys = jax.random.split(jax.random.key(h), (2, DRAWS))
+    std = (0.3, 0.7)
+    core = jax.jit(jax.vmap(lambda key: statistics(ld.init.gaussian_core(problem, h, std=std, key=key), problem)))(
+        keys[0]
+    )
+    full = jax.jit(jax.vmap(lambda key: statistics(ld.init.gaussian(n, m, h, std=std, key=key), problem)))(keys[1])
+    for i in range(core.shape[1]):
+        assert ks_2samp(core[:, i], full[:, i]).pvalue > 1e-4
+    assert np.mean(full[:, 0] > 0) > 0.2  # the level of imbalance is not a constant
+
+
+def test_moments_of_cores_are_exact():
+    case = load_cases("m22")["gaussian_init_moments"]
+    given, expected = case["inputs"], case["expected"]
+    r, m, h = given["r"], given["m"], given["h"]
+    X = np.eye(r, given["n"])
+    problem = ld.LeastSquares(X, np.ones((r, m)))
+
+    def moments(key):
+        core = ld.init.gaussian_core(problem, h, alpha=given["alpha"], key=key)
+        spectrum = ld.observables.imbalance_spectrum(core, problem)
+        frozen = jnp.concatenate([core.V, core.U1]) @ core.frozen.core.T
+        squares = jnp.sum(spectrum), jnp.sum(spectrum**2), jnp.sum(core.product() ** 2), jnp.sum(frozen**2)
+        return jnp.stack([*squares, core.frozen.norm**2])
+
+    values = np.asarray(jax.jit(jax.vmap(moments))(jax.random.split(jax.random.key(1), DRAWS)))
+    exact = [expected[name] for name in ("E_trD", "E_D_fro2", "E_U1Vt_fro2", "E_VU2_U1U2_fro2")]
+    exact.append((given["n"] - r) * h * h ** (-2 * given["alpha"]))
+    standard_error = values.std(axis=0) / np.sqrt(DRAWS)
+    assert np.all(np.abs(values.mean(axis=0) - exact) < 5 * standard_error)
+
+
+def test_one_compilation_serves_all_widths_up_to_a_trillion(problem):
+    traces = []
+
+    @jax.jit
+    def level(h, key):
+        traces.append(1)
+        core = ld.init.gaussian_core(problem, h, alpha=0.5, key=key)
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(core)]
+        return ld.theory.imbalance(core, problem).level, jnp.all(jnp.stack(finite))
+
+    for h in (1.0, 3.0, 1e3, 1e6, 1e12):
+        value, finite = level(h, jax.random.key(0))
+        assert bool(finite)
+    # For alpha = 1/2 every eigenvalue of the imbalance tends to 1 or -1, and the level to 2, with errors of h^{-1/2}.
+    assert abs(float(value) - 2) < 1e-4
+    assert len(traces) == 1
+    assert np.isnan(level(0.5, jax.random.key(0))[0])
+
+
+def test_full_draws_have_the_scales_asked_for():
+    start = ld.init.gaussian(40, 30, 1000, std=(0.5, 2.0), key=jax.random.key(0))
+    # 40,000 and 30,000 entries: standard errors of the deviations are .4 and .5 per cent.
+    assert abs(float(jnp.std(start.U)) / 0.5 - 1) < 0.02 and abs(float(jnp.std(start.V)) / 2.0 - 1) < 0.02
+    start = ld.init.gaussian(40, 30, 1000, alpha=0.3, key=jax.random.key(1))
+    assert abs(float(jnp.std(start.U)) / 1000**-0.3 - 1) < 0.02
+    assert ld.init.gaussian(2, 2, 3, std=1, dtype=jnp.float32, key=jax.random.key(1)).U.dtype == jnp.float32
+
+
+# -- structured starts ---------------------------------------------------------------------------------------------------
+
+
+def test_spectral_starts_decouple_the_modes_of_their_target(rng):
+    Y, u0, v0 = rng.normal(size=(5, 4)), np.array([0.5, 0.2, 0.1]), np.array([0.1, 0.3, 0.6])
+    start = ld.init.spectral(Y, u0, v0, 6)
+    Phi, _, PsiT = np.linalg.svd(Y)
+    core = Phi.T @ np.asarray(start.product()) @ PsiT.T
+    expected = np.zeros((5, 4))
+    expected[:3, :3] = np.diag(u0 * v0)
+    assert relative_error(core, expected) < tolerance("float64")
+    assert start.U.shape == (5, 6) and not np.any(start.U[:, 3:])
+
+
+@pytest.mark.parametrize("key", [None, 4])
+def test_aligned_starts_diagonalise_the_correlation(key, problem):
+    d = np.array([2.0, 3.0])
+    start = ld.init.aligned(problem, d, 7, key=None if key is None else jax.random.key(key))
+    Phi, _, PsiT = np.linalg.svd(np.asarray(problem.X).T @ np.asarray(problem.Y), full_matrices=False)
+    expected = Phi @ np.diag(np.exp(-2 * d)) @ PsiT
+    assert relative_error(start.product(), expected) < tolerance("float64")
+    assert relative_error(start.U.T @ start.U, start.V.T @ start.V) < tolerance("float64")
+
+
+@pytest.mark.parametrize("h", [2, 11])
+def test_balanced_starts_reproduce_the_product_without_imbalance(h, problem, rng):
+    inside = np.asarray(problem.from_data(jnp.asarray(rng.normal(size=(N, m)))))
+    start = ld.init.balanced(problem, inside, h, key=jax.random.key(0))
+    assert relative_error(start.product(), inside) < tolerance("float64")
+    assert np.linalg.norm(imbalance_matrix(start, problem)) < tolerance("float64", 10)
+    # Of full column rank: the part outside the range of the data is reproduced too.
+    Theta = rng.normal(size=(n, m))
+    start = ld.init.balanced(problem, Theta, h)
+    assert relative_error(start.product(), Theta) < tolerance("float64")
+    assert np.linalg.norm(imbalance_matrix(start, problem)) < tolerance("float64", 10)
+    assert relative_error(ld.init.balanced(problem, 0 * Theta, h).product(), 0 * Theta) == 0
+
+
+def test_reference_balanced_start():
+    case = load_cases("m22")["balanced_init_r2_n3_m1"]
+    problem = ld.LeastSquares(np.eye(2, 3), np.ones((2, 1)))
+    start = ld.init.balanced(problem, np.array(case["inputs"]["Theta0"]), 2)
+    V, U = np.array(case["expected"]["V"]), np.array(case["expected"]["U_col1"])
+    sign = np.sign(float(start.V[0, 0]))  # of a singular vector: free
+    assert relative_error(sign * start.V, V) < tolerance("float64")
+    assert relative_error(sign * start.U[:, :1], U) < tolerance("float64")
+
+
+@pytest.mark.parametrize(("r", "m"), [(3, 2), (2, 4), (3, 3)])
+def test_prescribed_imbalance_and_product_are_met(r, m, rng):
+    problem = ld.LeastSquares(rng.normal(size=(r, 6)), rng.normal(size=(r, m)))
+    Theta = rng.normal(size=(6, m))
+    positive, negative = rng.uniform(0.1, 3, r), rng.uniform(0.1, 3, m)
+    positive[0] = negative[-1] = 0.0
+    for key in (None, jax.random.key(2)):
+        start = ld.init.with_imbalance(problem, Theta, positive, negative, r + m + 2, key=key)
+        U1, V = moving(start, problem)
+        assert relative_error(U1 @ V.T, problem.to_data(jnp.asarray(Theta))) < tolerance("float64")
+        spectrum = np.linalg.eigvalsh(U1.T @ U1 - V.T @ V)
+        expected = np.sort(np.concatenate([positive, -negative, np.zeros(2)]))
+        assert relative_error(spectrum, expected) < tolerance("float64")
+
+
+def test_prescribed_imbalance_has_finite_derivatives_at_zero(problem):
+    def value(scale):
+        zero_r, zero_m = scale * jnp.zeros(N), scale * jnp.zeros(m)
+        start = ld.init.with_imbalance(problem, np.ones((n, m)), zero_r, zero_m, N + m)
+        return jnp.sum(start.V**2)
+
+    assert np.isfinite(float(jax.grad(value)(1.0)))
+
+
+def test_invariant_starts_lead_to_the_minimum_norm_solution(problem):
+    start = ld.init.invariant(problem, 12, std=0.5, key=jax.random.key(0))
+    U1, V = moving(start, problem)
+    Phi1 = np.asarray(problem.Phi1)
+    U2 = np.asarray(start.U) - Phi1 @ U1
+    assert np.linalg.norm(U2) > 1
+    assert np.linalg.norm(V @ U2.T) < tolerance("float64", 10)
+    assert np.linalg.norm(U1 @ U2.T) < tolerance("float64", 10)
+    end = ld.gradient_flow(start, problem, np.array([1e4]), stop=1e-20).final.product()
+    # The square root of the stopping ratio, times the largest inverse singular value.
+    assert relative_error(end, problem.theta_hat) < 1e-8
+    narrow = ld.init.invariant(problem, 3, std=0.5, key=jax.random.key(0))
+    assert np.linalg.norm(narrow.U - Phi1 @ Phi1.T @ narrow.U) < tolerance("float64")
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------
+
+KEY = jax.random.key(0)
+ONE = "Give exactly one of `std` and `alpha`"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "match"),
+    [
+        ("gaussian", (2, 2, 3), {}, ONE),
+        ("gaussian", (2, 2, 3), {"std": 1.0, "alpha": 0.5}, ONE),
+        ("gaussian", (2, 2, 3), {"std": -1.0}, "`std` must be a positive number, but is -1.0"),
+        ("gaussian", (2, 2, 3), {"std": (1.0, 0.0)}, "`std` must be a positive number, but is 0.0"),
+        ("gaussian", (2, 2, 3), {"alpha": 0.0}, "`alpha` must be a positive number"),
+        ("gaussian", (2, 2, 0), {"std": 1.0}, "`h` must be at least 1, but is 0"),
+        ("gaussian_core", ("problem", 2.5), {"std": 1.0}, "`h` must be a whole number from 1 to 1e12, but is 2.5"),
+        ("gaussian_core", ("problem", 0), {"std": 1.0}, "`h` must be a whole number from 1 to 1e12, but is 0"),
+        ("gaussian_core", ("problem", 1e13), {"std": 1.0}, "`h` must be a whole number from 1 to 1e12"),
+        ("gaussian_core", ("problem", 10), {}, ONE),
+        ("spectral", (np.eye(3), np.ones(4), np.ones(4), 9), None, r"1 <= k <= min\(n, m, h\) = 3"),
+        ("spectral", (np.eye(3), np.ones(2), np.ones(3), 9), None, "vectors of one length k"),
+        ("aligned", ("problem", np.ones(3), 9), {}, r"1 <= k <= min\(n, m, h\) = 2"),
+        ("balanced", ("problem", np.ones((n, m)), 1), {}, r"at least min\(r, m\) = 2 for a balanced start, but is 1"),
+        ("balanced", ("problem", np.ones((n, 3)), 9), {}, r"`Theta` must have shape \(9, 2\)"),
+        ("with_imbalance", ("problem", np.ones((n, m)), np.ones(N), np.ones(m), 6), {}, r"at least r \+ m = 7"),
+        (
+            "with_imbalance",
+            ("problem", np.ones((n, m)), np.ones(3), np.ones(m), 9),
+            {},
+            r"`positive` must have shape \(5,",
+        ),
+        (
+            "with_imbalance",
+            ("problem", np.ones((n, m)), np.ones(N), -np.ones(m), 9),
+            {},
+            "`negative` must have no negative",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(name, arguments, options, match, problem):
+    arguments = [problem if isinstance(value, str) else value for value in arguments]
+    options = {} if options is None else {"key": KEY, **options}
+    with pytest.raises(ValueError, match=match):
+        inspect.unwrap(getattr(ld.init, name))(*arguments, **options)
+
+
+def test_a_width_that_is_no_whole_number_is_refused():
+    with pytest.raises(ValueError, match=r"`h` must be a whole number, but is 2\.5"):
+        inspect.unwrap(ld.init._size)(2.5, "h")
