@@ -31,14 +31,15 @@ def _row_factor_jvp(strict, primals, tangents):
     outside = dZ - dL @ Q.T
     magnitude = jnp.abs(jnp.diagonal(L))
     deficient = jnp.min(magnitude) <= 10 * p * jnp.finfo(Z.dtype).eps * jnp.max(magnitude)
+    safe = jnp.where(deficient, jnp.nan, L)
     if strict:
-        outside = eqx.error_if(
-            outside,
+        # On the primal value: transposing a check of the tangent would drop the error, and the cotangent with it.
+        safe = eqx.error_if(
+            safe,
             deficient,
             "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
             "starts) does not pass through the width reduction: pass `reduce=False`.",
         )
-    safe = jnp.where(deficient, jnp.nan, L)
     dQ = jax.scipy.linalg.solve_triangular(safe, outside, lower=True).T
     return (L, Q), (dL, dQ)
 

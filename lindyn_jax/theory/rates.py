@@ -261,8 +261,7 @@ def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""
 
     **Source:** M22 (21). With margin at most 0 it is 2 Delta.
     """
-    s, target, error = _target_and_error(model, problem)
-    return _constant(spectrum_edges(model, problem), problem, target, error, s)
+    return _constant_now(model, problem)
 
 
 def local_rate(model: Model, problem: LeastSquares) -> Bound:
@@ -279,7 +278,7 @@ def local_rate(model: Model, problem: LeastSquares) -> Bound:
     edges = spectrum_edges(model, problem)
     s, target, error = _target_and_error(model, problem)
     limit = _constant(edges, problem, target, jnp.zeros_like(error), s)
-    return Bound(problem.scale * s[-1] ** 2 * limit, _constant(edges, problem, target, error, s) > 0)
+    return Bound(problem.scale * s[-1] ** 2 * limit, _constant_now(model, problem) > 0)
 
 
 # -- bounds along the path -------------------------------------------------------------------------------------------
@@ -334,7 +333,7 @@ def corollary5(model: Model, problem: LeastSquares) -> Bound:
     **Source:** M22 Corollary 5, corrected.
     """
     s, target, error = _target_and_error(model, problem)
-    constant = _constant(spectrum_edges(model, problem), problem, target, error, s)
+    constant = _constant_now(model, problem)
     return Bound(problem.scale * s[-1] ** 2 * constant, target[-1] > error)
 
 
@@ -357,7 +356,7 @@ def corollary6(
     """
     ts = _times(ts)
     s, target, error = _target_and_error(model, problem)
-    rate = problem.scale * s[-1] ** 2 * _constant(spectrum_edges(model, problem), problem, target, error, s)
+    rate = problem.scale * s[-1] ** 2 * _constant_now(model, problem)
     elapsed = ts - t0
     begun = elapsed >= 0
     loss = problem.scale / 2 * error**2
@@ -476,7 +475,8 @@ def _half_gap(x: Array, y: Array, sigma: Array) -> Array:
 def _product_edges(model: Model, problem: LeastSquares) -> tuple[Array, Array]:
     """sigma_m and sigma_r of U1 V^T."""
     U1, V = moving_layers(model, problem)
-    values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)
+    # Beyond the width the product has no singular values; round-off must not count as one.
+    values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)[: U1.shape[1]]
     return singular_value(values, V.shape[0]), singular_value(values, U1.shape[0])
 
 
@@ -487,19 +487,27 @@ def _target_and_error(model: Model, problem: LeastSquares) -> tuple[Array, Array
     return problem.singular_values, jnp.linalg.svd(problem.Ytil, compute_uv=False), error
 
 
-def _constant(edges: SpectrumEdges, problem: LeastSquares, target: Array, error: Array, s: Array) -> Array:
-    sigma_m, sigma_r = (
+def _constant_now(model: Model, problem: LeastSquares) -> Array:
+    """c at this state. What is kept of the target cannot exceed the product itself, and must not by round-off either."""
+    s, target, error = _target_and_error(model, problem)
+    return _constant(spectrum_edges(model, problem), problem, target, error, s, _product_edges(model, problem))
+
+
+def _constant(edges: SpectrumEdges, problem: LeastSquares, target: Array, error: Array, s: Array, most=None) -> Array:
+    kept = [
         jnp.maximum(singular_value(target, index) - error, 0) / s[0] for index in (problem.num_outputs, problem.rank)
-    )
-    first, second = _layer_bounds(edges, sigma_m, sigma_r)
+    ]
+    if most is not None:
+        kept = [jnp.minimum(value, product) for value, product in zip(kept, most, strict=True)]
+    first, second = _layer_bounds(edges, *kept)
     return 2 * (first + second)
 
 
 def _path_length(model: Model, problem: LeastSquares, ts) -> tuple[Array, Array]:
     """Bound on the time integral of `q lambda_1^{1/2} ||E||`, and whether c(0) > 0."""
     ts = _times(ts)
-    s, target, error = _target_and_error(model, problem)
-    constant = _constant(spectrum_edges(model, problem), problem, target, error, s)
+    s, _, error = _target_and_error(model, problem)
+    constant = _constant_now(model, problem)
     applies = constant > 0
     half_rate = problem.scale * s[-1] ** 2 * constant / 2
     safe = jnp.where(applies, half_rate, 1)

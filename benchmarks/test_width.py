@@ -1,0 +1,57 @@
+"""Cost against width: the same 64 trials at widths from 1e3 to 1e9, and one full-size run as a peer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from common import record, seconds
+
+import lindyn_jax as ld
+from lindyn_jax import data
+from lindyn_jax.studies import theorem12
+
+jax.config.update("jax_enable_x64", True)
+
+
+def test_time_per_step_does_not_depend_on_the_width():
+    drawn = data.load("digits", samples=30, centre=True)
+    problem = ld.LeastSquares(drawn.X, drawn.Y)
+    trial = theorem12.make_trial(problem, theorem12.Settings())
+    keys = jax.random.split(jax.random.key(0), 64)
+    batch = jax.jit(lambda keys, width: jax.lax.map(lambda key: trial(key, 0.5, width), keys))
+    rows = []
+    for width in (1e3, 1e6, 1e9):
+        steps = int(jnp.sum(batch(keys, width)["num_steps"]))
+        time = seconds(lambda width=width: batch(keys, width))
+        rows.append({"width": width, "trials": 64, "steps": steps, "seconds": time, "us_per_step": 1e6 * time / steps})
+        print(rows[-1])
+    per_step = [row["us_per_step"] for row in rows]
+    rows.append({"max_over_min_per_step": max(per_step) / min(per_step), "compilations": batch._cache_size()})
+    print(rows[-1], record("width", rows))
+    assert batch._cache_size() == 1
+    assert max(per_step) / min(per_step) < 1.3
+
+
+def test_drawn_core_beside_full_size_descent():
+    drawn = data.gaussian()
+    problem = ld.LeastSquares(drawn.X, drawn.Y, scale="averaged")
+    steps, width = 2000, 10_000
+    start = ld.init.gaussian(problem.num_inputs, 1, width, alpha=0.5, key=jax.random.key(0))
+    step = optax.sgd(5e-3)
+
+    def descend(start, reduce):
+        return ld.gradient_descent(start, problem, steps, optimizer=step, reduce=reduce).final
+
+    full = jax.jit(lambda start: descend(start, False))
+    reduced = jax.jit(lambda start: descend(start, True))
+    core = jax.jit(lambda key: descend(ld.init.gaussian_core(problem, float(width), alpha=0.5, key=key), True))
+    np.testing.assert_allclose(full(start).product(), reduced(start).product(), atol=1e-12)
+    rows = [
+        {"run": "full size", "seconds": seconds(lambda: full(start), 1)},
+        {"run": "reduced from a full-size start", "seconds": seconds(lambda: reduced(start))},
+        {"run": "drawn core", "seconds": seconds(lambda: core(jax.random.key(1)))},
+    ]
+    for row in rows:
+        row["ratio_to_core"] = row["seconds"] / rows[-1]["seconds"]
+        print(row)
+    print(record("descent_fig7", rows))
