@@ -1,6 +1,6 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
-from . import exact, init, observables, reduction, theory
+from . import init, observables, reduction, theory
 from .descent import gradient_descent, plain_descent, stable_step
 from .ensemble import masked, run_ensemble
 from .flow import gradient_flow
@@ -24,7 +24,6 @@ __all__ = [
     "SymmetricFactors",
     "Trajectory",
     "TwoLayer",
-    "exact",
     "factorization",
     "gradient_descent",
     "gradient_flow",

@@ -442,3 +442,25 @@ def test_bad_input_is_refused():
         ld.theory.adversarial_target(model, sigmoid)
     with pytest.raises(ValueError, match="none of them negative"):
         ld.theory.loss_bound(model, ld.factorization(np.ones((2, 1))), jnp.array([0.0, -1.0]))
+
+
+def test_scalar_bound_holds_for_products_far_below_the_target(rng):
+    u, y = 10 ** rng.uniform(-6, 0, size=20_000), 10 ** rng.uniform(0, 6, size=20_000)
+    rate, bound = (
+        jax.vmap(function)(jnp.asarray(u), jnp.asarray(u), jnp.asarray(y))
+        for function in (
+            lambda u, v, y: ld.theory.scalar_rate(u, v),
+            lambda u, v, y: ld.theory.scalar_rate_bound(u, v, y).value,
+        )
+    )
+    assert np.all(np.asarray(bound) > 0)
+    assert np.min(np.asarray(rate / bound)) >= 1 - 1e-9
+
+
+def test_padded_cores_narrower_than_the_data_have_no_positive_rate_bound(rng):
+    problem = ld.LeastSquares(rng.normal(size=(3, 5)), rng.normal(size=(3, 3)))
+    keys = jax.random.split(jax.random.key(0), 200)
+    bound = jax.vmap(
+        lambda key: ld.theory.rate_bound(ld.init.gaussian_core(problem, 2.0, std=1.0, key=key), problem).value
+    )(keys)
+    assert np.all(np.asarray(bound) == 0)

@@ -442,7 +442,9 @@ def scalar_rate_bound(
     """
     u, v, y = (_checks.as_float(value, name) for value, name in ((u, "u"), (v, "v"), (y, "y")))
     D = (u - v) * (u + v)
-    kept = jnp.maximum(jnp.abs(y) - jnp.abs(y - u * v), 0)
+    # |y| - |y - u v| without its cancellation where u v is much smaller than y.
+    total = jnp.abs(y) + jnp.abs(y - u * v)
+    kept = jnp.maximum(u * v * (2 * y - u * v) / jnp.where(total > 0, total, 1), 0)
     value = 2 * scale * hypot(jnp.abs(D), 2 * kept)
     return Bound(value, jnp.ones_like(value, bool))
 
@@ -475,9 +477,12 @@ def _half_gap(x: Array, y: Array, sigma: Array) -> Array:
 def _product_edges(model: Model, problem: LeastSquares) -> tuple[Array, Array]:
     """sigma_m and sigma_r of U1 V^T."""
     U1, V = moving_layers(model, problem)
-    # Beyond the width the product has no singular values; round-off must not count as one.
-    values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)[: U1.shape[1]]
-    return singular_value(values, V.shape[0]), singular_value(values, U1.shape[0])
+    values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)
+    # Beyond the width the product has no singular values; round-off, also that of padding columns, must not count as one.
+    sigma_m, sigma_r = (
+        jnp.where(model.width < index, 0, singular_value(values, index)) for index in (V.shape[0], U1.shape[0])
+    )
+    return sigma_m, sigma_r
 
 
 def _target_and_error(model: Model, problem: LeastSquares) -> tuple[Array, Array, Array]:

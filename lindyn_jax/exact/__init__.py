@@ -1,1 +1,0 @@
-"""Closed-form solutions, one a file, independent of the simulators."""
