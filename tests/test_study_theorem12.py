@@ -103,6 +103,14 @@ def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
     assert int(outputs["result"]) == ld.trajectory.STEP_LIMIT
 
 
+def test_a_start_on_which_a_guessed_first_step_stalls_is_solved():
+    # With diffrax's own first step this start was rejected for ever at t = 0.
+    drawn = data.load("digits", samples=30, centre=True)
+    trial = study.make_trial(ld.LeastSquares(drawn.X, drawn.Y), study.Settings(max_steps=2000))
+    outputs = jax.jit(trial)(jax.random.fold_in(jax.random.key(0), 32), 0.35, 1e8)
+    assert bool(outputs["ok"])
+
+
 @pytest.mark.slow
 def test_figure_7_of_m22_is_reproduced_within_its_spread():
     # THEORY: 20 runs on one data draw, mean (sd). Several draws of the data show the spread between them; the published
