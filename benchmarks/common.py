@@ -1,6 +1,7 @@
 """What the benchmarks share: timing, machine, and where results go."""
 
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -13,7 +14,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def seconds(call, repeats: int = 3) -> float:
-    """Best wall time of a call after one warm-up, with the device waited for."""
+    """Best wall time of a call after one warm-up, with the device waited for.
+
+    **Raises:** `RuntimeError` in a parallel test run, where times mean nothing.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        raise RuntimeError("Benchmarks need the machine for themselves: run `python -m pytest benchmarks -n 0`.")
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):

@@ -1,0 +1,86 @@
+"""Closed-form solutions, for every shape, sign and time; see each module for its formula and hypotheses."""
+
+from ._common import Limit, Rate, Time
+from .aligned import (
+    aligned,
+    aligned_half_time,
+    aligned_jump_time,
+    aligned_limit,
+    aligned_rate,
+    aligned_step,
+    plateau,
+    reduced_rank,
+)
+from .asymptotics import riccati_limit, riccati_rate
+from .homogeneous import (
+    homogeneous,
+    homogeneous_condition,
+    homogeneous_eigenvalues,
+    homogeneous_factors,
+    homogeneous_grams,
+    homogeneous_limit,
+    homogeneous_product,
+    homogeneous_rates,
+    homogeneous_realisable,
+)
+from .linear import linear, linear_descent, linear_descent_rate, linear_limit, linear_rate
+from .mode import Mode, mode, mode_constant, mode_limit, mode_rate
+from .riccati import riccati
+from .spectral import spectral, spectral_limit, spectral_product, spectral_product_limit, spectral_rate
+from .symmetric import (
+    symmetric,
+    symmetric_converges,
+    symmetric_entry_rates,
+    symmetric_factors,
+    symmetric_limit,
+    symmetric_mode,
+    symmetric_rate,
+)
+
+__all__ = [
+    "Limit",
+    "Mode",
+    "Rate",
+    "Time",
+    "aligned",
+    "aligned_half_time",
+    "aligned_jump_time",
+    "aligned_limit",
+    "aligned_rate",
+    "aligned_step",
+    "homogeneous",
+    "homogeneous_condition",
+    "homogeneous_eigenvalues",
+    "homogeneous_factors",
+    "homogeneous_grams",
+    "homogeneous_limit",
+    "homogeneous_product",
+    "homogeneous_rates",
+    "homogeneous_realisable",
+    "linear",
+    "linear_descent",
+    "linear_descent_rate",
+    "linear_limit",
+    "linear_rate",
+    "mode",
+    "mode_constant",
+    "mode_limit",
+    "mode_rate",
+    "plateau",
+    "reduced_rank",
+    "riccati",
+    "riccati_limit",
+    "riccati_rate",
+    "spectral",
+    "spectral_limit",
+    "spectral_product",
+    "spectral_product_limit",
+    "spectral_rate",
+    "symmetric",
+    "symmetric_converges",
+    "symmetric_entry_rates",
+    "symmetric_factors",
+    "symmetric_limit",
+    "symmetric_mode",
+    "symmetric_rate",
+]

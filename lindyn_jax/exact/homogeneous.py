@@ -1,0 +1,257 @@
+"""Two layers of homogeneous imbalance: `Q = U^T U - V^T V = lambda0 I`, at any time, for any shape and sign.
+
+With R = [U; V], the product `P = R R^T` holds everything that rotations of the hidden layer leave alone,
+
+    P = [[U U^T, U V^T], [V U^T, V V^T]],
+
+and along the regularized flow, the gradient flow of `(1/2) ||Y - U V^T||^2 + (1/8) ||Q - lambda0 I||^2`, it solves the
+Riccati equation `P' = A P + P A - P^2` with `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]` from any start. Where the start has
+Q = lambda0 I, the penalty vanishes for all time and this is the plain gradient flow.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from .. import _checks
+from .._linalg import signature_spectrum
+from ._common import Limit, Rate, as_times, hypot
+from .asymptotics import entry_rates, is_generic, reach, riccati_limit
+from .riccati import riccati_factors
+
+Number = Real[ArrayLike, ""]
+
+
+class Grams(NamedTuple):
+    """The Gram matrices of the rows: **Fields:** `U`, U U^T, shape (T, n, n); `V`, V V^T, shape (T, m, m)."""
+
+    U: Float[Array, "T n n"]
+    V: Float[Array, "T m m"]
+
+
+class HomogeneousRates(NamedTuple):
+    """Asymptotic rates: **Fields:** `gram`, of P as a whole, and `product`, of `Theta = U V^T` alone."""
+
+    gram: Rate
+    product: Rate
+
+
+class Condition(NamedTuple):
+    """How far a start is from homogeneous imbalance, and whether it has it.
+
+    **Fields:** `value`: `||Q - lambda0 I||_F` relative to `||U||_F^2 + ||V||_F^2 + |lambda0| sqrt(h)`; `applies`: it is zero to
+    round-off.
+    """
+
+    value: Float[Array, ""]
+    applies: Bool[Array, ""]
+
+
+def homogeneous(
+    Y: Real[ArrayLike, "n m"],
+    U0: Real[ArrayLike, "n h"],
+    V0: Real[ArrayLike, "m h"],
+    lambda0: Number,
+    ts: Real[ArrayLike, " T"],
+) -> Float[Array, "T p p"]:
+    """`P(t) = R R^T`, R = [U; V], along the flow regularized towards `Q = lambda0 I`; the plain flow where Q(0) is that.
+
+    **Args:**
+
+    - `Y`: the target, shape (n, m) (matrix factorization, loss scale 1).
+    - `U0`, `V0`: the start, shapes (n, h) and (m, h), any width and rank.
+    - `lambda0`: the imbalance, a number of any sign.
+    - `ts`: times, shape (T,), at least 0 and in any order.
+
+    **Returns:** P(t), shape (T, n + m, n + m). See `homogeneous_product` and `homogeneous_grams` for its blocks.
+
+    **Raises:** `ValueError` for shapes that do not fit, entries that are not finite, or negative times.
+
+    **Notes:** from a start off Q = lambda0 I this is the flow of `factorization(Y).regularized(lambda0)`, and not the plain
+    one: `homogeneous_condition` tells. Accuracy and derivatives are those of `riccati`.
+
+    **Source:** T21 Proposition 5, (30).
+    """
+    L = homogeneous_factors(Y, U0, V0, lambda0, ts)
+    return L @ jnp.swapaxes(L, 1, 2)
+
+
+def homogeneous_factors(
+    Y: Real[ArrayLike, "n m"],
+    U0: Real[ArrayLike, "n h"],
+    V0: Real[ArrayLike, "m h"],
+    lambda0: Number,
+    ts: Real[ArrayLike, " T"],
+) -> Float[Array, "T p k"]:
+    """Factors L = [U; V] with `P(t) = L L^T`, shape (T, n + m, k), k = min(n + m, h); each up to a rotation of its columns.
+
+    **Args:**, **Raises:**, **Source:** as for `homogeneous`.
+    """
+    A, R0 = _check(Y, U0, V0, lambda0)
+    return riccati_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
+
+
+def homogeneous_product(
+    Y: Real[ArrayLike, "n m"],
+    U0: Real[ArrayLike, "n h"],
+    V0: Real[ArrayLike, "m h"],
+    lambda0: Number,
+    ts: Real[ArrayLike, " T"],
+) -> Float[Array, "T n m"]:
+    """`Theta(t) = U V^T`, shape (T, n, m): the off-diagonal block of `homogeneous`, which has the arguments and the notes."""
+    L = homogeneous_factors(Y, U0, V0, lambda0, ts)
+    n = jnp.shape(Y)[0]
+    return L[:, :n] @ jnp.swapaxes(L[:, n:], 1, 2)
+
+
+def homogeneous_grams(
+    Y: Real[ArrayLike, "n m"],
+    U0: Real[ArrayLike, "n h"],
+    V0: Real[ArrayLike, "m h"],
+    lambda0: Number,
+    ts: Real[ArrayLike, " T"],
+) -> Grams:
+    """`U U^T` and `V V^T` along the flow: the diagonal blocks of `homogeneous`, which has the arguments and the notes."""
+    L = homogeneous_factors(Y, U0, V0, lambda0, ts)
+    n = jnp.shape(Y)[0]
+    U, V = L[:, :n], L[:, n:]
+    return Grams(U @ jnp.swapaxes(U, 1, 2), V @ jnp.swapaxes(V, 1, 2))
+
+
+def homogeneous_limit(
+    Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
+) -> Limit:
+    """Limit of P as t goes to infinity: `2 A_+`, twice the positive semidefinite part of A, from starts that reach it.
+
+    Its off-diagonal block is then Y. That needs `h >=` the number of positive eigenvalues of A: n for lambda0 > 0, m for
+    lambda0 < 0, the rank of Y for lambda0 = 0; almost every start of such a width has it.
+
+    **Args:** as for `homogeneous`.
+
+    **Returns:** a `Limit`: P(inf), shape (n + m, n + m), of this start, and whether it is `2 A_+`. Notes on derivatives:
+    `riccati_limit`.
+
+    **Source:** T21 Proposition 5.
+    """
+    A, R0 = _check(Y, U0, V0, lambda0)
+    return riccati_limit(A, 1, R0)
+
+
+def homogeneous_rates(
+    Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
+) -> HomogeneousRates:
+    """Asymptotic rates of P and of the product: the distances to the limits fall like `exp(-rate t)`.
+
+    With `mu_min` the least of `sqrt(4 sigma_i^2 + lambda0^2)` over the min(n, m) singular values of Y, from a start of full
+    rank n + m: both have `mu_min` if n = m; otherwise P has `|lambda0|` and the product `(|lambda0| + mu_min)/2`, because
+    the slowest entries lie in one diagonal block of P. At lambda0 = 0 the P of a non-square target tends to its limit
+    like 1/t (rate zero), and the product at `sigma_min`.
+
+    **Args:** as for `homogeneous`.
+
+    **Returns:** two `Rate`s, for a start of any rank; `applies` if the start reaches the largest eigenvalues that its rank
+    allows, so that no coefficient is known to vanish.
+
+    **Notes:** from a start with Q = lambda0 I the slow diagonal block is absent (there `N^T U` moves with the product, for N
+    orthogonal to the columns of Y), and P has the product's rate; such starts are recognised.
+
+    **Source:** T21 Proposition 5, for square Y; corrected for the others.
+    """
+    A, R0 = _check(Y, U0, V0, lambda0)
+    a, Phi, pivots, _ = reach(A, R0)
+    rates = entry_rates(a, pivots)
+    n = jnp.shape(Y)[0]
+    # Pairs of eigenvectors that lie in the same block of rows leave the product alone.
+    in_U, in_V = (jnp.sum(block**2, axis=0) > A.shape[0] * jnp.finfo(A.dtype).eps for block in (Phi[:n], Phi[n:]))
+    seen = (in_U[:, None] & in_V[None, :]) | (in_V[:, None] & in_U[None, :])
+    on_manifold = homogeneous_condition(U0, V0, lambda0).applies
+    generic = is_generic(a, pivots)
+    return HomogeneousRates(
+        Rate(jnp.min(jnp.where(seen | ~on_manifold, rates, jnp.inf)), generic),
+        Rate(jnp.min(jnp.where(seen, rates, jnp.inf)), generic),
+    )
+
+
+def homogeneous_eigenvalues(Y: Real[ArrayLike, "n m"], lambda0: Number) -> Float[Array, " p"]:
+    """Eigenvalues of `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]` in descending order, shape (n + m,).
+
+    `+-sqrt(4 sigma_i^2 + lambda0^2)/2` for the min(n, m) singular values of Y, then lambda0/2, n - m times if n > m, or
+    -lambda0/2, m - n times if m > n.
+
+    **Args:** `Y`, shape (n, m); `lambda0`, a number.
+
+    **Source:** T21 Proposition 5 and its proof, with the multiplicities of non-square targets.
+    """
+    Y, lambda0 = _target(Y, lambda0)
+    n, m = Y.shape
+    half = hypot(2 * jnp.linalg.svd(Y, compute_uv=False), lambda0) / 2
+    extra = jnp.full(abs(n - m), jnp.sign(n - m) * lambda0 / 2, Y.dtype)
+    return jnp.sort(jnp.concatenate([half, -half, extra]), descending=True)
+
+
+def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number) -> Condition:
+    """Whether a start has homogeneous imbalance, `U0^T U0 - V0^T V0 = lambda0 I`, so that the closed form is the plain flow.
+
+    **Args:** `U0`, shape (n, h), `V0`, shape (m, h), `lambda0`, a number.
+
+    **Returns:** a `Condition`; nothing of size h x h is formed once h > n + m, where it holds for lambda0 = 0 only.
+
+    **Source:** T21 Definition 2 and Proposition 5.
+    """
+    U0, V0, lambda0 = _factors(U0, V0, lambda0)
+    h = U0.shape[1]
+    signs = jnp.concatenate([jnp.ones(U0.shape[0], U0.dtype), -jnp.ones(V0.shape[0], U0.dtype)])
+    spectrum = signature_spectrum(jnp.concatenate([U0, V0]), signs)
+    distance = jnp.sqrt(jnp.sum((spectrum - lambda0) ** 2) + (h - spectrum.shape[0]) * lambda0**2)
+    size = jnp.sum(U0**2) + jnp.sum(V0**2) + jnp.abs(lambda0) * jnp.sqrt(1.0 * h)
+    value = jnp.where(size > 0, distance / jnp.where(size > 0, size, 1), 0).astype(U0.dtype)
+    return Condition(value, value <= 10 * sum(signs.shape) * jnp.finfo(U0.dtype).eps)
+
+
+def homogeneous_realisable(n: int, m: int, h: int, lambda0: Number) -> Bool[Array, ""]:
+    """Whether some U (n x h) and V (m x h) have `U^T U - V^T V = lambda0 I`: h <= n if lambda0 > 0, h <= m if lambda0 < 0.
+
+    **Args:** `n`, `m`, `h`, sizes; `lambda0`, a number, which may be traced; zero is realisable for every size.
+
+    **Source:** the rank of U^T U >= lambda0 I; T21 has it for m = n = h only.
+    """
+    lambda0 = _checks.as_float(lambda0, "lambda0")
+    return jnp.where(lambda0 > 0, h <= n, jnp.where(lambda0 < 0, h <= m, True))
+
+
+def _target(Y: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:
+    Y = _checks.as_matrix(Y, "Y", "(n, m)")
+    _checks.check_finite(Y, "Y")
+    lambda0 = _checks.as_float(lambda0, "lambda0")
+    if lambda0.ndim:
+        raise ValueError(f"Argument `lambda0` must be a number, but has shape {lambda0.shape}: use `jax.vmap`.")
+    _checks.check_finite(lambda0, "lambda0")
+    return Y, lambda0.astype(Y.dtype)
+
+
+def _factors(U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array, Array]:
+    U0, V0 = _checks.as_matrix(U0, "U0", "(n, h)"), _checks.as_matrix(V0, "V0", "(m, h)")
+    if U0.shape[1] != V0.shape[1]:
+        raise ValueError(
+            f"Arguments `U0` (n, h) and `V0` (m, h) must have the same width, but have {U0.shape[1]} and {V0.shape[1]}."
+        )
+    dtype = jnp.result_type(U0, V0)
+    return U0.astype(dtype), V0.astype(dtype), _checks.as_float(lambda0, "lambda0").astype(dtype)
+
+
+def _check(Y: ArrayLike, U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:
+    """A and R0 = [U0; V0]."""
+    (Y, lambda0), (U0, V0, _) = _target(Y, lambda0), _factors(U0, V0, lambda0)
+    for name, factor, size in (("U0", U0, Y.shape[0]), ("V0", V0, Y.shape[1])):
+        if factor.shape[0] != size:
+            raise ValueError(
+                f"Argument `{name}` must have {size} rows for a target of shape {Y.shape}, but has shape {factor.shape}."
+            )
+        _checks.check_finite(factor, name)
+    R0 = jnp.concatenate([U0, V0])
+    dtype = jnp.result_type(Y, R0)
+    n, m = Y.shape
+    level = lambda0.astype(dtype) / 2
+    A = jnp.block([[level * jnp.eye(n, dtype=dtype), Y], [Y.T, -level * jnp.eye(m, dtype=dtype)]])
+    return A.astype(dtype), R0.astype(dtype)

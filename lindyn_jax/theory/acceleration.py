@@ -1,0 +1,125 @@
+r"""When is the overparametrised flow faster than one layer? (T21, Table 2; matrix factorization, q = c = 1.)
+
+One layer converges at the rate 1 whatever the target. Two layers converge at `mu = sqrt(4 sigma^2 + lambda^2)` mode by mode,
+tied layers at `4 |sigma|`: large targets and large imbalance accelerate, small balanced ones slow down.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from ..exact import mode_rate, spectral_rate
+from ..exact._common import as_floats, check_not_negative
+from .discrete import linear_descent_step_rate, tied_descent_rate
+
+
+class Acceleration(NamedTuple):
+    """Asymptotic rates with and without a hidden layer.
+
+    **Fields:** `rate`, of the overparametrised flow; `linear_rate`, of one layer; `faster`, whether the first is the larger;
+    `applies`, whether the hypotheses of the first hold, without which the statement says nothing.
+    """
+
+    rate: Float[Array, "..."]
+    linear_rate: Float[Array, "..."]
+    faster: Bool[Array, "..."]
+    applies: Bool[Array, "..."]
+
+
+def mode_acceleration(
+    sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
+) -> Acceleration:
+    """One mode of two layers against one layer: faster if and only if `mu = sqrt(4 sigma^2 + lambda^2) > 1`.
+
+    Hypothesis: lambda != 0 or sigma x0 > 0.
+
+    **Args:** as for `exact.mode`: target and weights at the start, shapes that broadcast together.
+
+    **Returns:** an `Acceleration`.
+
+    **Raises:** `ValueError` for infinite or NaN arguments where they are known.
+
+    **Source:** T21 Table 2 (asymmetric, spectral start).
+    """
+    return _against_one_layer(*mode_rate(sigma, u0, v0))
+
+
+def spectral_acceleration(
+    sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]
+) -> Acceleration:
+    """All modes of two layers against one layer: faster if and only if the slowest mode has mu > 1.
+
+    Hypothesis, for every mode: lambda != 0 or sigma x0 > 0.
+
+    **Args:** as for `exact.spectral`.
+
+    **Returns:** an `Acceleration` of the slowest mode.
+
+    **Raises:** as `exact.spectral`.
+
+    **Source:** T21 Table 2 (asymmetric, spectral start).
+    """
+    return _against_one_layer(*spectral_rate(sigma, u0, v0))
+
+
+def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."]) -> Acceleration:
+    """Tied layers against one layer, one component: faster if and only if `4 |sigma| > 1`.
+
+    Hypothesis: sigma != 0 and x0 > 0.
+
+    **Args:** `sigma`, an eigenvalue of the target, of any sign; `x0`, the component at the start, at least 0.
+
+    **Returns:** an `Acceleration`.
+
+    **Raises:** `ValueError` for a negative x0, and infinite or NaN arguments, where they are known.
+
+    **Notes:** for sigma < 0 tied layers tend to 0, the nearest product they can make, and one layer to sigma.
+
+    **Source:** T21 Table 2 (symmetric).
+    """
+    sigma, x0 = jnp.broadcast_arrays(*as_floats(sigma=sigma, x0=x0))
+    check_not_negative(x0=x0)
+    return _against_one_layer(4 * jnp.abs(sigma), (sigma != 0) & (x0 > 0))
+
+
+def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """The |lambda| above which a mode of two layers is faster than one layer: `sqrt([1 - 4 sigma^2]_+)`.
+
+    **Args:** `sigma`, target of the mode.
+
+    **Returns:** the threshold, 0 for |sigma| > 1/2, where every imbalance accelerates, zero included.
+
+    **Raises:** as `mode_acceleration`.
+
+    **Source:** T21 Table 2.
+    """
+    (sigma,) = as_floats(sigma=sigma)
+    size = jnp.abs(sigma)
+    slow = size < 0.5
+    size = jnp.where(slow, size, 0)
+    return jnp.where(slow, jnp.sqrt((1 - 2 * size) * (1 + 2 * size)), 0)
+
+
+def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Acceleration:
+    """Tied layers against one layer under descent with the same step: faster iff `|factor| < |1 - eta|`.
+
+    For sigma > 1/4 that is `eta < 2/(4 sigma + 1)`: at the larger steps that are still stable the order turns round.
+    Hypotheses: those of `tied_descent_rate` and of one layer, `0 < eta < 2`.
+
+    **Args:** `sigma`, target; `eta`, step size.
+
+    **Returns:** an `Acceleration`, rates being in units of time (1/eta steps).
+
+    **Raises:** as `mode_acceleration`.
+
+    **Source:** T21 section 5.
+    """
+    tied = tied_descent_rate(sigma, eta)
+    one = linear_descent_step_rate(jnp.ones_like(tied.factor), eta)
+    faster = jnp.abs(tied.factor) < jnp.abs(one.factor)
+    return Acceleration(tied.rate, one.rate, faster, tied.applies & one.applies)
+
+
+def _against_one_layer(rate: Array, applies: Array) -> Acceleration:
+    return Acceleration(rate, jnp.ones_like(rate), rate > 1, applies)

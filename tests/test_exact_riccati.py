@@ -1,0 +1,194 @@
+"""The Riccati flow against values of 4000 digits, its own semigroup, its limit, and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import load_cases, relative_error, tolerance
+
+from lindyn_jax import exact
+
+CASES = load_cases("riccati")
+HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+
+
+def product(A, g, U0, t):
+    L = exact.riccati(A, g, U0, t)
+    return L @ L.T
+
+
+def value_and_derivatives(A, g, U0, ts, dA, dU0, dt):
+    """P and its first two derivatives along (dA, dU0, t dt), at every time."""
+
+    def along(path):
+        one = jnp.ones_like(dt)
+        return lambda e: jax.jvp(path, (e,), (one,))
+
+    def at(t):
+        (value, first), (_, second) = along(along(lambda e: product(A + e * dA, g, U0 + e * dU0, t * (1 + e * dt))))(
+            0 * dt
+        )
+        return value, first, second
+
+    return jax.vmap(at)(ts)
+
+
+def test_values_and_two_derivatives_agree_with_4000_digits(dtype):
+    # Zero columns and repeated times give the cases of one size one shape.
+    groups = {}
+    for case in CASES.values():
+        p, h = np.shape(case["inputs"]["U0"])
+        if h <= p or dtype == np.float64:
+            groups.setdefault((p, max(p, h)), []).append(case)
+    for (_, columns), cases in groups.items():
+        stacked = {key: [] for key in ("A", "g", "U0", "ts", "dA", "dU0", "dt")}
+        for case in cases:
+            for key, values in stacked.items():
+                value = np.asarray(case["inputs"][key], dtype)
+                if key in ("U0", "dU0"):
+                    value = np.pad(value, ((0, 0), (0, columns - value.shape[1])))
+                if key == "ts":
+                    value = np.pad(value, (0, 5 - value.size), mode="edge")
+                values.append(value)
+        results = jax.jit(jax.vmap(value_and_derivatives))(*(np.stack(values) for values in stacked.values()))
+        for i, case in enumerate(cases):
+            stretch = np.maximum(1, np.array(case["inputs"]["ts"]) * np.linalg.norm(case["inputs"]["A"], 2))
+            # A power of t ||A|| for each derivative: exponents are differentiated, and t a_i is known to eps t ||A|| only.
+            for order, (key, result) in enumerate(zip(("P", "first", "second"), results, strict=True)):
+                assert result.dtype == dtype
+                for j, factor in enumerate(stretch):
+                    error = relative_error(result[i][j], case["expected"][key][j])
+                    assert error <= tolerance(dtype, factor**order), (case["name"], key, j, error)
+
+
+def test_start_of_any_width_gives_a_factor_of_the_start_at_time_zero(rng):
+    A = HADAMARD @ np.diag([1.0, 1, 0, -2]) @ HADAMARD
+    for h in (1, 4, 9):
+        U0 = rng.normal(size=(4, h))
+        L = exact.riccati(A, 1.5, U0, 0.0)
+        assert L.shape == (4, min(4, h))
+        assert relative_error(L @ L.T, U0 @ U0.T) <= tolerance("float64")
+    assert relative_error(exact.riccati(A, 1.5, np.zeros((4, 2)), 3.0), np.zeros((4, 2))) == 0
+
+
+def test_flow_for_two_times_is_the_flow_for_their_sum(rng):
+    A = HADAMARD @ np.diag([0.5, 0.5, 0, -0.25]) @ HADAMARD
+    U0 = rng.normal(size=(4, 2))
+    for s, t in ((1e-3, 0.7), (3.0, 40.0), (1e3, 1e6)):
+        halfway = exact.riccati(A, 2, U0, s)
+        assert relative_error(product(A, 2, halfway, t), product(A, 2, U0, s + t)) <= tolerance(
+            "float64", max(1, s / 10)
+        )
+
+
+def test_padded_columns_change_nothing(rng):
+    A, U0 = np.diag([1.0, 0.5, -1]), rng.normal(size=(3, 2))
+    padded = np.concatenate([U0, np.zeros((3, 4))], axis=1)
+    assert relative_error(product(A, 1, padded, 2.0), product(A, 1, U0, 2.0)) <= tolerance("float64")
+
+
+def test_large_times_reach_the_limit_and_its_derivative(rng):
+    dA = rng.normal(size=(4, 4))
+    dA = dA + dA.T
+
+    @jax.jit
+    def both(A, U0, t):
+        return (
+            jax.jvp(lambda A: product(A, 1.5, U0, t), (A,), (dA,)),
+            jax.jvp(lambda A: exact.riccati_limit(A, 1.5, U0).value, (A,), (dA,)),
+            exact.riccati_limit(A, 1.5, U0).applies,
+            exact.riccati_rate(A, 1.5, U0),
+        )
+
+    cases = {  # eigenvalues, rank of the start, whether the limit is the whole positive part
+        "full": ([1, 1, 0.5, -0.5], 4, True),
+        "just enough": ([1, 1, -0.5, -0.5], 2, True),
+        "lower rank": ([2, 1, 0.5, -0.5], 2, False),
+        "negative": ([-1, -1, -0.5, -0.25], 4, True),
+    }
+    for name, (a, rank, applies) in cases.items():
+        A, U0 = HADAMARD @ np.diag(np.array(a, float)) @ HADAMARD, rng.normal(size=(4, 4))
+        U0[:, rank:] = 0
+        for t in (100.0, 1e6):
+            (value, dvalue), (limit, dlimit), reached, rate = both(A, U0, t)
+            assert relative_error(value, limit) <= tolerance("float64"), name
+            assert relative_error(dvalue, dlimit) <= tolerance("float64", t), name
+        assert bool(reached) == applies
+        assert bool(rate.applies)
+
+
+def test_limit_of_a_start_in_special_position_is_the_part_that_it_reaches():
+    A = np.diag([2.0, 1.0, 1.0, -1.0])
+    U0 = np.array([[0.0, 0], [1, 0], [1, 0], [0, 3]])
+    limit = exact.riccati_limit(A, 2, U0)
+    assert not limit.applies and not exact.riccati_rate(A, 2, U0).applies
+    expected = np.zeros((4, 4))
+    expected[1:3, 1:3] = 0.5
+    assert relative_error(limit.value, expected) <= tolerance("float64")
+    assert relative_error(product(A, 2, U0, 200.0), expected) <= tolerance("float64")
+
+
+def test_every_order_of_modes_gives_the_same_second_derivatives(rng):
+    A, U0 = np.diag([1.0, 1, 0, -0.5]), rng.normal(size=(4, 2))
+    S = rng.normal(size=(4, 4))
+    S = S + S.T
+
+    def value(z):
+        return jnp.sum(jnp.sin(product(A + z[0] * S, 1.25, U0, z[1])))
+
+    at, step = np.array([0.0, 0.7]), 1e-5
+    gradient = jax.jit(jax.grad(value))
+    differences = [(gradient(at + step * e) - gradient(at - step * e)) / (2 * step) for e in np.eye(2)]
+    for derivative in (jax.jacfwd, jax.jacrev):
+        hessian = jax.jit(derivative(derivative(value)))(at)
+        # Central differences: h^2 times a third derivative and eps/h, both below 1e-9.
+        np.testing.assert_allclose(hessian, differences, rtol=1e-7)
+        assert abs(hessian[0, 1] - hessian[1, 0]) <= 1e-12 * abs(hessian[0, 1])
+
+
+def test_third_derivatives_are_refused_and_not_wrong():
+    def value(l):
+        return jnp.sum(product(jnp.diag(jnp.array([1.0, 1.0])) + l * jnp.array([[0.0, 1], [1, 0]]), 1, jnp.eye(2), 1.0))
+
+    for derivative in (jax.jacfwd, jax.grad):
+        with pytest.raises(NotImplementedError, match="no third ones"):
+            jax.eval_shape(derivative(derivative(derivative(value))), 0.0)
+    with pytest.raises(NotImplementedError, match="no second one"):
+        jax.eval_shape(jax.jacfwd(jax.grad(lambda A: jnp.sum(exact.riccati_limit(A, 1, jnp.eye(2)).value))), jnp.eye(2))
+
+
+def test_ten_thousand_degenerate_draws_have_finite_values_and_gradients(rng):
+    draws = 10_000
+    a = rng.choice([0.0, 0.0, 1.0, 1.0, -1.0, -0.5, 1 + 1e-9, 1e-9, -1e-300, 1e3], size=(draws, 4))
+    axes = np.where((np.arange(draws) % 2)[:, None, None] == 0, np.eye(4), HADAMARD)
+    A = np.einsum("bij,bj,bkj->bik", axes, a, axes)
+    U0 = rng.choice([0.0, 1.0, -1.0, 1e-8, 1e-40, 1e-200, 1e3], size=(draws, 4, 3))
+    U0[::3, :, 1] = U0[::3, :, 0]
+    ts = rng.choice([0.0, 1e-12, 1e-3, 1.0, 30.0, 1e3, 1e6], size=draws)
+    weights = rng.normal(size=(4, 4))
+
+    def value(A, g, U0, t):
+        return jnp.sum(weights * product(A, g, U0, t))
+
+    everything = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1, 2, 3)), (0, None, 0, 0)))
+    for result in jax.tree.leaves(everything(A, 1.5, U0, ts)):
+        finite = np.isfinite(np.asarray(result)).reshape(draws, -1).all(axis=1)
+        assert finite.all(), f"{np.sum(~finite)} draws, the first at {np.argmin(finite)}"
+
+
+def test_bad_input_is_refused():
+    A, U0 = np.eye(3), np.ones((3, 2))
+    with pytest.raises(ValueError, match=r"`A` must be symmetric, but differs from its transpose by 1\.0e\+00"):
+        exact.riccati(np.array([[1.0, 1, 0], [0, 1, 0], [0, 0, 1]]), 1, U0, 1.0)
+    with pytest.raises(ValueError, match=r"`A` must be square, but has shape \(2, 3\)"):
+        exact.riccati.__wrapped__(A[:2], 1, U0, 1.0)
+    with pytest.raises(ValueError, match="`g` must be a positive number, but is 0"):
+        exact.riccati(A, 0, U0, 1.0)
+    with pytest.raises(ValueError, match="`g` must be a positive number, but is -1"):
+        exact.riccati(A, -1.0, U0, 1.0)
+    with pytest.raises(ValueError, match="same number of rows, but have 3 and 2"):
+        exact.riccati.__wrapped__(A, 1, U0[:2], 1.0)
+    with pytest.raises(ValueError, match="`t` must not be negative"):
+        exact.riccati(A, 1, U0, -1.0)
+    with pytest.raises(ValueError, match="`U0` must be finite"):
+        exact.riccati(A, 1, U0 * np.nan, 1.0)
