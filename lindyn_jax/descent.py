@@ -16,7 +16,7 @@ from ._linalg import signature_spectrum
 from .flow import _check_stop, all_finite, check_not_saddle
 from .models import AbstractModel, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
-from .reduction import check_fits, from_state, lift, require_exact, to_state
+from .reduction import check_fits, from_state, is_reducible, lift, require_exact, to_state
 from .reduction import reduce as reduce_model
 from .trajectory import Trajectory, failed_to_inf
 
@@ -46,7 +46,8 @@ def gradient_descent(
     - `save_at`: step numbers at which to observe, shape (T,), increasing, from 0 to `steps`; by default 0 and `steps`.
     - `observables`, `keep_models`: as in `gradient_flow`.
     - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested every 8 steps; a number in (0, 1), may be traced.
-    - `reduce`: move a `TwoLayer` in its smallest exact form. Refused for optimizers for which that is not exact.
+    - `reduce`: move a `TwoLayer`, or a `SymmetricFactors` wider than n, in its smallest exact form. Refused for optimizers
+        for which that is not exact. With a penalty whose Lambda is a matrix there is none: the full size is moved.
     - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
 
     **Returns:** a `Trajectory` whose `ts` are step numbers.
@@ -65,7 +66,7 @@ def gradient_descent(
     if stop is not None:
         _check_stop(stop, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
-    is_reduced = isinstance(model, ReducedTwoLayer) or (reduce and isinstance(model, TwoLayer))
+    is_reduced = isinstance(model, ReducedTwoLayer) or (reduce and is_reducible(model, problem))
     if is_reduced and not isinstance(optimizer, EquivariantTransformation):
         model = require_exact(optimizer, model)
     functions = obs.resolve(observables)
@@ -109,12 +110,21 @@ def stable_step(
 
     **Args:** `model`, the start; `problem`; `safety` in (0, 1].
 
+    **Raises:** `ValueError` for a model that is not a two-layer network, or a problem with a penalty on the imbalance.
+
     **Source:** M22 section 5 for the scaling h^{2 alpha - 1}; the bound by the imbalance is this package's own.
     """
+    if problem.regularization is not None:
+        raise ValueError(
+            "`stable_step` bounds the curvature of the loss alone, not of the problem's penalty on the imbalance: "
+            "choose a step by hand."
+        )
     if isinstance(model, ReducedTwoLayer):
         U1, V = model.U1, model.V
-    else:
+    elif isinstance(model, TwoLayer):
         U1, V = problem.to_data(model.U), model.V
+    else:
+        raise ValueError(f"`stable_step` is for two-layer models, but the model is a {type(model).__name__}.")
     signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
     spectrum = signature_spectrum(jnp.concatenate([U1, V]), signs)
     target = jnp.linalg.norm(problem.reduced_theta_hat, ord=2)
@@ -137,7 +147,7 @@ class _Carry(NamedTuple):
 def _descend(model, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse) -> Trajectory:
     # `unpack`: what the optimizer moves -> the (reduced) model; `to_user`: that model -> the kind the user passed in.
     unpack, to_user, start = (lambda weights: weights), (lambda state: state), model
-    if reduce and isinstance(model, TwoLayer):
+    if reduce and is_reducible(model, problem):
         start, basis = reduce_model(model, problem)
         to_user = lambda state: lift(state, basis)  # noqa: E731
     weights = start
@@ -154,10 +164,11 @@ def _descend(model, problem, save_at, stop, steps, optimizer, functions, reduce,
         return jax.tree.map(jnp.negative, velocity)
 
     def loss(weights):
-        return obs.loss(unpack(weights), problem)
+        return obs.total_loss(unpack(weights), problem)
 
     def excess(weights):
-        return loss(weights) if problem.link is not None else obs.excess_loss(unpack(weights), problem)
+        measured = obs.loss if problem.link is not None else obs.excess_loss
+        return measured(unpack(weights), problem)
 
     target = -jnp.inf if stop is None else stop * excess(weights)
 

@@ -41,13 +41,22 @@ class LinearModel(AbstractModel):
         return self.Theta
 
     def velocity(self, problem: LeastSquares) -> "LinearModel":
+        refuse_penalty(self, problem)
         return type(self)(-problem.loss_gradient(self.Theta))
 
 
 class SymmetricFactors(AbstractModel):
-    """Tied layers, `Theta = U U^T` with U of shape (n, h), for a symmetric n x n target.
+    """Tied layers, `Theta = U U^T` with U of shape (n, h), for an n x n target.
 
-    **Source:** T21 section 3.
+    For `factorization(Y)` with symmetric Y the product obeys `X' = 2 Y X + 2 X Y - 4 X^2` (times q and powers of the output
+    scale, where these are not 1) and tends to the positive semidefinite part of Y, from starts that reach it.
+
+    **Notes:** a target that is not symmetric moves U as its symmetric part does, since only `G + G^T` acts on U, G being the
+    gradient of the loss with respect to Theta; the skew part adds a constant to the loss. The closed form needs Y = Y^T.
+    The excess loss is relative to the least loss over all Theta, which need not be reached by a product U U^T.
+    Problems with a penalty on the imbalance are refused: tied layers have none.
+
+    **Source:** T21 section 3 [needs Y = Y^T there].
     """
 
     U: Float[Array, "n h"]
@@ -64,6 +73,7 @@ class SymmetricFactors(AbstractModel):
         return self.U @ self.U.T
 
     def velocity(self, problem: LeastSquares) -> "SymmetricFactors":
+        refuse_penalty(self, problem)
         G = problem.loss_gradient(self.product())
         return type(self)(-(G @ self.U + G.T @ self.U))
 
@@ -98,7 +108,11 @@ class TwoLayer(AbstractModel):
 
     def velocity(self, problem: LeastSquares) -> "TwoLayer":
         G = problem.loss_gradient(self.product())
-        return type(self)(-(G @ self.V), -(G.T @ self.U))
+        U_velocity, V_velocity = -(G @ self.V), -(G.T @ self.U)
+        if problem.regularization is not None:
+            pull_U1, pull_V = problem.regularization.gradients(problem.to_data(self.U), self.V)
+            U_velocity, V_velocity = U_velocity - problem.from_data(pull_U1), V_velocity - pull_V
+        return type(self)(U_velocity, V_velocity)
 
     def imbalance_spectrum(self) -> Float[Array, " k"]:
         """Eigenvalues of `U^T U - V^T V` in descending order, k = min(h, n + m); the other h - k are zero.
@@ -170,7 +184,12 @@ class ReducedTwoLayer(AbstractModel):
         if frozen is not None:
             frozen = Frozen(jnp.zeros_like(frozen.core), jnp.zeros_like(frozen.norm), jnp.zeros_like(frozen.factor))
         zero = jnp.zeros_like(self.width)
-        return type(self)(-(G @ self.V), -(G.T @ self.U1), zero, zero, frozen)
+        U1_velocity, V_velocity = -(G @ self.V), -(G.T @ self.U1)
+        if problem.regularization is not None:
+            refuse_matrix_penalty(problem)
+            pull_U1, pull_V = problem.regularization.gradients(self.U1, self.V)
+            U1_velocity, V_velocity = U1_velocity - pull_U1, V_velocity - pull_V
+        return type(self)(U1_velocity, V_velocity, zero, zero, frozen)
 
     def frozen_product(self) -> Float[Array, "f m"]:
         """`core V^T` times the decay factor: the singular values of `Phi2^T Theta = U2 V^T`.
@@ -187,3 +206,21 @@ class ReducedTwoLayer(AbstractModel):
 
 def _signs(U: Array, V: Array) -> Float[Array, " p"]:
     return jnp.concatenate([jnp.ones(U.shape[0], U.dtype), -jnp.ones(V.shape[0], V.dtype)])
+
+
+def refuse_matrix_penalty(problem: LeastSquares) -> None:
+    """Refuses a penalty whose target is a matrix, where only rotation-invariant ones make sense."""
+    if problem.regularization is not None and not problem.regularization.is_isotropic:
+        raise ValueError(
+            "The width reduction is not exact for a penalty whose Lambda is a matrix, which singles out directions of the "
+            "hidden layer: give Lambda as a number, or move a `TwoLayer` in full size (the solvers do so by themselves)."
+        )
+
+
+def refuse_penalty(model: AbstractModel, problem: LeastSquares) -> None:
+    """Refuses a penalty on the imbalance for a model that has none."""
+    if problem.regularization is not None:
+        raise ValueError(
+            "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
+            f"{type(model).__name__}: build the problem without `regularized`."
+        )

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import signature_spectrum
-from .models import AbstractModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
+from .models import AbstractModel, ReducedTwoLayer, SymmetricFactors, TwoLayer, refuse_matrix_penalty, refuse_penalty
 from .problem import LeastSquares
 
 Observable = Callable[[AbstractModel, LeastSquares], Array]
@@ -24,13 +24,39 @@ def reduced_product(model: AbstractModel, problem: LeastSquares) -> Float[Array,
 
 
 def loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
-    """L, with the loss scale of the problem."""
+    """L, with the loss scale of the problem; the data's loss alone, without a penalty."""
     return problem.reduced_loss(reduced_product(model, problem))
 
 
 def excess_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
-    """L - L* = (q/2) ||E||_F^2, without cancellation."""
+    """L - L* = (q/2) ||E||_F^2, without cancellation.
+
+    L* is the least loss over all Theta: narrow networks and tied layers need not reach it (see
+    `theory.least_excess_loss`).
+    """
     return problem.excess_loss(reduced_product(model, problem))
+
+
+def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """`w ||D - Lambda||_F^2`, the problem's penalty on the imbalance; zero for a problem without one.
+
+    The penalty of a reduced model is that of the full network: the directions of the hidden layer that the reduction leaves
+    out count `(h - k) lambda0^2`.
+    """
+    if problem.regularization is None:
+        return jnp.zeros((), problem.dtype)
+    if isinstance(model, ReducedTwoLayer):
+        refuse_matrix_penalty(problem)
+    elif not isinstance(model, TwoLayer):
+        refuse_penalty(model, problem)
+    U1, V = _moving(model, problem)
+    width = model.width if isinstance(model, ReducedTwoLayer) else None
+    return problem.regularization.value(U1, V, width)
+
+
+def total_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """L plus the penalty, if the problem has one: what the flow descends."""
+    return loss(model, problem) + penalty(model, problem)
 
 
 def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -88,6 +114,8 @@ def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Ar
 OBSERVABLES: dict[str, Callable] = {
     "loss": loss,
     "excess_loss": excess_loss,
+    "penalty": penalty,
+    "total_loss": total_loss,
     "reconstruction_error": reconstruction_error,
     "singular_values": singular_values,
     "imbalance_spectrum": imbalance_spectrum,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from . import _checks
+from .penalty import ImbalancePenalty
 
 LossScale = Literal["sum", "mean", "averaged"]
 
@@ -55,6 +56,7 @@ class LeastSquares(eqx.Module):
     data_singular_values: Float[Array, " r"]
     residual: Float[Array, ""]
     link_design: Float[Array, "N r"] | None
+    regularization: ImbalancePenalty | None
     link: Callable[[Array], Array] | None = eqx.field(static=True)
 
     def __init__(
@@ -107,6 +109,38 @@ class LeastSquares(eqx.Module):
             self.link_design = jnp.eye(Y.shape[0], dtype=dtype)
         else:
             self.link_design = W * self.data_singular_values
+        self.regularization = None
+
+    # -- regularization ----------------------------------------------------------------------------------------------
+
+    def regularized(
+        self,
+        Lambda: Float[ArrayLike, "h h"] | Float[ArrayLike, ""] | int,
+        weight: Float[ArrayLike, ""] | int = 1 / 8,
+    ) -> "LeastSquares":
+        r"""This problem with the penalty `w ||D - Lambda||_F^2` on the imbalance `D = U1^T U1 - V^T V` of two-layer models.
+
+        Flow and descent of `TwoLayer` and `ReducedTwoLayer` then follow `L + w ||D - Lambda||_F^2`. For `factorization(Y)`,
+        lambda0 a number and the weight 1/8, `P = [U; V] [U; V]^T` solves `P' = A P + P A - P^2` with
+        `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]`. With loss scale q and output scale c the weight that does this is
+        `q c^2/8`, and then `P' = A P + P A - q c^2 P^2`, `A = q [[c^2 lambda0/2 I, c Y], [c Y^T, -c^2 lambda0/2 I]]`.
+
+        **Args:** `Lambda`, a number lambda0 for `lambda0 I` or a symmetric matrix of shape (h, h), and `weight`, w >= 0, both of
+        which may be traced; see `ImbalancePenalty`. An earlier penalty is replaced.
+
+        **Returns:** a new problem whose `regularization` is the penalty; without one it is `None`.
+
+        **Raises:** `ValueError` as `ImbalancePenalty` does. Models that are not two-layer networks refuse a problem with a
+        penalty, and the reduction of the width refuses a matrix Lambda, for which it is not exact.
+
+        **Notes:** `loss`, `excess_loss`, `loss_star` and `stop` of the solvers go on meaning the data's loss alone;
+        `observables.penalty` and `observables.total_loss` give the rest. On the set D = Lambda, which the flow does not leave,
+        the penalty and its gradient are zero and the flow is the plain one for every weight.
+
+        **Source:** T21 Proposition 4 and (26).
+        """
+        penalty = ImbalancePenalty(Lambda, weight).astype(self.dtype)
+        return eqx.tree_at(lambda problem: problem.regularization, self, penalty, is_leaf=lambda leaf: leaf is None)
 
     # -- sizes -------------------------------------------------------------------------------------------------------
 

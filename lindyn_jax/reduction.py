@@ -1,4 +1,4 @@
-"""The exact reduction: a two-layer network of any width moves as one with min(h, r + m) columns does.
+"""The exact reduction: a two-layer network of any width moves as one with min(h, r + m) columns does, tied layers as n.
 
 Gradients multiply `Z1 = [U1; V]` by a matrix from the left, so a dynamics built from them by scalar and linear operations
 keeps `Z1(t) = L(t) Q^T` with the Q of the start, and L obeys the same dynamics. Rows of U outside the range of the data get
@@ -18,7 +18,15 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import row_factor
-from .models import Frozen, ReducedTwoLayer, TwoLayer
+from .models import (
+    AbstractModel,
+    Frozen,
+    ReducedTwoLayer,
+    SymmetricFactors,
+    TwoLayer,
+    refuse_matrix_penalty,
+    refuse_penalty,
+)
 from .problem import LeastSquares
 
 
@@ -34,23 +42,36 @@ class Basis(eqx.Module):
     frozen: Float[Array, "n h"] | None
 
 
-def reduce(model: TwoLayer, problem: LeastSquares) -> tuple[ReducedTwoLayer, Basis]:
-    """The smallest exact form of a two-layer network, and the basis to come back.
+def reduce(
+    model: TwoLayer | SymmetricFactors, problem: LeastSquares
+) -> tuple[ReducedTwoLayer | SymmetricFactors, Basis]:
+    """The smallest exact form of a two-layer or tied network, and the basis to come back.
 
-    `Phi1^T U = U1 Q^T`, `V = V_reduced Q^T` with orthonormal Q, shape (h, k), k = min(h, r + m).
+    `Phi1^T U = U1 Q^T`, `V = V_reduced Q^T` with orthonormal Q, shape (h, k), k = min(h, r + m). Tied layers keep all n rows,
+    which all move: `U = L Q^T` with k = min(h, n), and L is again a `SymmetricFactors`.
 
-    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows; `problem`.
+    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows, or a `SymmetricFactors`; `problem`.
 
-    **Returns:** a `ReducedTwoLayer` and a `Basis`; `lift(*reduce(model, problem))` is the model, to round-off.
+    **Returns:** a `ReducedTwoLayer` (or a `SymmetricFactors`) and a `Basis`; `lift(*reduce(model, problem))` is the model, to
+    round-off.
 
-    **Raises:** `ValueError` for another kind of model or sizes that do not fit the problem. Differentiating with respect to a
-    start whose moving rows are linearly dependent raises an error for h > r + m: use `reduce=False` in the solvers.
+    **Raises:** `ValueError` for another kind of model, sizes that do not fit the problem, or a problem with a penalty whose
+    Lambda is a matrix. Differentiating with respect to a start whose moving rows are linearly dependent raises an error for
+    h > r + m (h > n for tied layers): use `reduce=False` in the solvers.
 
     **Source:** M22 section 3.1 for the data's part; the width's part is the invariance of the gradient under rotations.
     """
     check_fits(model, problem)
+    refuse_matrix_penalty(problem)
+    if isinstance(model, SymmetricFactors):
+        if model.width <= model.U.shape[0]:
+            return model, Basis(None, None, None)
+        L, Q = row_factor(model.U, True)
+        return SymmetricFactors(L), Basis(None, Q, None)
     if not isinstance(model, TwoLayer):
-        raise ValueError(f"Argument `model` must be a TwoLayer to be reduced, but is a {type(model).__name__}.")
+        raise ValueError(
+            f"Argument `model` must be a TwoLayer or a SymmetricFactors to be reduced, but is a {type(model).__name__}."
+        )
     r, m = problem.rank, problem.num_outputs
     U1, V = problem.to_data(model.U), model.V
     Q = None
@@ -67,16 +88,18 @@ def reduce(model: TwoLayer, problem: LeastSquares) -> tuple[ReducedTwoLayer, Bas
     return reduced, Basis(problem.Phi1, Q, frozen_rows)
 
 
-def lift(reduced: ReducedTwoLayer, basis: Basis) -> TwoLayer:
-    """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`.
+def lift(reduced: ReducedTwoLayer | SymmetricFactors, basis: Basis) -> TwoLayer | SymmetricFactors:
+    """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`; `U = L Q^T` if tied.
 
     **Args:** `reduced`, as it came from `reduce` or after moving; `basis`, from the same call of `reduce`.
 
     **Raises:** `ValueError` if the two do not belong together, or for a core drawn directly, which has no full size.
     """
-    columns = reduced.V.shape[1]
+    columns = (reduced.U if isinstance(reduced, SymmetricFactors) else reduced.V).shape[1]
     if basis.Q is not None and basis.Q.shape[1] != columns:
         raise ValueError(f"Argument `basis` has {basis.Q.shape[1]} columns, but the reduced model has {columns}.")
+    if isinstance(reduced, SymmetricFactors):
+        return reduced if basis.Q is None else SymmetricFactors(reduced.U @ basis.Q.T)
     if (basis.frozen is None) != (reduced.frozen is None):
         raise ValueError("Arguments `reduced` and `basis` do not belong together: only one has a frozen part.")
     widen = (lambda A: A) if basis.Q is None else (lambda A: A @ basis.Q.T)
@@ -87,9 +110,22 @@ def lift(reduced: ReducedTwoLayer, basis: Basis) -> TwoLayer:
     return TwoLayer(U, V)
 
 
+def is_reducible(model: AbstractModel, problem: LeastSquares) -> bool:
+    """Whether the solvers move this start in a reduced form of its own."""
+    if isinstance(model, SymmetricFactors):
+        return model.width > model.U.shape[0]
+    penalty = problem.regularization
+    return isinstance(model, TwoLayer) and (penalty is None or penalty.is_isotropic)
+
+
 def check_fits(model, problem: LeastSquares) -> None:
-    """Refuses a model whose sizes do not fit the problem."""
+    """Refuses a model whose sizes do not fit the problem, or whose kind or width does not fit the problem's penalty."""
     n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
+    if isinstance(model, SymmetricFactors) and n != m:
+        raise ValueError(
+            "The model does not fit the problem: tied layers, U U^T, need a square target, n = m, but the problem has "
+            f"n = {n} inputs and m = {m} outputs; use a `TwoLayer`."
+        )
     expected, name, given = {
         "TwoLayer": lambda: ((n, m), "(U rows, V rows)", (model.U.shape[0], model.V.shape[0])),
         "ReducedTwoLayer": lambda: ((r, m), "(U1 rows, V rows)", (model.U1.shape[0], model.V.shape[0])),
@@ -98,6 +134,14 @@ def check_fits(model, problem: LeastSquares) -> None:
     }.get(type(model).__name__, lambda: (None, "", None))()
     if expected != given:
         raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}.")
+    if problem.regularization is None:
+        return
+    if isinstance(model, ReducedTwoLayer):
+        refuse_matrix_penalty(problem)
+    elif isinstance(model, TwoLayer):
+        problem.regularization.check_width(model.width)
+    else:
+        refuse_penalty(model, problem)
 
 
 # -- optimizers --------------------------------------------------------------------------------------------------------
@@ -182,7 +226,7 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     return jnp.max(jax.vmap(difference)(sizes))
 
 
-def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer):
+def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer | SymmetricFactors):
     """The model, after making sure that the optimizer commutes with the reduction.
 
     A concrete optimizer that does not is refused at once; one with traced hyperparameters, when the program runs.

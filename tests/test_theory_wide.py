@@ -107,6 +107,8 @@ def test_a_probability_of_failure_outside_the_unit_interval_is_refused(rng, delt
     for statement in (ld.theory.lemma11, ld.theory.theorem12):
         with pytest.raises(ValueError, match="`delta` is a probability"):
             statement(problem, 100, 0.5, delta)
+    with pytest.raises(ValueError, match="`delta` is a probability"):
+        ld.theory.lemma11_events(ld.TwoLayer(np.ones((4, 9)), np.ones((1, 9))), problem, 0.5, delta)
 
 
 def test_bad_settings_are_refused(rng):

@@ -143,6 +143,19 @@ def moving_layers(
     return (problem.to_data(model.U) if isinstance(model, TwoLayer) else model.U1), model.V
 
 
+def require_plain_flow(problem: LeastSquares) -> None:
+    """Refuses a penalty on the imbalance, for statements on paths that conserve the imbalance.
+
+    Statements on one state need no such refusal: the gradients of the loss and of the penalty are orthogonal, so the
+    penalty does not change how fast the loss falls from a given state.
+    """
+    if problem.regularization is not None:
+        raise ValueError(
+            "The statement is about the flow of the loss alone, which conserves the imbalance, but the problem has a penalty "
+            "on the imbalance: pass the problem without `regularized`."
+        )
+
+
 def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, "p f"]:
     """`[U1; V] U2^T`, what ties the moving rows to the frozen ones, up to a rotation of its columns.
 

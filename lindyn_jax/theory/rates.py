@@ -17,7 +17,7 @@ from .._linalg import row_factor
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ._numerics import hypot, norm, singular_value
-from .imbalance import SpectrumEdges, coupling, imbalance, moving_layers, spectrum_edges
+from .imbalance import SpectrumEdges, coupling, imbalance, moving_layers, require_plain_flow, spectrum_edges
 
 Model = TwoLayer | ReducedTwoLayer
 
@@ -271,10 +271,11 @@ def local_rate(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound` on the rate as t grows; `applies` says whether c > 0 here, so that the flow is known to converge.
 
-    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
+    **Raises:** `ValueError` for a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 (22).
     """
+    require_plain_flow(problem)
     edges = spectrum_edges(model, problem)
     s, target, error = _target_and_error(model, problem)
     limit = _constant(edges, problem, target, jnp.zeros_like(error), s)
@@ -297,7 +298,7 @@ def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -
 
     **Returns:** a `LossBound`; its rate is 0 where c(0) = 0, and the bound then only says that the loss does not grow.
 
-    **Raises:** `ValueError` for negative concrete times, a problem with a link, or a model that does not fit it.
+    **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 Theorem 3.
     """
@@ -311,10 +312,11 @@ def corollary4(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound` on the rate of `L(t) - L*`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or it has a penalty.
 
     **Source:** M22 Corollary 4, M21 Theorem 1.
     """
+    require_plain_flow(problem)
     level = imbalance(model, problem).level
     return Bound(2 * problem.scale * problem.singular_values[-1] ** 2 * level, level > 0)
 
@@ -326,12 +328,13 @@ def corollary5(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound` on the rate of `L(t) - L*`.
 
-    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
+    **Raises:** `ValueError` for a problem with a link or a penalty, or a model that does not fit it.
 
     **Notes:** the paper prints twice this rate, which is false: u = 1, v = .9, y = 1 breaks it.
 
     **Source:** M22 Corollary 5, corrected.
     """
+    require_plain_flow(problem)
     s, target, error = _target_and_error(model, problem)
     constant = _constant_now(model, problem)
     return Bound(problem.scale * s[-1] ** 2 * constant, target[-1] > error)
@@ -348,12 +351,13 @@ def corollary6(
 
     **Returns:** a `LossBound`; infinity at times before t0, of which nothing is said.
 
-    **Raises:** `ValueError` for negative concrete times, a problem with a link, or a model that does not fit it.
+    **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
     **Notes:** the paper prints twice this rate, and t for t - t0.
 
     **Source:** M22 Corollary 6, corrected.
     """
+    require_plain_flow(problem)
     ts = _times(ts)
     s, target, error = _target_and_error(model, problem)
     rate = problem.scale * s[-1] ** 2 * _constant_now(model, problem)
@@ -374,7 +378,7 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
     **Returns:** a `LogBound`. At finite times it holds for c(0) = 0 as well, with 2 q lambda_1^{1/2} ||E(0)|| t in the
     exponent; at infinity it is then infinite.
 
-    **Raises:** `ValueError` for negative concrete times, a problem with a link, or a model that does not fit it.
+    **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
     **Notes:** Z1 moves by a matrix of norm at most `q lambda_1^{1/2} ||E||`, whose time integral Theorem 3 bounds. The
     same holds in the spectral norm.
@@ -510,6 +514,7 @@ def _constant(edges: SpectrumEdges, problem: LeastSquares, target: Array, error:
 
 def _path_length(model: Model, problem: LeastSquares, ts) -> tuple[Array, Array]:
     """Bound on the time integral of `q lambda_1^{1/2} ||E||`, and whether c(0) > 0."""
+    require_plain_flow(problem)
     ts = _times(ts)
     s, _, error = _target_and_error(model, problem)
     constant = _constant_now(model, problem)

@@ -18,7 +18,7 @@ from .. import _checks
 from ..models import Frozen, ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ._numerics import hypot, norm
-from .imbalance import coupling, imbalance, moving_layers
+from .imbalance import coupling, imbalance, moving_layers, require_plain_flow
 
 Constant = Literal["paper", "davidson-szarek"]
 Model = TwoLayer | ReducedTwoLayer
@@ -240,7 +240,7 @@ def theorem12(
     **Returns:** a `Theorem12`, with the bound as a logarithm: C is beyond any float on ordinary data.
 
     **Raises:** `ValueError` for a concrete delta outside (0, 1), a concrete width that is not positive, or a problem with a
-    link function.
+    link function or a penalty.
 
     **Notes:** the paper prints `lambda_1/lambda_r^3` in h0, which changes with the units of X; the proof gives the ratio
     used here. The limit does not depend on the loss scale, and neither does the bound.
@@ -248,6 +248,7 @@ def theorem12(
     **Source:** M22 Theorem 12, with h0 corrected.
     """
     _refuse_link(problem)
+    require_plain_flow(problem)
     h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)
     r, m = problem.rank, problem.num_outputs
     s = problem.singular_values
@@ -273,7 +274,7 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
 
     **Returns:** a `SharpDistance`.
 
-    **Raises:** `ValueError` for a concrete width that is not positive, or a problem with a link function.
+    **Raises:** `ValueError` for a concrete width that is not positive, or a problem with a link function or a penalty.
 
     **Notes:** at large h the spectrum of D concentrates at +-h^{1 - 2 alpha}, and an end point with such a D has
     `V V^T = (h^{2 - 4 alpha} I + Theta_hat^T Theta_hat)^{1/2}`; the frozen rows are independent of it. The relative error
@@ -283,6 +284,7 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     **Source:** this package; M22 Theorem 12 bounds the same distance.
     """
     _refuse_link(problem)
+    require_plain_flow(problem)
     _checks.check_positive(h, "h")
     h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
     level = _level(h, alpha)
@@ -359,10 +361,11 @@ def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""
 
     **Returns:** an `NTKRescaling`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or it has a penalty.
 
     **Source:** M22 appendix D.
     """
+    require_plain_flow(problem)
     _, V = moving_layers(model, problem)
     h, alpha = jnp.asarray(model.width, V.dtype), jnp.asarray(alpha, V.dtype)
     factor = h**alpha
