@@ -11,10 +11,11 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _checks, trajectory
 from . import observables as obs
-from .models import AbstractModel, ReducedTwoLayer, TwoLayer
+from .models import AbstractModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
 from .problem import LeastSquares
-from .reduction import check_fits, lift
+from .reduction import check_fits, is_reducible, lift
 from .reduction import reduce as reduce_model
+from .solvers import ImpulseRadau, NormController, internal_tolerance, largest_singular_value
 from .trajectory import Trajectory
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -22,6 +23,11 @@ SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
     "dopri8": diffrax.Dopri8,
     "kvaerno5": diffrax.Kvaerno5,
 }
+
+# Above this product of horizon and fastest rate the implicit solver is the cheaper one.
+STIFF = 2e3
+# The condition number of X^T X that stands for it where a start or a horizon is traced.
+ILL_CONDITIONED = 200.0
 
 
 def gradient_flow(
@@ -46,25 +52,34 @@ def gradient_flow(
     - `model`: the start, any model of this package whose sizes fit the problem.
     - `ts`: times at which to observe, shape (T,), increasing, nonnegative. The last one is the horizon.
     - `observables`: names from `observables.OBSERVABLES`, or a dictionary of names and functions (model, problem) -> array.
-    - `solver`: a diffrax solver, one of `"tsit5"`, `"dopri8"`, `"kvaerno5"`, or `"auto"`: Dopri8 in float64, Tsit5 in
-        float32. All but Kvaerno5 are explicit: their steps grow with the condition number of `X^T X`.
+    - `solver`: a diffrax solver, one of `"tsit5"`, `"dopri8"` (explicit: steps grow with the condition number of `X^T X`),
+        `"radau"` (`solvers.ImpulseRadau`: they grow with its logarithm, and the imbalance is kept to round-off; for two-layer
+        models under least squares, reduced), `"kvaerno5"` (implicit without use of the structure, for small models), or
+        `"auto"`: `"radau"` where it applies and the horizon times the fastest rate of the start exceeds 2000, else Dopri8
+        (Tsit5 in float32). `stats["implicit"]` tells which. Where the start or the horizon is traced, the condition
+        number of `X^T X` above 200 decides in their place; where the problem is traced, the choice is made at run time,
+        between two compiled solvers.
     - `rtol`, `atol`: tolerances of the adaptive steps; by default 1e-9 and 1e-12 in float64, 1e-5 and 1e-7 in float32. With
-        `stop`, the default `atol` is lowered to what the stopping loss needs.
+        `stop`, the default `atol` is lowered to what the stopping loss needs. `"radau"` controls its error relative to the
+        norm of all weights, has no use for `atol`, and steps exactly to all `ts`.
     - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
         memory); use `diffrax.ForwardMode()` for `jax.jvp` and few parameters.
-    - `reduce`: integrate a `TwoLayer` in its smallest exact form. The result is the same to round-off.
+    - `reduce`: integrate a `TwoLayer` or a `SymmetricFactors` in its smallest exact form. The result is the same to
+        round-off. A problem with a penalty whose Lambda is a matrix has none and is integrated in full size.
     - `keep_models`: keep the whole model at every time.
 
     **Returns:** a `Trajectory`. `final` is of the kind of `model`. One trajectory in, one out: use `jax.vmap` for more.
 
     **Raises:** `ValueError` for sizes that do not fit, times that do not increase, tolerances that the dtype cannot resolve,
-    a stop outside (0, 1), a stop with a link function, or a concrete start with all weights zero (a saddle that the flow
-    never leaves).
+    a stop outside (0, 1), a stop with a link function, a concrete start with all weights zero (a saddle that the flow
+    never leaves), or `"radau"` for what it cannot move.
 
-    **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance. The derivative
-    with respect to a start with linearly dependent moving rows (balanced, for instance) needs `reduce=False`.
+    **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance, `"radau"` to
+    round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
+    loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
+    `reduce=False`.
 
     **Source:** T21 (3), M22 (4).
     """
@@ -75,19 +90,31 @@ def gradient_flow(
         _check_stop(stop, problem)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
-    solver = _solver(solver, dtype)
+    solver, method = _solver(solver, dtype, model, problem, ts, stop, reduce)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     functions = obs.resolve(observables)
     return _flow(
-        model, problem, ts, stop, rtol, atol, functions, solver, max_steps, adjoint, bool(reduce), bool(keep_models)
+        model,
+        problem,
+        ts,
+        stop,
+        rtol,
+        atol,
+        functions,
+        solver,
+        method,
+        max_steps,
+        adjoint,
+        bool(reduce),
+        bool(keep_models),
     )
 
 
 @eqx.filter_jit
 def _flow(
-    model, problem, ts, stop, rtol, atol, functions, solver, max_steps, adjoint, reduce, keep_models
+    model, problem, ts, stop, rtol, atol, functions, solver, method, max_steps, adjoint, reduce, keep_models
 ) -> Trajectory:
-    if reduce and isinstance(model, TwoLayer):
+    if reduce and is_reducible(model, problem):
         start, basis = reduce_model(model, problem)
         to_user = lambda state: lift(state, basis)  # noqa: E731
     else:
@@ -106,7 +133,7 @@ def _flow(
             values = obs.measure(functions, state, problem, start, to_user)
             return values, (to_user(state) if keep_models else None)
 
-    event, controller = None, diffrax.PIDController(rtol=rtol, atol=atol)
+    event = None
     if stop is not None:
         excess = obs.excess_loss(start, problem)
         target = stop * excess
@@ -114,7 +141,6 @@ def _flow(
         least_error = jnp.sqrt(2 * target / problem.scale) / problem.singular_values[0]
         scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
         atol = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
-        controller = diffrax.PIDController(rtol=rtol, atol=atol)
 
         def reached(t, y, args, **kwargs):
             problem, fixed = args
@@ -122,48 +148,112 @@ def _flow(
 
         event = diffrax.Event(reached)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
-        solver,
-        t0=jnp.zeros((), ts.dtype),
-        t1=ts[-1],
-        dt0=_first_step(start, problem, ts[-1], rtol),
-        y0=moving,
-        args=(problem, fixed),
-        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=ts, fn=save), diffrax.SubSaveAt(t1=True))),
-        stepsize_controller=controller,
-        event=event,
-        max_steps=max_steps,
-        adjoint=adjoint,
-        throw=False,
-    )
-    (values, models), last = solution.ys
-    final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
+    def integrate(method, ts):
+        if method == "implicit":
+            tolerance = solver.tolerance if isinstance(solver, ImpulseRadau) else internal_tolerance(rtol)
+            stepper, controller = ImpulseRadau(tolerance), NormController(tolerance, ts)
+        else:
+            tolerance = rtol
+            stepper, controller = solver, diffrax.PIDController(rtol=rtol, atol=atol)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),
+            stepper,
+            t0=jnp.zeros((), ts.dtype),
+            t1=ts[-1],
+            dt0=_first_step(start, problem, ts[-1], tolerance),
+            y0=moving,
+            args=(problem, fixed),
+            saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=ts, fn=save), diffrax.SubSaveAt(t1=True))),
+            stepsize_controller=controller,
+            event=event,
+            max_steps=max_steps,
+            adjoint=adjoint,
+            throw=False,
+        )
+        saved, last = solution.ys
+        final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
+        stats = {
+            "final_time": solution.ts[1][-1],
+            "num_steps": solution.stats["num_steps"],
+            "num_accepted": solution.stats["num_accepted_steps"],
+            "num_rejected": solution.stats["num_rejected_steps"],
+            "implicit": jnp.asarray(method == "implicit" or isinstance(stepper, diffrax.AbstractImplicitSolver)),
+        }
+        return saved, final, _result(solution.result, final), stats
+
+    if method == "either":
+        stiff = _stiffness(start, problem, ts[-1], stop) > STIFF
+        # Both are compiled; the one that is not wanted gets no time to integrate over.
+        explicit, implicit = (
+            integrate("explicit", jnp.where(stiff, 0, ts)),
+            integrate("implicit", jnp.where(stiff, ts, 0)),
+        )
+        chosen = jax.tree.map(lambda a, b: jnp.where(stiff, a, b), implicit, explicit)
+    else:
+        chosen = integrate(method, ts)
+    (values, models), final, result, stats = chosen
     with jax.default_matmul_precision("highest"):
         final_values = obs.measure(functions, final, problem, start, to_user)
-    stats = {
-        "final_time": solution.ts[1][-1],
-        "num_steps": solution.stats["num_steps"],
-        "num_accepted": solution.stats["num_accepted_steps"],
-        "num_rejected": solution.stats["num_rejected_steps"],
-    }
-    result = _result(solution.result, final)
     return Trajectory(ts, values, to_user(final), final_values, result, stats, models)
 
 
 def _first_step(start: AbstractModel, problem: LeastSquares, horizon: Array, rtol: Array) -> Array | None:
-    """`rtol^{1/4}` over a bound on the fastest rate, `q s_1^2 (||U1||^2 + ||V||^2) + q s_1 ||E||`, for two-layer least squares.
+    """`rtol^{1/4}` over a bound on the fastest rate, where there is one.
 
     From diffrax's own guess one start in about 800 (digits, h = 1e8, alpha = 0.35) was rejected for ever at t = 0.
     """
-    if problem.link is not None or not isinstance(start, (TwoLayer, ReducedTwoLayer)):
+    fastest = _fastest_rate(start, problem)
+    if fastest is None:
         return None
-    U1, V = (start.U1, start.V) if isinstance(start, ReducedTwoLayer) else (problem.to_data(start.U), start.V)
-    s = problem.singular_values[0]
-    error = jnp.sqrt(jnp.sum(problem.error(U1 @ V.T) ** 2))
-    fastest = problem.scale * s * (s * (jnp.sum(U1**2) + jnp.sum(V**2)) + error)
-    fastest = jax.lax.stop_gradient(fastest)
     return jnp.minimum(jnp.where(fastest > 0, rtol**0.25 / jnp.where(fastest > 0, fastest, 1), horizon), horizon)
+
+
+def _fastest_rate(start: AbstractModel, problem: LeastSquares) -> Array | None:
+    """A bound on the fastest rate at the start, for two-layer and tied least squares.
+
+    It is `q s_1^2 (||U1||^2 + ||V||^2) + q s_1 ||E||`, plus what a penalty on the imbalance adds, for two layers, and
+    `2 q s_1 (2 s_1 ||U||^2 + ||E||)` for tied ones.
+    """
+    if problem.link is not None or not isinstance(start, (TwoLayer, ReducedTwoLayer, SymmetricFactors)):
+        return None
+    s = problem.singular_values[0]
+    error = jnp.sqrt(jnp.sum(problem.error(obs.reduced_product(start, problem)) ** 2))
+    if isinstance(start, SymmetricFactors):
+        fastest = 2 * problem.scale * s * (2 * s * jnp.sum(start.U**2) + error)
+    else:
+        U1, V = (start.U1, start.V) if isinstance(start, ReducedTwoLayer) else (problem.to_data(start.U), start.V)
+        fastest = problem.scale * s * (s * (jnp.sum(U1**2) + jnp.sum(V**2)) + error)
+    if problem.regularization is not None:
+        fastest = fastest + problem.regularization.fastest_rate(U1, V)
+    return jax.lax.stop_gradient(fastest)
+
+
+def _stiffness(start: AbstractModel, problem: LeastSquares, horizon: Array, stop: ArrayLike | None) -> Array:
+    """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
+    s = problem.singular_values
+    U1 = start.U1 if isinstance(start, ReducedTwoLayer) else problem.to_data(start.U)
+    E = problem.error(obs.reduced_product(start, problem))
+    # Spectral norms: the Frobenius norms of `_fastest_rate` are up to r + m times too large for Gaussian starts.
+    weights = largest_singular_value(U1) ** 2 + largest_singular_value(start.V) ** 2
+    stiffness = horizon * problem.scale * (s[0] ** 2 * weights + largest_singular_value(s[:, None] * E))
+    if stop is not None:
+        # From a wide Gaussian start E decays at 2 q s_r^2 h^{1 - 2 alpha}, and the fastest rate is kappa times that.
+        until = problem.condition / 2 * jnp.log(1 / jnp.asarray(stop))
+        stiffness = jnp.minimum(stiffness, until)
+    return stiffness
+
+
+def refuse_implicit(model: AbstractModel, problem: LeastSquares, reduce: bool = True) -> str | None:
+    """Why the structured implicit solver cannot move this model, or `None` if it can."""
+    if problem.link is not None:
+        return "the problem has a link function"
+    if problem.regularization is not None:
+        return "the problem has a penalty on the imbalance"
+    if isinstance(model, TwoLayer) and not reduce:
+        return "`reduce` is False"
+    if not isinstance(model, (TwoLayer, ReducedTwoLayer)):
+        return f"the model is a {type(model).__name__}"
+    return None
 
 
 def moving_leaves(model: AbstractModel) -> AbstractModel:
@@ -213,17 +303,20 @@ def _check(model: AbstractModel, problem: LeastSquares, ts) -> tuple[AbstractMod
 
 
 def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
-    """Refuses a concrete two-layer start with all weights zero, from which nothing ever moves."""
+    """Refuses a concrete two-layer or tied start with all weights zero, from which nothing ever moves."""
     if isinstance(model, ReducedTwoLayer):
         weights = (model.U1, model.V)
     elif isinstance(model, TwoLayer):
         weights = (model.U, model.V)
+    elif isinstance(model, SymmetricFactors):
+        weights = (model.U,)
     else:
         return
     if _checks.is_traced(*weights):
         return
     if all(not np.any(np.asarray(weight)) for weight in weights):
-        raise ValueError("The start is the saddle U = 0, V = 0, which gradients never leave: give it weights.")
+        zeros = " = 0, ".join("UV"[: len(weights)]) + " = 0"
+        raise ValueError(f"The start is the saddle {zeros}, which gradients never leave: give it weights.")
 
 
 def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
@@ -243,10 +336,35 @@ def _check_stop(stop, problem: LeastSquares) -> None:
         raise ValueError(f"Argument `stop` is a ratio of excess losses and must lie in (0, 1), but is {stop}.")
 
 
-def _solver(solver: diffrax.AbstractSolver | str, dtype) -> diffrax.AbstractSolver:
+def _solver(solver, dtype, model, problem, ts, stop, reduce) -> tuple[diffrax.AbstractSolver, str]:
+    """The explicit (or the user's) solver, and the method: `"explicit"`, `"implicit"` or `"either"`."""
+    refusal = refuse_implicit(model, problem, reduce)
+    explicit = SOLVERS["dopri8" if dtype == jnp.float64 else "tsit5"]()
+    if not isinstance(solver, diffrax.AbstractSolver):
+        _checks.check_choice(solver, "solver", ("auto", *SOLVERS, "radau"))
+    if isinstance(solver, ImpulseRadau) or (isinstance(solver, str) and solver == "radau"):
+        if refusal is not None:
+            raise ValueError(
+                f"The solver 'radau' moves two-layer models under least squares in reduced form, but {refusal}: use 'auto'."
+            )
+        return (explicit if isinstance(solver, str) else solver), "implicit"
     if isinstance(solver, diffrax.AbstractSolver):
-        return solver
-    _checks.check_choice(solver, "solver", ("auto", *SOLVERS))
-    if solver == "auto":
-        solver = "dopri8" if dtype == jnp.float64 else "tsit5"
-    return SOLVERS[solver]()
+        return solver, "explicit"
+    if solver != "auto":
+        return SOLVERS[solver](), "explicit"
+    return explicit, ("explicit" if refusal is not None else _method(model, problem, ts, stop))
+
+
+def _method(model, problem, ts, stop) -> str:
+    def known(*values):
+        return not _checks.is_traced(*jax.tree.leaves(values))
+
+    if not known(problem):
+        return "either"
+    # Inside jit even operations on numbers that are known are otherwise put off to run time.
+    with jax.ensure_compile_time_eval():
+        if known(model, ts, stop):
+            stiff = float(_stiffness(model, problem, ts[-1], stop)) > STIFF
+        else:
+            stiff = float(problem.condition) > ILL_CONDITIONED
+    return "implicit" if stiff else "explicit"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .models import AbstractModel
 
-FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED = range(5)
+FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED = range(6)
 
 RESULTS = {
     FINISHED: "finished: reached the last time or step",
@@ -18,6 +18,7 @@ RESULTS = {
     STEP_LIMIT: "step limit: ran out of steps before the end",
     DIVERGED: "diverged: weights or loss are not finite",
     SOLVER_FAILED: "solver failed: a step could not be completed",
+    NOT_CONVERGED: "not converged: the limit was not reached to the accuracy asked for",
 }
 
 
@@ -31,7 +32,8 @@ class Trajectory(eqx.Module):
     - `final`: the model at the end, of the kind that was passed in; at the stopping point if it was stopped.
     - `final_observables`: the observables of `final`, without a time axis.
     - `result`: a code of `trajectory.RESULTS`, as an integer array so that it can be mapped over and stored.
-    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected`.
+    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected` and
+        `implicit`, whether the solver was an implicit one.
     - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
     """
 

@@ -1,0 +1,196 @@
+"""Where the gradient flow ends: the limit t to infinity, without a horizon to choose.
+
+`V(inf)` is not a function of the product's limit and the imbalance: it depends on the path, and has to be integrated. The
+implicit solver's steps grow geometrically once the error is small, so infinity is a few dozen steps away, and the distance
+that is left is known: to first order the flow still moves by the least `dZ` that brings the product to `Theta_hat`.
+"""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from . import _checks, trajectory
+from . import observables as obs
+from .flow import _first_step, check_not_saddle, moving_leaves, refuse_implicit
+from .flow import _result as result_code
+from .models import ReducedTwoLayer, TwoLayer
+from .problem import LeastSquares
+from .reduction import check_fits, lift
+from .reduction import reduce as reduce_model
+from .solvers import ImpulseRadau, NormController, dense_jacobian, internal_tolerance, is_dense
+from .trajectory import Trajectory
+
+
+def limit(
+    model: TwoLayer | ReducedTwoLayer,
+    problem: LeastSquares,
+    *,
+    rtol: float | Float[Array, ""] | None = None,
+    max_steps: int = 4096,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> TwoLayer | ReducedTwoLayer:
+    """The limit of the gradient flow from `model` as t goes to infinity.
+
+    **Args:** as in `flow_to_limit`, which also says how it ended.
+
+    **Returns:** a model of the kind of `model`. Where the limit was not reached its moving weights are infinite.
+
+    **Raises:** as `flow_to_limit`.
+    """
+    end = flow_to_limit(model, problem, observables=(), rtol=rtol, max_steps=max_steps, adjoint=adjoint)
+    spec = moving_leaves(end.final)
+    return jax.tree.map(lambda leaf, moves: jnp.where(end.ok, leaf, jnp.inf) if moves else leaf, end.final, spec)
+
+
+def flow_to_limit(
+    model: TwoLayer | ReducedTwoLayer,
+    problem: LeastSquares,
+    *,
+    observables: obs.Observables = ("loss",),
+    rtol: float | Float[Array, ""] | None = None,
+    max_steps: int = 4096,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Trajectory:
+    r"""Gradient flow from `model` to t = infinity.
+
+    Integrates until the way that is left, `dZ`, is below `0.1 rtol ||Z||`: `dU1 = J V`, `dV = J^T U1` with
+    `J V V^T + U1 U1^T J = S^{-1} E` where the error vanishes in the limit, a Newton step on the gradient where it cannot
+    (h < min(r, m)).
+
+    **Args:**
+
+    - `model`: the start, a `TwoLayer` or a `ReducedTwoLayer` that fits the problem.
+    - `observables`: as in `gradient_flow`; measured in the limit.
+    - `rtol`: the accuracy of `V(inf)` relative to the norm of all weights, and of `Phi1^T Theta(inf)` relative to that of
+        `Theta_hat` (both down to round-off), by default 1e-8 in float64 and 1e-5 in float32.
+    - `max_steps`: the step budget. Running out of it is a result code, not an error.
+    - `adjoint`: how derivatives pass through, as in `gradient_flow`.
+
+    **Returns:** a `Trajectory` with `ts = (inf,)`. Its `result` is `FINISHED` if the limit was reached, `NOT_CONVERGED` if the
+    flow came to rest elsewhere (a saddle, or weights that cannot reach the target), `STEP_LIMIT` if `max_steps` ended it.
+
+    **Raises:** `ValueError` for models other than two-layer ones, a link function, a penalty on the imbalance, sizes that do
+    not fit, a tolerance that the dtype cannot resolve, or a concrete start with all weights zero.
+
+    **Notes:** derivatives go through the steps, each differentiated by the implicit function theorem (`V(inf)` has no
+    equation of its own that could be differentiated in their place). Where the approach is not exponential, the distance
+    left behaves like a power of t and is an estimate only.
+
+    **Source:** M22 section 4.1: `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
+    """
+    if not isinstance(problem, LeastSquares):
+        raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
+    refusal = refuse_implicit(model, problem)
+    if refusal is not None:
+        raise ValueError(
+            f"The limit is computed for two-layer models under least squares without a penalty, but {refusal}: "
+            "use `gradient_flow` with a long horizon."
+        )
+    check_fits(model, problem)
+    check_not_saddle(model, problem)
+    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, moving_leaves(model))))
+    if rtol is None:
+        rtol = 1e-8 if dtype == jnp.float64 else 1e-5
+    _checks.check_tolerance(rtol, "rtol", dtype)
+    if not max_steps >= 1:
+        raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    return _flow_to_limit(model, problem, jnp.asarray(rtol, dtype), obs.resolve(observables), max_steps, adjoint)
+
+
+@eqx.filter_jit
+def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Trajectory:
+    if isinstance(model, TwoLayer):
+        start, basis = reduce_model(model, problem)
+        to_user = lambda state: lift(state, basis)  # noqa: E731
+    else:
+        start, to_user = model, lambda state: state
+    moving, fixed = eqx.partition(start, moving_leaves(start))
+    tolerance = internal_tolerance(rtol)
+
+    def velocity(t, y, args):
+        return eqx.filter(eqx.combine(y, fixed).velocity(args[0]), moving_leaves(start))
+
+    def reached(t, y, args, **kwargs):
+        y, (problem, _) = jax.lax.stop_gradient((y, args))
+        with jax.default_matmul_precision("highest"):
+            return is_limit(y.U1, y.V, problem, 0.1 * rtol)
+
+    # Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing.
+    size = jnp.sum(problem.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U1**2) + jnp.sum(start.V**2)
+    slowest = problem.scale * problem.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
+    horizon = jax.lax.stop_gradient((1 / (jnp.finfo(rtol.dtype).eps * slowest)).astype(rtol.dtype))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),
+        ImpulseRadau(tolerance),
+        t0=jnp.zeros((), rtol.dtype),
+        t1=horizon,
+        dt0=_first_step(start, problem, horizon, tolerance),
+        y0=moving,
+        args=(problem, fixed),
+        saveat=diffrax.SaveAt(t1=True),
+        stepsize_controller=NormController(tolerance),
+        event=diffrax.Event(reached),
+        max_steps=max_steps,
+        adjoint=adjoint,
+        throw=False,
+    )
+    final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], solution.ys), fixed)
+    code = result_code(solution.result, final)
+    # Reaching the horizon is not reaching the limit; meeting the event is.
+    finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
+    code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
+    with jax.default_matmul_precision("highest"):
+        final_values = obs.measure(functions, final, problem, start, to_user)
+    stats = {
+        "final_time": solution.ts[-1],
+        "num_steps": solution.stats["num_steps"],
+        "num_accepted": solution.stats["num_accepted_steps"],
+        "num_rejected": solution.stats["num_rejected_steps"],
+        "implicit": jnp.ones((), bool),
+    }
+    written = code == trajectory.FINISHED
+    values = {name: trajectory.failed_to_inf(written, value)[None] for name, value in final_values.items()}
+    return Trajectory(jnp.full(1, jnp.inf, rtol.dtype), values, to_user(final), final_values, code, stats)
+
+
+def is_limit(
+    U1: Float[Array, "r k"], V: Float[Array, "m k"], problem: LeastSquares, rtol: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether what the flow still has to go is below `rtol ||Z||`, to first order and down to round-off."""
+    eps = jnp.finfo(U1.dtype).eps
+    size = jnp.sqrt(jnp.sum(U1**2) + jnp.sum(V**2))
+    if is_dense(U1, V):
+        return _is_stationary(U1, V, problem, rtol, size)
+    s = problem.singular_values
+    missing = problem.error(U1 @ V.T) / s[:, None]
+    g, Q = jnp.linalg.eigh(V @ V.T)
+    gram = U1 @ U1.T
+    # Directions in which the weights cannot move stay far from the limit: they are kept invertible, not left out.
+    floor = 1e2 * eps * size**2 * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    factors = jnp.linalg.cholesky(
+        gram + floor + jnp.maximum(g, 0)[:, None, None] * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    )
+    J = jax.scipy.linalg.cho_solve((factors, True), (missing @ Q).T[..., None])[..., 0].T @ Q.T
+    left = jnp.sqrt(jnp.sum((J @ V) ** 2) + jnp.sum((J.T @ U1) ** 2))
+    target = jnp.sqrt(jnp.sum(problem.reduced_theta_hat**2))
+    # Round-off in E is that of Ytil, divided by the least singular value.
+    resolution = 8 * eps * s[0] / s[-1]
+    near = jnp.sqrt(jnp.sum(missing**2)) <= rtol * target + resolution * jnp.maximum(target, size**2)
+    return near & (left <= (rtol + resolution) * size)
+
+
+def _is_stationary(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size: Array) -> Array:
+    """Whether a Newton step on the gradient is short and no direction is unstable, for narrow networks."""
+    jacobian, velocity = dense_jacobian(U1, V, problem)
+    rates, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
+    parts = vectors.T @ velocity
+    fastest = jnp.max(jnp.abs(rates))
+    threshold = 1e2 * rates.shape[0] * jnp.finfo(rates.dtype).eps * fastest
+    moves = rates < -threshold
+    step = jnp.sqrt(jnp.sum(jnp.where(moves, parts / jnp.where(moves, rates, -1), 0) ** 2))
+    # Along the orbits of rotations nothing moves; what is left there is round-off or a slower than exponential approach.
+    rest = jnp.sqrt(jnp.sum(jnp.where(moves, 0, parts) ** 2))
+    return (jnp.max(rates) <= threshold) & (step <= rtol * size) & (rest <= threshold * size)

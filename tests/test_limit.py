@@ -1,0 +1,140 @@
+"""The limit of the flow against long explicit integrations, the closed form of the product, and finite differences."""
+
+import inspect
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import relative_error, tolerance
+
+import lindyn_jax as ld
+from lindyn_jax import trajectory
+
+N, n, m, h = 4, 6, 2, 9
+unchecked = inspect.unwrap(ld.flow_to_limit)
+
+
+@pytest.fixture
+def problem(rng):
+    W, _ = np.linalg.qr(rng.normal(size=(N, N)))
+    Phi1, _ = np.linalg.qr(rng.normal(size=(n, N)))
+    X = W * np.array([1.0, 0.6, 0.3, 0.15]) @ Phi1.T
+    return ld.LeastSquares(X, rng.normal(size=(N, m)), scale="mean")
+
+
+def start(rng, width=h):
+    return ld.TwoLayer(rng.normal(size=(n, width)) / 3, rng.normal(size=(m, width)) / 3)
+
+
+@pytest.mark.parametrize("width", [h, 1], ids=["wide", "h < min(r, m)"])
+def test_limit_agrees_with_a_long_explicit_integration(width, problem, rng):
+    model = start(rng, width)
+    out = ld.flow_to_limit(model, problem, observables="loss", rtol=1e-9)
+    assert int(out.result) == trajectory.FINISHED and bool(out.ok) and np.isinf(out.ts[0])
+    long = ld.gradient_flow(model, problem, np.array([4e4]), solver="tsit5", rtol=1e-11, atol=1e-14)
+    assert bool(long.ok)
+    # Asked for 1e-9; the explicit path adds its own errors.
+    assert relative_error(out.final.V, long.final.V) < 1e-8
+    assert relative_error(out.final.U, long.final.U) < 1e-8
+    assert relative_error(out.observables["loss"][0], long.final_observables["loss"]) < 1e-8
+
+
+def test_limit_is_theta_hat_and_what_the_frozen_directions_keep(problem, rng):
+    model = start(rng)
+    end = ld.flow_to_limit(model, problem, observables="loss", rtol=1e-9).final
+    Phi1 = np.asarray(problem.Phi1)
+    expected = problem.theta_hat + (model.U - Phi1 @ (Phi1.T @ model.U)) @ np.asarray(end.V).T
+    # The product to 1e-9 of Theta_hat.
+    assert relative_error(end.product(), expected) < 1e-8
+    assert ld.observables.imbalance_drift(end, problem, model) < 1e-12
+
+
+def test_error_follows_the_tolerance(rng):
+    drawn = np.random.default_rng(0)
+    problem = ld.LeastSquares(np.diag([1.0, 1e-1, 1e-2, 1e-3]) @ np.eye(4, n), drawn.normal(size=(4, m)))
+    model = ld.init.gaussian_core(problem, 1e3, alpha=0.5, key=jax.random.key(0))
+    exact = ld.limit(model, problem, rtol=1e-11)
+    size = np.sqrt(np.sum(exact.U1**2) + np.sum(exact.V**2))
+    for rtol in (1e-5, 1e-7):
+        assert np.linalg.norm(ld.limit(model, problem, rtol=rtol).V - exact.V) < rtol * size
+
+
+def test_scale_and_output_scale_do_not_move_the_limit_more_than_they_should(rng):
+    X, Y = rng.normal(size=(N, n)), rng.normal(size=(N, m))
+    model = start(rng)
+
+    def limit(*data, **options):
+        return ld.flow_to_limit(model, ld.LeastSquares(*data, **options), observables="loss", rtol=1e-9).final
+
+    # The loss scale is a change of time, and the limit knows none; a factor c of the output is one of the data.
+    plain, slow = (limit(X, Y, scale=q) for q in (1.0, 1e-6))
+    assert relative_error(plain.V, slow.V) < 1e-8
+    assert relative_error(limit(X, Y, output_scale=0.5).V, limit(0.5 * X, Y).V) < 1e-8
+
+
+def test_derivatives_of_the_limit_agree_with_central_differences(problem, rng):
+    model = ld.reduce(start(rng), problem)[0]
+    direction = rng.normal(size=problem.Ytil.shape)
+
+    def outcome(parameters, adjoint=None):
+        data, spectrum, scale = parameters
+        s = problem.data_singular_values ** (1 + spectrum)
+        moved = eqx.tree_at(lambda p: (p.Ytil, p.data_singular_values), problem, (problem.Ytil + data * direction, s))
+        scaled = eqx.tree_at(lambda c: (c.U1, c.V), model, (scale * model.U1, scale * model.V))
+        end = ld.limit(scaled, moved, rtol=1e-10, adjoint=adjoint)
+        return jnp.array([jnp.sum(jnp.sin(end.V)), jnp.sum(end.frozen_product() ** 2), jnp.sum(end.product())])
+
+    point = jnp.array([0.0, 0.0, 1.0])
+    value = jax.jit(outcome)
+    reverse = jax.jit(jax.jacrev(outcome))(point)
+    forward = jax.jit(jax.jacfwd(lambda p: outcome(p, diffrax.ForwardMode())))(point)
+    assert relative_error(forward, reverse) < tolerance("float64", 100)
+    for index in range(3):
+        step = 2e-4 * np.eye(3)[index]
+        near, far = ((np.asarray(value(point + k * step)) - value(point - k * step)) / (2 * k * 2e-4) for k in (1, 2))
+        difference = (4 * near - far) / 3
+        # What is left in the differences is the tolerance of the integration over the step.
+        np.testing.assert_allclose(reverse[:, index], difference, rtol=1e-6, atol=1e-6)
+
+
+def test_a_limit_that_is_not_reached_has_a_result_code_and_infinite_weights(problem, rng):
+    column = np.ones((1, h))
+    narrow = ld.TwoLayer(rng.normal(size=(n, 1)) * column, np.ones((m, 1)) * column)
+    out = ld.flow_to_limit(narrow, problem, observables=(), rtol=1e-9, max_steps=100)
+    assert int(out.result) == trajectory.STEP_LIMIT and not bool(out.ok)
+    assert int(out.stats["num_steps"]) == 100 and np.all(np.isfinite(out.final.V))
+    assert np.all(np.isinf(ld.limit(narrow, problem, rtol=1e-9, max_steps=100).V))
+
+
+def test_coming_to_rest_at_a_saddle_is_not_convergence():
+    # A narrow network (h = 1) started in the second mode of its target stays in it: the velocity along the first is zero.
+    problem = ld.factorization(np.diag([2.0, 1.0]))
+    saddle = ld.TwoLayer(np.array([[0.0], [0.5]]), np.array([[0.0], [0.5]]))
+    out = ld.flow_to_limit(saddle, problem, rtol=1e-8)
+    assert int(out.result) == trajectory.NOT_CONVERGED and not bool(out.ok) and np.isinf(out.observables["loss"][0])
+    off = ld.TwoLayer(np.array([[1e-8], [0.5]]), np.array([[1e-8], [0.5]]))
+    end = ld.flow_to_limit(off, problem, rtol=1e-8)
+    np.testing.assert_allclose(end.final.product(), np.diag([2.0, 0.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": ld.LinearModel(np.ones((n, m)))}, "but the model is a LinearModel: use `gradient_flow`"),
+        ({"model": ld.TwoLayer(np.zeros((n, h)), np.zeros((m, h)))}, "The start is the saddle"),
+        ({"model": ld.TwoLayer(np.ones((n + 1, h)), np.ones((m, h)))}, "does not fit the problem"),
+        ({"rtol": 1e-17}, "`rtol` is 1e-17, which float64 cannot resolve"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, but is 0"),
+        ({"problem": 3}, "`problem` must be a LeastSquares, but is a int"),
+        (
+            {"problem": ld.LeastSquares(np.eye(4, n), np.ones((4, m)), link=jnp.tanh)},
+            "but the problem has a link function",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(change, match, problem, rng):
+    with pytest.raises(ValueError, match=match):
+        unchecked(**{"model": start(rng), "problem": problem, **change})
