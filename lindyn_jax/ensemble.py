@@ -1,12 +1,13 @@
 """Monte Carlo: a trial function over a labelled grid times trials, in one compilation, as a labelled dataset.
 
 Trial t has the key `fold_in(key, t)` at every grid point, so results do not depend on how the work is cut up, and points of
-the grid are compared on common random numbers.
+the grid are compared on common random numbers. A chunk of trials is the unit of work, of storage and of resume: it is spread
+over the local devices, reduced on one of them, and only then leaves it. Several processes share out the chunks by number.
 """
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,12 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from . import _checks
-from .store import TRIAL, SweepStore, Variable, open_sweep
+from .statistics import AbstractReduction
+from .store import TRIAL, Merged, SweepStore, Variable, open_reductions, open_sweep
 
 Trial = Callable[..., Mapping[str, Array]]
 Progress = Callable[[int, int], None]
+StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
 
 
 def run_ensemble(
@@ -27,12 +30,17 @@ def run_ensemble(
     *,
     key: PRNGKeyArray | UInt32[Array, "2"],
     chunk: int | None = None,
+    largest_chunk: int | None = None,
     batch: str = "auto",
     store: str | os.PathLike | SweepStore | None = None,
     progress: Progress | None = None,
     dims: Mapping[str, tuple[str, ...]] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    reductions: Mapping[str, AbstractReduction] | None = None,
+    keep_trials: bool = True,
+    stop_when: StopWhen | None = None,
+    process: tuple[int, int] | None = None,
 ):
     """Runs `trial(key, **point)` for every point of a grid and every trial.
 
@@ -44,29 +52,57 @@ def run_ensemble(
     - `grid`: name -> vector of numbers (widths, exponents, scales, imbalance levels).
     - `trials`: trials at each grid point.
     - `key`: the root key.
-    - `chunk`: trials computed, stored and resumed as one piece, all grid points together.
+    - `chunk`: trials computed, stored and resumed as one piece, all grid points together. By default `largest_chunk`, or less
+        where the devices have no memory for that: half of what is free is used.
+    - `largest_chunk`: a limit for the chosen chunk; by default 256 evaluations (trials times grid points) under `"map"`, where
+        one can take long, and 1024 trials under `"vmap"`.
     - `batch`: `"map"` runs trials one after another on each device, `"vmap"` the trials of a grid point in lock step;
-        `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices.
+        `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices, whose number need not divide
+        it.
     - `store`: folder of a Zarr store. What is complete there is not computed again.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
     - `attributes`: attributes (units, convention, description) of coordinates and outputs.
     - `settings`: whatever else determines the results; a store made with other settings is refused.
+    - `reductions`: name -> what to keep of each chunk as a whole (`statistics.Count`, `Moments`, `Histogram`), computed on the
+        device. They see failed trials as NaN.
+    - `keep_trials`: whether to keep the outputs of every trial. Without them the memory in use is that of one chunk, whatever
+        the number of trials.
+    - `stop_when`: function of (merged reductions, trials behind them), asked after each chunk in their order whether that is
+        enough. Which chunk is the last depends on the seed and the chunk only, not on devices, processes or restarts.
+    - `process`: (index, number of processes): this one computes every chunk whose number has that remainder, and the others do
+        the rest in the same store. By default the index and number that `jax.distributed` knows: (0, 1) without it.
 
     **Returns:** an `xarray.Dataset` with dimensions (grid names..., `trial`, ...), read lazily from the store if there is
-    one. Failed trials keep their values and are flagged by `ok`; `masked` removes them.
+    one. Failed trials keep their values and are flagged by `ok`; `masked` removes them. With `keep_trials=False` it holds the
+    merged reductions over the grid, and the number of trials behind them as `trials_computed`.
 
     **Raises:** `ValueError` for an empty grid or one that is not numbers, trials or chunk below 1, a trial function that does
-    not return a dictionary of arrays; `StoreError` for a store made with other settings.
+    not return a dictionary of arrays, neither trials nor reductions to keep, several processes without a store;
+    `StoreError` for a store made with other settings.
+
+    **Notes:** reductions are merged in the order of the chunks and do not depend on devices, processes or restarts; another
+    chunk size moves the last digits of their means. Under `batch="map"` no bit of a trial depends on the devices.
     """
     import xarray as xr
 
     grid = _grid(grid)
     trials = _count(trials, "trials")
+    reductions = dict(reductions or {})
+    if not (keep_trials or reductions):
+        raise ValueError("Nothing would be kept: pass `reductions`, or leave `keep_trials` on.")
+    if stop_when is not None and not reductions:
+        raise ValueError("Argument `stop_when` judges merged reductions: pass `reductions` as well.")
     _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
     if batch == "auto":
         batch = "map" if jax.default_backend() == "cpu" else "vmap"
-    devices = jax.local_devices()
+    rank, processes = (jax.process_index(), jax.process_count()) if process is None else process
+    if not 0 <= rank < processes:
+        raise ValueError(
+            f"Process indices run from 0 to {processes - 1} for {processes} processes, but this one is {rank}."
+        )
+    if processes > 1 and store is None:
+        raise ValueError(f"{processes} processes need a store that all of them can write to: pass `store`.")
     names, shape = tuple(grid), tuple(len(values) for values in grid.values())
     points = int(np.prod(shape))
     settings = {
@@ -75,62 +111,165 @@ def run_ensemble(
         "key": _key_words(key),
         "batch": batch,
         "dtype": str(jnp.result_type(float)),
+        "keep_trials": keep_trials,
         **(settings or {}),
     }
     if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
     resumed = store is not None and store.check(settings)
+    fit = not resumed and chunk is None
     if resumed:
         chunk = store.chunk
     elif chunk is None:
         # A few hundred trials a chunk on CPU, where one can take long; enough to fill an accelerator elsewhere.
-        chunk = min(trials, 1024 if batch == "vmap" else max(1, 256 // points))
+        usual = 1024 if batch == "vmap" else max(1, 256 // points)
+        chunk = min(trials, usual if largest_chunk is None else _count(largest_chunk, "largest_chunk"))
     else:
         chunk = min(_count(chunk, "chunk"), trials)
 
-    run = _Runner(trial, grid, key, chunk, batch, devices)
-    variables = _variables(run.outputs, names, shape, trials, dims or {}, attributes or {})
-    coordinates = {**grid, TRIAL: np.arange(trials)}
+    def make(chunk: int) -> _Runner:
+        return _Runner(trial, grid, key, chunk, batch, reductions)
+
+    run = make(chunk)
+    while fit and chunk > 1 and run.memory > (free := free_memory() / 2):
+        chunk = max(1, min(chunk // 2, int(chunk * free / run.memory)))
+        run = make(chunk)
+    variables = _variables(run.outputs, names, shape, trials, dims or {}, attributes or {}) if keep_trials else {}
+    reduced = _reduced_variables(run.reduced, reductions, names, attributes or {})
+    coordinates = {**grid, TRIAL: np.arange(trials)} if keep_trials else grid
     environment = describe_environment()
     if store is not None:
-        store.prepare(variables, coordinates, settings, {"environment": environment}, chunk)
+        recorded = {"environment": environment}
+        chunk = store.prepare(variables, coordinates, settings, recorded, trials, chunk, reduced, processes > 1)
+        if chunk != run.chunk:
+            # Another process made the store, with the chunk that suits its devices.
+            run = make(chunk)
         complete = store.complete()
-        arrays = None
+        arrays = {}
     else:
         complete = np.zeros(-(-trials // chunk), bool)
         arrays = {name: np.empty(variable.shape, variable.dtype) for name, variable in variables.items()}
+    total = len(complete)
+    prefix = _Prefix({name: reduction.merging for name, reduction in reductions.items()}, stop_when, trials, chunk)
+    follow = bool(reductions) and (stop_when is not None or store is None)
+    ours: dict[int, dict[str, np.ndarray]] = {}
 
-    def done() -> int:
-        return points * min(trials, int(np.sum(complete)) * chunk)
+    def advance() -> None:
+        while follow and not prefix.stopped and prefix.chunks < total and complete[prefix.chunks]:
+            index = prefix.chunks
+            prefix.add(ours.pop(index) if index in ours else store.read_reduced(index))
 
-    if progress is not None:
-        progress(done(), points * trials)
-    for index in np.flatnonzero(~complete).tolist():
+    def report() -> None:
+        if progress is not None:
+            progress(points * min(trials, int(np.sum(complete)) * chunk), points * trials)
+
+    advance()
+    report()
+    for index in range(rank, total, processes):
+        if prefix.stopped:
+            break
+        if complete[index]:
+            continue
         part = slice(index * chunk, min((index + 1) * chunk, trials))
+        outputs, parts = run(part.start, part.stop - part.start)
         values = {}
         every = (slice(None),) * len(shape)
-        for name, value in run(part.start).items():
-            values[name] = value.reshape(*shape, chunk, *value.shape[1:])[(*every, slice(0, part.stop - part.start))]
+        for name in variables:
+            value = np.asarray(outputs[name])
+            values[name] = value.reshape(*shape, chunk, *value.shape[2:])[(*every, slice(0, part.stop - part.start))]
         if store is not None:
-            store.write(index, part, values)
-        else:
-            for name, value in values.items():
-                arrays[name][(*every, part)] = value
+            store.write(index, part, values, parts)
+        for name in arrays:
+            arrays[name][(*every, part)] = values[name]
         complete[index] = True
-        if progress is not None:
-            progress(done(), points * trials)
+        if follow:
+            if index == prefix.chunks:
+                ours[index] = parts
+            if processes > 1:
+                complete = store.complete()
+            advance()
+        report()
 
     if store is not None:
-        dataset = open_sweep(store.path)
+        stopped = stop_when is not None and prefix.stopped
+        store.set_stop({"chunks": prefix.chunks, "trials": prefix.trials} if stopped else None)
+        dataset = open_sweep(store.path) if keep_trials else open_reductions(store.path)
     else:
-        dataset = xr.Dataset(
-            {name: (variables[name].dims, value, variables[name].attributes) for name, value in arrays.items()},
-            coords=coordinates,
-            attrs={"settings": settings, "environment": environment, "chunk": chunk},
-        )
+        attrs = {"settings": settings, "environment": environment, "chunk": chunk, "trials": trials}
+        if keep_trials:
+            dataset = xr.Dataset(
+                {name: (variables[name].dims, value, variables[name].attributes) for name, value in arrays.items()},
+                coords=coordinates,
+                attrs=attrs,
+            )
+            if prefix.stopped:
+                dataset = dataset.isel({TRIAL: slice(0, prefix.trials)})
+        else:
+            dataset = prefix.merged.dataset(reduced, grid, prefix.trials, attrs)
     for name in grid:
         dataset[name].attrs.update((attributes or {}).get(name, {}))
     return dataset
+
+
+class Processes(NamedTuple):
+    """Which of how many processes this one is. **Fields:** `index`, from 0; `count`."""
+
+    index: int
+    count: int
+
+
+def join_processes(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> Processes:
+    """Finds out which of how many processes this one is; to be called before JAX is used.
+
+    **Args:**
+
+    - `coordinator`: `HOST:PORT` on the host of process 0. With it the processes meet through `jax.distributed`, which makes
+        sure that there are as many as they think, and part again at once: from then on one that dies takes no other with it.
+        Without it they do not meet.
+    - `count`, `index`: number of processes and index of this one, from 0. By default those of the SLURM job step that this
+        process belongs to; (1, 0) outside one.
+
+    **Returns:** a `Processes`.
+
+    **Raises:** `ValueError` when only one of count and index is given, for an index that is not one of count, or a coordinator
+    without them.
+
+    **Notes:** nothing else is agreed on here. The settings are: all processes write to one store, which belongs to the settings
+    of the process that made it, and others are refused by `SweepStore.prepare`. A step of SLURM is what `srun` starts: in
+    the batch script itself, and on a login node, there is one process.
+    """
+    step = "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ
+    if count is None and index is None and step:
+        count, index = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_PROCID"])
+    if (count is None) != (index is None):
+        raise ValueError("Give both the number of processes and the index of this one, or neither.")
+    if count is None:
+        if coordinator is not None:
+            raise ValueError(
+                "A coordinator needs to know the number of processes and the index of this one: give both, or start the "
+                "processes by srun."
+            )
+        count, index = 1, 0
+    if count < 1 or not 0 <= index < count:
+        raise ValueError(f"Process indices run from 0 to {count - 1} for {count} processes, but this one is {index}.")
+    if coordinator is not None:
+        jax.distributed.initialize(coordinator, count, index)
+        # The devices of this process are settled by now and stay its own.
+        jax.local_devices()
+        jax.distributed.shutdown()
+    return Processes(index, count)
+
+
+def free_memory() -> float:
+    """Bytes that are free on the fullest local device; for the devices of a CPU their share of the host's free memory."""
+    devices = jax.local_devices()
+    stats = [device.memory_stats() for device in devices]
+    if all(entry and "bytes_limit" in entry for entry in stats):
+        return float(min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats))
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / len(devices)
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def masked(dataset):
@@ -160,10 +299,28 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-class _Runner:
-    """The compiled batch: trials `start .. start + chunk` at every grid point, as NumPy arrays (points * chunk, ...)."""
+class _Prefix:
+    """The reductions of the first chunks, merged in order, and whether they are enough."""
 
-    def __init__(self, trial: Trial, grid: Mapping[str, np.ndarray], key, chunk: int, batch: str, devices):
+    def __init__(self, rules: Mapping[str, str], stop_when: StopWhen | None, total: int, chunk: int):
+        self.merged, self.stop_when, self.total, self.chunk = Merged(rules), stop_when, total, chunk
+        self.chunks, self.stopped = 0, False
+
+    @property
+    def trials(self) -> int:
+        return min(self.total, self.chunks * self.chunk)
+
+    def add(self, reduced: Mapping[str, np.ndarray]) -> None:
+        self.merged.add(reduced)
+        self.chunks += 1
+        self.stopped = self.stop_when is not None and bool(self.stop_when(self.merged.values, self.trials))
+
+
+class _Runner:
+    """The compiled batch: trials `start .. start + chunk` at every grid point, and their reductions."""
+
+    def __init__(self, trial: Trial, grid: Mapping[str, np.ndarray], key, chunk: int, batch: str, reductions):
+        devices = jax.local_devices()
         self.chunk, self.batch = chunk, batch
         mesh = np.meshgrid(*grid.values(), indexing="ij")
         dtype = jnp.result_type(float)
@@ -174,7 +331,7 @@ class _Runner:
         self.padded = -(-self.size // len(devices)) * len(devices)
         # Dealt out in turn, so that every device gets its share of the hard grid points.
         self.deal = np.arange(self.padded).reshape(-1, len(devices)).T.ravel()
-        self.collect = np.argsort(self.deal)[: self.size]
+        self.home = devices[0]
 
         def one(arguments):
             index, point = arguments
@@ -199,12 +356,49 @@ class _Runner:
             self.sharding = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), ("device",)), axis)
             many = jax.shard_map(many, mesh=self.sharding.mesh, in_specs=(axis, axis), out_specs=axis, check_vma=False)
         else:
-            self.sharding = devices[0]
+            self.sharding = self.home
         lowered = jax.jit(many).lower(*self._arguments(0, slice(0, self.size)))
         self.outputs = {
             name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in lowered.out_info.items()
         }
         self.compiled = lowered.compile()
+        collect = np.argsort(self.deal)[: self.size]
+        shape = tuple(len(values) for values in grid.values())
+
+        def gather(pieces):
+            # On one device and in the order of the trials: what follows is the same program for any number of devices.
+            whole = {name: jnp.concatenate([piece[name][collect] for piece in pieces]) for name in self.outputs}
+            return {name: value.reshape(self.count, chunk, *value.shape[1:]) for name, value in whole.items()}
+
+        def reduce(outputs, present):
+            outputs = {name: value.reshape(*shape, *value.shape[1:]) for name, value in outputs.items()}
+            ok = outputs["ok"]
+
+            def seen(value):
+                if not jnp.issubdtype(value.dtype, jnp.floating):
+                    return value
+                return jnp.where(ok.reshape(*ok.shape, *(1,) * (value.ndim - ok.ndim)), value, jnp.nan)
+
+            outputs = {name: seen(value) for name, value in outputs.items()}
+            inside = jnp.arange(chunk) < present
+            return {name: reduction(outputs, inside) for name, reduction in reductions.items()}
+
+        self._gather, self._reduce = jax.jit(gather), jax.jit(reduce)
+        whole = {
+            name: jax.ShapeDtypeStruct((self.count, chunk, *output.shape), output.dtype)
+            for name, output in self.outputs.items()
+        }
+        self.reduced = jax.eval_shape(reduce, whole, jax.ShapeDtypeStruct((), jnp.int32))
+
+    @property
+    def memory(self) -> float:
+        """Bytes that a chunk needs on the device it is gathered on, the copy in the order of the trials included."""
+        analysis = self.compiled.memory_analysis()
+        needed = 0
+        if analysis is not None:
+            needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+        each = sum(int(np.prod(output.shape)) * output.dtype.itemsize for output in self.outputs.values())
+        return float(needed + 3 * self.chunk * self.count * each)
 
     def _arguments(self, start: int, part: slice):
         trial = start + np.arange(self.chunk)
@@ -214,11 +408,13 @@ class _Runner:
         arguments = jax.tree.map(lambda x: np.pad(x, pad, mode="edge")[self.deal], (indices, points))
         return jax.device_put(arguments, self.sharding)
 
-    def __call__(self, start: int) -> dict[str, np.ndarray]:
+    def __call__(self, start: int, present: int) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
+        """Outputs of shape (points, chunk, ...), of which `present` trials count, and their reductions."""
         parts = [slice(begin, begin + self.size) for begin in range(0, self.chunk * self.count, self.size)]
         pieces = [self.compiled(*self._arguments(start, part)) for part in parts]
-        pieces = [{name: np.asarray(value)[self.collect] for name, value in piece.items()} for piece in pieces]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self.outputs}
+        outputs = self._gather(jax.device_put(pieces, self.home))
+        reduced = self._reduce(outputs, jnp.int32(present))
+        return outputs, {name: np.asarray(value) for name, value in reduced.items()}
 
 
 def _grid(grid: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -255,6 +451,20 @@ def _variables(outputs, names, shape, trials, dims, attributes) -> dict[str, Var
             np.dtype(output.dtype),
             dict(attributes.get(name, {})),
         )
+    return variables
+
+
+def _reduced_variables(outputs, reductions, names, attributes) -> dict[str, Variable]:
+    variables = {}
+    for name, reduction in reductions.items():
+        extra, lengths, meaning = reduction.extra(name)
+        dims = (*(names if reduction.dims is None else reduction.dims), *extra)
+        output = outputs[name]
+        if len(dims) != len(output.shape) or output.shape[len(dims) - len(extra) :] != lengths:
+            raise ValueError(f"Reduction `{name}` has shape {output.shape}, but its dimensions are {dims}.")
+        source = dict(attributes.get(reduction.of, {})) if isinstance(reduction.of, str) else {}
+        described = {**source, **attributes.get(name, {}), **meaning, "merging": reduction.merging}
+        variables[name] = Variable(dims, output.shape, np.dtype(output.dtype), described)
     return variables
 
 

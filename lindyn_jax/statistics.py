@@ -1,11 +1,23 @@
-"""Intervals and slopes for Monte Carlo summaries."""
+"""Intervals and slopes for Monte Carlo summaries, and reductions: what is kept of a chunk of trials when trials are not.
+
+A reduction turns the outputs of one chunk into a few numbers on the device. The numbers of all chunks are merged on the
+host in the order of the chunks, so the result does not depend on which device or process computed which chunk.
+"""
 
 import math
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Real, Shaped
 
 Z95 = 1.959963984540054
+MOMENTS = ("count", "mean", "sum_of_squared_deviations", "minimum", "maximum")
+
+Source = str | Callable[[Mapping[str, Array]], Array]
 
 
 class Interval(NamedTuple):
@@ -16,7 +28,7 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-def wilson(successes: np.ndarray, trials: np.ndarray) -> Interval:
+def wilson(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) -> Interval:
     """Frequency of an event with its Wilson 95% score interval; all of [0, 1] where there are no trials.
 
     **Args:** `successes` and `trials`, counts of one shape.
@@ -53,3 +65,175 @@ def mean_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     value, count = slopes.mean(), slopes.size
     half = Z95 * slopes.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
     return Interval(value, value - half, value + half)
+
+
+class AbstractReduction(eqx.Module):
+    """What is kept of one number a trial: an array over (grid..., extra) for each chunk, and how chunks are merged.
+
+    **Fields:** `of`, the name of an output of the trial, or a function of the dictionary of all outputs, each of shape
+    (grid..., trials), whose result has the trials as its last axis; `dims`, the names of the axes before it where they are not
+    those of the grid.
+    """
+
+    of: eqx.AbstractVar[Source]
+    dims: eqx.AbstractVar[tuple[str, ...] | None]
+
+    @property
+    @abstractmethod
+    def merging(self) -> str:
+        """`"sum"`, or `"moments"` by the pairwise formula of Chan, Golub and LeVeque."""
+
+    @abstractmethod
+    def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+        """Names and lengths of the axes after those of the grid, and the attributes that say what they mean."""
+
+    @abstractmethod
+    def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
+        """One chunk's values, trials last, as an array; `present` is false for padding."""
+
+    def __call__(self, outputs: Mapping[str, Array], present: Bool[Array, " trials"]) -> Array:
+        """Reduces the outputs of one chunk, each of shape (grid..., trials).
+
+        **Raises:** `ValueError` for an output that is not one number a trial.
+        """
+        values = outputs[self.of] if isinstance(self.of, str) else self.of(outputs)
+        axes = values.ndim - outputs["ok"].ndim
+        if isinstance(self.of, str) and axes:
+            raise ValueError(
+                f"A reduction needs one number a trial, but output `{self.of}` has {axes} axes: pass a function that makes one "
+                "of it."
+            )
+        return self.reduce(values, present)
+
+
+class Count(AbstractReduction):
+    """How many trials have an event: the number of true values, of failed trials as well."""
+
+    of: Source
+    dims: tuple[str, ...] | None = None
+
+    @property
+    def merging(self) -> str:
+        return "sum"
+
+    def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+        return (), (), {}
+
+    def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
+        return jnp.sum(values & present, axis=-1, dtype=jnp.int32)
+
+
+class Moments(AbstractReduction):
+    """Count, mean, sum of squared deviations from the mean, minimum and maximum of the finite values."""
+
+    of: Source
+    dims: tuple[str, ...] | None = None
+
+    @property
+    def merging(self) -> str:
+        return "moments"
+
+    def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+        return ("moment",), (len(MOMENTS),), {"moments": list(MOMENTS)}
+
+    def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
+        used = present & jnp.isfinite(values)
+        count = jnp.sum(used, axis=-1, dtype=values.dtype)
+        mean = jnp.sum(jnp.where(used, values, 0), axis=-1) / jnp.maximum(count, 1)
+        # Two passes: the sum of squares less the squared sum would lose the digits of a narrow law.
+        spread = jnp.sum(jnp.where(used, (values - mean[..., None]) ** 2, 0), axis=-1)
+        low = jnp.min(jnp.where(used, values, jnp.inf), axis=-1)
+        high = jnp.max(jnp.where(used, values, -jnp.inf), axis=-1)
+        return jnp.stack([count, mean, spread, low, high], axis=-1)
+
+
+class Histogram(AbstractReduction):
+    """Counts of the finite values in bins of equal ratio from `low` to `high`, a sketch of every quantile.
+
+    The first bin holds what is below `low`, zero and negative values among it, and the last what is at or above `high`.
+    A quantile read from it is off by at most one bin: by a factor `(high/low)^(1/bins)`.
+    """
+
+    of: Source
+    low: float
+    high: float
+    bins: int
+    dims: tuple[str, ...] | None = None
+
+    @property
+    def merging(self) -> str:
+        return "sum"
+
+    def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+        return (f"{name}_bin",), (self.bins + 2,), {"low": self.low, "high": self.high, "spacing": "equal ratios"}
+
+    def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
+        used = present & jnp.isfinite(values)
+        positive = used & (values > 0)
+        scale = self.bins / math.log(self.high / self.low)
+        place = jnp.log(jnp.where(positive, values, self.low) / self.low) * scale
+        bins = jnp.where(positive, jnp.clip(jnp.floor(place) + 1, 0, self.bins + 1), 0).astype(jnp.int32)
+        rows = values.size // values.shape[-1]
+        start = (jnp.arange(rows, dtype=jnp.int32) * (self.bins + 2)).reshape(*values.shape[:-1], 1)
+        counts = jnp.zeros(rows * (self.bins + 2), jnp.int32).at[(start + bins).ravel()].add(used.ravel())
+        return counts.reshape(*values.shape[:-1], self.bins + 2)
+
+
+def merge(merging: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two reductions of disjoint sets of trials as that of their union, in 64 bits.
+
+    **Args:** `merging`, as the reduction names it; `first` and `second`, arrays of one shape.
+
+    **Source:** Chan, Golub, LeVeque (1983) for the moments.
+    """
+    if merging == "sum":
+        return np.asarray(first, np.int64) + np.asarray(second, np.int64)
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    (a, mean_a, spread_a, low_a, high_a), (b, mean_b, spread_b, low_b, high_b) = (
+        np.moveaxis(x, -1, 0) for x in (first, second)
+    )
+    count = a + b
+    share = b / np.maximum(count, 1)
+    apart = mean_b - mean_a
+    parts = (
+        count,
+        mean_a + share * apart,
+        spread_a + spread_b + apart**2 * a * share,
+        np.minimum(low_a, low_b),
+        np.maximum(high_a, high_b),
+    )
+    return np.stack(parts, axis=-1)
+
+
+def mean_interval(moments: np.ndarray) -> Interval:
+    """The mean with its 95% interval from the spread between trials, of merged `Moments`.
+
+    **Args:** `moments`, shape (..., 5). Without trials the mean is NaN; with one the interval is infinite.
+    """
+    count, mean, spread = (np.asarray(moments, float)[..., i] for i in range(3))
+    error = np.sqrt(spread / np.maximum(count - 1, 1) / np.maximum(count, 1))
+    half = np.where(count > 1, Z95 * error, np.inf)
+    mean = np.where(count > 0, mean, np.nan)
+    return Interval(mean, mean - half, mean + half)
+
+
+def histogram_quantile(counts: np.ndarray, low: float, high: float, q: float, moments: np.ndarray) -> np.ndarray:
+    """The q-quantile read from merged `Histogram` counts, geometric within a bin; NaN without trials.
+
+    **Args:** `counts`, shape (..., bins + 2); `low`, `high`, of the histogram; `q` in [0, 1]; `moments` of the same values,
+    shape (..., 5): quantiles outside [low, high) are given as the minimum or the maximum, and none leaves that range.
+    """
+    counts, moments = np.asarray(counts), np.asarray(moments, float)
+    bins = counts.shape[-1] - 2
+    below = np.cumsum(counts, axis=-1)
+    total = below[..., -1]
+    rank = np.maximum(q * total, 0.5)[..., None]
+    index = np.minimum(np.sum(below < rank, axis=-1, keepdims=True), bins + 1)
+    inside = np.take_along_axis(counts, index, axis=-1)
+    before = np.take_along_axis(below, index, axis=-1) - inside
+    step = index - 1 + (rank - before) / np.maximum(inside, 1)
+    value = (low * (high / low) ** (step / bins))[..., 0]
+    least, most = moments[..., 3], moments[..., 4]
+    index = index[..., 0]
+    value = np.where(index == 0, least, np.where(index == bins + 1, most, np.clip(value, least, most)))
+    return np.where(total > 0, value, np.nan)

@@ -6,6 +6,7 @@ import sys
 import time
 
 import lindyn_jax as ld
+from lindyn_jax.store import open_reductions
 
 SCRIPT = """
 import sys, time
@@ -53,5 +54,8 @@ def test_sweep_killed_twice_ends_with_the_same_bits(tmp_path, rng):
     whole, resumed = ld.open_sweep(tmp_path / "whole"), ld.open_sweep(killed)
     assert bool(resumed["computed"].all())
     assert set(whole.variables) == set(resumed.variables)
+    for name in whole.variables:
+        assert whole[name].values.tobytes() == resumed[name].values.tobytes(), name
+    whole, resumed = open_reductions(tmp_path / "whole"), open_reductions(killed)
     for name in whole.variables:
         assert whole[name].values.tobytes() == resumed[name].values.tobytes(), name

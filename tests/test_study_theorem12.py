@@ -1,11 +1,13 @@
 """The Theorem 12 study against the sharp law, M22's Fig. 7 and its own limits."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lindyn_jax as ld
 from lindyn_jax import data
+from lindyn_jax.store import open_reductions
 from lindyn_jax.studies import theorem12 as study
 
 
@@ -16,8 +18,15 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def wide(problem):
-    return study.run(problem, [1e2, 1e4, 1e6], [0.5, 0.35], 100, seed=1)
+def store(problem, tmp_path_factory):
+    path = tmp_path_factory.mktemp("wide") / "sweep.zarr"
+    study.run(problem, [1e2, 1e4, 1e6], [0.5, 0.35], 100, seed=1, chunk=40, store=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wide(store):
+    return ld.open_sweep(store).load()
 
 
 def test_root_mean_square_distance_follows_the_sharp_law(problem, wide):
@@ -36,6 +45,91 @@ def test_slope_is_the_sharp_laws_at_large_width(problem, wide):
     # Half is 1.96 standard errors: this is 4.9 of them.
     assert np.all(np.abs(summary["slope"] - summary["sharp_slope"]) < 2.5 * half)
     np.testing.assert_allclose(summary["sharp_slope"], [-0.5, -0.2], atol=1e-3)
+
+
+def test_slopes_are_those_of_the_exact_law_and_of_its_wide_limit(problem, wide):
+    summary = study.summarise(wide, problem, 0.1)
+    half = (summary["rms_slope_high"] - summary["rms_slope_low"]) / 2
+    # Half is 1.96 standard errors: this is 4.9 of them.
+    assert np.all(np.abs(summary["rms_slope"] - summary["exact_slope"]) < 2.5 * half)
+    # At h = 100 the wide limit is about 1% off, which moves a slope over ln(1e4) by a thousandth.
+    assert np.all(np.abs(summary["exact_slope"] - summary["sharp_slope"]) < 0.002)
+    ratio = summary["exact_rms"] / summary["sharp_rms"]
+    assert np.all(np.abs(ratio.sel(width=[1e4, 1e6]) - 1) < 1e-3)
+
+
+def test_bound_is_compared_with_the_95_percent_quantile(problem, wide):
+    summary = study.summarise(wide, problem, 0.1)
+    expected = 10 ** summary["log10_bound"] / summary["q95"]
+    np.testing.assert_allclose(10 ** summary["log10_bound_over_q95"], expected, rtol=1e-12)
+
+
+def test_reductions_give_the_summary_of_the_trials(problem, wide, store):
+    reduced = open_reductions(store)
+    assert "trial" not in reduced.dims
+    expected, found = study.summarise(wide, problem, 0.1), study.summarise(reduced, problem, 0.1)
+    assert set(expected.data_vars) == set(found.data_vars)
+    for name in expected.data_vars:
+        if name in ("rms_slope_low", "rms_slope_high"):
+            assert np.isnan(found[name]).all()
+        elif name in ("median", "q95", "log10_bound_over_q95"):
+            # A bin is 1%; between the two order statistics at a quantile of 100 trials there may be a few per cent.
+            np.testing.assert_allclose(found[name], expected[name], rtol=0.04, atol=0.02, err_msg=name)
+        else:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
+    stop = {}
+
+    def capture(trial, grid, trials, **options):
+        stop.update(options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "run_ensemble", capture)
+        study.run(problem, [1e2, 1e4, 1e6], [0.5, 0.35], 100, precision=0.05)
+        outputs = {name: jnp.asarray(wide[name].values) for name in wide.data_vars}
+        merged = {
+            name: np.asarray(kept(outputs, jnp.ones(100, bool)))
+            for name, kept in study.reductions(problem, [1e2, 1e4, 1e6], [0.5, 0.35]).items()
+        }
+    # All 100 trials have all events: each interval is .037 wide.
+    assert stop["stop_when"](merged, 100)
+    assert not stop["stop_when"](merged | {"level_is_large": merged["level_is_large"] - 4}, 100)
+    spread = merged["slope_moments"].copy()
+    spread[..., 2] = 100.0
+    assert not stop["stop_when"](merged | {"slope_moments": spread}, 100)
+    with pytest.raises(ValueError, match="must be positive"):
+        study.run(problem, [100], [0.5], 2, precision=-1.0)
+
+
+def test_float32_is_warned_of_and_noted_where_the_spreads_lose_digits(monkeypatch):
+    noted = {}
+    monkeypatch.setattr(study, "run_ensemble", lambda *arguments, **options: noted.update(options))
+    narrow = ld.LeastSquares(np.eye(2, 4, dtype=np.float32), np.ones((2, 1), np.float32))
+    with pytest.warns(UserWarning, match="lose digits above a width"):
+        study.run(narrow, [100, 1e7], [0.5], 3)
+    assert "lose digits" in noted["settings"]["float32_digits"]
+    assert "lose digits" in noted["attributes"]["level"]["float32_digits"]
+    assert "float32_digits" not in noted["attributes"]["distance"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sharp_law_and_slopes_of_4000_trials(problem):
+    # n = 14, r = 5, m = 2. Slopes over 1e2 to 1e8 are the exact law's within their intervals.
+    widths, alphas = list(np.logspace(2, 8, 7)), [0.5, 0.35, 0.3]
+    dataset = study.run(problem, widths, alphas, 4000, seed=2)
+    summary = study.summarise(dataset, problem, 0.1)
+    assert int(summary["failures"].sum()) == 0
+    ratio = (summary["rms"] / summary["sharp_rms"]).values
+    assert np.all(np.abs(ratio[:, 2:] - 1) < 0.01)
+    half = (summary["rms_slope_high"] - summary["rms_slope_low"]) / 2
+    assert np.all(np.abs(summary["rms_slope"] - summary["exact_slope"]) < 2.5 * half)
+    far = study.summarise(dataset.sel(width=widths[2:]), problem, 0.1)
+    asymptotic = -(2 * np.array(alphas) - 0.5)
+    for name in ("slope", "rms_slope", "exact_slope", "sharp_slope"):
+        assert np.all(np.abs(far[name] - asymptotic) < 0.01)
 
 
 def test_distance_never_exceeds_a_bound_whose_hypothesis_is_met(problem):
@@ -155,7 +249,7 @@ def test_what_cannot_be_studied_is_refused(problem):
         study.run(problem, [100], [0.5], 2, settings=study.Settings(stop=2.0))
     stiff = ld.LeastSquares(np.diag([1e4, 1.0])[:, [0, 1]] @ np.eye(2, 3), np.ones((2, 1)))
     with pytest.raises(ValueError, match=r"condition number 1e\+08"):
-        study.run(stiff, [100], [0.5], 2)
+        study.run(stiff, [100], [0.5], 2, settings=study.Settings(solver="dopri8"))
 
 
 def test_an_exponent_outside_the_theorem_is_reported_and_not_refused(problem):

@@ -1,7 +1,8 @@
 """Monte Carlo study of M22's Theorem 12: how far from the minimum-norm solution wide networks end.
 
-A trial draws a Gaussian start of width h, looks whether the three events of Lemma 11 hold, moves it to a stated excess-loss
-ratio, and measures `||Theta(inf) - Theta_hat||`. Width and exponent are numbers, so one compilation serves the whole grid.
+A trial draws a Gaussian start of width h, looks whether the three events of Lemma 11 hold, moves it to the limit (or a stated
+excess-loss ratio), and measures `||Theta(inf) - Theta_hat||`. Width and exponent are numbers, so one compilation serves the
+whole grid.
 """
 
 import hashlib
@@ -19,9 +20,21 @@ from .._checks import check_choice
 from ..descent import gradient_descent, plain_descent, stable_step
 from ..ensemble import masked, run_ensemble
 from ..flow import gradient_flow
+from ..limits import flow_to_limit
 from ..problem import LeastSquares
-from ..statistics import mean_slope, wilson
-from ..trajectory import DIVERGED, RESULTS, STEP_LIMIT, STOPPED
+from ..statistics import (
+    Z95,
+    AbstractReduction,
+    Count,
+    Histogram,
+    Interval,
+    Moments,
+    histogram_quantile,
+    mean_interval,
+    mean_slope,
+    wilson,
+)
+from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
@@ -37,31 +50,50 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "start_coupling": {"long_name": "||U2(0) V(0)^T||_F"},
     "distance": {"long_name": "||Theta(inf) - Theta_hat||_F", "convention": "||U2(0) V^T||_F with V at the stop"},
     "distance_2": {"long_name": "||Theta(inf) - Theta_hat||_2", "convention": "||U2(0) V^T||_2 with V at the stop"},
+    "expected_distance": {
+        "long_name": "root mean square of ||Theta(inf) - Theta_hat||_F over U2(0), given V at the stop",
+        "source": "the exact law: the frozen rows are independent of the rows that move",
+    },
     "residual": {"long_name": "||Phi1^T (Theta - Theta_hat)||_F at the stop", "convention": "vanishes in the limit"},
     "excess_ratio": {"long_name": "(L - L*)/(L(0) - L*) at the stop", "units": "1"},
     "imbalance_drift": {"long_name": "||D - D(0)||_F at the stop"},
     "time": {"long_name": "time (flow) or steps (descent) until the stop"},
     "num_steps": {"long_name": "steps of the solver", "units": "1"},
     "result": {"long_name": "how the run ended", "codes": {str(code): text for code, text in RESULTS.items()}},
-    "ok": {"long_name": "whether the stop was reached; other trials are masked in every statistic"},
+    "ok": {"long_name": "whether the limit or the stop was reached; other trials are masked in every statistic"},
+    "successes": {"long_name": "trials that reached the stop"},
+    "square_moments": {"long_name": "moments of ||Theta(inf) - Theta_hat||_F^2"},
+    "expected_moments": {"long_name": "moments of the squared expected_distance"},
+    "slope_moments": {"long_name": "moments of the slope of log distance against log h of single trials"},
 }
 
 
 class Settings(NamedTuple):
     """How trials are run.
 
-    **Fields:** `dynamics`, `"flow"` or `"descent"`; `stop`, the excess-loss ratio at which a trial ends; `delta`, the failure
-    probability in Lemma 11 and Theorem 12; `step_size` of descent, `None` for half the stable step of each start;
-    `max_steps`, the budget of a trial; `rtol` and `solver` of the flow.
+    **Fields:** `dynamics`, `"flow"` or `"descent"`; `stop`, the excess-loss ratio at which a trial ends, `None` for the limit
+    t to infinity (1e-8 for descent and for the explicit solvers, which have none); `delta`, the failure probability in Lemma
+    11 and Theorem 12; `step_size` of descent, `None` for half the stable step of each start; `max_steps`, the budget of a
+    trial; `rtol` of the flow, `None` for 1e-6 in the limit and 1e-9 on the way to a stop; `solver` of the flow.
     """
 
     dynamics: Literal["flow", "descent"] = "flow"
-    stop: float = 1e-8
+    stop: float | None = None
     delta: float = 0.1
     step_size: float | None = None
     max_steps: int = 100_000
-    rtol: float = 1e-9
+    rtol: float | None = None
     solver: str = "auto"
+
+    @property
+    def to_limit(self) -> bool:
+        """Whether trials go on to t = infinity."""
+        return self.dynamics == "flow" and self.stop is None and self.solver in ("auto", "radau")
+
+    @property
+    def stopping_ratio(self) -> float:
+        """The excess-loss ratio at which a trial ends that does not go on to the limit."""
+        return 1e-8 if self.stop is None else self.stop
 
 
 def default_widths(problem: LeastSquares, alpha: float = 0.5, delta: float = 0.1, count: int = 8) -> list[float]:
@@ -79,7 +111,16 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
     def trial(key, alpha, width):
         start = init.gaussian_core(problem, width, alpha=alpha, key=key)
         events = theory.lemma11_events(start, problem, alpha, settings.delta)
-        if settings.dynamics == "flow":
+        if settings.to_limit:
+            trajectory = flow_to_limit(
+                start,
+                problem,
+                observables=(),
+                rtol=_coarsest(start) if settings.rtol is None else settings.rtol,
+                # A hundred steps do; the rest is for starts that cannot get there.
+                max_steps=min(settings.max_steps, 10_000),
+            )
+        elif settings.dynamics == "flow":
             # Far beyond the time the stop takes; a trial that gets there has converged elsewhere and is flagged.
             horizon = 1e6 / (problem.scale * problem.singular_values[-1] ** 2 * width ** (1 - 2 * alpha))
             trajectory = gradient_flow(
@@ -89,7 +130,7 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
                 observables=(),
                 solver=settings.solver,
                 rtol=settings.rtol,
-                stop=settings.stop,
+                stop=settings.stopping_ratio,
                 max_steps=settings.max_steps,
             )
         else:
@@ -100,7 +141,7 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
                 settings.max_steps,
                 optimizer=plain_descent(step),
                 observables=(),
-                stop=settings.stop,
+                stop=settings.stopping_ratio,
                 differentiate="forward",
             )
         end = trajectory.final
@@ -119,37 +160,47 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
             "start_coupling": observables.frozen_product_norm(start, problem),
             "distance": jnp.linalg.norm(bias),
             "distance_2": jnp.linalg.norm(bias, ord=2),
+            "expected_distance": jnp.sqrt(theory.conditional_distance(problem, end.V, width, alpha).mean_square),
             "residual": jnp.linalg.norm(end.product() - problem.reduced_theta_hat),
             "excess_ratio": excess / observables.excess_loss(start, problem),
             "imbalance_drift": observables.imbalance_drift(end, problem, start),
             "time": trajectory.stats["final_time"],
             "num_steps": trajectory.stats["num_steps"],
             "result": result,
-            "ok": result == STOPPED,
+            "ok": result == (FINISHED if settings.to_limit else STOPPED),
         }
 
     return trial
 
 
-def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: Settings) -> float:
-    """About how many steps an explicit method needs: the stiffness of the end of training times its length.
+def _coarsest(start) -> float:
+    """The default accuracy of a limit: far below the spread over trials, above what float32 resolves."""
+    return 1e-6 if start.V.dtype == jnp.float64 else 1e-5
 
+
+def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: Settings) -> float:
+    """About how many steps a trial needs.
+
+    For the implicit solver 40 and 13 for each decade of the condition number (at a tolerance of 1e-6); for an explicit method
+    the stiffness of the end of training times its length,
     `log(1/stop)/2 * (lambda_1/lambda_r) * sqrt(1 + (sigma_max(Theta_hat)/h^{1 - 2 alpha})^2)` over the width of the stability
     region in units of the fastest rate: about 5 for the explicit solvers here, 1 for descent at half its stable step.
     """
+    if settings.dynamics == "flow" and settings.solver in ("auto", "radau"):
+        return 40 + 13 * math.log10(float(problem.condition))
     level = float(width) ** (1 - 2 * alpha)
     target = float(jnp.linalg.norm(problem.reduced_theta_hat, ord=2))
     stiffness = float(problem.condition) * math.hypot(level, target) / level
     region = 5.0 if settings.dynamics == "flow" else 1.0
-    return math.log(1 / settings.stop) / 2 * stiffness / region
+    return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
 
 
 def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
     """Refuses at once what cannot be studied.
 
     **Raises:** `ValueError` for data of full column rank, widths outside 1 to 1e12 or not whole, exponents that are not
-    positive, a start that underflows to the saddle at zero, a stop outside (0, 1), or data so ill-conditioned that an
-    explicit method would need more than `max_steps` steps.
+    positive, a start that underflows to the saddle at zero, a stop outside (0, 1), or, for descent and for the
+    explicit solvers only, data so ill-conditioned that they would need more than `max_steps` steps.
     """
     if problem.num_frozen == 0:
         raise ValueError(
@@ -167,11 +218,11 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
             f"With alpha = {max(alphas):g} and h = {max(widths):g} the weights h^(-alpha) vanish: the start is the saddle at "
             "zero, which gradients never leave. Use a smaller exponent."
         )
-    if not 0 < settings.stop < 1:
+    if settings.stop is not None and not 0 < settings.stop < 1:
         raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
     if not 0 < settings.delta < 1:
         raise ValueError(f"The failure probability delta must lie in (0, 1), but is {settings.delta:g}.")
-    if settings.solver == "kvaerno5" and settings.dynamics == "flow":
+    if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
         return
     steps, width, alpha = max((expected_steps(problem, w, a, settings), w, a) for w in widths for a in alphas)
     if steps > settings.max_steps:
@@ -179,7 +230,7 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
         raise ValueError(
             f"X^T X has condition number {float(problem.condition):.2g}, for which {kind} needs about {steps:.1g} steps a trial "
             f"(h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.max_steps:g}: take fewer samples, a looser "
-            "--stop, a larger --max-steps, or the implicit --solver kvaerno5."
+            "--stop, a larger --max-steps, or, for the flow, --solver auto."
         )
 
 
@@ -192,20 +243,25 @@ def run(
     seed: int = 0,
     settings: Settings = Settings(),  # noqa: B008
     record: Mapping[str, Any] | None = None,
+    precision: float | None = None,
     **options: Any,
 ):
     """Runs the study.
 
     **Args:** `problem`; `widths`, `alphas`, the grid; `trials` at each of its points; `seed` of the starts; `settings`;
-    `record`, further entries for the stored settings, such as where the data come from; `options` go to `run_ensemble`
-    (`store`, `chunk`, `batch`, `progress`).
+    `record`, further entries for the stored settings, such as where the data come from; `precision`, to stop as soon as the
+    95% intervals of every frequency and every slope are narrower; `options` go to `run_ensemble` (`store`, `chunk`,
+    `batch`, `progress`, `keep_trials`, `process`).
 
-    **Returns:** an `xarray.Dataset` with dimensions (alpha, width, trial); see `ATTRIBUTES`.
+    **Returns:** an `xarray.Dataset` with dimensions (alpha, width, trial), see `ATTRIBUTES`; with `keep_trials=False` the merged
+    `reductions` over (alpha, width), which are all that is held then, whatever the number of trials.
 
     **Raises:** as `check` and `run_ensemble`.
     """
     widths, alphas = [float(width) for width in widths], [float(alpha) for alpha in alphas]
     check(problem, widths, alphas, settings)
+    check_precision(precision)
+    lost = init.warn_of_lost_digits(problem.dtype, max(widths))
     fingerprint = hashlib.sha256()
     for array in (problem.X, problem.Y):
         fingerprint.update(np.ascontiguousarray(np.asarray(array, np.float64)).tobytes())
@@ -214,78 +270,212 @@ def run(
         {"alpha": alphas, "width": widths},
         trials,
         key=jax.random.key(seed),
-        attributes=ATTRIBUTES,
+        attributes={**ATTRIBUTES, **{name: {**ATTRIBUTES[name], **lost} for name in ("level", "imbalance_drift")}},
+        reductions=reductions(problem, widths, alphas),
+        stop_when=None if precision is None else lambda merged, count: _widest(merged, count) < precision,
         settings={
             "study": "theorem12",
             "seed": seed,
             "data_sha256": fingerprint.hexdigest(),
             "loss_scale": float(problem.scale),
             **settings._asdict(),
+            **lost,
             **(record or {}),
         },
         **options,
     )
 
 
+def reductions(problem: LeastSquares, widths, alphas) -> dict[str, AbstractReduction]:
+    """What is kept of every chunk: counts of events and of successes, moments, a quantile sketch, and slopes of trials.
+
+    The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
+    """
+    sharp = np.asarray(theory.sharp_distance(problem, *_grid(alphas, widths)[::-1]).rms, float)
+    low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
+    log_widths = np.log(np.asarray(widths, float))
+    centred = log_widths - log_widths.mean()
+    weights = centred / max(float(centred @ centred), np.finfo(float).tiny)
+
+    def slope(outputs):
+        distance = outputs["distance"]
+        logs = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), jnp.nan)
+        return jnp.einsum("w,awt->at", jnp.asarray(weights, logs.dtype), logs)
+
+    kept: dict[str, AbstractReduction] = {event: Count(event) for event in EVENTS}
+    kept["successes"] = Count("ok")
+    kept["distance_moments"] = Moments("distance")
+    kept["square_moments"] = Moments(lambda outputs: outputs["distance"] ** 2)
+    kept["expected_moments"] = Moments(lambda outputs: outputs["expected_distance"] ** 2)
+    kept["distance_histogram"] = Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01))
+    kept["drift_moments"] = Moments("imbalance_drift")
+    if len(widths) > 1:
+        kept["slope_moments"] = Moments(slope, ("alpha",))
+    return kept
+
+
+def check_precision(precision: float | None) -> None:
+    """Refuses a width of intervals that none can have.
+
+    **Raises:** `ValueError` unless it is `None` or a positive number.
+    """
+    if precision is not None and not (math.isfinite(precision) and precision > 0):
+        raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
+
+
+def _widest(merged: Mapping[str, np.ndarray], count: int) -> float:
+    intervals = [wilson(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
+    if "slope_moments" in merged:
+        intervals.append(mean_interval(merged["slope_moments"]))
+    return max(float(np.max(interval.high - interval.low)) for interval in intervals)
+
+
 def summarise(dataset, problem: LeastSquares, delta: float):
     """Statistics over trials at every grid point, beside the theorem and the sharp law.
 
+    **Args:** `dataset`, from `run`, with single trials or of reductions; `problem`; `delta`.
+
     **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event of Lemma 11 with its Wilson interval
     (`..._low`, `..._high`), median, 95% quantile, mean, standard error and root mean square of the distance, the theorem's
-    bound (`log10_bound`), its width (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11
-    (`lemma11_applies`), the sharp law (`sharp_rms`), counts of trials and failures; and over alpha the log-log slope with
-    its interval and the sharp law's slope on the same widths.
+    bound (`log10_bound`) and how many times the 95% quantile it is (`log10_bound_over_q95`), its width
+    (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11 (`lemma11_applies`), the sharp law
+    (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, counts of trials
+    and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials, `slope`) and of its root
+    mean square (`rms_slope`), with intervals that hold the starts shared by all widths against each other, and those of the
+    two laws (`exact_slope`, `sharp_slope`). Quantiles read from reductions are good to 1%, and `rms_slope` then has no interval.
     """
     import xarray as xr
 
-    valid = masked(dataset)
-    done = dataset["computed"] if "computed" in dataset.coords else xr.ones_like(dataset["trial"], dtype=bool)
     alphas, widths = dataset["alpha"].values, dataset["width"].values
-    computed = int(done.sum())
     dims = ("alpha", "width")
-    counts = np.full((len(alphas), len(widths)), computed)
-    ok = (dataset["ok"].astype(bool) & done).transpose("alpha", "width", "trial").values
     summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
+    measured = _from_trials(dataset) if "trial" in dataset.dims else _from_reductions(dataset)
+    counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
     for event in EVENTS:
-        interval = wilson((dataset[event].astype(bool) & done).sum("trial").transpose(*dims).values, counts)
+        interval = wilson(measured.pop(event), counts)
         for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
             summary[event + suffix] = (dims, values)
-    distance = valid["distance"].transpose("alpha", "width", "trial").values
-    enough = ok.any(axis=-1)
-    blank = np.full(enough.shape, np.nan)
-
-    def over_trials(statistic):
-        values = blank.copy()
-        for point in zip(*np.nonzero(enough), strict=True):
-            values[point] = statistic(distance[point][ok[point]])
-        return dims, values
-
-    summary["median"] = over_trials(np.median)
-    summary["q95"] = over_trials(lambda d: np.quantile(d, 0.95))
-    summary["mean"] = over_trials(np.mean)
-    summary["standard_error"] = over_trials(lambda d: d.std(ddof=1) / math.sqrt(d.size) if d.size > 1 else np.inf)
-    summary["rms"] = over_trials(lambda d: math.sqrt(np.mean(d**2)))
-    A, H = (jnp.asarray(x) for x in np.meshgrid(alphas, widths, indexing="ij"))
+    slope, rms_slope, successes = (measured.pop(name) for name in ("slope", "rms_slope", "successes"))
+    max_drift = measured.pop("max_drift")
+    for name, values in measured.items():
+        summary[name] = (dims, values)
+    A, H = _grid(alphas, widths)
     bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
     lemma = theory.lemma11(problem, H, A, delta)
     summary["log10_bound"] = (dims, np.asarray(bound.log_bound) / math.log(10))
+    positive = np.where(measured["q95"] > 0, measured["q95"], np.nan)
+    summary["log10_bound_over_q95"] = (dims, summary["log10_bound"].values - np.log10(positive))
     summary["log10_theorem_width"] = (dims, np.broadcast_to(np.asarray(bound.log_width), H.shape) / math.log(10))
     summary["applies"] = (dims, np.asarray(bound.applies))
     summary["lemma11_applies"] = (dims, np.broadcast_to(np.asarray(lemma.applies), H.shape))
     summary["sharp_rms"] = (dims, np.asarray(sharp.rms))
     summary["trials"] = (dims, counts)
-    summary["failures"] = (dims, counts - ok.sum(axis=-1))
-    log_distance = np.log(np.where(ok & (distance > 0), distance, np.nan))
-    slopes = [mean_slope(np.log(widths), log_distance[i]) for i in range(len(alphas))]
-    for suffix, values in zip(("", "_low", "_high"), zip(*slopes, strict=True), strict=True):
-        summary["slope" + suffix] = ("alpha", np.array(values))
-    sharp_slopes = [
-        mean_slope(np.log(widths), np.log(np.asarray(sharp.rms)[i])[:, None]).value for i in range(len(alphas))
-    ]
-    summary["sharp_slope"] = ("alpha", np.array(sharp_slopes))
-    summary["max_drift"] = float(np.nanmax(np.where(ok, dataset["imbalance_drift"].values, np.nan), initial=0.0))
+    summary["failures"] = (dims, counts - successes)
+    for name, interval in (("slope", slope), ("rms_slope", rms_slope)):
+        for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
+            summary[name + suffix] = ("alpha", values)
+    for name, rms in (("exact_slope", measured["exact_rms"]), ("sharp_slope", np.asarray(sharp.rms))):
+        logs = np.log(np.where(rms > 0, rms, np.nan))
+        summary[name] = ("alpha", np.array([mean_slope(np.log(widths), row[:, None]).value for row in logs]))
+    summary["max_drift"] = max_drift
     summary.attrs = {"delta": delta, "interval": "95%"}
     return summary
+
+
+def _grid(alphas, widths) -> tuple[Float[Array, "a w"], Float[Array, "a w"]]:
+    A, H = np.meshgrid(np.asarray(alphas, float), np.asarray(widths, float), indexing="ij")
+    return jnp.asarray(A), jnp.asarray(H)
+
+
+def _from_trials(dataset) -> dict[str, Any]:
+    """What `summarise` needs, from every single trial: quantiles are exact."""
+    import xarray as xr
+
+    valid = masked(dataset)
+    done = dataset["computed"] if "computed" in dataset.coords else xr.ones_like(dataset["trial"], dtype=bool)
+    dims = ("alpha", "width")
+    ok = (dataset["ok"].astype(bool) & done).transpose(*dims, "trial").values
+    distance = valid["distance"].transpose(*dims, "trial").values
+    enough = ok.any(axis=-1)
+
+    def over_trials(statistic):
+        values = np.full(enough.shape, np.nan)
+        for point in zip(*np.nonzero(enough), strict=True):
+            values[point] = statistic(distance[point][ok[point]])
+        return values
+
+    log_distance = np.log(np.where(ok & (distance > 0), distance, np.nan))
+    log_widths = np.log(dataset["width"].values)
+    slopes = [mean_slope(log_widths, values) for values in log_distance]
+    mean_square = over_trials(lambda d: np.mean(d**2))
+    rms_slopes = [
+        _rms_slope(log_widths, values[:, complete], means)
+        for values, complete, means in zip(distance**2, ok.all(axis=1), mean_square, strict=True)
+    ]
+    expected = valid["expected_distance"].transpose(*dims, "trial").values ** 2
+    expected = np.where(enough, np.where(ok, expected, 0).sum(axis=-1) / np.maximum(ok.sum(axis=-1), 1), np.nan)
+    return {
+        "trials": int(done.sum()),
+        "successes": ok.sum(axis=-1),
+        **{e: (dataset[e].astype(bool) & done).sum("trial").transpose(*dims).values for e in EVENTS},
+        "median": over_trials(np.median),
+        "q95": over_trials(lambda d: np.quantile(d, 0.95)),
+        "mean": over_trials(np.mean),
+        "standard_error": over_trials(lambda d: d.std(ddof=1) / math.sqrt(d.size) if d.size > 1 else np.inf),
+        "rms": np.sqrt(mean_square),
+        "exact_rms": np.sqrt(expected),
+        "slope": Interval(*(np.array(values) for values in zip(*slopes, strict=True))),
+        "rms_slope": Interval(*(np.array(values) for values in zip(*rms_slopes, strict=True))),
+        "max_drift": float(np.nanmax(np.where(ok, dataset["imbalance_drift"].values, np.nan), initial=0.0)),
+    }
+
+
+def _rms_slope(log_widths, squares, mean_square) -> Interval:
+    """Slope of the log of the root mean square, and its interval to first order in the deviations of the squares."""
+    centred = log_widths - log_widths.mean()
+    if log_widths.size < 2 or not np.all(mean_square > 0):
+        return Interval(*(np.float64(np.nan),) * 3)
+    weights = centred / (centred @ centred) / 2
+    value, count = weights @ np.log(mean_square), squares.shape[1]
+    influence = weights @ (squares / mean_square[:, None])
+    half = Z95 * influence.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
+    return Interval(value, value - half, value + half)
+
+
+def _from_reductions(dataset) -> dict[str, Any]:
+    """What `summarise` needs, from reductions: quantiles are read from a sketch."""
+    dims = ("alpha", "width")
+    moments = dataset["distance_moments"].transpose(*dims, ...).values
+    squares = dataset["square_moments"].transpose(*dims, ...).values
+    sketch = dataset["distance_histogram"].transpose(*dims, ...)
+    mean = mean_interval(moments)
+    if "slope_moments" in dataset:
+        slope = mean_interval(dataset["slope_moments"].values)
+    else:
+        slope = Interval(*(np.full(dataset.sizes["alpha"], np.nan),) * 3)
+    drift = dataset["drift_moments"].transpose(*dims, ...).values[..., 4]
+    expected = dataset["expected_moments"].transpose(*dims, ...).values
+    mean_square = np.where(squares[..., 1] > 0, squares[..., 1], np.nan)
+    log_widths = np.log(dataset["width"].values)
+    rms_slope = np.array([mean_slope(log_widths, 0.5 * np.log(row)[:, None]).value for row in mean_square])
+
+    def quantile(q):
+        return histogram_quantile(sketch.values, sketch.attrs["low"], sketch.attrs["high"], q, moments)
+
+    return {
+        "trials": int(dataset["trials_computed"]),
+        "successes": dataset["successes"].transpose(*dims).values,
+        **{event: dataset[event].transpose(*dims).values for event in EVENTS},
+        "median": quantile(0.5),
+        "q95": quantile(0.95),
+        "mean": mean.value,
+        "standard_error": (mean.high - mean.low) / (2 * Z95),
+        "rms": np.sqrt(mean_square),
+        "exact_rms": np.sqrt(np.where(expected[..., 0] > 0, expected[..., 1], np.nan)),
+        "slope": slope,
+        "rms_slope": Interval(rms_slope, np.full_like(rms_slope, np.nan), np.full_like(rms_slope, np.nan)),
+        "max_drift": float(np.max(drift, initial=0.0, where=np.isfinite(drift))),
+    }
 
 
 def hypothesis(applies: bool) -> str:

@@ -1,0 +1,281 @@
+"""Monte Carlo: reductions are statistics of the trials, and no bit depends on how the work is cut up."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zarr
+
+import lindyn_jax as ld
+from lindyn_jax import ensemble
+from lindyn_jax.statistics import Count, Histogram, Moments, histogram_quantile
+from lindyn_jax.store import COMPLETE, StoreError, open_reductions
+
+GRID = {"scale": [1.0, 10.0], "shift": [0.0, 1.0, 2.0]}
+KEPT = {
+    "large": Count("large"),
+    "value": Moments("value"),
+    "sketch": Histogram("value", 1e-6, 1e6, 2000),
+    "range": Moments(lambda outputs: outputs["value"].max(axis=1) - outputs["value"].min(axis=1), ("scale",)),
+}
+
+
+def trial(key, scale, shift):
+    normal = jax.random.normal(key)
+    # Some trials fail: about one in six.
+    value = jnp.where(normal > 1, jnp.inf, scale * jnp.exp(normal) + shift)
+    return {"value": value, "large": normal > 0.5, "vector": jnp.stack([normal, shift]), "ok": normal <= 1}
+
+
+def run(trials=100, **options):
+    defaults = {"key": jax.random.key(3), "chunk": 16, "reductions": KEPT}
+    return ld.run_ensemble(trial, GRID, trials, **{**defaults, **options})
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return run()
+
+
+@pytest.fixture(scope="module")
+def reduced():
+    return run(keep_trials=False)
+
+
+def same_bits(first, second):
+    names = set(first.variables)
+    assert names == set(second.variables)
+    return [name for name in sorted(names) if first[name].values.tobytes() != second[name].values.tobytes()]
+
+
+def test_trial_keys_are_folded_from_the_root_and_shared_by_the_grid(trials):
+    normals = np.array([jax.random.normal(jax.random.fold_in(jax.random.key(3), i)) for i in range(100)])
+    for point in np.ndindex(2, 3):
+        assert np.array_equal(trials["vector"].values[point][:, 0], normals)
+
+
+def test_counts_are_those_of_all_trials_and_leave_out_padding(trials, reduced):
+    # 100 trials in chunks of 16: the last one is padded by 12.
+    assert int(reduced["trials_computed"]) == 100
+    assert np.array_equal(reduced["large"].values, trials["large"].values.sum(axis=-1))
+
+
+def test_moments_are_those_of_the_trials_that_succeeded(trials, reduced):
+    ok = trials["ok"].values
+    assert 0 < (~ok).sum() < ok.size
+    for point in np.ndindex(2, 3):
+        values = trials["value"].values[point][ok[point]]
+        expected = [values.size, values.mean(), ((values - values.mean()) ** 2).sum(), values.min(), values.max()]
+        np.testing.assert_allclose(reduced["value"].values[point], expected, rtol=1e-12)
+
+
+def test_a_reduction_can_join_the_points_of_the_grid(trials, reduced):
+    values = np.where(trials["ok"], trials["value"], np.nan)
+    spread = values.max(axis=1) - values.min(axis=1)
+    np.testing.assert_allclose(reduced["range"].values[:, 1], np.nanmean(spread, axis=-1), rtol=1e-12)
+    assert reduced["range"].dims == ("scale", "moment")
+
+
+def test_quantiles_of_the_sketch_are_off_by_a_bin_at_most(trials, reduced):
+    bin_ratio = 1e12 ** (1 / 2000)
+    for q in (0.0, 0.05, 0.5, 0.95, 1.0):
+        values = np.where(trials["ok"], trials["value"], np.nan)
+        # Between the order statistics that bracket the rank, widened by a bin.
+        low = np.nanquantile(values, q, axis=-1, method="lower") / bin_ratio
+        high = np.nanquantile(values, q, axis=-1, method="higher") * bin_ratio
+        sketch = histogram_quantile(reduced["sketch"].values, 1e-6, 1e6, q, reduced["value"].values)
+        assert np.all((low <= sketch) & (sketch <= high))
+
+
+def test_vectorised_trials_are_the_mapped_ones_to_round_off(trials):
+    lock_step = run(batch="vmap")
+    np.testing.assert_allclose(lock_step["value"], trials["value"], rtol=1e-13)
+
+
+def test_the_chunk_moves_no_trial_and_no_count(trials, reduced):
+    assert same_bits(trials, run(chunk=100)) == []
+    other = run(chunk=7, keep_trials=False)
+    assert np.array_equal(other["sketch"], reduced["sketch"])
+    np.testing.assert_allclose(other["value"], reduced["value"], rtol=1e-13)
+
+
+def test_the_chunk_is_fitted_to_the_memory_of_the_device(trials, monkeypatch):
+    free = run(chunk=None, largest_chunk=64)
+    assert free.attrs["chunk"] == 64
+    needed = ensemble._Runner(
+        trial, {n: np.array(v) for n, v in GRID.items()}, jax.random.key(3), 64, "map", KEPT
+    ).memory
+    # Room for half of what 64 trials need, of which half may be used.
+    monkeypatch.setattr(ensemble, "free_memory", lambda: needed / 2)
+    tight = run(chunk=None, largest_chunk=64)
+    assert 1 <= tight.attrs["chunk"] <= 32
+    assert same_bits(free, tight) == []
+
+
+def test_a_store_gives_the_reductions_that_memory_gives(reduced, tmp_path):
+    stored = run(keep_trials=False, store=tmp_path / "store")
+    assert same_bits(stored, reduced) == []
+    assert "trial" not in stored.dims
+    assert same_bits(ld.open_sweep(tmp_path / "store"), reduced) == []
+    run(store=tmp_path / "both")
+    assert same_bits(open_reductions(tmp_path / "both"), reduced) == []
+
+
+def test_processes_share_out_the_chunks_of_one_store(trials, reduced, tmp_path):
+    for index in (2, 0, 1):
+        part = run(store=tmp_path / "store", process=(index, 3))
+        assert bool(part["computed"].all()) == (index == 1)
+    assert same_bits(ld.open_sweep(tmp_path / "store").drop_vars("computed"), trials) == []
+    assert same_bits(open_reductions(tmp_path / "store"), reduced) == []
+
+
+def test_another_number_of_processes_goes_on_where_the_first_stopped(trials, tmp_path):
+    computed = []
+    run(store=tmp_path / "store", process=(1, 3))
+    whole = run(store=tmp_path / "store", progress=lambda done, total: computed.append(done))
+    # Chunks 1 and 4 of 7 are there already, 32 trials at six points, and are not computed again.
+    assert computed[0] == 32 * 6
+    assert len(computed) == 1 + 5
+    assert same_bits(whole.drop_vars("computed"), trials) == []
+
+
+def test_a_process_with_other_settings_is_refused(tmp_path):
+    run(store=tmp_path / "store", process=(0, 2), settings={"stop": 1e-8})
+    with pytest.raises(StoreError, match=r"stop is 1e-08 there and 1e-06 here"):
+        run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-6})
+    with pytest.raises(StoreError, match="keep_trials is true there and false here"):
+        run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-8}, keep_trials=False)
+
+
+def narrow(merged, count):
+    return bool(np.all(merged["value"][..., 0] >= 40))
+
+
+def test_stopping_early_depends_on_the_chunk_only(trials, tmp_path):
+    kept = run(stop_when=narrow)
+    stop = kept.sizes["trial"]
+    # The first multiple of the chunk at which 40 trials have succeeded everywhere.
+    successes = np.cumsum(trials["ok"].values[0, 0])
+    assert stop == next(n for n in range(16, 101, 16) if successes[n - 1] >= 40) < 100
+    expected = trials.isel(trial=slice(0, stop))
+    assert same_bits(kept, expected) == []
+    reduced = run(stop_when=narrow, keep_trials=False)
+    assert int(reduced["trials_computed"]) == stop
+
+    # Process 1 of 3 first does all its chunks, one beyond the stop among them: they are there, but do not count.
+    run(store=tmp_path / "store", stop_when=narrow, process=(1, 3))
+    for index in (2, 0):
+        shared = run(store=tmp_path / "store", stop_when=narrow, process=(index, 3))
+    assert int(shared["computed"].sum()) == stop
+    assert same_bits(shared.drop_vars("computed").isel(trial=slice(0, stop)), expected) == []
+    assert same_bits(open_reductions(tmp_path / "store"), reduced) == []
+    # Without the condition the study goes on to its end.
+    assert bool(run(store=tmp_path / "store")["computed"].all())
+
+
+def test_progress_counts_all_points_of_the_grid():
+    seen = []
+    run(progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 600)
+    assert seen[-1] == (600, 600)
+
+
+DEVICES = """
+    import sys
+    import jax
+    jax.config.update("jax_enable_x64", True)
+    devices, out, study = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    assert len(jax.local_devices()) == devices, jax.local_devices()
+    import numpy as np
+    import lindyn_jax as ld
+    from lindyn_jax.studies import lemma11, theorem12
+
+    # Chunks of 7 trials at four points, or of 3 at one: neither 8 devices nor 2 divide all of them.
+    if study == "lemma11":
+        sizes = lemma11.sizes(20, 5, 2)
+        options = dict(chunk=7, batch="map", keep_trials=True, store=out)
+        lemma11.run(sizes, [7, 1e9], [0.5, 0.3], 30, **options)
+    else:
+        rng = np.random.default_rng(0)
+        problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
+        theorem12.run(problem, [1e2], [0.5], 7, chunk=3, batch="map", store=out)
+"""
+
+
+@pytest.mark.parametrize("study", ["lemma11", pytest.param("theorem12", marks=pytest.mark.slow)])
+def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(study, tmp_path, monkeypatch):
+    script = tmp_path / "devices.py"
+    script.write_text(textwrap.dedent(DEVICES))
+    # Threads inside a factorization would change its bits, and its time.
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+
+    def run(devices, out):
+        monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
+        command = [sys.executable, str(script), str(devices), str(tmp_path / out), study]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        assert ended.returncode == 0, ended.stderr
+
+    run(1, "one")
+    # Eight devices go on after the first chunk of one, all else being gone.
+    shutil.copytree(tmp_path / "one", tmp_path / "resumed")
+    group = zarr.open_group(tmp_path / "resumed", mode="r+")
+    group[COMPLETE][1:] = False
+    chunk = group.attrs["chunk"]
+    for _, array in group.arrays():
+        dims = array.metadata.dimension_names
+        if len(dims) > 1:
+            array[tuple(slice(chunk, None) if dim == "trial" else slice(None) for dim in dims)] = array.fill_value
+    assert int(ld.open_sweep(tmp_path / "resumed")["computed"].sum()) == chunk
+    run(8, "resumed")
+    for opened in (ld.open_sweep, open_reductions):
+        assert same_bits(opened(tmp_path / "one"), opened(tmp_path / "resumed")) == []
+
+
+def test_processes_are_those_of_the_command_line_or_of_a_step_of_slurm(monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert ensemble.join_processes() == (0, 1)
+    assert ensemble.join_processes(None, 4, 2) == (2, 4)
+    # The batch script itself is not a step of srun: alone it must compute everything.
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert ensemble.join_processes() == (0, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert ensemble.join_processes() == (3, 4)
+    assert ensemble.join_processes(None, 2, 0) == (0, 2)
+
+
+def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch):
+    for options, match in (
+        ({"process": (0, 2)}, "2 processes need a store"),
+        ({"process": (2, 2), "store": tmp_path}, "run from 0 to 1 for 2 processes, but this one is 2"),
+        ({"keep_trials": False, "reductions": None}, "Nothing would be kept"),
+        ({"stop_when": narrow, "reductions": None}, "pass `reductions` as well"),
+        ({"reductions": {"value": Moments("value", ("scale",))}}, "Reduction `value` has shape"),
+        ({"chunk": 0}, "`chunk` must be a whole number of at least 1"),
+        ({"reductions": {"vector": Moments("vector")}}, "one number a trial, but output `vector` has 1 axes"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            run(**options)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    with pytest.raises(ValueError, match="Give both"):
+        ensemble.join_processes(None, 2, None)
+    with pytest.raises(ValueError, match="run from 0 to 1 for 2 processes, but this one is 2"):
+        ensemble.join_processes(None, 2, 2)
+    with pytest.raises(ValueError, match="A coordinator needs to know"):
+        ensemble.join_processes("localhost:1")
+    with pytest.raises(ValueError, match="must return a dictionary"):
+        ld.run_ensemble(lambda key, x: x, {"x": [1.0]}, 2, key=jax.random.key(0))
+    for grid, match in (
+        ({}, "at least one coordinate"),
+        ({"x": []}, "at least one entry"),
+        ({"x": [np.nan]}, "finite"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ld.run_ensemble(trial, grid, 2, key=jax.random.key(0))
