@@ -4,11 +4,13 @@ Colours are those of Okabe and Ito, told apart by the colour-blind; line styles 
 """
 
 import contextlib
+import logging
 import math
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.figure
+import matplotlib.lines
 import numpy as np
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -127,11 +129,295 @@ def theorem12(summary, title: str):
         return figure
 
 
+def ratios_against_width(ax, summary) -> None:
+    """The three numbers of Lemma 11 over their bounds, against width, at the first exponent: the law is the same at all.
+
+    The mean of the level with its interval, which the lemma wants above 1; medians and largest values of the two norms,
+    which it wants below 1.
+    """
+    widths, row = summary["width"].values, summary.isel(alpha=0)
+    names = {
+        "level_ratio": r"$\Delta/h^{1-2\alpha}$, mean",
+        "coupling_ratio": "(34) norm/bound, median",
+        "product_ratio": "(35) norm/bound, median",
+    }
+    for index, (name, text) in enumerate(names.items()):
+        colour, marker = COLOURS[index], MARKERS[index]
+        values = row[f"{name}_mean" if index == 0 else f"{name}_median"].values
+        ax.plot(widths, values, color=colour, marker=marker, label=text)
+        if index == 0:
+            ax.fill_between(
+                widths, row[f"{name}_mean_low"].values, row[f"{name}_mean_high"].values, color=colour, alpha=0.3
+            )
+        else:
+            ax.plot(
+                widths, row[f"{name}_max"].values, color=colour, linestyle=":", label=text.replace("median", "largest")
+            )
+    ax.axhline(1, color="0.5", linewidth=0.8, linestyle="--", label="bound")
+    for key, text in (("h0", "printed $h_0$"), ("h0_level", "$h_0$ for (33) alone")):
+        if widths.min() <= summary.attrs[key] <= widths.max():
+            ax.axvline(
+                summary.attrs[key], color="0.3", linewidth=0.8, linestyle="-" if key == "h0" else "-.", label=text
+            )
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel="over the lemma's bound")
+    ax.set_title("How far from failing")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def lemma11(summary, title: str):
+    """The figure of the Lemma 11 study: events and ratios against width.
+
+    **Args:** `summary`, from `studies.lemma11.summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with style():
+        figure = mpl.figure.Figure(figsize=(9.6, 4.6))
+        left, right = figure.subplots(1, 2)
+        # Equal at all exponents, they would only hide each other.
+        events_against_width(left, summary if summary["disagree"].any() else summary.isel(alpha=[0]))
+        ratios_against_width(right, summary)
+        figure.suptitle(title, fontsize=9)
+        return figure
+
+
 def save(figure, folder: Path, name: str = "figure") -> list[Path]:
     """Saves a figure as PNG and PDF in a folder and returns the two paths."""
     folder = Path(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    with style():
-        for path in paths:
-            figure.savefig(path)
+    # The font's own date makes its subsetter complain in every PDF.
+    log = logging.getLogger("fontTools")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with style():
+            for path in paths:
+                figure.savefig(path)
+    finally:
+        log.setLevel(level)
     return paths
+
+
+# -- one trajectory ------------------------------------------------------------------------------------------------------
+
+TRAJECTORY_PANELS = (
+    ("loss", ("loss", "excess_loss", "penalty", "total_loss"), True),
+    ("relative error", ("reconstruction_error",), True),
+    ("rate and its bounds", ("rate", "rate_bound", "lemma7"), True),
+    ("distance to the minimum-norm solution", ("distance_to_theta_hat", "frozen_product_norm"), True),
+    ("singular values", ("singular_values",), False),
+    ("eigenvalues of the imbalance", ("imbalance_spectrum",), False),
+    ("imbalance", ("imbalance_plus", "imbalance_minus", "imbalance_level"), False),
+    ("margin", ("margin",), False),
+    ("drift of the imbalance", ("imbalance_drift",), True),
+)
+TRAJECTORY_LABELS = {
+    "loss": "$L$",
+    "excess_loss": "$L - L^*$",
+    "penalty": "penalty",
+    "total_loss": "$L$ + penalty",
+    "reconstruction_error": r"$\|E\|_F / \|\tilde Y\|_F$",
+    "rate": "instantaneous rate",
+    "rate_bound": "Proposition 1",
+    "lemma7": "Lemma 7",
+    "distance_to_theta_hat": r"$\|\Theta - \hat\Theta\|_F$",
+    "frozen_product_norm": r"$\|U_2 V^T\|_F$",
+    "imbalance_plus": r"$\Delta_+$",
+    "imbalance_minus": r"$\Delta_-$",
+    "imbalance_level": r"$\Delta$",
+    "margin": r"$\sigma_{\min}(\tilde Y) - \|E\|_F$",
+    "imbalance_drift": r"$\|D - D(0)\|_F$",
+}
+
+
+def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
+    """Some observables of one trajectory against time, each with all its components."""
+    time, drawn = dataset["time"].values, False
+    for index, name in enumerate(names):
+        values = dataset[name].values.reshape(len(time), -1)
+        if logarithmic:
+            values = np.where(values > 0, values, np.nan)
+        if not np.any(np.isfinite(values)):
+            continue
+        drawn = True
+        label = TRAJECTORY_LABELS.get(name)
+        for component in range(values.shape[1]):
+            several = values.shape[1] > 1
+            ax.plot(
+                time,
+                values[:, component],
+                color=COLOURS[(component if several else index) % len(COLOURS)],
+                linestyle=("-", "--", ":", "-.")[index % 4],
+                marker=MARKERS[index % len(MARKERS)] if len(time) <= 12 else None,
+                label=None if several else label,
+            )
+    _time_axis(ax, time)
+    if drawn and logarithmic:
+        _value_axis(ax)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False)
+
+
+def trajectory(dataset, title: str):
+    """The figure of one trajectory: a panel for each group of observables.
+
+    **Args:** `dataset`, from `studies.simulate`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    panels = [
+        (text, [name for name in names if name in dataset], logarithmic)
+        for text, names, logarithmic in TRAJECTORY_PANELS
+        if any(name in dataset for name in names)
+    ]
+    columns = min(len(panels), 3 if len(panels) != 4 else 2)
+    rows = -(-len(panels) // columns)
+    with style():
+        figure = mpl.figure.Figure(figsize=(3.4 * columns + 0.4, 2.8 * rows + 0.3))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax, (text, names, logarithmic) in zip(axes, panels, strict=False):
+            observables_against_time(ax, dataset, names, logarithmic)
+            ax.set_title(text)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        figure.suptitle(title, fontsize=9)
+        return figure
+
+
+# -- the audit -----------------------------------------------------------------------------------------------------------
+
+
+def losses_and_bounds(ax, summary) -> None:
+    """Median excess loss of every case by flow (line) and descent (dots), and Theorem 3's bound (dashed)."""
+    time = summary["time"].values
+    start = float(summary["excess_loss"].isel(time=0).max())
+    for index, case in enumerate(summary["case"].values):
+        row, colour = summary.sel(case=case), COLOURS[index % len(COLOURS)]
+        for dynamics in summary["dynamics"].values:
+            values = row["excess_loss"].sel(dynamics=dynamics).values
+            every = max(len(time) // 15, 1)
+            if dynamics == "flow" or summary.sizes["dynamics"] == 1:
+                ax.plot(time, values, color=colour)
+            else:
+                ax.plot(time[::every], values[::every], color=colour, linestyle="none", marker=".", markersize=4)
+        bound = row["loss_bound"].sel(statement="theorem3").isel(dynamics=0).values
+        ax.plot(time, bound, color=colour, linestyle="--", linewidth=1)
+    ax.plot([], [], color="0.3", label=str(summary["dynamics"].values[0]))
+    if summary.sizes["dynamics"] == 2:
+        ax.plot([], [], color="0.3", linestyle="none", marker=".", markersize=4, label="descent")
+    ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Theorem 3, upper bound")
+    _time_axis(ax, time)
+    ax.set(yscale="log", ylim=(1e-9 * start, 3 * start), ylabel="excess loss $L - L^*$ (median)")
+    ax.set_title("Loss and its bound")
+    ax.legend(frameon=False)
+
+
+def rates_and_bounds(ax, summary) -> None:
+    """Median instantaneous rate of every case along the first dynamics, with Prop. 1 (dashed) and Lemma 7 (band)."""
+    time = summary["time"].values
+    # The two often agree: one is drawn wide and pale below the other.
+    looks = {"lemma7": {"linewidth": 4, "alpha": 0.3}, "proposition1": {"linestyle": "--", "linewidth": 1}}
+    shown = summary.isel(dynamics=0)
+    for index, case in enumerate(summary["case"].values):
+        row, colour = shown.sel(case=case), COLOURS[index % len(COLOURS)]
+        ax.plot(time, row["rate"].values, color=colour)
+        for statement, look in looks.items():
+            values = row["rate_bound"].sel(rate_statement=statement).values
+            ax.plot(time, np.where(values > 0, values, np.nan), color=colour, **look)
+    ax.plot([], [], color="0.3", label="rate")
+    for text, look in zip(("Lemma 7", "Proposition 1"), looks.values(), strict=True):
+        ax.plot([], [], color="0.3", label=text, **look)
+    _time_axis(ax, time)
+    _value_axis(ax)
+    ax.set_ylabel("rate $-L'/(L - L^*)$ (median)")
+    ax.set_title("Instantaneous rate and its lower bounds")
+    ax.legend(frameon=False)
+
+
+def tightness_against_time(ax, summary) -> None:
+    """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts."""
+    time = summary["time"].values
+    for index, case in enumerate(summary["case"].values):
+        row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
+        colour = COLOURS[index % len(COLOURS)]
+        low, median, high = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
+        ax.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
+        ax.plot(time, median, color=colour)
+    ax.axhline(1, color="0.5", linewidth=0.8)
+    _time_axis(ax, time)
+    ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (band: 5% to 95%)")
+    ax.set_title("Tightness over time and starts")
+
+
+def hypotheses_and_tightness(ax, summary) -> None:
+    """How often the hypotheses hold, with Wilson intervals, for the statements on the loss that have one."""
+    names = {"corollary4": "Cor. 4", "corollary5": "Cor. 5", "corollary6": "Cor. 6"}
+    cases = summary["case"].values
+    for index, (statement, text) in enumerate(names.items()):
+        row = summary.sel(statement=statement).isel(dynamics=0)
+        value = row["applies"].values
+        errors = np.abs(np.stack([value - row["applies_low"].values, row["applies_high"].values - value]))
+        ax.errorbar(
+            np.arange(len(cases)) + 0.15 * (index - 1),
+            value,
+            yerr=errors,
+            color=COLOURS[index],
+            marker=MARKERS[index],
+            linestyle="none",
+            linewidth=0.8,
+            label=f"{text}: hypothesis met",
+        )
+        best = row["loss_tightness_largest"].values
+        ax.plot(
+            np.arange(len(cases)) + 0.15 * (index - 1) + 0.05,
+            best,
+            color=COLOURS[index],
+            marker="_",
+            markersize=8,
+            markeredgewidth=1.5,
+            linestyle="none",
+        )
+    ax.plot(
+        [], [], color="0.3", marker="_", markersize=8, linestyle="none", label="largest promised / achieved decrease"
+    )
+    ax.axhline(1, color="0.5", linewidth=0.8)
+    ax.set_xticks(np.arange(len(cases)), [str(case) for case in cases], rotation=20 if len(cases) > 3 else 0)
+    ax.set(ylim=(-0.05, 1.45), ylabel="frequency (95% interval); ratio")
+    ax.set_title("Statements on the loss")
+    ax.legend(frameon=False, loc="upper left", ncols=2)
+
+
+def audit(summary, title: str):
+    """The figure of an audit: losses, rates, tightness over time, and how often the hypotheses hold.
+
+    **Args:** `summary`, from `studies.audit.summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with style():
+        figure = mpl.figure.Figure(figsize=(9.6, 7.2))
+        (first, second), (third, fourth) = figure.subplots(2, 2)
+        losses_and_bounds(first, summary)
+        rates_and_bounds(second, summary)
+        tightness_against_time(third, summary)
+        hypotheses_and_tightness(fourth, summary)
+        handles = [mpl.lines.Line2D([], [], color=COLOURS[i % len(COLOURS)]) for i in range(summary.sizes["case"])]
+        labels = [str(case) for case in summary["case"].values]
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+        figure.suptitle(title, fontsize=9)
+        return figure
+
+
+def _value_axis(ax) -> None:
+    """Logarithmic if the positive values drawn span more than a decade."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size and values.max() > 10 * values.min():
+        ax.set_yscale("log")
+
+
+def _time_axis(ax, time) -> None:
+    """Logarithmic if the times are spaced by factors; the time 0 is then left out."""
+    if len(time) > 3 and time[1] < 1e-4 * time[-1]:
+        ax.set(xscale="log", xlim=(time[1], time[-1]))
+    ax.set_xlabel("time")

@@ -10,10 +10,10 @@ import lindyn_jax
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
     ("_linalg", "_checks"),
-    ("problem",),
+    ("problem", "penalty"),
     ("models",),
-    ("init", "observables", "trajectory", "reduction", "solvers", "statistics"),
-    ("flow", "descent", "exact", "theory", "data"),
+    ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
+    ("flow", "descent", "limits", "exact", "theory", "data"),
     ("store",),
     ("ensemble", "fit"),
     ("plots",),

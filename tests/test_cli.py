@@ -95,7 +95,10 @@ BAD = {
     "delta": (["--delta", "1"], r"must lie in (0, 1)"),
     "dynamics": (["--dynamics", "walk"], "'flow', 'descent'"),
     "loss scale": (["--loss-scale", "median"], "'sum', 'mean', 'averaged'"),
-    "ill-conditioned": (["--data", "digits", "--samples", "60", "--stop", "1e-12"], "condition number"),
+    "ill-conditioned": (
+        ["--data", "digits", "--samples", "60", "--stop", "1e-12", "--solver", "dopri8"],
+        "condition number",
+    ),
     "too many samples": (["--data", "digits", "--samples", "5000"], "5000"),
     "zero samples": (["--samples", "0"], "at least 1"),
     "step size": (["--dynamics", "descent", "--step-size", "-1"], "must be a positive number"),
