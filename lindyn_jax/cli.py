@@ -102,11 +102,18 @@ def sweep_theorem12(
     step_size: Annotated[
         float | None, typer.Option(help="Step of descent; default: from the sharpness of each start.")
     ] = None,
-    stop: Annotated[float, typer.Option(help="Excess-loss ratio at which a trial ends.")] = 1e-8,
+    stop: Annotated[
+        float | None,
+        typer.Option(
+            help="Excess-loss ratio at which a trial ends [none: t = infinity; 1e-8 for descent, explicit solvers]."
+        ),
+    ] = None,
     delta: Annotated[float, typer.Option(help="Failure probability of Lemma 11 and Theorem 12.")] = 0.1,
-    rtol: Annotated[float, typer.Option(help="Relative tolerance of the flow.")] = 1e-9,
+    rtol: Annotated[
+        float | None, typer.Option(help="Relative tolerance of the flow [1e-6 to infinity, 1e-9 with --stop].")
+    ] = None,
     solver: Annotated[
-        str, typer.Option(help="Solver of the flow: auto, tsit5, dopri8 or kvaerno5 (implicit).")
+        str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
     ] = "auto",
     max_steps: Annotated[int | None, typer.Option(help="Step budget of a trial [flow 1e5, descent 1e6].")] = None,
     chunk: Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")] = None,
@@ -139,8 +146,9 @@ def sweep_theorem12(
     _checks.check_choice(dynamics, "dynamics", ("flow", "descent"))
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
     _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
-    _checks.check_choice(solver, "solver", ("auto", "tsit5", "dopri8", "kvaerno5"))
-    _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
+    _checks.check_choice(solver, "solver", ("auto", "radau", "tsit5", "dopri8", "kvaerno5"))
+    if rtol is not None:
+        _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
     if step_size is not None:
         _checks.check_positive(step_size, "step-size")
     study.check_precision(precision)
@@ -173,8 +181,8 @@ def sweep_theorem12(
         f"{float(problem.condition):.3g}; about {steps:.2g} steps a trial"
     )
     notes.print(
-        f"[bold]sweep[/]    {len(alphas_)} exponents x {len(widths_)} widths x {trials} trials by {dynamics} to an excess-loss "
-        f"ratio of {stop:g}"
+        f"[bold]sweep[/]    {len(alphas_)} exponents x {len(widths_)} widths x {trials} trials by {dynamics} to "
+        + ("t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}")
     )
     with _interruptible(notes), _Progress(notes) as progress:
         result = study.run(
@@ -326,7 +334,9 @@ UntilOption = Annotated[
 StepOption = Annotated[
     str, typer.Option(help="Step size of descent: a number, or stable (half the largest stable one).")
 ]
-SolverOption = Annotated[str, typer.Option(help="Solver of the flow: auto, or a name such as tsit5, dopri8, kvaerno5.")]
+SolverOption = Annotated[
+    str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
+]
 PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
 NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
