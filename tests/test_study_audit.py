@@ -99,7 +99,7 @@ def test_full_size_of_figure_3_has_the_published_levels():
         scaled = jax.vmap(lambda u, v: ld.ReducedTwoLayer(u * core.U1, v * core.V, 500, 400))(*jnp.array(stds).T)
         return jax.vmap(lambda start: ld.theory.imbalance(start, problem).level)(scaled)
 
-    # THEORY: about 6, 41 and 19, of one draw; a fifth of them covers the spread between draws.
+    # About 6, 41 and 19, of one draw; a fifth of them covers the spread between draws.
     np.testing.assert_allclose(levels(jax.random.key(0)), [6, 41, 19], rtol=0.2)
 
 
