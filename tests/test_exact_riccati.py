@@ -157,21 +157,22 @@ def test_third_derivatives_are_refused_and_not_wrong():
         jax.eval_shape(jax.jacfwd(jax.grad(lambda A: jnp.sum(exact.riccati_limit(A, 1, jnp.eye(2)).value))), jnp.eye(2))
 
 
-def test_ten_thousand_degenerate_draws_have_finite_values_and_gradients(rng):
+def test_ten_thousand_degenerate_draws_have_finite_values_and_gradients(rng, dtype):
     draws = 10_000
     a = rng.choice([0.0, 0.0, 1.0, 1.0, -1.0, -0.5, 1 + 1e-9, 1e-9, -1e-300, 1e3], size=(draws, 4))
     axes = np.where((np.arange(draws) % 2)[:, None, None] == 0, np.eye(4), HADAMARD)
     A = np.einsum("bij,bj,bkj->bik", axes, a, axes)
-    U0 = rng.choice([0.0, 1.0, -1.0, 1e-8, 1e-40, 1e-200, 1e3], size=(draws, 4, 3))
+    U0 = rng.choice([0.0, 1.0, -1.0, 1e-8, 1e-12, 1e-40, 1e-200, 1e3], size=(draws, 4, 3))
     U0[::3, :, 1] = U0[::3, :, 0]
     ts = rng.choice([0.0, 1e-12, 1e-3, 1.0, 30.0, 1e3, 1e6], size=draws)
-    weights = rng.normal(size=(4, 4))
+    weights = rng.normal(size=(4, 4)).astype(dtype)
 
     def value(A, g, U0, t):
         return jnp.sum(weights * product(A, g, U0, t))
 
     everything = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1, 2, 3)), (0, None, 0, 0)))
-    for result in jax.tree.leaves(everything(A, 1.5, U0, ts)):
+    for result in jax.tree.leaves(everything(*(np.asarray(values, dtype) for values in (A, 1.5, U0, ts)))):
+        assert result.dtype == dtype
         finite = np.isfinite(np.asarray(result)).reshape(draws, -1).all(axis=1)
         assert finite.all(), f"{np.sum(~finite)} draws, the first at {np.argmin(finite)}"
 

@@ -60,9 +60,11 @@ def riccati(
 
     **Notes:** relative error of P about 1e-15 times p in float64 and 1e-6 in float32 for any t, growing as `eps t ||A||`
     where all of P decays. Eigenvalues of A that agree to round-off are taken as equal. First and second derivatives with
-    respect to A, U0, g and t are exact, also at repeated and zero eigenvalues (second ones in U0 with h > p need rows that
-    are linearly independent; third ones in A are not supported). Directions in which P depends on the start by a factor
-    beyond about 1e90 report a saturated, finite derivative. Only the symmetric part of A is seen by the derivative.
+    respect to A, U0, g and t are exact in forward and reverse mode, also at repeated and zero eigenvalues, to `eps t ||A||`
+    and `eps (t ||A||)^2` relative; third ones are refused. Second ones in U0 with h > p need rows that are linearly
+    independent. Directions in which P depends on the start by a factor beyond about 1e90 report a saturated, finite
+    derivative. Only the symmetric part of A is seen by the derivative. Entries of `Phi^T U0` below 1e-61 (float32: 2e-13) of
+    the largest count as zero. A derivative of A takes memory of order p^3.
 
     **Source:** T21 Proposition 1 and its proof, with K defined for singular A as well.
     """
@@ -167,12 +169,14 @@ def _factor(A: Array, a: Array, Phi: Array, g: Array, U0: Array, t: Array) -> Fl
 
 
 def _without_specks(B: Array) -> Array:
-    """B with entries that are far below round-off (1e-61 times the largest in float64) made zero, with their derivative kept.
+    """B with entries far below round-off (1e-61 times the largest; 2e-13 in float32) made zero, with their derivative kept.
 
-    Directions in which a start is 1e-200 and which grow by e^{1e6} would overflow on the way to a finite result.
+    Directions in which a start is 1e-200 and which grow by e^{1e6} would overflow on the way to a finite result: elimination
+    multiplies a few such ratios.
     """
-    size, tiny = jnp.abs(jax.lax.stop_gradient(B)), float(jnp.finfo(B.dtype).tiny)
-    speck = size < tiny**0.2 * jnp.maximum(jnp.max(size), tiny**0.7)
+    size, finfo = jnp.abs(jax.lax.stop_gradient(B)), jnp.finfo(B.dtype)
+    least = float(finfo.tiny) ** (0.2 if finfo.bits == 64 else 1 / 3)
+    speck = size < least * jnp.maximum(jnp.max(size), float(finfo.tiny) ** 0.6)
     return jnp.where(speck, B - jax.lax.stop_gradient(B), B)
 
 
