@@ -1,6 +1,7 @@
 """What the closed forms share: the form of their answers, checks of their arguments, and functions with finite derivatives."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -140,3 +141,14 @@ def polynomial(coefficients: list[float], x: Array) -> Array:
     for c in coefficients[-2::-1]:
         value = value * x + c
     return value
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def last_derivative(x: Array, message: str) -> Array:
+    """The identity, which refuses to be differentiated: a further derivative would be incomplete, and must not be silent."""
+    return x
+
+
+@last_derivative.defjvp
+def _last_derivative_jvp(message, primals, tangents):
+    raise NotImplementedError(message)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._linalg import row_factor
-from ._common import Limit, Rate
+from ._common import Limit, Rate, last_derivative
 from .riccati import check_riccati, merge_eigenvalues
 
 
@@ -153,14 +153,5 @@ def once(x: Array) -> Array:
 
 @once.defjvp
 def _once_jvp(primals, tangents):
-    return once(primals[0]), tangents[0] * (1 + 0 * _first_only(primals[0]))
-
-
-@jax.custom_jvp
-def _first_only(x: Array) -> Array:
-    return x
-
-
-@_first_only.defjvp
-def _first_only_jvp(primals, tangents):
-    raise NotImplementedError("This limit has an exact first derivative, but no second one.")
+    message = "This limit has an exact first derivative, but no second one."
+    return once(primals[0]), tangents[0] * (1 + 0 * last_derivative(primals[0], message))

@@ -30,7 +30,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._linalg import row_factor
-from ._common import check_not_negative, polynomial
+from ._common import check_not_negative, last_derivative, polynomial
 
 _NO_THIRD = "The Riccati solution has exact first and second derivatives, but no third ones."
 
@@ -320,23 +320,12 @@ def _curvature(R: Array, x: Array, m: Array, r: Array, far: Array) -> tuple[Arra
 @_curvature.defjvp
 def _curvature_jvp(primals, tangents):
     R, x, m, r, far = primals
-    E, x = tangents[0], _last(x + _nothing(R))
+    E, x = tangents[0], last_derivative(x + _nothing(R), _NO_THIRD)
     second = _second_differences(x, m, r, far)
     rows, columns = (jnp.broadcast_to(v, R.shape) for v in (x[:, None], x[None, :]))
     by_row = jax.jvp(lambda v: _first_differences(v, columns, x, m, r, far), (rows,), (jnp.ones_like(R),))[1]
     by_column = jax.jvp(lambda v: _first_differences(rows, v, x, m, r, far), (columns,), (jnp.ones_like(R),))[1]
     return _curvature(R, x, m, r, far), (second * E[:, :, None], second * E[None, :, :], by_row * E, by_column * E)
-
-
-@jax.custom_jvp
-def _last(x: Array) -> Array:
-    """The identity, which cannot be differentiated: a third derivative would be incomplete, and must not be silent."""
-    return x
-
-
-@_last.defjvp
-def _last_jvp(primals, tangents):
-    raise NotImplementedError(_NO_THIRD)
 
 
 def _first_differences(xi: Array, xj: Array, x: Array, m: Array, r: Array, far: Array) -> Float[Array, "2 p p"]:

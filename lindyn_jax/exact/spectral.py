@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
-from ._common import Limit, Rate, as_floats, as_times, check_vector
+from ._common import Limit, Rate, as_floats, as_times, check_vector, last_derivative
 from .mode import mode, mode_limit, mode_rate
+
+_NO_SECOND = "`spectral_product` has first derivatives in Y only."
 
 
 def spectral(
@@ -165,7 +167,7 @@ def _product_jvp(primals, tangents):
     """The turning of the singular vectors by divided differences of x(sigma), which need no gap where x is one function."""
     Y, u0, v0, ts = primals
     dY, du0, dv0, dts = tangents
-    Phi, sigma, PsiT = jnp.linalg.svd(_once(Y), full_matrices=False)
+    Phi, sigma, PsiT = jnp.linalg.svd(last_derivative(Y, _NO_SECOND), full_matrices=False)
     move = lambda *arguments: mode(*arguments).x  # noqa: E731
     here = (sigma, u0, v0, ts[:, None])
     M = Phi.T @ dY @ PsiT.T
@@ -193,14 +195,3 @@ def _product_jvp(primals, tangents):
     tangent += ((dY - Phi @ (Phi.T @ dY)) @ PsiT.T * outside) @ PsiT
     tangent += (Phi * outside) @ (Phi.T @ (dY - (dY @ PsiT.T) @ PsiT))
     return value, tangent
-
-
-@jax.custom_jvp
-def _once(Y: Array) -> Array:
-    """The identity, which cannot be differentiated: a second derivative would be wrong at repeated singular values."""
-    return Y
-
-
-@_once.defjvp
-def _once_jvp(primals, tangents):
-    raise NotImplementedError("`spectral_product` has first derivatives in Y only.")

@@ -17,6 +17,7 @@ from .. import init, theory
 from ..ensemble import run_ensemble
 from ..problem import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments, histogram_quantile, mean_interval, wilson
+from ._grid import check_grid
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small", "all_hold")
 SHARP_EVENTS = ("coupling_is_small_ds", "product_is_small_ds")
@@ -115,19 +116,7 @@ def check(widths, alphas, settings: Settings) -> None:
     **Raises:** `ValueError` for widths outside 1 to 1e12 or not whole, exponents that are not finite, positive numbers, or
     delta outside (0, 1). An exponent or width outside the lemma's hypotheses is studied, and reported as such.
     """
-    for width in widths:
-        if not (1 <= width <= 1e12 and float(width) == round(width)):
-            raise ValueError(f"Widths must be whole numbers from 1 to 1e12, but one is {width:g}.")
-    for alpha in alphas:
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"Exponents must be positive numbers, but one is {alpha:g}.")
-    if max(widths) > 1 and max(alphas) * math.log10(max(widths)) > 100:
-        raise ValueError(
-            f"With alpha = {max(alphas):g} and h = {max(widths):g} the squares of the weights h^(-alpha) vanish. Use a smaller "
-            "exponent."
-        )
-    if not 0 < settings.delta < 1:
-        raise ValueError(f"The failure probability delta must lie in (0, 1), but is {settings.delta:g}.")
+    check_grid(widths, alphas, settings.delta)
 
 
 def run(

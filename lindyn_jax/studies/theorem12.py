@@ -35,6 +35,7 @@ from ..statistics import (
     wilson,
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
+from ._grid import check_grid
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
@@ -207,21 +208,9 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
             f"Theorem 12 needs more inputs than the rank of X, but both are {problem.num_inputs}: every input direction is "
             "seen, and all solutions agree. Use fewer samples than inputs."
         )
-    for width in widths:
-        if not (1 <= width <= 1e12 and float(width) == round(width)):
-            raise ValueError(f"Widths must be whole numbers from 1 to 1e12, but one is {width:g}.")
-    for alpha in alphas:
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"Exponents must be positive numbers, but one is {alpha:g}.")
-    if max(widths) > 1 and max(alphas) * math.log10(max(widths)) > 100:
-        raise ValueError(
-            f"With alpha = {max(alphas):g} and h = {max(widths):g} the weights h^(-alpha) vanish: the start is the saddle at "
-            "zero, which gradients never leave. Use a smaller exponent."
-        )
+    check_grid(widths, alphas, settings.delta)
     if settings.stop is not None and not 0 < settings.stop < 1:
         raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
-    if not 0 < settings.delta < 1:
-        raise ValueError(f"The failure probability delta must lie in (0, 1), but is {settings.delta:g}.")
     if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
         return
     steps, width, alpha = max((expected_steps(problem, w, a, settings), w, a) for w in widths for a in alphas)
