@@ -19,6 +19,15 @@ app = typer.Typer(
 sweep = typer.Typer(no_args_is_help=True, help="Monte Carlo studies over widths and exponents.")
 app.add_typer(sweep, name="sweep")
 
+TargetsOption = Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")]
+SamplesOption = Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")]
+CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
+LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ChunkOption = Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")]
+BatchOption = Annotated[str, typer.Option(help="map, vmap, or auto.")]
+TrialsOption = Annotated[int, typer.Option(help="Trials at each (exponent, width).")]
+ExponentsOption = Annotated[str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")]
 Precision = Annotated[
     float | None, typer.Option(help="Stop as soon as every 95% interval of the summary is narrower than this.")
 ]
@@ -89,14 +98,14 @@ def sweep_theorem12(
     data: Annotated[
         str, typer.Option(help="A bundled set (digits, gaussian, iris, ...) or a file: npz, csv, or X.npy,Y.npy.")
     ] = "digits",
-    targets: Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")] = None,
+    targets: TargetsOption = None,
+    samples: SamplesOption = None,
     subset_seed: Annotated[int, typer.Option(help="Seed of the choice of rows; of the data for --data gaussian.")] = 0,
-    centre: Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")] = False,
-    loss_scale: Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")] = "sum",
+    centre: CentreOption = False,
+    loss_scale: LossScaleOption = "sum",
     widths: Annotated[str | None, typer.Option(help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.")] = None,
-    alphas: Annotated[str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")] = "0.5,0.35",
-    trials: Annotated[int, typer.Option(help="Trials at each (exponent, width).")] = 50,
+    alphas: ExponentsOption = "0.5,0.35",
+    trials: TrialsOption = 50,
     seed: Annotated[int, typer.Option(help="Seed of the starts.")] = 0,
     dynamics: Annotated[str, typer.Option(help="flow or descent.")] = "flow",
     step_size: Annotated[
@@ -116,8 +125,8 @@ def sweep_theorem12(
         str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
     ] = "auto",
     max_steps: Annotated[int | None, typer.Option(help="Step budget of a trial [flow 1e5, descent 1e6].")] = None,
-    chunk: Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")] = None,
-    batch: Annotated[str, typer.Option(help="map, vmap, or auto.")] = "auto",
+    chunk: ChunkOption = None,
+    batch: BatchOption = "auto",
     keep_trials: Annotated[
         bool, typer.Option(help="Store every trial; without it counts, moments and sketches only, in constant memory.")
     ] = True,
@@ -128,7 +137,7 @@ def sweep_theorem12(
     out: Annotated[Path, typer.Option(help="Folder for the store and the figure; resumes what is there.")] = Path(
         "theorem12"
     ),
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """How far from the minimum-norm solution wide networks end: M22's Theorem 12, its bound and the sharp law."""
     _configure()
@@ -225,21 +234,21 @@ def sweep_lemma11(
     data: Annotated[
         str | None, typer.Option(help="Take n, r and m from a bundled set or a file, as in sweep theorem12.")
     ] = None,
-    targets: Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")] = None,
+    targets: TargetsOption = None,
+    samples: SamplesOption = None,
     subset_seed: Annotated[int, typer.Option(help="Seed of the choice of rows; of the data for --data gaussian.")] = 0,
-    centre: Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")] = False,
+    centre: CentreOption = False,
     widths: Annotated[
         str | None, typer.Option(help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12 [r + m to 10 h0].")
     ] = None,
     alphas: Annotated[
         str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")
     ] = "0.5,0.4,0.3",
-    trials: Annotated[int, typer.Option(help="Trials at each (exponent, width).")] = 10_000,
+    trials: TrialsOption = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the starts.")] = 0,
     delta: Annotated[float, typer.Option(help="Failure probability of Lemma 11.")] = 0.1,
-    chunk: Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")] = None,
-    batch: Annotated[str, typer.Option(help="map, vmap, or auto.")] = "auto",
+    chunk: ChunkOption = None,
+    batch: BatchOption = "auto",
     keep_trials: Annotated[
         bool, typer.Option(help="Store every trial, and not only counts, moments and quantile sketches.")
     ] = False,
@@ -250,7 +259,7 @@ def sweep_lemma11(
     out: Annotated[Path, typer.Option(help="Folder for the store and the figure; resumes what is there.")] = Path(
         "lemma11"
     ),
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """How often the events of M22's Lemma 11 hold for Gaussian starts, at any width and any number of inputs."""
     _configure()
@@ -318,13 +327,9 @@ DataOption = Annotated[
     ),
 ]
 ShapeOption = Annotated[str, typer.Option(help="Rows and columns of the target for --data factorization.")]
-TargetsOption = Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")]
-SamplesOption = Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")]
 SubsetSeedOption = Annotated[
     int, typer.Option(help="Seed of the choice of rows; of the data for gaussian and factorization.")
 ]
-CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
-LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
 UntilOption = Annotated[
     float | None,
     typer.Option(
@@ -339,7 +344,6 @@ SolverOption = Annotated[
 ]
 PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
 NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
@@ -466,8 +470,8 @@ def audit(
     solver: SolverOption = "auto",
     rtol: Annotated[float, typer.Option(help="Relative tolerance of the flow.")] = 1e-9,
     max_steps: Annotated[int, typer.Option(help="Step budget of a trial.")] = 1_000_000,
-    chunk: Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")] = None,
-    batch: Annotated[str, typer.Option(help="map, vmap, or auto.")] = "auto",
+    chunk: ChunkOption = None,
+    batch: BatchOption = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the store and the figure; resumes what is there.")] = Path(
         "audit"
     ),
