@@ -12,8 +12,8 @@ from common import record
 # Peak memory of the process itself, compilation and all, read at its end.
 PROGRAM = """
 import json, resource, sys, time
-from lindyn_jax import cli
-cli._configure()
+from lindyn_jax.cli._common import configure
+configure()
 import jax
 from lindyn_jax.studies import lemma11
 begin, cpu = time.perf_counter(), time.process_time()

@@ -9,6 +9,7 @@ import pytest
 
 import lindyn_jax as ld
 from lindyn_jax import cli
+from lindyn_jax.cli import _common
 
 SMALL = ["--alphas", "0.5", "--widths", "100,1000", "--trials", "4"]
 
@@ -157,6 +158,6 @@ def test_module_runs_and_info_names_versions():
 
 
 def test_widths_are_log_spaced_whole_numbers():
-    assert cli._widths("1e2:1e4:3") == [100, 1000, 10000]
-    assert cli._widths("1000,10") == [10, 1000]
-    assert cli._widths("1:10:4") == [1, 2, 5, 10]
+    assert _common.widths_of("1e2:1e4:3") == [100, 1000, 10000]
+    assert _common.widths_of("1000,10") == [10, 1000]
+    assert _common.widths_of("1:10:4") == [1, 2, 5, 10]

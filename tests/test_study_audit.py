@@ -14,6 +14,7 @@ from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import cli, plots
+from lindyn_jax.cli._common import as_json
 from lindyn_jax.statistics import wilson
 from lindyn_jax.studies.audit import LOSS_STATEMENTS, RATE_STATEMENTS, audit, figure3, labelled, summarise
 from lindyn_jax.studies.simulate import Start, draw
@@ -264,7 +265,7 @@ def test_dataset_names_its_statements_and_says_what_it_holds(figure):
 
 
 def test_summary_is_json_with_its_cases_by_name(figure):
-    values = json.loads(json.dumps(cli._as_json(summarise(figure)), allow_nan=False))
+    values = json.loads(json.dumps(as_json(summarise(figure)), allow_nan=False))
     assert values["case"] == list(figure["case"].values)
     assert np.shape(values["applies_low"]) == (4, 2, 4)
     assert values["ratio"] == 1e-2

@@ -1,0 +1,311 @@
+"""What the commands share: options, reading of their values, consoles, progress and folders."""
+
+import contextlib
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TargetsOption = Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")]
+SamplesOption = Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")]
+CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
+LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ChunkOption = Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")]
+BatchOption = Annotated[str, typer.Option(help="map, vmap, or auto.")]
+TrialsOption = Annotated[int, typer.Option(help="Trials at each (exponent, width).")]
+ExponentsOption = Annotated[str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")]
+Precision = Annotated[
+    float | None, typer.Option(help="Stop as soon as every 95% interval of the summary is narrower than this.")
+]
+Coordinator = Annotated[
+    str | None, typer.Option(help="HOST:PORT where several processes meet once; without it they share the store only.")
+]
+NumProcesses = Annotated[
+    int | None, typer.Option(help="How many processes write to this --out [the tasks of srun's step, or 1].")
+]
+ProcessId = Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        help="A bundled set (gaussian, digits, iris, ...), a file (npz, csv, or X.npy,Y.npy), or factorization: X = I and a "
+        "random target of --shape."
+    ),
+]
+ShapeOption = Annotated[str, typer.Option(help="Rows and columns of the target for --data factorization.")]
+SubsetSeedOption = Annotated[
+    int, typer.Option(help="Seed of the choice of rows; of the data for gaussian and factorization.")
+]
+UntilOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Last time; by default when the excess loss has fallen by about 1e-6. Descent counts steps times step size."
+    ),
+]
+StepOption = Annotated[
+    str, typer.Option(help="Step size of descent: a number, or stable (half the largest stable one).")
+]
+SolverOption = Annotated[
+    str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
+]
+PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
+NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
+
+
+def configure() -> None:
+    """Precision, host devices and threads as the commands want them; called before JAX does anything."""
+    # Trials are spread over devices already; threads inside each small factorization would only wait for one another. Read
+    # when JAX first calls LAPACK, so this is in time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # In a process that already runs JAX the number of devices is settled.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def numbers(text: str, name: str) -> list[float]:
+    """A comma-separated list of numbers, or `LO:HI:COUNT` for log-spaced ones."""
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            low, high, count = float(low), float(high), int(count)
+            if not (0 < low < math.inf and 0 < high < math.inf and count >= 1):
+                raise ValueError
+            steps = [low * (high / low) ** (i / max(count - 1, 1)) for i in range(count)]
+            return [*steps[:-1], high] if count > 1 else [low]
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"Option --{name} must be numbers with commas between them or LO:HI:COUNT with LO, HI > 0, but is {text!r}."
+        ) from None
+    if any(not math.isfinite(value) for value in values):
+        raise ValueError(f"Option --{name} must be finite numbers, but is {text!r}.")
+    return values
+
+
+def widths_of(text: str) -> list[float]:
+    values = numbers(text, "widths")
+    if ":" in text:
+        values = [float(round(value)) for value in values]
+    if any(value < 1 for value in values):
+        raise ValueError(f"Widths must be whole numbers from 1 to 1e12, but one is {min(values):g}.")
+    return sorted(set(values))
+
+
+def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
+    """The problem that the data options name, a name for it and a description."""
+    from .. import _checks
+    from ..data import describe
+    from ..problem import LeastSquares, factorization
+    from ..studies.simulate import random_target
+
+    _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
+    if data.lower() == "factorization":
+        for given, name in ((targets, "targets"), (samples, "samples"), (centre or None, "centre")):
+            if given is not None:
+                raise ValueError(f"Option --{name} is for data with inputs: leave it out with --data factorization.")
+        sizes = numbers(shape.replace("x", ","), "shape")
+        if len(sizes) != 2 or any(size < 1 or size != round(size) for size in sizes):
+            raise ValueError(f"Option --shape must be two whole numbers such as 5,10, but is {shape!r}.")
+        n, m = (int(size) for size in sizes)
+        description = f"factorization: {n} x {m} target with entries N(0, 1), seed {subset_seed}"
+        return factorization(random_target(n, m, seed=subset_seed), scale=loss_scale), "factorization", description
+    dataset = load_data(data, targets, samples, subset_seed, centre)
+    return LeastSquares(dataset.X, dataset.Y, scale=loss_scale), dataset.name, describe(dataset)
+
+
+def print_problem(notes, problem, description: str) -> None:
+    notes.print(f"[bold]data[/]     {description}")
+    notes.print(
+        f"[bold]problem[/]  rank {problem.rank} of {problem.num_inputs}, condition number of X^T X "
+        f"{float(problem.condition):.3g}"
+    )
+
+
+def one_or_list(text: str, name: str) -> float | tuple[float, ...]:
+    values = tuple(numbers(text, name))
+    return values[0] if len(values) == 1 else values
+
+
+def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1"):
+    from ..studies import Start
+
+    return Start(
+        kind,
+        width,
+        None if std is None else one_or_list(std, "std"),
+        alpha,
+        one_or_list(positive, "positive"),
+        one_or_list(negative, "negative"),
+        one_or_list(u0, "u0"),
+        one_or_list(v0, "v0"),
+    )
+
+
+def check_until(until: float | None) -> None:
+    if until is not None and not 0 < until < math.inf:
+        raise ValueError(f"Option --until must be a positive number, but is {until:g}.")
+
+
+def step_size_of(text: str) -> float | str:
+    if text == "stable":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"Option --step-size must be a number or stable, but is {text!r}.") from None
+
+
+def refuse_foreign_folder(out: Path, store: str) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, not a folder: choose another --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / store).is_dir():
+        raise ValueError(f"{out} is not empty and holds no store of this study ({store}): choose another --out.")
+
+
+def table_of(title: str, columns, words: int = 1):
+    """An empty table whose first `words` columns hold words and the others numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if len(table.columns) < words else "right", no_wrap=True)
+    return table
+
+
+def consoles(quiet: bool):
+    """One console for results on standard output, one for notes and progress on standard error."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    notes = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    return Console(highlight=False, width=width), notes
+
+
+class Progress:
+    """A live bar with rate and remaining time; one line a tenth of the way where there is no terminal."""
+
+    def __init__(self, console):
+        self.console = console
+        self.last = -1
+
+    def __enter__(self):
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("trials", total=None, rate="compiling")
+        self.bar.start()
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        import time
+
+        now = time.monotonic()
+        if self.last < 0:
+            self.begin, self.before, self.last = now, done, 0
+            if done:
+                self.console.print(f"resuming: {done} of {total} trials are there already")
+        rate = (done - self.before) / (now - self.begin) if done > self.before else 0.0
+        self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s" if rate else "")
+        tenth = 10 * done // total
+        if not self.console.is_terminal and tenth > self.last:
+            self.last = tenth
+            left = f", {(total - done) / rate:.0f} s left" if rate else ""
+            self.console.print(f"{done} of {total} trials, {rate:.1f}/s{left}")
+
+    def __exit__(self, *exception) -> None:
+        self.bar.stop()
+
+
+def load_data(data: str, targets: str | None, samples: int | None, subset_seed: int, centre: bool):
+    from ..data import gaussian, load
+
+    if data.lower() == "gaussian" and samples is None:
+        dataset = gaussian(seed=subset_seed)
+        if centre:
+            dataset = dataset._replace(X=dataset.X - dataset.X.mean(axis=0), Y=dataset.Y - dataset.Y.mean(axis=0))
+        return dataset
+    return load(data, targets=targets, samples=samples, subset_seed=subset_seed, centre=centre)
+
+
+def store_in(out: Path):
+    """The store in an output folder that is new, empty, or was made by a sweep."""
+    from ..store import SweepStore
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, not a folder: choose another --out.")
+    if out.is_dir() and not (out / "sweep.zarr").is_dir():
+        # A store that another process is making at this moment has such a name.
+        others = [path for path in out.iterdir() if not path.name.startswith(".sweep.zarr.building")]
+        if others and not (out / "sweep.zarr").is_dir():
+            raise ValueError(f"{out} is not empty and holds no sweep store (sweep.zarr): choose another --out.")
+    return SweepStore(out / "sweep.zarr")
+
+
+@contextlib.contextmanager
+def interruptible(notes):
+    try:
+        yield
+    except KeyboardInterrupt:
+        notes.print("Interrupted: complete chunks are kept, and the same command goes on from there.")
+        raise typer.Exit(130) from None
+
+
+def computed(store, notes) -> int | None:
+    """Trials behind the summary; `None`, and a sentence, while other processes still compute theirs."""
+    done, wanted, stopped = store.progress()
+    if stopped:
+        notes.print(f"stopped early: {done} trials a point make every interval as narrow as asked")
+    elif done < wanted:
+        notes.print(
+            f"This process has done its share; {done} of {wanted} trials a point are there. The process that ends last prints "
+            "the summary, and so does the same command for a single process later."
+        )
+        return None
+    return done
+
+
+def named(data: str) -> str:
+    """The data's name without the folder it lies in: moving a file does not change the study."""
+    return ",".join(Path(part).name for part in data.split(","))
+
+
+def power(log10: float) -> str:
+    """10^x as a number where it is readable, as a power where it is huge."""
+    return f"{10**log10:.3g}" if -4 < log10 < 7 else f"10^{log10:.4g}"
+
+
+def as_json(summary) -> dict:
+    def plain(value):
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    values = {name: plain(array.values.tolist()) for name, array in {**summary.coords, **summary.data_vars}.items()}
+    return {**values, **summary.attrs, "dims": {name: list(array.dims) for name, array in summary.data_vars.items()}}
