@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .problem import LeastSquares
+from ..problem import LeastSquares
 
 # -- the tableau ---------------------------------------------------------------------------------------------------------
 
@@ -50,7 +50,6 @@ def _transformation() -> tuple[np.ndarray, np.ndarray, float, complex]:
 _T, _T_INVERSE, _REAL, _COMPLEX = _transformation()
 
 MAX_ITERATIONS = 12
-_MAX_REJECTIONS = 60
 _FARTHEST = 8.0
 
 
@@ -97,7 +96,7 @@ def _transformed_solve(solve_real: Callable, solve_complex: Callable, residual: 
     return _combine(_T, jnp.stack([solve_real(w1), pair.real, pair.imag]))
 
 
-def _small_solve(matrix: Array, right: Array) -> Array:
+def small_solve(matrix: Array, right: Array) -> Array:
     """`matrix^{-1} right` by LU, 16 columns at a time.
 
     With more, LAPACK's triangular solve wakes threads of its own, which fight with those of the batch for the cores.
@@ -142,7 +141,7 @@ class _Impulses:
         blocks = jnp.einsum("ij,jl,jlmn->imln", A, A, BT[:, None] @ B[None])
         matrix = jnp.eye(3 * m, dtype=V.dtype) - blocks.reshape(3 * m, 3 * m)
         right = V + jnp.tensordot(A, BT @ U, axes=1)
-        Vs = _small_solve(matrix, right.reshape(3 * m, k)).reshape(3, m, k)
+        Vs = small_solve(matrix, right.reshape(3 * m, k)).reshape(3, m, k)
         return U + jnp.tensordot(A, B @ Vs, axes=1), Vs
 
     @staticmethod
@@ -287,7 +286,7 @@ class _Stages:
         return jnp.concatenate(step.force(Us, Vs), axis=1) / step.tau
 
 
-def _norm(*arrays: Array) -> Array:
+def norm(*arrays: Array) -> Array:
     return jnp.sqrt(sum(jnp.sum(array**2) for array in arrays))
 
 
@@ -305,7 +304,7 @@ def _iterate(form, step: _Step, factors, guess: Array, target: Array, contractio
         x, (Us, Vs), before, theta, iterations, _, _ = carry
         x = x + form.newton(factors, form.residual(x, Us, Vs, step))
         new = form.stages(x, step)
-        size = _norm(new[0] - Us, new[1] - Vs) / 3**0.5
+        size = norm(new[0] - Us, new[1] - Vs) / 3**0.5
         first = iterations == 0
         theta = jnp.where(first, jnp.maximum(theta, 1e-3) ** 0.8, size / jnp.where(before > 0, before, 1))
         left = theta / jnp.where(theta < 1, 1 - theta, 1) * size
@@ -358,7 +357,7 @@ def _linear_solve(operator: Callable, preconditioner: Callable, right: Array) ->
             x, _, _, iterations = carry
             correction = preconditioner(right - operator(x))
             x = x + correction
-            return x, _norm(correction), _norm(x), iterations + 1
+            return x, norm(correction), norm(x), iterations + 1
 
         one = jnp.ones((), right.dtype)
         return jax.lax.while_loop(go_on, improve, (jnp.zeros_like(right), one, one, 0))[0]
@@ -429,7 +428,7 @@ def pseudo_orthogonal(R: Float[Array, "p p"], r: int) -> tuple[Float[Array, "p p
         return signs[:, None] * (Q.T @ (signs[:, None] * Q)) - one
 
     X = defect(R)
-    first = jax.lax.stop_gradient(_norm(X))
+    first = jax.lax.stop_gradient(norm(X))
     Q = R - R @ X / 2
     for _ in range(3):
         Q = Q - Q @ defect(Q) / 2
@@ -470,7 +469,7 @@ class CollocationInterpolation(diffrax.AbstractLocalInterpolation):
     def _state(self, t):
         at = (t - self.t0) / (self.t1 - self.t0)
         weights = _lagrange(np.concatenate([[0.0], _NODES]), at[None])[0].astype(self.Us.dtype)
-        return _with_weights(self.y, jnp.tensordot(weights, self.Us, axes=1), jnp.tensordot(weights, self.Vs, axes=1))
+        return with_weights(self.y, jnp.tensordot(weights, self.Us, axes=1), jnp.tensordot(weights, self.Vs, axes=1))
 
 
 def _lagrange(nodes: np.ndarray, at: Array) -> Array:
@@ -482,7 +481,7 @@ def _lagrange(nodes: np.ndarray, at: Array) -> Array:
     return jnp.stack(columns, axis=1)
 
 
-def _with_weights(y, U: Array, V: Array):
+def with_weights(y, U: Array, V: Array):
     return eqx.tree_at(lambda y: (y.U1, y.V), y, (U, V))
 
 
@@ -548,7 +547,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         form, solution = _form(U, V)
         step = _step(y0, problem, length)
         fixed, known = jax.lax.stop_gradient(step), jax.lax.stop_gradient(memory)
-        size = _norm(fixed.U, fixed.V)
+        size = norm(fixed.U, fixed.V)
         factors = form.factor(fixed)
         guess = form.guess(_combine_at(known, fixed, length), fixed.tau, fixed)
         resolution = 20 * jnp.finfo(U.dtype).eps * fixed.s[0] / fixed.s[-1]
@@ -562,8 +561,8 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         U1, V1, conserved = form.end(x, Us, Vs, step, memory.D)
         error = self._error(form, fixed, factors, jax.lax.stop_gradient((Us, Vs)), size)
         failed = ~converged | ~conserved | ~jnp.all(jnp.isfinite(U1)) | ~jnp.all(jnp.isfinite(V1))
-        y1 = _with_weights(y0, jnp.where(failed, U, U1), jnp.where(failed, V, V1))
-        y_error = _with_weights(y0, *(jnp.where(failed, jnp.inf, part) for part in error))
+        y1 = with_weights(y0, jnp.where(failed, U, U1), jnp.where(failed, V, V1))
+        y_error = with_weights(y0, *(jnp.where(failed, jnp.inf, part) for part in error))
         Us = jnp.concatenate([U[None], Us[:2], y1.U1[None]])
         Vs = jnp.concatenate([V[None], Vs[:2], y1.V[None]])
         slopes = jax.lax.stop_gradient(form.slopes(x, fixed))
@@ -583,7 +582,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
 
         once = estimate(step.U, step.V)
         twice = estimate(step.U + once[0], step.V + once[1])
-        again = (_norm(*once) > self.tolerance * size) & jnp.isfinite(_norm(*twice))
+        again = (norm(*once) > self.tolerance * size) & jnp.isfinite(norm(*twice))
         return tuple(jnp.where(again, b, a) for a, b in zip(once, twice, strict=True))
 
 
@@ -602,90 +601,3 @@ def _combine_at(memory: _Memory, step: _Step, length: Array) -> Array:
     # Far extrapolation (after a step cut short) would be worse than none.
     at = 1 + jnp.asarray(_NODES, length.dtype) * jnp.minimum(length / memory.length, _FARTHEST)
     return jnp.tensordot(_lagrange(_NODES, at).astype(length.dtype), memory.slopes, axes=1)
-
-
-# -- the step sizes ------------------------------------------------------------------------------------------------------
-
-
-def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
-    """An upper bound on sigma_1, at most a few per cent above it, by products alone: `||(A^T A)^{16}||^{1/32}`."""
-    largest = jnp.max(jnp.abs(A))
-    A = A / jnp.where(largest > 0, largest, 1)
-    G = A.T @ A if A.shape[1] <= A.shape[0] else A @ A.T
-    log, power = jnp.zeros((), A.dtype), 1.0
-    for squared in range(5):
-        size = jnp.sqrt(jnp.sum(G**2))
-        safe = jnp.where(size > 0, size, 1)
-        log = log + jnp.log(safe) / power
-        if squared < 4:
-            G, power = (G / safe) @ (G / safe), 2 * power
-    return largest * jnp.exp(log / 2)
-
-
-class NormController(diffrax.AbstractStepSizeController):
-    """Step sizes by norms: `||error|| <= tolerance ||Z||`, and `h sigma_1(q S E) <= 1` where impulses are the unknowns.
-
-    **Args:** `tolerance`, relative, of a step: there is no absolute one, and a tiny start is followed as carefully as a large
-    one. `ts`, shape (T,), increasing times that steps have to end at, or `None`.
-
-    **Notes:** grows steps by at most 8 and divides them by at most 4 (what a step that failed gets), with the predictive
-    control of Gustafsson. Ends the integration with `dt_min_reached` after 60 rejections in a row or when a step no longer
-    advances the time.
-    """
-
-    tolerance: Float[Array, ""]
-    ts: Float[Array, " T"] | None = None
-
-    def wrap(self, direction):
-        return self
-
-    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        one = jnp.ones((), y0.U1.dtype)
-        length = jnp.minimum(dt0, self._cap(y0, args)).astype(one.dtype)
-        return self._end(t0, length), (one, jnp.zeros_like(one), length, jnp.zeros((), jnp.int32))
-
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-        last_ratio, last_length, proposed, rejections = controller_state
-        y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
-        length = length.astype(proposed.dtype)
-        size = jnp.maximum(_norm(y0.U1, y0.V), _norm(y1.U1, y1.V))
-        ratio = _norm(y_error.U1, y_error.V) / (self.tolerance * size)
-        keep = ratio < 1
-        ratio = jnp.clip(jnp.where(jnp.isfinite(ratio), ratio, 1e8), 1e-8, 1e8)
-        factor = 0.9 * ratio**-0.25
-        known = last_length > 0
-        trend = length / jnp.where(known, last_length, 1) * (last_ratio / ratio) ** 0.25
-        grown = jnp.clip(jnp.where(known, jnp.minimum(factor, factor * trend), factor), 0.25, 8.0)
-        grown = jnp.where(rejections > 0, jnp.minimum(grown, 1.0), grown)
-        # A step cut short by a time to be met says little: the length proposed before it stands.
-        grown = jnp.maximum(grown * length, jnp.where(length < 0.99 * proposed, proposed, 0))
-        proposal = jnp.where(keep, grown, jnp.clip(factor, 0.25, 0.8) * length)
-        after = jax.tree.map(lambda a, b: jnp.where(keep, a, b), y1, y0)
-        proposal = jnp.minimum(proposal, self._cap(after, args))
-        next_t0 = jnp.where(keep, t1, t0)
-        next_t1 = self._end(next_t0, proposal)
-        rejections = jnp.where(keep, 0, rejections + 1)
-        stuck = (rejections >= _MAX_REJECTIONS) | ~jax.lax.stop_gradient(next_t1 > next_t0)
-        result = diffrax.RESULTS.where(stuck, diffrax.RESULTS.dt_min_reached, diffrax.RESULTS.successful)
-        last_ratio = jnp.where(keep, jnp.maximum(ratio, 1e-2), last_ratio)
-        last_length = jnp.where(keep, length, last_length)
-        return keep, next_t0, next_t1, False, (last_ratio, last_length, proposal, rejections), result
-
-    def _end(self, t0: Array, length: Array) -> Array:
-        """The end of a step from `t0`, not beyond the next time to be met; reaches it when it comes within a per cent."""
-        end = t0 + jax.lax.stop_gradient(length)
-        if self.ts is None:
-            return end
-        index = jnp.searchsorted(self.ts, t0, side="right")
-        target = self.ts[jnp.minimum(index, self.ts.shape[0] - 1)]
-        meets = (index < self.ts.shape[0]) & (t0 + 1.01 * length >= target)
-        return jnp.where(meets, target, end)
-
-    def _cap(self, y, args) -> Array:
-        U, V = jax.lax.stop_gradient((y.U1, y.V))
-        if _form(U, V)[0] is _Stages:
-            return jnp.asarray(jnp.inf, U.dtype)
-        step = jax.lax.stop_gradient(_step(y, args[0], jnp.ones((), U.dtype)))
-        with jax.default_matmul_precision("highest"):
-            steepest = largest_singular_value(step.tau * step.s[:, None] * step.error(U, V))
-        return jnp.where(steepest > 0, 1 / jnp.where(steepest > 0, steepest, 1), jnp.inf)
