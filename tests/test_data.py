@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lindyn_jax import data
-from lindyn_jax.data import DataError, Dataset, describe, gaussian, load
+from lindyn_jax.data import DataError, Dataset, autoencoder, describe, gaussian, load, low_rank, read_idx
 
 IDX_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 
@@ -95,10 +95,11 @@ def test_missing_scikit_learn_is_reported_with_the_command_that_installs_it(monk
 
 
 def test_module_needs_only_numpy_and_jaxtyping():
-    tree = ast.parse(Path(data.__file__).read_text())
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    files = list(Path(data.__file__).parent.glob("*.py"))
+    assert len(files) > 5
+    statements = [node for path in files for node in ast.parse(path.read_text()).body]
+    names = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in statements if isinstance(node, ast.ImportFrom) and node.level == 0}
     assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {"numpy", "jaxtyping"}
 
 
@@ -155,6 +156,42 @@ def test_gaussian_refuses_negative_seed_and_noise():
     for noise in (-0.1, np.nan, np.inf):
         with pytest.raises(DataError, match=f"`noise` must be a finite .* but is {noise}"):
             gaussian(noise=noise)
+
+
+# -- autoencoders ----------------------------------------------------------------------------------------------------------
+
+
+def test_autoencoder_has_its_inputs_as_targets_and_its_correlations_commute():
+    dataset = autoencoder(load("wine", centre=True))
+    assert dataset.Y is dataset.X and dataset.target_names == dataset.feature_names
+    assert describe(dataset).endswith("columns centred; autoencoder: the targets are the inputs")
+    # Sigma_xy = Sigma_x: round-off of the singular vectors, whose smallest singular values are 1e-8 of the largest.
+    assert data.commutation(dataset.X, dataset.Y).delta_xy < 1e-13
+
+
+def test_low_rank_data_lie_near_the_subspace_of_the_projector():
+    (near, P), (inside, same) = low_rank(seed=2), low_rank(seed=2, noise=0)
+    assert near.X.shape == (1000, 20) and near.Y is near.X and np.array_equal(P, same)
+    assert np.allclose(P @ P, P, atol=1e-14) and np.allclose(P, P.T, atol=1e-15) and abs(np.trace(P) - 5) < 1e-13
+    assert np.abs(inside.X @ P - inside.X).max() < 1e-13 * np.abs(inside.X).max() * 10
+    outside = near.X - near.X @ P
+    # 15 noisy directions of standard deviation 1e-3; sample variances have relative standard error sqrt(2/15000).
+    assert abs(np.sum(outside**2) / (15_000 * 1e-6) - 1) < 5 * np.sqrt(2 / 15_000)
+    rng = np.random.default_rng(2)
+    B = rng.uniform(size=(20, 5))
+    z = np.linalg.lstsq(B, inside.X.T)[0].T
+    variances = np.array([4, 2, 1, 0.5, 0.25])
+    assert np.abs(z.var(axis=0) / variances - 1).max() < 5 * np.sqrt(2 / 1000)
+
+
+def test_low_rank_data_refuse_what_they_cannot_be():
+    for variances in ((), (1.0,) * 4, (1.0, -1.0), (1.0, np.inf)):
+        with pytest.raises(DataError, match="`variances` must be 1 to n = 3 positive numbers"):
+            low_rank(n=3, variances=variances)
+    with pytest.raises(DataError, match="`noise` must be a finite standard deviation of at least 0, but is -1"):
+        low_rank(noise=-1)
+    with pytest.raises(DataError, match="`n` must be a whole number of at least 1, but is 0"):
+        low_rank(n=0)
 
 
 # -- rows and centring -----------------------------------------------------------------------------------------------------
@@ -428,6 +465,35 @@ def test_wrong_idx_files_are_named(write):
     for first, second, message in cases:
         with pytest.raises(DataError, match=message):
             load(f"{first},{second}")
+
+
+@pytest.mark.parametrize("dtype", IDX_CODES)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_idx_arrays_come_back_in_shape_type_and_value(dtype, compress, rng, write):
+    array = (100 * rng.normal(size=(3, 2, 4))).astype(dtype)
+    read = read_idx(Path(write("array", compress(idx_bytes(array)))))
+    assert read.dtype == array.dtype and read.dtype.isnative and np.array_equal(read, array)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is not an IDX file: such a file starts with two zero bytes, this one with b''"),
+        (b"\x93NUMPY", r"this one with b'\\x93N'"),
+        (b"\x08\x03\0\0", r"starts with two zero bytes, this one with b'\\x08\\x03'"),
+        (b"\0\0\x08", r"header is damaged \(it has 4 bytes or more, but the file has 3\)"),
+        (b"\0\0\x0a\1\0\0\0\0", r"type code 0x0a is none of 0x08, 0x09, 0x0b, 0x0c, 0x0d, 0x0e\)"),
+        (b"\0\0\x08\0", r"header is damaged \(it has no axes\)"),
+        (b"\0\0\x08\3\0\0\0\1", r"header is damaged \(3 axes take 16 bytes, but the file has 8\)"),
+        (b"\0\0\x08\1\0\0\0\5abc", r"its shape is \(5,\), which takes 5 bytes, but holds 3"),
+        (b"\x1f\x8b\0\0", r"cannot be read as a gzip file \("),
+    ],
+)
+def test_idx_files_with_a_wrong_header_or_length_say_what_is_wrong(content, message, write):
+    with pytest.raises(DataError, match=message):
+        read_idx(write("bad", content))
+    with pytest.raises(DataError, match=r"`.*none` cannot be read: No such file"):
+        read_idx("none")
 
 
 # -- csv -------------------------------------------------------------------------------------------------------------------

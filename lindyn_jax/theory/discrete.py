@@ -5,15 +5,26 @@ Tied layers (T21 section 5), `x = u^2` with the target sigma: `u+ = u + 2 eta (s
 
 Two aligned layers (G19), `w = u^2`: `u+ = u + eta u (sigma - lambda u^2)`, that is `w+ = w (1 + eta (sigma - lambda w))^2`, with
 q = 1/N; see `exact.aligned` for the flow and for other scales.
+
+Two layers in general: what a step does to imbalance and loss, exactly. The loss along the gradient is a polynomial of degree
+four in the step.
 """
 
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from ..exact._common import Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, ratio
+from .._linalg import signature_spectrum
+from ..exact._common import Limit, Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, ratio
+from ..models import ReducedTwoLayer, TwoLayer
+from ..problem import LeastSquares
+from ._numerics import norm
+from .imbalance import moving_layers, require_plain_flow
+
+Model = TwoLayer | ReducedTwoLayer
 
 
 class DescentRate(NamedTuple):
@@ -38,6 +49,55 @@ class DescentBounds(NamedTuple):
     lower: Float[Array, "..."]
     upper: Float[Array, "..."]
     applies: Bool[Array, "..."]
+
+
+class StepSizes(NamedTuple):
+    """Largest step sizes under which something holds.
+
+    **Fields:** `exact`, where it stops being true; `sufficient`, a simpler number that is never larger; `applies`.
+    """
+
+    exact: Float[Array, "..."]
+    sufficient: Float[Array, "..."]
+    applies: Bool[Array, "..."]
+
+
+class Drift(NamedTuple):
+    """What one step of descent does to the imbalance.
+
+    **Fields:** `spectrum`, the eigenvalues of `D+ - D` that can differ from zero, descending; `norm`, `||D+ - D||_F`.
+    """
+
+    spectrum: Float[Array, " k"]
+    norm: Float[Array, ""]
+
+
+class LineSearch(NamedTuple):
+    """The best step along the gradient.
+
+    **Fields:** `step`, the step size of least loss; `excess_loss`, L - L* behind it; `coefficients`, shape (5,), of L - L* as a
+    polynomial in the step, ascending; `applies`, whether there is a gradient to follow; step 0 where there is none.
+    """
+
+    step: Float[Array, ""]
+    excess_loss: Float[Array, ""]
+    coefficients: Float[Array, "5"]
+    applies: Bool[Array, ""]
+
+
+class StepInequality(NamedTuple):
+    """One step of descent against its bound, `L+ - L* <= (1 - 2 mu eta + mu K eta^2) (L - L*)`.
+
+    **Fields:** `mu`, the constant of Polyak and Lojasiewicz at this point, `||grad L||^2/(2 (L - L*))`; `smoothness`, K, the
+    largest curvature of the loss along this step; `factor`, the bound; `measured`, `(L+ - L*)/(L - L*)`; `applies`, whether
+    there is an error to reduce and the factor is below 1.
+    """
+
+    mu: Float[Array, ""]
+    smoothness: Float[Array, ""]
+    factor: Float[Array, ""]
+    measured: Float[Array, ""]
+    applies: Bool[Array, ""]
 
 
 # -- tied layers: T21 section 5 --------------------------------------------------------------------------------------
@@ -156,6 +216,171 @@ def descent_bounds(
     return DescentBounds(jnp.where(applies, lower, 0), jnp.where(applies, upper, 0), applies)
 
 
+def theorem3(
+    sigma: Real[ArrayLike, "..."],
+    lam: Real[ArrayLike, "..."],
+    w0: Real[ArrayLike, "..."],
+    eta: Real[ArrayLike, "..."],
+    steps: Real[ArrayLike, "..."],
+) -> DescentBounds:
+    r"""Bounds on an aligned component after any number of steps of descent, for every sigma and every start.
+
+    With `x = eta sigma`, `b(Q) = sigma w0/((sigma - lambda w0) Q + lambda w0)`, `y = eta (lambda w0 - sigma)` and
+    `c = (2 - y)/(1 - y)^2`:
+
+    - below its limit, `lambda w0 <= sigma` and `0 < x < 1/2`: as `descent_bounds`; for lambda = 0 it is `w0 (1 + x)^{2t}`;
+    - above it, `lambda w0 > sigma > 0` and `x <= 1/(a + sqrt(a))` with `a = lambda w0/sigma`, so that no step passes the
+        limit: `b([1 - c x]_+^t) <= w_t <= b((1 - 2x)^t)`;
+    - without a target, sigma = 0: as `zero_mode_bounds`;
+    - away from it, sigma < 0 and `y < 1`: `w0 (1 - y)^{2t} <= w_t <= w0 (1 + x)^{2t}`.
+
+    **Args:** as for `descent_bounds`.
+
+    **Returns:** a `DescentBounds`; zeros where the hypotheses fail.
+
+    **Raises:** as `descent_bounds`.
+
+    **Notes:** the second and the fourth case are not in G19, whose starts vanish and whose sigma are singular values; they
+    follow from `1/w+ = (1/w) (1 - eta (lambda w - sigma))^{-2}` in the same way.
+
+    **Source:** G19 Theorem 3, (23), (24), corrected.
+    """
+    sigma, lam, w0, eta, steps = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, w0=w0, eta=eta, steps=steps))
+    check_not_negative(lam=lam, w0=w0, steps=steps)
+    below = _bounds_below(sigma, lam, w0, eta, steps)
+    above = _bounds_above(sigma, lam, w0, eta, steps)
+    zero = zero_mode_bounds(lam, w0, jnp.maximum(eta, 0), steps)
+    away = _bounds_away(sigma, lam, w0, eta, steps)
+    cases = (
+        (sigma == 0, zero._replace(applies=zero.applies & (eta >= 0))),
+        (sigma < 0, away),
+        (lam * w0 > sigma, above),
+    )
+    chosen = below
+    for condition, bounds in reversed(cases):
+        chosen = DescentBounds(
+            *(jnp.where(condition, ours, theirs) for ours, theirs in zip(bounds, chosen, strict=True))
+        )
+    return DescentBounds(
+        jnp.where(chosen.applies, chosen.lower, 0), jnp.where(chosen.applies, chosen.upper, 0), chosen.applies
+    )
+
+
+def _bounds_below(sigma, lam, w0, eta, steps) -> DescentBounds:
+    bounds = descent_bounds(sigma, lam, w0, eta, steps)
+    x = eta * sigma
+    growth = 2 * steps * jnp.log1p(jnp.where((x > 0) & (x < 0.5), x, 0))
+    # Nothing is said where the component itself comes close to overflow.
+    free = (lam == 0) & (x > 0) & (x < 0.5) & (growth < 0.9 * math.log(float(jnp.finfo(x.dtype).max)))
+    grown = w0 * jnp.exp(jnp.where(free, growth, 0))
+    return DescentBounds(
+        jnp.where(free, grown, bounds.lower), jnp.where(free, grown, bounds.upper), bounds.applies | free
+    )
+
+
+def _bounds_above(sigma, lam, w0, eta, steps) -> DescentBounds:
+    x = eta * sigma
+    proper = (x > 0) & (sigma > least_divisor(sigma.dtype)) & (lam * w0 > sigma)
+    share = jnp.where(proper, lam * w0 / jnp.where(proper, sigma, 1), 2.0)
+    applies = proper & (x * (share + jnp.sqrt(share)) <= 1)
+    x, sigma, lam, w0, share = (
+        jnp.where(applies, value, safe) for value, safe in ((x, 0.125), (sigma, 1), (lam, 1), (w0, 2), (share, 2.0))
+    )
+    y = x * (share - 1)
+    fast = jnp.maximum(1 - x * (2 - y) / (1 - y) ** 2, 0)
+    slow = 1 - 2 * x
+
+    def bound(base):
+        # 0^0 = 1 at the start, and no derivative of log at 0.
+        positive = base > 0
+        power = jnp.where(
+            positive, jnp.exp(steps * jnp.log(jnp.where(positive, base, 1))), jnp.where(steps == 0, 1.0, 0.0)
+        )
+        return sigma / lam * ratio(share, (1 - share) * power + share)
+
+    return DescentBounds(bound(fast), bound(slow), applies)
+
+
+def _bounds_away(sigma, lam, w0, eta, steps) -> DescentBounds:
+    y = eta * (lam * w0 - sigma)
+    applies = (sigma < 0) & (eta >= 0) & (y < 1)
+    least, most = (jnp.where(applies, value, 0) for value in (y, -eta * sigma))
+    return DescentBounds(
+        w0 * jnp.exp(2 * steps * jnp.log1p(-least)), w0 * jnp.exp(2 * steps * jnp.log1p(-most)), applies
+    )
+
+
+def descent_step_limit(
+    sigma: Real[ArrayLike, "..."],
+    lam: Real[ArrayLike, "..."],
+    eta: Real[ArrayLike, "..."],
+    t: Real[ArrayLike, "..."],
+) -> Limit:
+    r"""The limit of a component after `d t` steps of descent as the start e^{-2d} vanishes: a jump at `1/log(1 + eta sigma)`.
+
+    0 before that T and `sigma/lambda` behind it. Hypotheses: sigma > 0, lambda > 0, `0 < eta sigma < 1/2`, and t != T;
+    components with sigma = 0 stay at 0.
+
+    **Args:** shapes that broadcast together; `t`, steps in units of d.
+
+    **Returns:** a `Limit` (of d, at fixed t).
+
+    **Raises:** as `descent_bounds`.
+
+    **Notes:** at T itself the rounding of `d T` to a step decides, and there is no limit.
+
+    **Source:** G19 Corollary 3, with times that need no condition on gaps.
+    """
+    sigma, lam, eta, t = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, eta=eta, t=t))
+    check_not_negative(lam=lam, t=t)
+    x = eta * sigma
+    moves = (x > 0) & (x < 0.5) & (lam > least_divisor(lam.dtype))
+    phase = t * jnp.log1p(jnp.where(moves, x, 0)) - 1
+    at = jnp.abs(phase) <= 4 * jnp.finfo(x.dtype).eps
+    height = jnp.where(moves, sigma, 0) / jnp.where(moves, lam, 1)
+    return Limit(jnp.where(phase > 0, height, 0), (moves & ~at) | (sigma == 0))
+
+
+def separation_steps(sigma: Real[ArrayLike, " p"]) -> StepSizes:
+    r"""Largest step sizes for which descent learns the components at `1/(eta sigma_i)`, G19's times, one after another.
+
+    Component i has jumped, at `1/log(1 + eta sigma_i)`, before `1/(eta sigma_{i+1})` as long as
+    `log(1 + eta sigma_i) > eta sigma_{i+1}`. `exact` is the root of that; `sufficient` is
+    `2 (sigma_i - sigma_{i+1})/sigma_i^2`, from `log(1 + x) > x - x^2/2`.
+
+    **Args:** `sigma`, positive and descending, shape (p,).
+
+    **Returns:** a `StepSizes` of shape (p - 1,); 0 where two are equal. `applies` where sigma_{i+1} > 0; without a next
+    component, or with one 1e77 times smaller (1e9 in float32), the exact one is infinite.
+
+    **Raises:** `ValueError` for a sigma that is not a vector, and infinite or NaN arguments, where they are known.
+
+    **Notes:** `jump_steps` needs no such condition; `eta < 1/(2 sigma_1)` is asked for besides.
+
+    **Source:** G19 Corollary 3 and its condition on gaps.
+    """
+    (sigma,) = as_floats(sigma=sigma)
+    check_vector(sigma, "sigma", "p")
+    first, second = sigma[:-1], sigma[1:]
+    applies = (second > 0) & (first >= second)
+    rho = jnp.where(applies, second / jnp.where(applies, first, 1), 0.5)
+    equal, apart = rho >= 1, rho <= least_divisor(rho.dtype) ** 0.5
+    rho = jnp.where(equal | apart, 0.5, rho)
+    # log(1 + z) = rho z, from above: concave, so Newton's method descends to the root. Its last step carries the derivative.
+    z = 2 * (1 - rho) / rho**2
+
+    def newton(z, _):
+        return z - (jnp.log1p(z) - rho * z) / (1 / (1 + z) - rho), None
+
+    z, _ = jax.lax.scan(newton, jax.lax.stop_gradient(z), length=40)
+    z = jax.lax.stop_gradient(z)
+    z, _ = newton(z, None)
+    safe = jnp.where(first > 0, first, 1)
+    exact = jnp.where(applies & ~apart, jnp.where(equal, 0, z / safe), jnp.where(first > 0, jnp.inf, 0))
+    sufficient = jnp.where(first > 0, 2 * jnp.maximum(first - second, 0) / safe**2, 0)
+    return StepSizes(exact, sufficient, applies)
+
+
 def zero_mode_bounds(
     lam: Real[ArrayLike, "..."], w0: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."], steps: Real[ArrayLike, "..."]
 ) -> DescentBounds:
@@ -236,6 +461,202 @@ def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "
     """
     x = jnp.multiply(*as_floats(sigma=sigma, eta=eta))
     return Rate(-_log_distance(2 * x), (x > 0) & (x < 1))
+
+
+# -- two layers in general -------------------------------------------------------------------------------------------------
+
+
+def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
+    r"""What one step of descent does to the imbalance, `D+ - D = eta^2 (G_U1^T G_U1 - G_V^T G_V)`, by its spectrum.
+
+    G_U1 and G_V are the gradients of the loss. `descent_drift` has the matrices themselves, for any depth; here the width does
+    not matter.
+
+    **Args:** `model`; `problem`, with or without a link; `eta`, step size.
+
+    **Returns:** a `Drift`. k = min(h, r + m) eigenvalues: the others are zero.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a penalty on the imbalance.
+
+    **Notes:** from the rows of the gradients, never at size h x h.
+
+    **Source:** one step of G19 (3).
+    """
+    require_plain_flow(problem)
+    (eta,) = as_floats(eta=eta)
+    U1, V = moving_layers(model, problem)
+    G = problem.reduced_loss_gradient(U1 @ V.T)
+    rows = eta.astype(U1.dtype) * jnp.concatenate([G @ V, G.T @ U1])
+    signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
+    spectrum = signature_spectrum(rows, signs)
+    return Drift(spectrum, norm(spectrum))
+
+
+def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
+    r"""Largest step sizes at which descent stays at a solution, `2/sharpness`.
+
+    At a solution with E = 0 the largest curvature of the loss is `q lambda_max(T)`, with the operator T of `rate_operator`, and
+    descent leaves it for larger steps than `exact = 2/(q lambda_max(T))`. `sufficient = 2/(q lambda_1 (sigma_max(U1)^2 +
+    sigma_max(V)^2))` is the same for Sigma_x a multiple of the identity.
+
+    **Args:** `model`, at or near a solution; `problem`.
+
+    **Returns:** a `StepSizes`; `applies` where the error has vanished to round-off, `||E|| <= 1e3 eps ||Ytil||`. Elsewhere the
+    curvature has a second part, of the size of the error.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a link or a penalty.
+
+    **Notes:** in closed form, for two layers; `largest_stable_step` has it for any depth, by iteration, and `stable_step`
+    bounds it from the start, before the solution is known.
+
+    **Source:** M22 section 5 and the Hessian at E = 0.
+    """
+    require_plain_flow(problem)
+    U1, V = moving_layers(model, problem)
+    s, E = problem.singular_values, problem.error(U1 @ V.T)
+    # Of the m blocks of T the one with the largest mu holds the largest eigenvalue.
+    top = jnp.linalg.norm(V, ord=2)
+    rows = s[:, None] * jnp.concatenate([U1, top * jnp.eye(U1.shape[0], dtype=U1.dtype)], axis=1)
+    largest = jnp.linalg.norm(rows, ord=2) ** 2
+    bound = s[0] ** 2 * (jnp.linalg.norm(U1, ord=2) ** 2 + top**2)
+    solved = jnp.sum(E**2) <= 1e6 * jnp.finfo(E.dtype).eps ** 2 * jnp.sum(problem.Ytil**2)
+    moves = largest > 0
+    exact, sufficient = (
+        jnp.where(moves, 2 / (problem.scale * jnp.where(moves, value, 1)), jnp.inf) for value in (largest, bound)
+    )
+    return StepSizes(exact, sufficient, solved)
+
+
+def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
+    r"""L - L* behind one step of descent, as a polynomial in its step size: five coefficients, ascending.
+
+    With the velocities A = U1', B = V' the error is `E - eta S (A V^T + U1 B^T) - eta^2 S A B^T`, and its square a quartic.
+
+    **Args:** `model`, `problem`.
+
+    **Returns:** shape (5,).
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a link or a penalty.
+
+    **Source:** G19 (3) inserted into the loss.
+    """
+    require_plain_flow(problem)
+    U1, V = moving_layers(model, problem)
+    s, E = problem.singular_values[:, None], problem.error(U1 @ V.T)
+    G = problem.scale * s * E
+    A, B = G @ V, G.T @ U1
+    E1, E2 = s * (A @ V.T + U1 @ B.T), s * (A @ B.T)
+    inner = lambda P, Q: jnp.sum(P * Q)  # noqa: E731
+    # <E, E1> q = ||A||^2 + ||B||^2, which is never negative.
+    coefficients = (
+        inner(E, E),
+        -2 * (inner(A, A) + inner(B, B)) / problem.scale,
+        inner(E1, E1) - 2 * inner(E, E2),
+        2 * inner(E1, E2),
+        inner(E2, E2),
+    )
+    return problem.scale / 2 * jnp.stack(coefficients)
+
+
+def line_search(model: Model, problem: LeastSquares) -> LineSearch:
+    r"""Exact line search: the step size of least loss along the gradient, in closed form.
+
+    The loss behind the step is a quartic in eta (`step_polynomial`), whose derivative has one or three positive roots; the one
+    of least loss is taken.
+
+    **Args:** `model`, `problem`.
+
+    **Returns:** a `LineSearch`.
+
+    **Raises:** as `step_polynomial`.
+
+    **Notes:** the derivative with respect to weights and data is that of the root; where two minima are equally deep it is
+    that of the one that is taken.
+
+    **Source:** G19 (3); the cubic by Viete's and Cardano's formulas, with Newton's method behind them.
+    """
+    c = step_polynomial(model, problem)
+    slope = -c[1]
+    applies = slope > 0
+    # In units of slope and value the roots are of order 1: y = unit/eta solves y^3 - a y^2 - b y - d = 0.
+    unit = jnp.where(applies, c[0] / jnp.where(applies, slope, 1), 1)
+    scale = jnp.where(applies, slope * unit, 1)
+    c2, c3, c4 = (jnp.where(applies, c[i] * unit**i / scale, safe) for i, safe in ((2, 1.0), (3, 0.0), (4, 0.0)))
+    roots = jax.lax.stop_gradient(_cubic_roots(-2 * c2, -3 * c3, -4 * c4))
+    positive = roots > 0
+    etas = jnp.where(positive, 1 / jnp.where(positive, roots, 1), 0)
+
+    def derivative(z):
+        return -1 + z * (2 * c2 + z * (3 * c3 + z * 4 * c4))
+
+    def curvature(z):
+        return 2 * c2 + z * (6 * c3 + z * 12 * c4)
+
+    def newton(z):
+        bend = jax.lax.stop_gradient(curvature(z))
+        curved = jnp.abs(bend) > jnp.finfo(z.dtype).eps
+        return z - jnp.where(curved, derivative(z) / jnp.where(curved, bend, 1), 0)
+
+    for _ in range(3):
+        etas = jax.lax.stop_gradient(newton(etas))
+    values = -etas + etas**2 * (c2 + etas * (c3 + etas * c4))
+    best = jax.lax.stop_gradient(etas[jnp.argmin(jnp.where(positive & (etas > 0), values, jnp.inf))])
+    z = newton(best)
+    step = jnp.where(applies, z * unit, 0)
+    # From the errors and not from the polynomial, which cancels where the step solves the problem.
+    U1, V = moving_layers(model, problem)
+    G = problem.scale * problem.singular_values[:, None] * problem.error(U1 @ V.T)
+    after = problem.excess_loss((U1 + step * (G @ V)) @ (V + step * (G.T @ U1)).T)
+    return LineSearch(step, after, c, applies)
+
+
+def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> StepInequality:
+    r"""X23's inequality for one step of descent, with the constants measured on this very step.
+
+    `L+ - L* <= (1 - 2 mu eta + mu K eta^2) (L - L*)`, where `||grad L||^2 = 2 mu (L - L*)` here and K is the largest second
+    derivative of the loss along the step, divided by `||grad L||^2`. With these two it is the second-order bound on a segment,
+    and always holds. The second derivative of a quartic that opens upwards is largest at one of the ends.
+
+    **Args:** `model`, `problem`; `eta` > 0, step size.
+
+    **Returns:** a `StepInequality`.
+
+    **Raises:** as `step_polynomial`.
+
+    **Notes:** X23's own constants, which hold along the whole path and are known from the start, are not those, and are not
+    implemented. By `lemma7`, `mu >= q lambda_r (lambda_r(U1 U1^T) + lambda_m(V V^T))`.
+
+    **Source:** X23; the constants are this package's.
+    """
+    (eta,) = as_floats(eta=eta)
+    c = step_polynomial(model, problem)
+    eta = eta.astype(c.dtype)
+    applies = (c[0] > 0) & (c[1] < 0)
+    excess, square = jnp.where(applies, c[0], 1), jnp.where(applies, -c[1], 1)
+    mu = square / (2 * excess)
+    bends = jnp.stack([2 * c[2], 2 * c[2] + eta * (6 * c[3] + eta * 12 * c[4])])
+    smoothness = jnp.max(bends) / square
+    factor = 1 - 2 * mu * eta + mu * smoothness * eta**2
+    measured = 1 + eta * (c[1] + eta * (c[2] + eta * (c[3] + eta * c[4]))) / excess
+    return StepInequality(mu, smoothness, factor, measured, applies & (factor < 1) & (eta > 0))
+
+
+def _cubic_roots(a: Array, b: Array, d: Array) -> Float[Array, "3"]:
+    """Real roots of `y^3 + a y^2 + b y + d`, NaN-free; those that are not there repeat the one that is."""
+    shift = a / 3
+    p, q = b - a * shift, d - shift * b + 2 * shift**3
+    # y = x - shift, x^3 + p x + q = 0.
+    discriminant = (q / 2) ** 2 + (p / 3) ** 3
+    three = discriminant < 0
+    radius = 2 * jnp.sqrt(jnp.where(three, -p / 3, 1))
+    cosine = jnp.clip(jnp.where(three, -4 * q / radius**3, 0), -1, 1)
+    angle = jnp.arccos(cosine) / 3
+    trigonometric = radius * jnp.cos(angle - 2 * math.pi / 3 * jnp.arange(3))
+    root = jnp.sqrt(jnp.where(three, 0, discriminant))
+    larger = jnp.cbrt(-q / 2 - jnp.where(q >= 0, root, -root))
+    nonzero = jnp.abs(larger) > 0
+    single = larger - jnp.where(nonzero, p / 3 / jnp.where(nonzero, larger, 1), 0)
+    return jnp.where(three, trigonometric, single) - shift
 
 
 def _log_distance(d: Array) -> Array:

@@ -1,0 +1,28 @@
+"""Data: what a user names, on the command line or in Python, as arrays X and Y.
+
+A bundled set by its name, an npz archive, a csv table, a pair of npy or IDX files, or data drawn on the spot; and how far they
+are from data whose components are learned one by one. Pure NumPy: scikit-learn is imported only for the sets that it carries,
+and every way in which a file can be wrong ends in a `DataError` of one sentence.
+"""
+
+from ._common import Count, DataError, Dataset, describe
+from .covariances import COMPLETIONS, Commutation, commutation
+from .drawn import autoencoder, gaussian, low_rank
+from .idx import read_idx
+from .loading import KNOWN, load
+
+__all__ = [
+    "COMPLETIONS",
+    "KNOWN",
+    "Commutation",
+    "Count",
+    "DataError",
+    "Dataset",
+    "autoencoder",
+    "commutation",
+    "describe",
+    "gaussian",
+    "load",
+    "low_rank",
+    "read_idx",
+]

@@ -1,0 +1,205 @@
+r"""What becomes of sequential learning when Sigma_x is not quite diagonal in the modes of Sigma_xy (G19, its Assumption 1).
+
+`Sigma_x = Phi (diag(lambda) + B) Phi^T` with `||B|| <= eps`, B with zero diagonal: the closed form belongs to B = 0, and the flow
+stays within `eps e^{ct}` of it. Every problem can be read in this way, with B what `data_modes` calls its coupling. How small eps
+must be is another matter: at a plateau whose modes are not the best of their number the flow tilts away from it at a rate
+of its own, so that eps has to vanish with the start.
+
+lambda and sigma are those of `q c^2 X^T X` and `q c X^T Y`, as in `theory.rank`.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+
+from .. import _checks
+from ..exact._common import as_floats, as_times, check_not_negative
+from ..exact.aligned import aligned
+from ..models import TwoLayer
+from ..problem import LeastSquares
+from .imbalance import moving_layers
+from .rank import _components, _rank_number, covariance_problem, data_modes
+
+
+class AlignedLayers(NamedTuple):
+    """Layers at several times.
+
+    **Fields:** `U`, shape (T, n, h); `V`, shape (T, m, h); `applies`, whether the start is aligned.
+    """
+
+    U: Float[Array, "T n h"]
+    V: Float[Array, "T m h"]
+    applies: Bool[Array, ""]
+
+
+class Perturbation(NamedTuple):
+    """A bound on the distance of the layers from the closed form, to first order in eps.
+
+    **Fields:** `value`, shape (T,), at least `||(U, V)(t) - (U, V)^0(t)||_F`; `rate`, c; `eps`, the spectral norm of B;
+    `applies`, whether the bound is below a tenth of the weights, so that the second order does not matter.
+    """
+
+    value: Float[Array, " T"]
+    rate: Float[Array, ""]
+    eps: Float[Array, ""]
+    applies: Bool[Array, " T"]
+
+
+class Tilt(NamedTuple):
+    """How fast the modes that are learned tilt towards those that are not.
+
+    **Fields:** `rates`, shape (p, p): of learned mode i (row) towards mode j (column), minus infinity for other pairs; `rate`,
+    the largest; `unstable`, whether it is positive: whether `sigma_j^2/lambda_j > sigma_i^2/lambda_i` for some such pair.
+    """
+
+    rates: Float[Array, "p p"]
+    rate: Float[Array, ""]
+    unstable: Bool[Array, ""]
+
+
+def decoupled_problem(problem: LeastSquares) -> LeastSquares:
+    r"""The problem with `Sigma_x` replaced by its part that is diagonal in the modes: eps = 0.
+
+    `Phi diag(lambda) Phi^T` on the modes, and what Sigma_x is outside of them; the same Sigma_xy, so the same modes.
+
+    **Args:** `problem`.
+
+    **Returns:** a `LeastSquares` with r samples and q = 1.
+
+    **Raises:** `ValueError` for a problem with a link.
+
+    **Source:** G19 Assumption 1.
+    """
+    modes = data_modes(problem)
+    Sigma_x = problem.scale * jnp.diag(problem.singular_values**2) - modes.coupling
+    lift = problem.from_data
+    full = lift(lift(Sigma_x).T).T
+    Sigma_xy = (modes.Phi * modes.sigma) @ modes.Psi.T
+    return covariance_problem(full, Sigma_xy, rank=problem.rank)
+
+
+def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, " T"]) -> AlignedLayers:
+    r"""The layers of the closed form at eps = 0, at several times, from a start that is aligned with the modes.
+
+    `phi_i^T U(t) = g_i phi_i^T U(0)`, `psi_i^T V(t) = g_i psi_i^T V(0)` with `g_i^2 = w_i(t)/w_i(0)` and
+    `w_i = exact.aligned(sigma_i, lambda_i, d_i, t)`; what the layers have outside of the modes stays.
+
+    Hypothesis, on the start alone: `phi_i^T U(0) = psi_i^T V(0)`, and these rows are orthogonal, as `init.aligned` makes them.
+    The closed form is the flow of `problem` itself where its modes decouple (`data_modes`), and else that of
+    `decoupled_problem`.
+
+    **Args:** `model`, a `TwoLayer`, all of whose modes have begun, w_i(0) > 0; `problem`; `ts`, shape (T,), times.
+
+    **Returns:** an `AlignedLayers`.
+
+    **Raises:** `ValueError` for shapes that do not fit, negative times, or a problem with a link.
+
+    **Source:** G19 Theorem 1, (14).
+    """
+    moving_layers(model, problem)
+    modes = data_modes(problem)
+    ts = as_times(ts, problem.dtype)
+    rows_U, rows_V = modes.Phi.T @ model.U, modes.Psi.T @ model.V
+    w0 = jnp.sum(rows_U * rows_V, axis=1)
+    begun = w0 > 0
+    d = -jnp.log(jnp.where(begun, w0, 1)) / 2
+    growth = jnp.sqrt(aligned(modes.sigma, modes.lam, d, ts[:, None])) * jnp.exp(d) - 1
+    change = jnp.where(begun, growth, 0)[:, :, None]
+    U = model.U + jnp.einsum("np,tph->tnh", modes.Phi, change * rows_U)
+    V = model.V + jnp.einsum("mp,tph->tmh", modes.Psi, change * rows_V)
+    # Whatever is not of the form diag(e^{-d}) O, relative to it.
+    gram = rows_U @ rows_V.T
+    error = jnp.sum((rows_U - rows_V) ** 2) + jnp.sum((gram - jnp.diag(w0)) ** 2) / jnp.sum(w0**2) * jnp.sum(rows_U**2)
+    small = 1e3 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
+    return AlignedLayers(U, V, jnp.all(begun) & (error <= small**2 * jnp.sum(rows_U**2)))
+
+
+def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Perturbation:
+    r"""How far the layers can be from the closed form: `eps C (e^{ct} - 1)/c`, to first order in eps.
+
+    On the way the curvature of the loss is nowhere below minus the spectral norm of `Sigma_xy - Sigma_x Theta`, at most
+    `c = sigma_1`, and the forces of the two problems differ by at most `eps C`, `C^2 = 2 sum_i max(sigma_i/lambda_i, e^{-2d})^3`.
+
+    **Args:** `problem`; `d`, exponent of the start; `ts`, shape (T,), times.
+
+    **Returns:** a `Perturbation`.
+
+    **Raises:** `ValueError` for negative times, or a problem with a link.
+
+    **Notes:** true in the limit eps -> 0 at fixed t, with corrections of order eps^2; it is the shape of the statement with
+    numbers for its constants, not a bound for every eps. Grows like `e^{d}` until the first jump, at `d/sigma_1`: for a
+    vanishing start eps has to vanish faster.
+
+    **Source:** G19 Assumption 1 and its appendix, whose constant c is not given.
+    """
+    (d,) = as_floats(d=d)
+    modes = data_modes(problem)
+    ts = as_times(ts, problem.dtype)
+    d = d.astype(ts.dtype)
+    there = modes.lam > 0
+    height = jnp.where(there, modes.sigma / jnp.where(there, modes.lam, 1), 0)
+    highest = jnp.maximum(height, jnp.exp(-2 * d))
+    eps, rate = jnp.linalg.norm(modes.coupling, ord=2), modes.sigma[0]
+    value = eps * jnp.sqrt(2 * jnp.sum(highest**3)) * jnp.expm1(rate * ts) / rate
+    weights = jnp.sqrt(2 * jnp.sum(aligned(modes.sigma, modes.lam, d, ts[:, None]), axis=1))
+    return Perturbation(value, rate, eps, value <= 0.1 * weights)
+
+
+def tilt_matrix(
+    sigma_i: Real[ArrayLike, ""], lam_i: Real[ArrayLike, ""], sigma_j: Real[ArrayLike, ""], lam_j: Real[ArrayLike, ""]
+) -> Float[Array, "2 2"]:
+    r"""How the tilt of a learned mode i towards an unlearned mode j moves.
+
+    `[[-lambda_j sigma_i/lambda_i, sigma_j], [sigma_j, -sigma_i]]` acts on the pair of small weights, of input j and of output
+    j, on the hidden unit that mode i uses. Its determinant has the sign of `sigma_i^2/lambda_i - sigma_j^2/lambda_j`.
+
+    **Args:** `sigma_i`, `lam_i` > 0 of the learned mode; `sigma_j`, `lam_j` of the other.
+
+    **Returns:** shape (2, 2), symmetric.
+
+    **Raises:** `ValueError` for a `lam_i` that is not positive, a negative `lam_j`, and infinite or NaN arguments, where known.
+
+    **Source:** the flow of G19 (4) linearised at a plateau.
+    """
+    sigma_i, lam_i, sigma_j, lam_j = as_floats(sigma_i=sigma_i, lam_i=lam_i, sigma_j=sigma_j, lam_j=lam_j)
+    _checks.check_positive(lam_i, "lam_i")
+    check_not_negative(lam_j=lam_j)
+    return jnp.stack([jnp.stack([-lam_j * sigma_i / lam_i, sigma_j]), jnp.stack([sigma_j, -sigma_i])])
+
+
+def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: Int[ArrayLike, ""]) -> Tilt:
+    r"""Whether the plateau of k modes is stable against tilting them, and how fast a tilt grows if it is not.
+
+    The largest eigenvalue of `tilt_matrix` for every learned i <= k and unlearned j > k. Positive, and the plateau unstable,
+    if and only if `sigma_j^2/lambda_j > sigma_i^2/lambda_i` for some pair: exactly where Corollary 2 fails.
+
+    **Args:** `sigma`, descending and at least 0, and `lam` > 0, shape (p,); `k`, from 0 to p, may be traced.
+
+    **Returns:** a `Tilt`.
+
+    **Raises:** `ValueError` for shapes that differ, a negative sigma, one that does not descend, or a concrete k out of range.
+
+    **Notes:** a perturbation of size eps grows to `eps e^{rate t}` while the plateau lasts, for a time
+    `d (1/sigma_{k+1} - 1/sigma_k)` from the start e^{-2d}. Free hidden units learn mode k + 1 at the rate sigma_{k+1} besides.
+
+    **Source:** the flow of G19 (4) linearised at a plateau.
+    """
+    sigma, lam = _components(sigma, lam)
+    p = sigma.shape[0]
+    k = _rank_number(k, p)
+    a = -lam[None, :] * (sigma / lam)[:, None]
+    b = -sigma[:, None]
+    coupling = jnp.broadcast_to(sigma[None, :], (p, p))
+    # The larger root of x^2 - (a + b) x + ab - coupling^2, of which a + b is never positive: the conjugate form.
+    determinant = (lam[None, :] * (sigma**2 / lam)[:, None]) - coupling**2
+    half = -(a + b) / 2
+    square = ((a - b) / 2) ** 2 + coupling**2
+    root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    total = half + root
+    rates = jnp.where(total > 0, -determinant / jnp.where(total > 0, total, 1), 0)
+    index = jnp.arange(p)
+    pairs = (index[:, None] < k) & (index[None, :] >= k)
+    rates = jnp.where(pairs, rates, -jnp.inf)
+    rate = jnp.max(rates, initial=-jnp.inf)
+    return Tilt(rates, rate, rate > 0)

@@ -1,0 +1,130 @@
+"""Observables of rank, modes and kernel against their definitions on full-size matrices, and on reduced models."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import relative_error, tolerance
+
+import lindyn_jax as ld
+from lindyn_jax import observables as obs
+
+SHAPE = (9, 4, 3, 12)
+
+
+@pytest.fixture
+def case(rng, dtype):
+    N, n, m, h = SHAPE
+    X, Y = rng.normal(size=(N, n)).astype(dtype), rng.normal(size=(N, m)).astype(dtype)
+    U, V = rng.normal(size=(n, h)).astype(dtype), rng.normal(size=(m, h)).astype(dtype)
+    return ld.TwoLayer(U, V), ld.LeastSquares(X, Y, scale="mean", output_scale=1.2)
+
+
+def test_nuclear_norm_and_effective_rank_are_those_of_the_singular_values(case, dtype):
+    model, problem = case
+    sigma = np.linalg.svd(np.asarray(model.product(), float), compute_uv=False)
+    p = sigma / sigma.sum()
+    assert abs(obs.nuclear_norm(model, problem) / sigma.sum() - 1) < tolerance(dtype, 10)
+    assert abs(obs.effective_rank(model, problem) / np.exp(-np.sum(p * np.log(p))) - 1) < tolerance(dtype, 10)
+    reduced, _ = ld.reduce(model, problem)
+    for name in ("nuclear_norm", "effective_rank", "mode_strengths", "alignment"):
+        value, seen = (obs.OBSERVABLES[name](m, problem) for m in (model, reduced))
+        assert relative_error(seen, value) < tolerance(dtype, 30)
+        assert value.dtype == dtype
+
+
+def test_effective_rank_counts_equal_singular_values_and_has_a_derivative_everywhere():
+    problem = ld.factorization(np.eye(4))
+    for k in range(5):
+        model = ld.LinearModel(jnp.diag(jnp.where(jnp.arange(4) < k, 0.7, 0.0)))
+        assert abs(obs.effective_rank(model, problem) - k) < 1e-12
+    gradient = jax.jit(jax.grad(lambda Theta: obs.effective_rank(ld.LinearModel(Theta), problem)))
+    for diagonal in ([2.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0] * 4):
+        assert bool(jnp.all(jnp.isfinite(gradient(jnp.diag(jnp.array(diagonal))))))
+
+
+def test_mode_strengths_are_the_components_along_the_correlation(case, dtype):
+    model, problem = case
+    X, Y = np.asarray(problem.X, float), np.asarray(problem.Y, float)
+    Phi, _, PsiT = np.linalg.svd(X.T @ Y, full_matrices=False)
+    w = np.diag(Phi.T @ np.asarray(model.product(), float) @ PsiT.T)
+    assert relative_error(obs.mode_strengths(model, problem), w) < tolerance(dtype, 30)
+    share = np.sum(w**2) / np.sum(np.asarray(model.product(), float) ** 2)
+    assert abs(obs.alignment(model, problem) - share) < tolerance(dtype, 30)
+
+
+def test_an_aligned_start_has_strengths_e_to_the_minus_2d_and_alignment_1(rng):
+    # Fewer samples than inputs: the modes lie in the range of the data.
+    problem = ld.LeastSquares(rng.normal(size=(5, 8)), rng.normal(size=(5, 3)))
+    d = np.array([1.0, 2.0, 3.0])
+    start = ld.init.aligned(problem, d, 6, key=jax.random.key(0))
+    assert relative_error(obs.mode_strengths(start, problem), np.exp(-2 * d)) < 1e-13
+    assert abs(obs.alignment(start, problem) - 1) < 1e-12
+    zero = ld.TwoLayer(0 * start.U, start.V)
+    assert obs.alignment(zero, problem) == 0 and obs.effective_rank(zero, problem) == 0
+
+
+def tangent_kernel(model, problem):
+    """J J^T of the outputs with respect to all weights, in full size."""
+    leaves, shape = jax.tree.flatten(model)
+    jacobian = jax.jacrev(lambda leaves: problem.predict(jax.tree.unflatten(shape, leaves).product()).ravel())(leaves)
+    rows = np.concatenate([np.asarray(J).reshape(J.shape[0], -1) for J in jacobian], axis=1)
+    return rows @ rows.T
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_kernel_distance_is_that_of_the_full_tangent_kernels(depth, rng):
+    N, n, m, _ = SHAPE
+    problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)), output_scale=1.2)
+    sizes = [*[n, 5, 6, 7][:depth], m]
+    layers = [[rng.normal(size=pair) for pair in pairwise(sizes)] for _ in range(2)]
+    if depth == 2:
+        start, model = (ld.TwoLayer(W[0], W[1].T) for W in layers)
+    else:
+        start, model = (ld.LinearModel(W[0]) if depth == 1 else ld.DeepLinear(W) for W in layers)
+    K, K0 = (tangent_kernel(x, problem) for x in (model, start))
+    expected = 1 - np.sum(K * K0) / np.linalg.norm(K) / np.linalg.norm(K0)
+    assert abs(obs.kernel_distance(model, problem, start) - expected) < 1e-12
+    if depth == 1:
+        assert expected < 1e-12
+    if depth == 2:
+        reduced = [ld.reduce(x, problem)[0] for x in (model, start)]
+        assert abs(obs.kernel_distance(reduced[0], problem, reduced[1]) - expected) < 1e-12
+
+
+def test_kernel_distance_keeps_its_digits_near_the_start(rng):
+    N, n, m, h = SHAPE
+    problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
+    start = ld.TwoLayer(rng.normal(size=(n, h)), rng.normal(size=(m, h)))
+    dU, dV = rng.normal(size=(n, h)), rng.normal(size=(m, h))
+    near = [obs.kernel_distance(ld.TwoLayer(start.U + t * dU, start.V + t * dV), problem, start) for t in (1e-3, 1e-7)]
+    # Of second order: 1e-8 times smaller, at 1e-15, where one minus a cosine would be lost.
+    assert abs(near[1] / near[0] / 1e-8 - 1) < 1e-2
+    assert obs.kernel_distance(start, problem, start) == 0
+    gradient = jax.grad(lambda U: obs.kernel_distance(ld.TwoLayer(U, start.V), problem, start))(start.U)
+    assert jnp.max(jnp.abs(gradient)) < 1e-16
+    zero = ld.TwoLayer(0 * start.U, 0 * start.V)
+    assert bool(jnp.isfinite(obs.kernel_distance(zero, problem, start)))
+
+
+def test_solvers_measure_the_new_observables_along_the_way(rng):
+    N, n, m, h = SHAPE
+    problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)), scale="mean")
+    start = ld.TwoLayer(rng.normal(size=(n, h)), rng.normal(size=(m, h)))
+    names = ["nuclear_norm", "effective_rank", "mode_strengths", "alignment", "kernel_distance"]
+    run = ld.gradient_descent(start, problem, 20, optimizer=ld.plain_descent(0.01), observables=names)
+    for name in names:
+        function = obs.OBSERVABLES[name]
+        arguments = (run.final, problem, start) if name == "kernel_distance" else (run.final, problem)
+        assert relative_error(run.final_observables[name], function(*arguments)) < 1e-11
+    assert run.observables["kernel_distance"][0] < 1e-20 and run.observables["kernel_distance"][-1] > 1e-6
+    assert run.observables["mode_strengths"].shape == (2, m)
+
+
+def test_tied_layers_have_no_kernel_distance(rng):
+    problem = ld.factorization(np.eye(3))
+    model = ld.SymmetricFactors(rng.normal(size=(3, 3)))
+    with pytest.raises(ValueError, match="whose layers are independent, but the model is a SymmetricFactors"):
+        obs.kernel_distance(model, problem, model)
