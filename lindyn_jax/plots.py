@@ -48,7 +48,7 @@ def distance_against_width(ax, summary) -> None:
         median, q95 = row["median"].values, row["q95"].values
         ax.fill_between(widths, median, q95, color=colour, alpha=0.2, linewidth=0)
         slope, half = float(row["slope"]), (float(row["slope_high"]) - float(row["slope_low"])) / 2
-        fitted = f", slope {slope:.3f} ± {half:.3f}" if math.isfinite(slope + half) else ""
+        fitted = f", slope {slope:.3f} ± {half:.1g}" if math.isfinite(slope + half) else ""
         label = rf"$\alpha$ = {alpha:g}{fitted} (sharp law {float(row['sharp_slope']):.3f})"
         ax.plot(widths, median, marker=marker, color=colour, linestyle="none", label=label)
         ax.plot(widths, row["sharp_rms"].values, color=colour, linestyle="--", linewidth=1)
@@ -60,7 +60,7 @@ def distance_against_width(ax, summary) -> None:
             met = seen & applies
             ax.plot(widths[met], 10 ** log10_bound[met], marker="*", color=colour, linestyle="none", markersize=7)
         if not np.all(seen):
-            hidden.append(rf"$\alpha$ = {alpha:g}: bound from $10^{{{log10_bound[~seen].min():.3g}}}$ up, not drawn")
+            hidden.append(rf"$\alpha$ = {alpha:g}: bound from $10^{{{log10_bound[~seen].min():.1f}}}$ up, not drawn")
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     ax.set_ylabel(r"$\|\Theta(\infty) - \hat\Theta\|_F$")
     ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="sharp law (rms)")
@@ -421,3 +421,70 @@ def _time_axis(ax, time) -> None:
     if len(time) > 3 and time[1] < 1e-4 * time[-1]:
         ax.set(xscale="log", xlim=(time[1], time[-1]))
     ax.set_xlabel("time")
+
+
+# -- the fit of lambda0 --------------------------------------------------------------------------------------------------
+
+PATH_LOOKS = {
+    "flow": {"linestyle": "-"},
+    "homogeneous": {"linestyle": "--"},
+    "wide limit": {"linestyle": ":"},
+}
+
+
+def path_errors(ax, dataset) -> None:
+    """Relative error of the first start of every width against time over its horizon: flow, homogeneous, wide limit."""
+    for index, width in enumerate(dataset["width"].values):
+        row = dataset.sel(width=width).isel(trial=0)
+        time = row["time"].values / row["time"].values[-1]
+        for path, look in PATH_LOOKS.items():
+            ax.plot(time, row["error"].sel(path=path).values, color=COLOURS[index % len(COLOURS)], **look)
+        ax.plot([], [], color=COLOURS[index % len(COLOURS)], label=f"$h$ = {width:g}")
+    for path, look in PATH_LOOKS.items():
+        ax.plot([], [], color="0.3", label=path, **look)
+    ax.set(yscale="log", xlabel="$t/T$", ylabel=r"$\|E\|_F / \|\tilde Y\|_F$")
+    ax.set_title("Reconstruction error, first start")
+    ax.legend(frameon=False)
+
+
+def path_singular_values(ax, dataset) -> None:
+    """Singular values of the first start of the first width: flow, homogeneous, wide limit."""
+    row = dataset.isel(width=0, trial=0)
+    for mode in range(row.sizes["mode"]):
+        for path, look in PATH_LOOKS.items():
+            values = row["singular_values"].sel(path=path).isel(mode=mode).values
+            ax.plot(row["time"].values, values, color=COLOURS[mode % len(COLOURS)], **look)
+    ax.set(xlabel="$t$", ylabel=r"singular values of $\Theta$")
+    ax.set_title(f"Singular values, $h$ = {float(row['width']):g}")
+
+
+def mismatch_against_width(ax, summary) -> None:
+    """Mean of sqrt J against width: homogeneous imbalance at its best, at lambda0 = 0, and the wide limit."""
+    widths = summary["width"].values
+    names = {
+        "root": "homogeneous, better sign",
+        "root_zero": r"homogeneous, $\lambda_0 = 0$",
+        "root_wide": "wide limit",
+    }
+    for index, (name, text) in enumerate(names.items()):
+        ax.plot(widths, summary[name].values, color=COLOURS[index], marker=MARKERS[index], label=text)
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel=r"$\sqrt{J}$, mean")
+    ax.set_title("Distance from the flow")
+    ax.legend(frameon=False)
+
+
+def fit_lambda0(dataset, summary, title: str):
+    """The figure of the lambda0 study, in the manner of T21 Fig. 2: errors, singular values, and the distance against width.
+
+    **Args:** `dataset`, from `studies.fit_lambda0.run`; `summary`, from its `summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with style():
+        figure = mpl.figure.Figure(figsize=(11, 3.6))
+        first, second, third = figure.subplots(1, 3)
+        path_errors(first, dataset)
+        path_singular_values(second, dataset)
+        mismatch_against_width(third, summary)
+        figure.suptitle(title, fontsize=9)
+        return figure
