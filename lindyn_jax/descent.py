@@ -14,9 +14,9 @@ from . import _checks, trajectory
 from . import observables as obs
 from ._linalg import signature_spectrum
 from .flow import _check_stop, all_finite, check_not_saddle
-from .models import AbstractModel, ReducedTwoLayer, TwoLayer
+from .models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
-from .reduction import check_fits, from_state, is_reducible, lift, require_exact, to_state
+from .reduction import check_fits, from_state, is_reducible, lift, prepare, require_exact, state_velocity, to_state
 from .reduction import reduce as reduce_model
 from .trajectory import Trajectory, failed_to_inf
 
@@ -66,12 +66,15 @@ def gradient_descent(
     if stop is not None:
         _check_stop(stop, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
-    is_reduced = isinstance(model, ReducedTwoLayer) or (reduce and is_reducible(model, problem))
+    model, basis = prepare(model, problem, reduce)
+    reduced_kinds = (ReducedTwoLayer, ReducedDeepLinear)
+    is_reduced = isinstance(model, reduced_kinds) or (reduce and is_reducible(model, problem))
     if is_reduced and not isinstance(optimizer, EquivariantTransformation):
         model = require_exact(optimizer, model)
     functions = obs.resolve(observables)
     return _descend(
         model,
+        basis,
         problem,
         save_at,
         stop,
@@ -144,23 +147,25 @@ class _Carry(NamedTuple):
 
 
 @eqx.filter_jit
-def _descend(model, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse) -> Trajectory:
+def _descend(
+    model, basis, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse
+) -> Trajectory:
     # `unpack`: what the optimizer moves -> the (reduced) model; `to_user`: that model -> the kind the user passed in.
     unpack, to_user, start = (lambda weights: weights), (lambda state: state), model
-    if reduce and is_reducible(model, problem):
+    if basis is None and reduce and is_reducible(model, problem):
         start, basis = reduce_model(model, problem)
+    if basis is not None:
         to_user = lambda state: lift(state, basis)  # noqa: E731
     weights = start
-    if isinstance(start, ReducedTwoLayer):
+    if isinstance(start, (ReducedTwoLayer, ReducedDeepLinear)):
         weights = to_state(start)
         unpack = lambda weights: from_state(weights, start)  # noqa: E731
 
     def gradient(weights):
         state = unpack(weights)
         velocity = state.velocity(problem)
-        if isinstance(state, ReducedTwoLayer):
-            pad = ((0, weights.U.shape[0] - state.U1.shape[0]), (0, weights.U.shape[1] - state.U1.shape[1]))
-            velocity = TwoLayer(jnp.pad(velocity.U1, pad), jnp.pad(velocity.V, ((0, 0), pad[1])))
+        if isinstance(state, (ReducedTwoLayer, ReducedDeepLinear)):
+            velocity = state_velocity(velocity, weights)
         return jax.tree.map(jnp.negative, velocity)
 
     def loss(weights):

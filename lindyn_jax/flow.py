@@ -1,5 +1,6 @@
 """Gradient flow, integrated by diffrax with the model itself as the state."""
 
+import math
 from collections.abc import Callable
 
 import diffrax
@@ -11,11 +12,11 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _checks, trajectory
 from . import observables as obs
-from .models import AbstractModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
+from .models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLayer, SymmetricFactors, TwoLayer, WideLimit
 from .problem import LeastSquares
-from .reduction import check_fits, is_reducible, lift
+from .reduction import check_fits, is_reducible, lift, prepare
 from .reduction import reduce as reduce_model
-from .solvers import ImpulseRadau, NormController, internal_tolerance, largest_singular_value
+from .solvers import ImpulseRadau, LieRK4, NormController, internal_tolerance, largest_singular_value
 from .trajectory import Trajectory
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -37,8 +38,8 @@ def gradient_flow(
     *,
     observables: obs.Observables = ("loss",),
     solver: diffrax.AbstractSolver | str = "auto",
-    rtol: float | None = None,
-    atol: float | None = None,
+    rtol: Float[ArrayLike, ""] | None = None,
+    atol: Float[ArrayLike, ""] | None = None,
     stop: Float[ArrayLike, ""] | None = None,
     max_steps: int = 100_000,
     adjoint: diffrax.AbstractAdjoint | None = None,
@@ -53,6 +54,8 @@ def gradient_flow(
     - `ts`: times at which to observe, shape (T,), increasing, nonnegative. The last one is the horizon.
     - `observables`: names from `observables.OBSERVABLES`, or a dictionary of names and functions (model, problem) -> array.
     - `solver`: a diffrax solver, one of `"tsit5"`, `"dopri8"` (explicit: steps grow with the condition number of `X^T X`),
+        `"lie"` (`solvers.LieRK4`: explicit, keeps the imbalance to round-off at any tolerance; for two-layer models without
+        a penalty, reduced),
         `"radau"` (`solvers.ImpulseRadau`: they grow with its logarithm, and the imbalance is kept to round-off; for two-layer
         models under least squares, reduced), `"kvaerno5"` (implicit without use of the structure, for small models), or
         `"auto"`: `"radau"` where it applies and the horizon times the fastest rate of the start exceeds 2000, else Dopri8
@@ -60,8 +63,8 @@ def gradient_flow(
         number of `X^T X` above 200 decides in their place; where the problem is traced, the choice is made at run time,
         between two compiled solvers.
     - `rtol`, `atol`: tolerances of the adaptive steps; by default 1e-9 and 1e-12 in float64, 1e-5 and 1e-7 in float32. With
-        `stop`, the default `atol` is lowered to what the stopping loss needs. `"radau"` controls its error relative to the
-        norm of all weights, has no use for `atol`, and steps exactly to all `ts`.
+        `stop`, the default `atol` is lowered to what the stopping loss needs. `"radau"` and `"lie"` control their
+        error relative to the norm of all weights, have no use for `atol`, and step exactly to all `ts`.
     - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
@@ -93,8 +96,10 @@ def gradient_flow(
     solver, method = _solver(solver, dtype, model, problem, ts, stop, reduce)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     functions = obs.resolve(observables)
+    model, basis = prepare(model, problem, reduce)
     return _flow(
         model,
+        basis,
         problem,
         ts,
         stop,
@@ -112,13 +117,13 @@ def gradient_flow(
 
 @eqx.filter_jit
 def _flow(
-    model, problem, ts, stop, rtol, atol, functions, solver, method, max_steps, adjoint, reduce, keep_models
+    model, basis, problem, ts, stop, rtol, atol, functions, solver, method, max_steps, adjoint, reduce, keep_models
 ) -> Trajectory:
-    if reduce and is_reducible(model, problem):
+    start, to_user = model, lambda state: state
+    if basis is None and reduce and is_reducible(model, problem):
         start, basis = reduce_model(model, problem)
+    if basis is not None:
         to_user = lambda state: lift(state, basis)  # noqa: E731
-    else:
-        start, to_user = model, lambda state: state
     moving, fixed = eqx.partition(start, moving_leaves(start))
 
     def velocity(t, y, args):
@@ -149,7 +154,9 @@ def _flow(
         event = diffrax.Event(reached)
 
     def integrate(method, ts):
-        if method == "implicit":
+        if method == "group":
+            tolerance, stepper, controller = rtol, solver, NormController(rtol, ts)
+        elif method == "implicit":
             tolerance = solver.tolerance if isinstance(solver, ImpulseRadau) else internal_tolerance(rtol)
             stepper, controller = ImpulseRadau(tolerance), NormController(tolerance, ts)
         else:
@@ -209,17 +216,25 @@ def _first_step(start: AbstractModel, problem: LeastSquares, horizon: Array, rto
 
 
 def _fastest_rate(start: AbstractModel, problem: LeastSquares) -> Array | None:
-    """A bound on the fastest rate at the start, for two-layer and tied least squares.
+    """A bound on the fastest rate at the start, for two-layer, tied and deep least squares.
 
-    It is `q s_1^2 (||U1||^2 + ||V||^2) + q s_1 ||E||`, plus what a penalty on the imbalance adds, for two layers, and
-    `2 q s_1 (2 s_1 ||U||^2 + ||E||)` for tied ones.
+    For two layers it is `q s_1^2 (||U1||^2 + ||V||^2) + q s_1 ||E||`, plus what a penalty on the imbalance adds, and
+    `2 q s_1 (2 s_1 ||U||^2 + ||E||)` for tied ones. For deep ones it is made of products of the norms of all layers but one,
+    and all but two.
     """
-    if problem.link is not None or not isinstance(start, (TwoLayer, ReducedTwoLayer, SymmetricFactors)):
+    kinds = (TwoLayer, ReducedTwoLayer, SymmetricFactors, DeepLinear, ReducedDeepLinear)
+    if problem.link is not None or not isinstance(start, kinds):
         return None
     s = problem.singular_values[0]
     error = jnp.sqrt(jnp.sum(problem.error(obs.reduced_product(start, problem)) ** 2))
     if isinstance(start, SymmetricFactors):
         fastest = 2 * problem.scale * s * (2 * s * jnp.sum(start.U**2) + error)
+    elif isinstance(start, (DeepLinear, ReducedDeepLinear)):
+        norms = [jnp.sqrt(jnp.sum(W**2)) for W in start.layers]
+        skip = lambda *out: math.prod(x for i, x in enumerate(norms) if i not in out)  # noqa: E731
+        depth = range(len(norms))
+        twice = 2 * sum(skip(i, j) for i in depth for j in depth if i < j)
+        fastest = problem.scale * s * (s * sum(skip(i) ** 2 for i in depth) + error * twice)
     else:
         U1, V = (start.U1, start.V) if isinstance(start, ReducedTwoLayer) else (problem.to_data(start.U), start.V)
         fastest = problem.scale * s * (s * (jnp.sum(U1**2) + jnp.sum(V**2)) + error)
@@ -247,6 +262,11 @@ def refuse_implicit(model: AbstractModel, problem: LeastSquares, reduce: bool = 
     """Why the structured implicit solver cannot move this model, or `None` if it can."""
     if problem.link is not None:
         return "the problem has a link function"
+    return _refuse_group(model, problem, reduce)
+
+
+def _refuse_group(model: AbstractModel, problem: LeastSquares, reduce: bool) -> str | None:
+    """Why a step cannot be an element of O(r, m), or `None` if it can."""
     if problem.regularization is not None:
         return "the problem has a penalty on the imbalance"
     if isinstance(model, TwoLayer) and not reduce:
@@ -262,6 +282,11 @@ def moving_leaves(model: AbstractModel) -> AbstractModel:
     if isinstance(model, ReducedTwoLayer):
         spec = jax.tree.map(lambda _: False, model)
         spec = eqx.tree_at(lambda tree: (tree.U1, tree.V), spec, (True, True))
+    if isinstance(model, ReducedDeepLinear):
+        spec = jax.tree.map(lambda _: False, model)
+        spec = eqx.tree_at(lambda tree: tree.layers, spec, (True,) * model.depth)
+    if isinstance(model, WideLimit):
+        spec = eqx.tree_at(lambda tree: tree.level, spec, False)
     return spec
 
 
@@ -303,7 +328,15 @@ def _check(model: AbstractModel, problem: LeastSquares, ts) -> tuple[AbstractMod
 
 
 def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
-    """Refuses a concrete two-layer or tied start with all weights zero, from which nothing ever moves."""
+    """Refuses a concrete start that never moves: two-layer or tied with all weights zero, or deep with two layers zero."""
+    if isinstance(model, (DeepLinear, ReducedDeepLinear)):
+        if model.depth > 1 and not _checks.is_traced(*model.layers):
+            zeros = [i + 1 for i, W in enumerate(model.layers) if not np.any(np.asarray(W))]
+            if len(zeros) > 1:
+                raise ValueError(
+                    f"The start is a saddle, W{zeros[0]} = 0 and W{zeros[1]} = 0, which gradients never leave: give them weights."
+                )
+        return
     if isinstance(model, ReducedTwoLayer):
         weights = (model.U1, model.V)
     elif isinstance(model, TwoLayer):
@@ -321,8 +354,8 @@ def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
 
 def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
     defaults = (1e-9, 1e-12) if dtype == jnp.float64 else (1e-5, 1e-7)
-    if rtol is not None:
-        _checks.check_tolerance(rtol, "rtol", dtype)
+    if rtol is not None and not _checks.is_traced(rtol):
+        _checks.check_tolerance(float(rtol), "rtol", dtype)
     if atol is not None:
         _checks.check_positive(atol, "atol")
     rtol, atol = (default if given is None else given for given, default in zip((rtol, atol), defaults, strict=True))
@@ -337,11 +370,16 @@ def _check_stop(stop, problem: LeastSquares) -> None:
 
 
 def _solver(solver, dtype, model, problem, ts, stop, reduce) -> tuple[diffrax.AbstractSolver, str]:
-    """The explicit (or the user's) solver, and the method: `"explicit"`, `"implicit"` or `"either"`."""
+    """The explicit (or the user's) solver, and the method: `"explicit"`, `"group"`, `"implicit"` or `"either"`."""
     refusal = refuse_implicit(model, problem, reduce)
     explicit = SOLVERS["dopri8" if dtype == jnp.float64 else "tsit5"]()
     if not isinstance(solver, diffrax.AbstractSolver):
-        _checks.check_choice(solver, "solver", ("auto", *SOLVERS, "radau"))
+        _checks.check_choice(solver, "solver", ("auto", *SOLVERS, "radau", "lie"))
+    if isinstance(solver, LieRK4) or (isinstance(solver, str) and solver == "lie"):
+        refusal = _refuse_group(model, problem, reduce)
+        if refusal is not None:
+            raise ValueError(f"The solver 'lie' moves two-layer models in reduced form, but {refusal}: use 'auto'.")
+        return LieRK4(), "group"
     if isinstance(solver, ImpulseRadau) or (isinstance(solver, str) and solver == "radau"):
         if refusal is not None:
             raise ValueError(

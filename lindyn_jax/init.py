@@ -6,6 +6,8 @@ cost that does not depend on the width, so that the width is a number that can b
 
 import operator
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 from . import _checks
 from ._linalg import row_factor
-from .models import Frozen, ReducedTwoLayer, TwoLayer
+from .models import DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
 
 WIDEST_FLOAT32 = 1e6
@@ -264,6 +266,180 @@ def invariant(
     return TwoLayer(moving + U2 - (U2 @ Q) @ Q.T, start.V)
 
 
+def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | int, dtype=None, key: Key) -> TwoLayer:
+    """A Gaussian start for d inputs and d outputs whose imbalance has the Frobenius norm asked for.
+
+    For 0, `V = O U` with a random orthogonal O, so that `U^T U = V^T V`. Otherwise U and V are independent and both are scaled
+    by one number so that `||U^T U - V^T V||_F` is `imbalance`.
+
+    **Args:** `d`, rows of U and of V; `h`, the width; `std`, of the entries of U before the scaling; `imbalance`, a number of at
+    least 0 that is known; `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` for sizes below 1, a std that is not positive, or a negative imbalance.
+
+    **Source:** T21 Figure 3, with U and V of shape (d, h): d = 10, h = 100, std = 0.1, imbalance 0 and 4.6.
+    """
+    d, h = _size(d, "d"), _size(h, "h")
+    if _checks.is_traced(imbalance) or not 0 <= float(imbalance) < float("inf"):
+        raise ValueError(f"Argument `imbalance` must be a known number of at least 0, but is {imbalance}.")
+    key_start, key_turn = jax.random.split(key)
+    start = gaussian(d, d, h, std=std, dtype=dtype, key=key_start)
+    if imbalance == 0:
+        return TwoLayer(start.U, _frame(d, d, key_turn, start.U.dtype) @ start.U)
+    U, V = start.U, start.V
+    # ||U^T U - V^T V||^2 from products of d x d matrices.
+    square = jnp.sum((U @ U.T) ** 2) + jnp.sum((V @ V.T) ** 2) - 2 * jnp.sum((U @ V.T) ** 2)
+    factor = jnp.sqrt(imbalance / jnp.sqrt(square)).astype(U.dtype)
+    return TwoLayer(factor * U, factor * V)
+
+
+def deep_gaussian(
+    sizes: Sequence[int], *, std: Number | Sequence[Number] | None = None, dtype=None, key: Key
+) -> DeepLinear:
+    """A deep network of independent Gaussian entries.
+
+    **Args:** `sizes`, (n, h_1, ..., h_{L-1}, m); `std`, of all entries or a sequence of one for each layer, by default
+    `1/sqrt(fan-in)`, `d_{l-1}^{-1/2}`; `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` for fewer than two sizes, sizes below 1, or a std that is not positive or not one for each layer.
+
+    **Notes:** for L >= 3 with wide middle layers it has no smaller exact form; see `deep_orthogonal`.
+
+    **Source:** G19 section 2, for any depth.
+    """
+    sizes = _sizes(sizes)
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    stds = [rows**-0.5 for rows in sizes[:-1]] if std is None else _each(std, "std", len(sizes) - 1)
+    keys = jax.random.split(key, len(sizes) - 1)
+    parts = zip(keys, stds, pairwise(sizes), strict=True)
+    return DeepLinear(tuple(jnp.asarray(s, dtype) * jax.random.normal(k, shape, dtype) for k, s, shape in parts))
+
+
+def deep_orthogonal(
+    sizes: Sequence[int],
+    *,
+    std: Number | tuple[Number, Number],
+    gain: Number | Sequence[Number] = 1.0,
+    dtype=None,
+    key: Key,
+) -> DeepLinear:
+    """Gaussian outer layers, and middle layers that are multiples of orthogonal matrices: `W_l^T W_l = gain_l^2 I`.
+
+    Its smallest exact form has hidden layers of size r + m, whatever the width.
+
+    **Args:** `sizes`, (n, h, ..., h, m) with hidden layers of one width h; `std`, of the entries of the first and the last
+    layer, one number or two; `gain`, of the middle layers, one number or one for each; `dtype`, by default the default float
+    type.
+
+    **Raises:** `ValueError` for hidden layers of different widths, sizes below 1, or numbers that are not positive.
+
+    **Source:** the invariance stated in `subspaces`.
+    """
+    sizes = _sizes(sizes)
+    if len(sizes) < 3 or len(set(sizes[1:-1])) != 1:
+        raise ValueError(f"Argument `sizes` must be (n, h, ..., h, m) with hidden layers of one width, but is {sizes}.")
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    first, last = _each(std, "std", 2)
+    gains = _each(gain, "gain", len(sizes) - 3)
+    keys = jax.random.split(key, len(sizes) - 1)
+    W1 = jnp.asarray(first, dtype) * jax.random.normal(keys[0], sizes[:2], dtype)
+    WL = jnp.asarray(last, dtype) * jax.random.normal(keys[-1], sizes[-2:], dtype)
+    middle = (
+        jnp.asarray(g, dtype) * _frame(sizes[1], sizes[1], k, dtype) for g, k in zip(gains, keys[1:-1], strict=True)
+    )
+    return DeepLinear((W1, *middle, WL))
+
+
+def deep_core(model: DeepLinear, widths: Sequence[int], *, key: Key | None = None) -> DeepLinear:
+    """A deep network embedded in wider hidden layers: `W_l = S_{l-1} core_l S_l^T` with orthonormal columns of S_l.
+
+    It has the product and the imbalance spectra of the small one (but for zeros), and moves as the small one does.
+
+    **Args:** `model`, the small network; `widths`, of the L - 1 hidden layers, none smaller than the model's; `key` draws the
+    S_l: without one they are the first columns of the identity, so that layers are filled up with zeros.
+
+    **Raises:** `ValueError` for other than L - 1 widths, or one that is too small.
+
+    **Source:** the invariance stated in `subspaces`.
+    """
+    widths = tuple(_size(h, "widths") for h in widths)
+    if len(widths) != model.depth - 1 or any(h < k for h, k in zip(widths, model.widths, strict=True)):
+        raise ValueError(
+            f"Argument `widths` must hold {model.depth - 1} sizes, none smaller than {model.widths}, but is {widths}."
+        )
+    frames = _deep_frames(widths, model.widths, key, model.layers[0].dtype)
+    return DeepLinear(_embed(model.layers, frames))
+
+
+def deep_balanced(
+    problem: LeastSquares, Theta: Float[ArrayLike, "n m"], widths: Sequence[int], *, key: Key | None = None
+) -> DeepLinear:
+    """A deep start with the given product and no imbalance: `W_l^T W_l = W_{l+1} W_{l+1}^T` and `W1 ... WL = Theta`.
+
+    With the thin SVD `Phi1^T Theta = P C T^T`: `U1 = P C^{1/L} O_1^T`, `W_l = O_{l-1} C^{1/L} O_l^T`, `WL = O_{L-1} C^{1/L} T^T`.
+
+    **Args:** `Theta`, shape (n, m), of any rank; `widths` of the hidden layers, none below min(r, m), any number of them; `key`
+    draws the O_l (identity columns without one).
+
+    **Raises:** `ValueError` for a width below min(r, m) or a Theta of the wrong shape.
+
+    **Notes:** as in `balanced`, the moving part of W1 is what is balanced, and rows of Theta outside the range of X are
+    reproduced as far as their row space lies in that of `Phi1^T Theta`. Singular values s of a Theta aligned with the target
+    obey `exact.deep_mode`.
+
+    **Source:** M22 section 3.3 for two layers; Arora, Cohen and Hazan (2018) for more.
+    """
+    Theta = _theta(problem, Theta)
+    widths = tuple(_size(h, "widths") for h in widths)
+    count, depth = min(problem.rank, problem.num_outputs), len(widths) + 1
+    if min(widths, default=count) < count:
+        raise ValueError(
+            f"Argument `widths` must be at least min(r, m) = {count} for a balanced start, but is {widths}."
+        )
+    P, C, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=False)
+    positive = C > 0
+    safe = jnp.where(positive, C, 1)
+    # C^{1/L} and C^{1/L - 1}, with derivative zero where there is no component.
+    root, inverse = (jnp.where(positive, safe**power, 0) for power in (1 / depth, 1 / depth - 1))
+    outside = Theta - problem.from_data(problem.to_data(Theta))
+    cores = [
+        problem.from_data(P * root) + outside @ TT.T * inverse,
+        *(jnp.diag(root) for _ in widths[1:]),
+        root[:, None] * TT,
+    ]
+    if depth == 1:
+        return DeepLinear((cores[0] @ TT,))
+    return DeepLinear(_embed(cores, _deep_frames(widths, (count,) * len(widths), key, problem.dtype)))
+
+
+def deep_aligned(
+    problem: LeastSquares, d: Float[ArrayLike, " k"], widths: Sequence[int], *, key: Key | None = None
+) -> DeepLinear:
+    """A vanishing start of any depth aligned with the data: every layer has the strengths `e^{-d}`, the product `e^{-L d}`.
+
+    `W1 = Phi diag(e^{-d}) O_1^T`, `W_l = O_{l-1} diag(e^{-d}) O_l^T`, `WL = O_{L-1} diag(e^{-d}) Psi^T` with
+    `X^T Y = Phi diag Psi^T`. For two layers it is G19's.
+
+    **Args:** `d`, shape (k,), k <= min(n, m, all widths); `widths` of the hidden layers; `key` draws the O_l, with orthonormal
+    columns (of the identity without one).
+
+    **Raises:** `ValueError` for too many components, or no hidden layer.
+
+    **Notes:** the components decouple when Phi also diagonalises `X^T X`, and then obey `exact.deep_mode`.
+
+    **Source:** G19 Theorem 1 for two layers.
+    """
+    d, widths = _checks.as_float(d, "d"), tuple(_size(h, "widths") for h in widths)
+    if not widths:
+        raise ValueError("Argument `widths` must name at least one hidden layer.")
+    _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, *widths))
+    correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
+    Phi, _, PsiT = jnp.linalg.svd(correlation, full_matrices=False)
+    k, strength = d.shape[0], jnp.exp(-d)
+    cores = [Phi[:, :k] * strength, *(jnp.diag(strength) for _ in widths[1:]), strength[:, None] * PsiT[:k]]
+    return DeepLinear(_embed(cores, _deep_frames(widths, (k,) * len(widths), key, problem.dtype)))
+
+
 def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float | int) -> Float[Array, "rows columns"]:
     """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
     key_diagonal, key_above = jax.random.split(key)
@@ -305,6 +481,34 @@ def _frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:
     if key is None:
         return jnp.eye(h, k, dtype=dtype)
     return row_factor(jax.random.normal(key, (k, h), dtype))[1]
+
+
+def _sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(_size(size, "sizes") for size in sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"Argument `sizes` must be (n, h_1, ..., m), at least two sizes, but is {sizes}.")
+    return sizes
+
+
+def _each(value, name: str, count: int) -> tuple:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
+    if len(values) != count:
+        raise ValueError(f"Argument `{name}` must be one number or {count} of them, but has {len(values)}.")
+    for number in values:
+        _checks.check_positive(number, name)
+    return values
+
+
+def _deep_frames(widths: tuple[int, ...], columns: tuple[int, ...], key: Key | None, dtype) -> list[Array]:
+    keys = [None] * len(widths) if key is None else jax.random.split(key, max(len(widths), 1))
+    return [_frame(h, k, each, dtype) for h, k, each in zip(widths, columns, keys, strict=False)]
+
+
+def _embed(cores: Sequence[Array], frames: Sequence[Array]) -> tuple[Array, ...]:
+    """`S_{l-1} core_l S_l^T` for every layer."""
+    lefts, rights = (None, *frames), (*frames, None)
+    wide = (core if S is None else core @ S.T for core, S in zip(cores, rights, strict=True))
+    return tuple(W if S is None else S @ W for W, S in zip(wide, lefts, strict=True))
 
 
 def _stds(std: Std | None, alpha: Number | None, h: Array | int) -> tuple[Array | Number, Array | Number]:

@@ -3,14 +3,20 @@
 Each knows its end-to-end matrix and its velocity under gradient flow; descent uses minus the velocity as the gradient.
 """
 
+import functools
+import itertools
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import _checks
 from ._linalg import signature_spectrum
+from ._roots import gram_roots
 from .problem import LeastSquares
 
 
@@ -122,6 +128,96 @@ class TwoLayer(AbstractModel):
         return signature_spectrum(jnp.concatenate([self.U, self.V]), _signs(self.U, self.V))
 
 
+class DeepLinear(AbstractModel):
+    r"""A network of any depth, `Theta = W1 W2 ... WL` with `W_l` of shape (d_{l-1}, d_l), `d_0 = n` and `d_L = m`.
+
+    The flow is `W_l' = -(W1 ... W_{l-1})^T G (W_{l+1} ... WL)^T`, with G the gradient of the loss with respect to Theta. It
+    conserves every `W_l^T W_l - W_{l+1} W_{l+1}^T`.
+
+    **Args:** `layers`, a sequence of L >= 1 matrices. `DeepLinear((U, V.T))` is the network of `TwoLayer(U, V)`.
+
+    **Raises:** `ValueError` for no layers, or layers whose sizes do not chain.
+
+    **Notes:** products are taken from the narrower end of the network, so a velocity costs about `3 min(n, m)` times the
+    number of weights, and nothing larger than the weights is formed. Problems with a penalty on the imbalance are refused.
+
+    **Source:** G19 (2) and (12).
+    """
+
+    layers: tuple[Float[Array, "_ _"], ...]
+
+    def __init__(self, layers: Sequence[Float[ArrayLike, "_ _"]]):
+        self.layers = check_layers(layers)
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return len(self.layers)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The sizes of the hidden layers, d_1 to d_{L-1}."""
+        return tuple(W.shape[1] for W in self.layers[:-1])
+
+    def product(self) -> Float[Array, "n m"]:
+        return chain(self.layers)
+
+    def velocity(self, problem: LeastSquares) -> "DeepLinear":
+        refuse_penalty(self, problem)
+        G = problem.loss_gradient(self.product())
+        return type(self)(tuple(-g for g in chain_gradients(self.layers, G)))
+
+    def imbalances(self) -> tuple[Float[Array, "_ _"], ...]:
+        """`D_l = W_l^T W_l - W_{l+1} W_{l+1}^T` for the L - 1 hidden layers, each of shape (d_l, d_l); the flow conserves them.
+
+        For two layers it is the `U^T U - V^T V` of `TwoLayer`.
+        """
+        return tuple(W.T @ W - after @ after.T for W, after in pairwise(self.layers))
+
+    def imbalance_spectra(self) -> tuple[Float[Array, " _"], ...]:
+        """Eigenvalues of every `D_l` in descending order, `min(d_l, d_{l-1} + d_{l+1})` of them; the others are zero."""
+        stacked = ((jnp.concatenate([W, after.T]), _signs(W, after.T)) for W, after in pairwise(self.layers))
+        return tuple(signature_spectrum(rows, signs) for rows, signs in stacked)
+
+
+class WideLimit(AbstractModel):
+    r"""The product of two Gaussian layers in the limit of infinite width: a preconditioned flow of its own.
+
+    `Theta' = -sqrt(Theta Theta^T + c^2 I) G - G sqrt(Theta^T Theta + c^2 I)` with G = dL/dTheta. A start with independent entries
+    N(0, s^2) has `c = s^2 h`; for N(0, s_U^2) and N(0, s_V^2) it is `c = (s_U^2 + s_V^2) h/2`. At c = 0 it is the flow of a
+    balanced start.
+
+    **Args:** `Theta`, shape (n, m), the product, zero in the limit itself; `level`, c >= 0, which does not move and may be
+    traced.
+
+    **Raises:** `ValueError` for a wrong shape or a negative level.
+
+    **Notes:** the velocity is not minus the gradient of the loss; descent takes Euler steps of it. Networks of width h stay
+    within a distance of the order h^{-1/2}. Derivatives hold at repeated singular values and, for c > 0, at zero ones.
+    Problems with a penalty on the imbalance are refused.
+
+    **Source:** TAJ24 (the mixed dynamics); the form for unequal layers is this package's own.
+    """
+
+    Theta: Float[Array, "n m"]
+    level: Float[Array, ""]
+
+    def __init__(self, Theta: Float[ArrayLike, "n m"], level: Float[ArrayLike, ""] | int):
+        self.Theta, level = _checks.as_matrix(Theta, "Theta", "(n, m)"), _checks.as_float(level, "level")
+        if level.ndim or (not _checks.is_traced(level) and not 0 <= float(level) < float("inf")):
+            raise ValueError(f"Argument `level` must be a finite number of at least 0, but is {level}.")
+        self.level = level.astype(self.Theta.dtype)
+
+    def product(self) -> Float[Array, "n m"]:
+        return self.Theta
+
+    def velocity(self, problem: LeastSquares) -> "WideLimit":
+        refuse_penalty(self, problem)
+        G = problem.loss_gradient(self.Theta)
+        rows, columns = gram_roots(self.Theta, self.level)
+        return type(self)(-(rows @ G + G @ columns), jnp.zeros_like(self.level))
+
+
 class Frozen(eqx.Module):
     """What is left of U2, the part of the first layer that the data do not reach, after the reduction.
 
@@ -202,6 +298,107 @@ class ReducedTwoLayer(AbstractModel):
                 "`init.gaussian_core` or `reduce`, or pass `frozen=`."
             )
         return self.frozen.factor * (self.frozen.core @ self.V.T)
+
+
+class Remainder(eqx.Module):
+    """What the reduction of a deep network leaves out of one layer, `W_l = S_{l-1} core_l S_l^T + rest_l`.
+
+    **Fields:**
+
+    - `norm`: `||rest_l||_F` at the start.
+    - `factor`: `rest_l(t) = factor rest_l(0)`: 1 unless an optimizer decays weights.
+    - `gram`: `(||A||^2, ||B||^2, <A, B>)` for the imbalance behind this layer, with `A = rest_l^T rest_l` and
+        `B = rest_{l+1} rest_{l+1}^T`; zeros for the last layer. The rest of the first layer is frozen and does not count here.
+    """
+
+    norm: Float[Array, ""]
+    factor: Float[Array, ""]
+    gram: Float[Array, "3"]
+
+
+class ReducedDeepLinear(AbstractModel):
+    """A deep linear network in its smallest exact form, made by `reduce`.
+
+    With orthonormal bases `S_l` of subspaces that all layers respect, `core_l = S_{l-1}^T W_l S_l` moves exactly as the full
+    network does (`S_0 = Phi1`, `S_L = I`), and the rest of each layer stays. Products and losses are the full network's own.
+
+    **Fields:** `layers`, the cores, the first of shape (r, k_1) and the last of shape (k_{L-1}, m); `frozen`, `Phi2^T W1 S_1` up
+    to a rotation of its rows, or `None` for n = r; `rest`, a `Remainder` for each layer.
+
+    **Source:** the gradients of `DeepLinear`, whose columns and rows lie in these subspaces.
+    """
+
+    layers: tuple[Float[Array, "_ _"], ...]
+    frozen: Float[Array, "f k"] | None
+    rest: tuple[Remainder, ...]
+
+    def __init__(
+        self,
+        layers: Sequence[Float[ArrayLike, "_ _"]],
+        frozen: Float[Array, "f k"] | None,
+        rest: Sequence[Remainder],
+    ):
+        self.layers, self.frozen, self.rest = check_layers(layers), frozen, tuple(rest)
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return len(self.layers)
+
+    def product(self) -> Float[Array, "r m"]:
+        """core_1 ... core_L = Phi1^T Theta, the part of the end-to-end matrix that the data see."""
+        return chain(self.layers)
+
+    def velocity(self, problem: LeastSquares) -> "ReducedDeepLinear":
+        refuse_penalty(self, problem)
+        G = problem.reduced_loss_gradient(self.product())
+        still = jax.tree.map(jnp.zeros_like, (self.frozen, self.rest))
+        return type(self)(tuple(-g for g in chain_gradients(self.layers, G)), *still)
+
+    def frozen_product(self) -> Float[Array, "f m"]:
+        """A matrix with the singular values of `Phi2^T Theta`.
+
+        **Raises:** `ValueError` when the data reach all inputs.
+        """
+        if self.frozen is None:
+            raise ValueError("This ReducedDeepLinear has no frozen part: the data reach all of its inputs.")
+        return self.rest[0].factor * chain((self.frozen, *self.layers[1:]))
+
+
+def check_layers(layers: Sequence) -> tuple[Array, ...]:
+    """The layers of a deep network as matrices of one dtype, after making sure that their sizes chain."""
+    if isinstance(layers, (str, Mapping)) or getattr(layers, "ndim", None) in (0, 1, 2) or len(layers) == 0:
+        raise ValueError("Argument `layers` must be a sequence of at least one matrix: for a single layer pass `(W,)`.")
+    matrices = [_checks.as_matrix(W, f"layers[{i}]", f"(d_{i}, d_{i + 1})") for i, W in enumerate(layers)]
+    for i, (W, after) in enumerate(pairwise(matrices)):
+        if W.shape[1] != after.shape[0]:
+            raise ValueError(
+                f"Argument `layers` must chain, (n, h1), (h1, h2), ..., but layers[{i}] has {W.shape[1]} columns "
+                f"and layers[{i + 1}] has {after.shape[0]} rows."
+            )
+    dtype = jnp.result_type(*matrices)
+    return tuple(W.astype(dtype) for W in matrices)
+
+
+def chain(layers: Sequence[Float[Array, "_ _"]]) -> Float[Array, "n m"]:
+    """`W1 W2 ... WL`, multiplied from the narrower end."""
+    if layers[0].shape[0] <= layers[-1].shape[1]:
+        return functools.reduce(jnp.matmul, layers)
+    return functools.reduce(lambda behind, W: W @ behind, reversed(layers))
+
+
+def chain_gradients(layers: Sequence[Float[Array, "_ _"]], G: Float[Array, "n m"]) -> tuple[Float[Array, "_ _"], ...]:
+    """`(W1 ... W_{l-1})^T G (W_{l+1} ... WL)^T` for every l: the gradients of a function of the product whose own is G.
+
+    From the side of the n rows or of the m columns, whichever are fewer: each intermediate matrix has that many.
+    """
+    if G.shape[0] > G.shape[1]:
+        turned = chain_gradients([W.T for W in reversed(layers)], G.T)
+        return tuple(g.T for g in reversed(turned))
+    before = [None, *itertools.accumulate(layers[:-1], jnp.matmul)]
+    after = itertools.accumulate(reversed(layers[1:]), lambda E, W: E @ W.T, initial=G)
+    pairs = zip(before, reversed(list(after)), strict=True)
+    return tuple(E if P is None else P.T @ E for P, E in pairs)
 
 
 def _signs(U: Array, V: Array) -> Float[Array, " p"]:

@@ -11,16 +11,26 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import signature_spectrum
-from .models import AbstractModel, ReducedTwoLayer, SymmetricFactors, TwoLayer, refuse_matrix_penalty, refuse_penalty
+from .models import (
+    AbstractModel,
+    DeepLinear,
+    ReducedDeepLinear,
+    ReducedTwoLayer,
+    SymmetricFactors,
+    TwoLayer,
+    refuse_matrix_penalty,
+    refuse_penalty,
+)
 from .problem import LeastSquares
 
+Reduced = (ReducedTwoLayer, ReducedDeepLinear)
 Observable = Callable[[AbstractModel, LeastSquares], Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
 
 
 def reduced_product(model: AbstractModel, problem: LeastSquares) -> Float[Array, "r m"]:
     """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
-    return model.product() if isinstance(model, ReducedTwoLayer) else problem.to_data(model.product())
+    return model.product() if isinstance(model, Reduced) else problem.to_data(model.product())
 
 
 def loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -66,7 +76,7 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
 
 def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array, " k"]:
     """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
-    if isinstance(model, ReducedTwoLayer) and model.frozen is not None:
+    if isinstance(model, Reduced) and model.frozen is not None:
         stacked = jnp.concatenate([model.product(), model.frozen_product()])
         most = min(problem.num_inputs, problem.num_outputs)
         return jnp.linalg.svd(stacked, compute_uv=False)[:most]
@@ -80,12 +90,17 @@ def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares)
 
 
 def imbalance_drift(
-    model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, start: TwoLayer | ReducedTwoLayer
+    model: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
+    problem: LeastSquares,
+    start: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
 ) -> Float[Array, ""]:
     """||D - D(0)||_F, which the flow keeps at zero; `start` is the model at time 0.
 
-    Computed from the rows of both factors, never at size h x h.
+    Computed from the rows of both factors, never at size h x h. For deep networks the norm of all the imbalances together,
+    `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
     """
+    if isinstance(model, (DeepLinear, ReducedDeepLinear)):
+        return _deep_drift(model, problem, start)
     (U1, V), (U1_start, V_start) = _moving(model, problem), _moving(start, problem)
     signs = _signs(U1.shape[0], V.shape[0], U1.dtype)
     rows = jnp.concatenate([U1, V, U1_start, V_start])
@@ -94,7 +109,7 @@ def imbalance_drift(
 
 def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
-    if isinstance(model, ReducedTwoLayer):
+    if isinstance(model, Reduced):
         inside = model.product() - problem.reduced_theta_hat
         outside = model.frozen_product() if _has_frozen(model, problem) else jnp.zeros((), inside.dtype)
         return jnp.sqrt(jnp.sum(inside**2) + jnp.sum(outside**2))
@@ -103,12 +118,64 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
 
 def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
-    if isinstance(model, ReducedTwoLayer):
+    if isinstance(model, Reduced):
         if not _has_frozen(model, problem):
-            return jnp.zeros((), model.V.dtype)
+            return jnp.zeros((), problem.dtype)
         return jnp.linalg.norm(model.frozen_product())
     Theta = model.product()
     return jnp.linalg.norm(Theta - problem.from_data(problem.to_data(Theta)))
+
+
+def nuclear_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """Sum of the singular values of Theta."""
+    return jnp.sum(singular_values(model, problem))
+
+
+def effective_rank(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """`exp(-sum p_i log p_i)` with `p_i = sigma_i/sum sigma_j`: k for k equal singular values of Theta; 0 for Theta = 0.
+
+    **Source:** Roy and Vetterli (2007).
+    """
+    sigma = singular_values(model, problem)
+    total = jnp.sum(sigma)
+    p = sigma / jnp.where(total > 0, total, 1)
+    present = p > 0
+    entropy = -jnp.sum(jnp.where(present, p * jnp.log(jnp.where(present, p, 1)), 0))
+    return jnp.where(total > 0, jnp.exp(entropy), 0)
+
+
+def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, " p"]:
+    """Components of Theta along the modes of the data, `phi_i^T Theta psi_i`, with `X^T Y = Phi diag(sigma) Psi^T`.
+
+    p = min(r, m) of them, in descending order of sigma; from an aligned start the w_i of G19.
+    """
+    P, _, QT = _data_modes(problem)
+    return jnp.einsum("rp,rm,pm->p", P, reduced_product(model, problem), QT)
+
+
+def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """Share of Phi1^T Theta that lies along the modes of the data, `sum_i (phi_i^T Theta psi_i)^2/||Phi1^T Theta||_F^2`.
+
+    1 where the modes have decoupled, 1/max(r, m) on average for a random Theta; 0 for Theta = 0.
+    """
+    size = jnp.sum(reduced_product(model, problem) ** 2)
+    return jnp.sum(mode_strengths(model, problem) ** 2) / jnp.where(size > 0, size, 1)
+
+
+def kernel_distance(model: AbstractModel, problem: LeastSquares, start: AbstractModel) -> Float[Array, ""]:
+    """`1 - <K(0), K>/(||K(0)||_F ||K||_F)`, how far the tangent kernel has turned; `start` is the model at time 0.
+
+    `K = X U U^T X^T kron I + X X^T kron V V^T` for two layers, and `sum_l X A_l A_l^T X^T kron B_l^T B_l` for more, with the
+    partial products before and behind layer l. Computed from matrices of the sizes r x r and m x m, without cancellation; with
+    a link it is the kernel of the outputs before it. Zero where either kernel is.
+    """
+    kernel, before = _tangent_kernel(model, problem), _tangent_kernel(start, problem)
+    size, size_before = (jnp.sqrt(_positive(_inner(factors, factors))) for factors in (kernel, before))
+    # Half the squared distance of the two kernels of norm 1, as a sum of terms that are each small where they are close.
+    change = []
+    for (P, Q), (P_before, Q_before) in zip(kernel, before, strict=True):
+        change += [(P / size - P_before / size_before, Q), (P_before / size_before, Q - Q_before)]
+    return jnp.maximum(_inner(change, change), 0) / 2
 
 
 OBSERVABLES: dict[str, Callable] = {
@@ -122,7 +189,13 @@ OBSERVABLES: dict[str, Callable] = {
     "imbalance_drift": imbalance_drift,
     "distance_to_theta_hat": distance_to_theta_hat,
     "frozen_product_norm": frozen_product_norm,
+    "nuclear_norm": nuclear_norm,
+    "effective_rank": effective_rank,
+    "mode_strengths": mode_strengths,
+    "alignment": alignment,
+    "kernel_distance": kernel_distance,
 }
+NEED_START = (imbalance_drift, kernel_distance)
 
 
 def resolve(observables: Observables) -> dict[str, Callable]:
@@ -160,13 +233,53 @@ def measure(
     """All observables of one state: named ones on the state itself, users' own on the model as the user knows it."""
     values = {}
     for name, function in observables.items():
-        if function is imbalance_drift:
+        if function in NEED_START:
             values[name] = function(model, problem, start)
         elif function in OBSERVABLES.values():
             values[name] = function(model, problem)
         else:
             values[name] = jnp.asarray(function(to_user(model), problem))
     return values
+
+
+def _data_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:
+    return jnp.linalg.svd(problem.singular_values[:, None] * problem.Ytil, full_matrices=False)
+
+
+def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:
+    """Pairs (P, Q): the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
+    if isinstance(model, SymmetricFactors):
+        raise ValueError(
+            "The kernel distance is defined for networks whose layers are independent, but the model is a SymmetricFactors: use "
+            "a `TwoLayer` or a `DeepLinear`."
+        )
+    if isinstance(model, ReducedTwoLayer):
+        layers = (model.U1, model.V.T)
+    elif isinstance(model, TwoLayer):
+        layers = (problem.to_data(model.U), model.V.T)
+    elif isinstance(model, ReducedDeepLinear):
+        layers = model.layers
+    elif isinstance(model, DeepLinear):
+        layers = (problem.to_data(model.layers[0]), *model.layers[1:])
+    else:
+        layers = (problem.to_data(model.product()),)
+    s = problem.singular_values
+    ahead = [jnp.diag(s)]
+    for W in layers[:-1]:
+        ahead.append(s[:, None] * W if len(ahead) == 1 else ahead[-1] @ W)
+    behind = [jnp.eye(layers[-1].shape[1], dtype=s.dtype)]
+    for W in reversed(layers[1:]):
+        behind.append(W @ behind[-1])
+    return [(A @ A.T, B.T @ B) for A, B in zip(ahead, reversed(behind), strict=True)]
+
+
+def _inner(first: list[tuple[Array, Array]], second: list[tuple[Array, Array]]) -> Array:
+    return sum(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
+
+
+def _positive(x: Array) -> Array:
+    """x, or infinity where it is 0: what is divided by its root then vanishes."""
+    return jnp.where(x > 0, x, jnp.inf)
 
 
 def _moving(model, problem: LeastSquares) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
@@ -176,6 +289,27 @@ def _moving(model, problem: LeastSquares) -> tuple[Float[Array, "r k"], Float[Ar
         return problem.to_data(model.U), model.V
     kind = "SymmetricFactors" if isinstance(model, SymmetricFactors) else type(model).__name__
     raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {kind}.")
+
+
+def _deep_drift(model, problem: LeastSquares, start) -> Array:
+    total = jnp.zeros((), problem.dtype)
+    layers, before = (
+        x.layers if isinstance(x, ReducedDeepLinear) else (problem.to_data(x.layers[0]), *x.layers[1:])
+        for x in (model, start)
+    )
+    for i in range(len(layers) - 1):
+        rows = [layers[i], layers[i + 1].T, before[i], before[i + 1].T]
+        signs = jnp.concatenate(
+            [jnp.full(A.shape[0], sign, A.dtype) for A, sign in zip(rows, (1, -1, -1, 1), strict=True)]
+        )
+        total += jnp.sum(_dense_signature(jnp.concatenate(rows), signs) ** 2)
+        if isinstance(model, ReducedDeepLinear):
+            # What weight decay does to the part of the layers that the cores leave out.
+            A, B, AB = model.rest[i].gram
+            a, b = model.rest[i].factor ** 2 - 1, model.rest[i + 1].factor ** 2 - 1
+            total += a**2 * A + b**2 * B - 2 * a * b * AB
+    # The derivative of a norm at zero is taken as zero.
+    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
 
 
 def _signs(r: int, m: int, dtype) -> Float[Array, " p"]:
@@ -191,5 +325,5 @@ def _dense_signature(rows: Array, signs: Array) -> Array:
     return R @ (signs[:, None] * R.T)
 
 
-def _has_frozen(model: ReducedTwoLayer, problem: LeastSquares) -> bool:
+def _has_frozen(model: ReducedTwoLayer | ReducedDeepLinear, problem: LeastSquares) -> bool:
     return model.frozen is not None or problem.num_frozen > 0

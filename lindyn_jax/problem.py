@@ -18,6 +18,7 @@ from . import _checks
 from .penalty import ImbalancePenalty
 
 LossScale = Literal["sum", "mean", "averaged"]
+LINKS: dict[str, Callable[[Array], Array] | None] = {"identity": None, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
 
 
 class LeastSquares(eqx.Module):
@@ -33,13 +34,15 @@ class LeastSquares(eqx.Module):
         2/N (M22's experiments, whose loss is `||.||^2/N`). May be traced.
     - `output_scale`: c > 0, a factor on the network's output, such as M22's `1/sqrt(m h)`; the same as scaling X. All
         spectral quantities below are those of `c X`. May be traced.
-    - `link`: an elementwise function on the network's output (T21 Fig. 3: `jax.nn.sigmoid`). With a link there is no
-        closed-form minimum: `loss_star`, `theta_hat` and `excess_loss` raise an error.
+    - `link`: an elementwise function on the network's output, or the name of one: `"identity"` (no link), `"sigmoid"` (T21
+        Fig. 3) or `"tanh"`. With a link there is no closed-form minimum: `loss_star`, `theta_hat` and `excess_loss` raise an
+        error. What the data do still goes through `X Phi1`, and the imbalance is still conserved by the flow.
     - `rank`: rank of X. By default the number of singular values above `rank_rtol` times the largest. Must be given when X
         is traced.
     - `rank_rtol`: relative rank tolerance, default `max(N, n)` times the machine epsilon of the dtype.
 
-    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive.
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive, or a link
+    that is no elementwise function.
 
     **Notes:** the data may be differentiated, but derivatives of the singular vectors exist only for distinct singular
     values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
@@ -66,7 +69,7 @@ class LeastSquares(eqx.Module):
         *,
         scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
         output_scale: Float[ArrayLike, ""] | int = 1.0,
-        link: Callable[[Array], Array] | None = None,
+        link: Callable[[Array], Array] | str | None = None,
         rank: int | None = None,
         rank_rtol: float | None = None,
     ):
@@ -84,8 +87,7 @@ class LeastSquares(eqx.Module):
                 )
             dtype = jnp.result_type(X, Y)
             X, Y = X.astype(dtype), Y.astype(dtype)
-        if link is not None and not callable(link):
-            raise ValueError(f"Argument `link` must be an elementwise function, but is {link!r}.")
+        link = _link(link, dtype)
         self.X, self.Y, self.link = X, Y, link
         self.scale = _loss_scale(scale, Y.shape[0]).astype(dtype)
         _checks.check_positive(output_scale, "output_scale")
@@ -193,7 +195,7 @@ class LeastSquares(eqx.Module):
     @property
     def reduced_theta_hat(self) -> Float[Array, "r m"]:
         """Phi1^T Theta_hat = S^{-1} Ytil."""
-        self._refuse_link("theta_hat")
+        self.refuse_link("theta_hat")
         return self.Ytil / self.singular_values[:, None]
 
     # -- coordinates -------------------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ class LeastSquares(eqx.Module):
     @property
     def loss_star(self) -> Float[Array, ""]:
         """L*, the least loss over all Theta."""
-        self._refuse_link("loss_star")
+        self.refuse_link("loss_star")
         return self.scale / 2 * self.residual
 
     def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, "N m"]:
@@ -231,12 +233,12 @@ class LeastSquares(eqx.Module):
 
     def error(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
         """E = Ytil - S Theta1, the error in the data's coordinates, for Theta1 = Phi1^T Theta."""
-        self._refuse_link("error")
+        self.refuse_link("error")
         return self.Ytil - self.singular_values[:, None] * Theta1
 
     def excess_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
         """L - L* = (q/2) ||E||_F^2, without the cancellation of that difference."""
-        self._refuse_link("excess_loss")
+        self.refuse_link("excess_loss")
         return self.scale / 2 * jnp.sum(self.error(Theta1) ** 2)
 
     def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
@@ -259,7 +261,11 @@ class LeastSquares(eqx.Module):
         predicted, pullback = jax.vjp(self.link, outputs)
         return pullback(self.scale * (predicted - self.Y))[0]
 
-    def _refuse_link(self, name: str) -> None:
+    def refuse_link(self, name: str) -> None:
+        """Refuses a problem with a link function, for `name`, which is about least squares.
+
+        **Raises:** `ValueError` for a problem with a link.
+        """
         if self.link is not None:
             raise ValueError(
                 f"`{name}` is undefined for a problem with a link function: its least loss has no closed form. "
@@ -289,6 +295,19 @@ def _loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int)
         scale = named[scale]
     _checks.check_positive(scale, "scale")
     return jnp.asarray(scale, jnp.result_type(float))
+
+
+def _link(link: Callable[[Array], Array] | str | None, dtype) -> Callable[[Array], Array] | None:
+    if link is None or (isinstance(link, str) and link in LINKS):
+        return None if link is None else LINKS[link]
+    if not callable(link):
+        names = ", ".join(map(repr, LINKS))
+        raise ValueError(f"Argument `link` must be an elementwise function or one of {names}, but is {link!r}.")
+    given = jax.ShapeDtypeStruct((2, 3), dtype)
+    returned = jax.eval_shape(link, given)
+    if (getattr(returned, "shape", None), getattr(returned, "dtype", None)) != (given.shape, given.dtype):
+        raise ValueError(f"Argument `link` must be an elementwise function, but makes {returned} of {given}.")
+    return link
 
 
 def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:

@@ -20,7 +20,9 @@ from . import _checks
 from ._linalg import row_factor
 from .models import (
     AbstractModel,
+    DeepLinear,
     Frozen,
+    ReducedDeepLinear,
     ReducedTwoLayer,
     SymmetricFactors,
     TwoLayer,
@@ -28,6 +30,17 @@ from .models import (
     refuse_penalty,
 )
 from .problem import LeastSquares
+from .subspaces import (
+    DeepBasis,
+    check_deep_optimizer,
+    deep_state,
+    find_subspaces,
+    from_deep_state,
+    helps,
+    lift_deep,
+    pad_velocity,
+    reduce_deep,
+)
 
 
 class Basis(eqx.Module):
@@ -43,26 +56,36 @@ class Basis(eqx.Module):
 
 
 def reduce(
-    model: TwoLayer | SymmetricFactors, problem: LeastSquares
-) -> tuple[ReducedTwoLayer | SymmetricFactors, Basis]:
-    """The smallest exact form of a two-layer or tied network, and the basis to come back.
+    model: TwoLayer | SymmetricFactors | DeepLinear,
+    problem: LeastSquares,
+    *,
+    subspaces: tuple[Float[Array, "_ _"], ...] | None = None,
+) -> tuple[ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear, Basis | DeepBasis]:
+    """The smallest exact form of a two-layer, tied or deep network, and the basis to come back.
 
     `Phi1^T U = U1 Q^T`, `V = V_reduced Q^T` with orthonormal Q, shape (h, k), k = min(h, r + m). Tied layers keep all n rows,
-    which all move: `U = L Q^T` with k = min(h, n), and L is again a `SymmetricFactors`.
+    which all move: `U = L Q^T` with k = min(h, n), and L is again a `SymmetricFactors`. Deep networks are reduced to the smallest
+    subspaces of their hidden layers that all layers respect, `core_l = S_{l-1}^T W_l S_l`, where these are smaller.
 
-    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows, or a `SymmetricFactors`; `problem`.
+    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows, a `SymmetricFactors` or a `DeepLinear`; `problem`;
+    `subspaces`, for a `DeepLinear` those of `find_subspaces`, which makes them from the concrete weights by default: inside jit
+    they must be given, and weights that do not respect them are an error at run time.
 
-    **Returns:** a `ReducedTwoLayer` (or a `SymmetricFactors`) and a `Basis`; `lift(*reduce(model, problem))` is the model, to
-    round-off.
+    **Returns:** a `ReducedTwoLayer` (or a `SymmetricFactors`) and a `Basis`, or a `ReducedDeepLinear` and a `DeepBasis`;
+    `lift(*reduce(model, problem))` is the model, to round-off.
 
     **Raises:** `ValueError` for another kind of model, sizes that do not fit the problem, or a problem with a penalty whose
-    Lambda is a matrix. Differentiating with respect to a start whose moving rows are linearly dependent raises an error for
-    h > r + m (h > n for tied layers): use `reduce=False` in the solvers.
+    Lambda is a matrix; for a deep network none of whose hidden layers becomes smaller, as with Gaussian middle layers (the
+    message says which sizes were found), or whose weights are traced while `subspaces` are not given. Differentiating with
+    respect to a start whose moving rows are linearly dependent raises an error for h > r + m (h > n for tied layers): use
+    `reduce=False` in the solvers.
 
     **Source:** M22 section 3.1 for the data's part; the width's part is the invariance of the gradient under rotations.
     """
     check_fits(model, problem)
     refuse_matrix_penalty(problem)
+    if isinstance(model, DeepLinear):
+        return reduce_deep(model, problem, subspaces)
     if isinstance(model, SymmetricFactors):
         if model.width <= model.U.shape[0]:
             return model, Basis(None, None, None)
@@ -70,7 +93,8 @@ def reduce(
         return SymmetricFactors(L), Basis(None, Q, None)
     if not isinstance(model, TwoLayer):
         raise ValueError(
-            f"Argument `model` must be a TwoLayer or a SymmetricFactors to be reduced, but is a {type(model).__name__}."
+            "Argument `model` must be a TwoLayer, a SymmetricFactors or a DeepLinear to be reduced, "
+            f"but is a {type(model).__name__}."
         )
     r, m = problem.rank, problem.num_outputs
     U1, V = problem.to_data(model.U), model.V
@@ -88,13 +112,19 @@ def reduce(
     return reduced, Basis(problem.Phi1, Q, frozen_rows)
 
 
-def lift(reduced: ReducedTwoLayer | SymmetricFactors, basis: Basis) -> TwoLayer | SymmetricFactors:
+def lift(
+    reduced: ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear, basis: Basis | DeepBasis
+) -> TwoLayer | SymmetricFactors | DeepLinear:
     """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`; `U = L Q^T` if tied.
 
     **Args:** `reduced`, as it came from `reduce` or after moving; `basis`, from the same call of `reduce`.
 
     **Raises:** `ValueError` if the two do not belong together, or for a core drawn directly, which has no full size.
     """
+    if isinstance(reduced, ReducedDeepLinear) != isinstance(basis, DeepBasis):
+        raise ValueError("Arguments `reduced` and `basis` do not belong together: only one is that of a deep network.")
+    if isinstance(reduced, ReducedDeepLinear):
+        return lift_deep(reduced, basis)
     columns = (reduced.U if isinstance(reduced, SymmetricFactors) else reduced.V).shape[1]
     if basis.Q is not None and basis.Q.shape[1] != columns:
         raise ValueError(f"Argument `basis` has {basis.Q.shape[1]} columns, but the reduced model has {columns}.")
@@ -111,11 +141,22 @@ def lift(reduced: ReducedTwoLayer | SymmetricFactors, basis: Basis) -> TwoLayer 
 
 
 def is_reducible(model: AbstractModel, problem: LeastSquares) -> bool:
-    """Whether the solvers move this start in a reduced form of its own."""
+    """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones."""
     if isinstance(model, SymmetricFactors):
         return model.width > model.U.shape[0]
     penalty = problem.regularization
     return isinstance(model, TwoLayer) and (penalty is None or penalty.is_isotropic)
+
+
+def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[AbstractModel, DeepBasis | None]:
+    """What the solvers move, and the basis to come back if this is a reduced deep network.
+
+    Only deep networks are reduced here, outside of jit: those with concrete weights whose hidden layers become smaller.
+    """
+    if not reduce or not isinstance(model, DeepLinear) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+        return model, None
+    subspaces = find_subspaces(model, problem)
+    return reduce_deep(model, problem, subspaces) if helps(model, subspaces) else (model, None)
 
 
 def check_fits(model, problem: LeastSquares) -> None:
@@ -129,7 +170,14 @@ def check_fits(model, problem: LeastSquares) -> None:
     expected, name, given = {
         "TwoLayer": lambda: ((n, m), "(U rows, V rows)", (model.U.shape[0], model.V.shape[0])),
         "ReducedTwoLayer": lambda: ((r, m), "(U1 rows, V rows)", (model.U1.shape[0], model.V.shape[0])),
+        "DeepLinear": lambda: ((n, m), "(W1 rows, WL columns)", (model.layers[0].shape[0], model.layers[-1].shape[1])),
+        "ReducedDeepLinear": lambda: (
+            (r, m),
+            "(core_1 rows, core_L columns)",
+            (model.layers[0].shape[0], model.layers[-1].shape[1]),
+        ),
         "LinearModel": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
+        "WideLimit": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
         "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
     }.get(type(model).__name__, lambda: (None, "", None))()
     if expected != given:
@@ -147,12 +195,14 @@ def check_fits(model, problem: LeastSquares) -> None:
 # -- optimizers --------------------------------------------------------------------------------------------------------
 
 
-def to_state(reduced: ReducedTwoLayer) -> TwoLayer:
-    """The reduced network as the small `TwoLayer` that an optimizer sees.
+def to_state(reduced: ReducedTwoLayer | ReducedDeepLinear) -> TwoLayer | DeepLinear:
+    """The reduced network as the small `TwoLayer` or `DeepLinear` that an optimizer sees.
 
     It has the tree structure of the full network, so that masks and labels fit, and the same norm of every leaf: one extra
     row and column hold `||U2||_F`, on which weight decay acts as it does on U2.
     """
+    if isinstance(reduced, ReducedDeepLinear):
+        return deep_state(reduced)
     if reduced.frozen is None:
         return TwoLayer(reduced.U1, reduced.V)
     pad = ((0, 1), (0, 1))
@@ -160,14 +210,28 @@ def to_state(reduced: ReducedTwoLayer) -> TwoLayer:
     return TwoLayer(U, jnp.pad(reduced.V, ((0, 0), (0, 1))))
 
 
-def from_state(state: TwoLayer, start: ReducedTwoLayer) -> ReducedTwoLayer:
-    """The reduced network that a small `TwoLayer` made by `to_state` stands for."""
+def from_state(
+    state: TwoLayer | DeepLinear, start: ReducedTwoLayer | ReducedDeepLinear
+) -> ReducedTwoLayer | ReducedDeepLinear:
+    """The reduced network that a small one made by `to_state` stands for."""
+    if isinstance(start, ReducedDeepLinear):
+        return from_deep_state(state, start)
     if start.frozen is None:
         return ReducedTwoLayer(state.U, state.V, start.width, start.num_frozen, None)
     norm = start.frozen.norm
     factor = jnp.where(norm > 0, state.U[-1, -1] / jnp.where(norm > 0, norm, 1), 1.0)
     frozen = Frozen(start.frozen.core, norm, factor)
     return ReducedTwoLayer(state.U[:-1, :-1], state.V[:, :-1], start.width, start.num_frozen, frozen)
+
+
+def state_velocity(
+    velocity: ReducedTwoLayer | ReducedDeepLinear, state: TwoLayer | DeepLinear
+) -> TwoLayer | DeepLinear:
+    """The velocity of a reduced network in the form of `to_state`, whose extra row and column it leaves at rest."""
+    if isinstance(velocity, ReducedDeepLinear):
+        return pad_velocity(velocity)
+    pad = ((0, state.U.shape[0] - velocity.U1.shape[0]), (0, state.U.shape[1] - velocity.U1.shape[1]))
+    return TwoLayer(jnp.pad(velocity.U1, pad), jnp.pad(velocity.V, ((0, 0), pad[1])))
 
 
 def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
@@ -226,12 +290,14 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     return jnp.max(jax.vmap(difference)(sizes))
 
 
-def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer | SymmetricFactors):
+def require_exact(
+    optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear
+):
     """The model, after making sure that the optimizer commutes with the reduction.
 
     A concrete optimizer that does not is refused at once; one with traced hyperparameters, when the program runs.
     """
-    difference = _difference(optimizer)
+    difference = _difference(optimizer, model.depth if isinstance(model, ReducedDeepLinear) else None)
     message = (
         "The width reduction is not exact for this optimizer ({gap}): it treats entries of the weights one by one, as Adam, "
         "RMSprop, sign descent, elementwise clipping and weight noise do. Pass `reduce=False` to run it at full size."
@@ -249,11 +315,15 @@ def require_exact(optimizer: optax.GradientTransformation, model: TwoLayer | Red
     return eqx.error_if(model, ~(difference <= limit), message)
 
 
-def _difference(optimizer: optax.GradientTransformation) -> Array | float:
+def _difference(optimizer: optax.GradientTransformation, depth: int | None) -> Array | float:
     try:
-        return _cached_difference(optimizer)
+        return _cached_difference(optimizer, depth)
     except _Traced:
-        return check_optimizer(optimizer)
+        return _trial(optimizer, depth)
+
+
+def _trial(optimizer: optax.GradientTransformation, depth: int | None) -> Array:
+    return check_optimizer(optimizer) if depth is None else check_deep_optimizer(optimizer, depth)
 
 
 class _Traced(Exception):
@@ -261,9 +331,9 @@ class _Traced(Exception):
 
 
 @lru_cache(maxsize=128)
-def _cached_difference(optimizer: optax.GradientTransformation) -> float:
+def _cached_difference(optimizer: optax.GradientTransformation, depth: int | None) -> float:
     with jax.ensure_compile_time_eval():
-        difference = jax.jit(lambda: check_optimizer(optimizer))()
+        difference = jax.jit(lambda: _trial(optimizer, depth))()
     if _checks.is_traced(difference):
         raise _Traced
     return float(difference)

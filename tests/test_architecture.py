@@ -9,13 +9,13 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_checks"),
+    ("_linalg", "_roots", "_checks"),
     ("problem", "penalty"),
     ("models",),
-    ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
+    ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
     ("store",),
-    ("ensemble", "fit"),
+    ("ensemble", "fits"),
     ("plots",),
     ("studies",),
     ("cli",),

@@ -164,7 +164,7 @@ def test_bad_numbers_are_refused(X, options, match):
         (np.ones((N, n)), np.ones((N + 1, m)), {}, "`X` has 5 rows and `Y` has 6"),
         (np.ones((N, n)) * 1j, np.ones((N, m)), {}, "`X` must be real, but has dtype complex128"),
         ("words", np.ones((N, m)), {}, "`X` must be an array of numbers, but is str"),
-        (np.ones((N, n)), np.ones((N, m)), {"link": "sigmoid"}, "`link` must be an elementwise function"),
+        (np.ones((N, n)), np.ones((N, m)), {"link": "softmax"}, "`link` must be an elementwise function"),
     ],
 )
 def test_bad_arrays_are_refused(X, Y, options, match):

@@ -131,7 +131,7 @@ def test_reduced_observables_are_those_of_the_full_network(problem, rng):
         start = start_of(rng, h)
         reduced, _ = ld.reduce(start, problem)
         for name, function in ld.observables.OBSERVABLES.items():
-            if name == "imbalance_drift":
+            if name in ("imbalance_drift", "kernel_distance"):  # relative to a start
                 continue
             assert relative_error(function(reduced, problem), function(start, problem)) < tolerance("float64", 10), name
 

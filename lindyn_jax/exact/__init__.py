@@ -12,6 +12,7 @@ from .aligned import (
     reduced_rank,
 )
 from .asymptotics import riccati_limit, riccati_rate
+from .deep import deep_mode, deep_mode_limit, deep_mode_rate, deep_mode_time
 from .homogeneous import (
     homogeneous,
     homogeneous_condition,
@@ -48,6 +49,10 @@ __all__ = [
     "aligned_limit",
     "aligned_rate",
     "aligned_step",
+    "deep_mode",
+    "deep_mode_limit",
+    "deep_mode_rate",
+    "deep_mode_time",
     "homogeneous",
     "homogeneous_condition",
     "homogeneous_eigenvalues",

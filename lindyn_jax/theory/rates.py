@@ -120,10 +120,11 @@ def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
 
     **Returns:** the r m eigenvalues.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 section 4.1.
     """
+    problem.refuse_link("rate_spectrum")
     U1, V = moving_layers(model, problem)
     L, _ = row_factor(U1)
     root_mu = jnp.linalg.svd(V, compute_uv=False)
@@ -183,10 +184,11 @@ def lemma7(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 Lemma 7.
     """
+    problem.refuse_link("lemma7")
     U1, V = moving_layers(model, problem)
     first = singular_value(jnp.linalg.svd(U1, compute_uv=False), U1.shape[0])
     second = singular_value(jnp.linalg.svd(V, compute_uv=False), V.shape[0])
@@ -221,13 +223,14 @@ def rate_bound(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Notes:** an equality for r = m = 1 at every width. Computed as twice the sum of Lemma 8's bounds, in which nothing
     cancels. It would be false with U in the place of U1.
 
     **Source:** M22 Proposition 1.
     """
+    problem.refuse_link("rate_bound")
     first, second = _layer_bounds(spectrum_edges(model, problem), *_product_edges(model, problem))
     return _always(2 * problem.scale * problem.singular_values[-1] ** 2 * (first + second))
 
@@ -312,10 +315,11 @@ def corollary4(model: Model, problem: LeastSquares) -> Bound:
 
     **Returns:** a `Bound` on the rate of `L(t) - L*`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or it has a penalty.
+    **Raises:** `ValueError` for a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 Corollary 4, M21 Theorem 1.
     """
+    problem.refuse_link("corollary4")
     require_plain_flow(problem)
     level = imbalance(model, problem).level
     return Bound(2 * problem.scale * problem.singular_values[-1] ** 2 * level, level > 0)

@@ -42,13 +42,14 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
 
     **Returns:** a `Tightness`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Notes:** two eigenvalue conditions compete for the same column pair when r = m: the least eigenvalue of V V^T wants
     sigma_m with the largest positive and the least negative eigenvalue of D, that of U1 U1^T wants it the other way round.
 
     **Source:** M22 appendix C, with its conditions completed.
     """
+    problem.refuse_link("tightness")
     U1, V = moving_layers(model, problem)
     r, m = U1.shape[0], V.shape[0]
     if rtol is None:

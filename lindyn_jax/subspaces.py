@@ -1,0 +1,308 @@
+r"""The exact reduction of deep networks, to the smallest subspaces of the hidden layers that all layers respect.
+
+The gradient of `W_l` is `(W1 ... W_{l-1})^T G (W_{l+1} ... WL)^T`. If S_1 contains the rows of `Phi1^T W1`, S_{L-1} the columns
+of `WL`, and every layer maps S_l into S_{l-1} and its transpose S_{l-1} into S_l, then all gradients have their columns in
+S_{l-1} and their rows in S_l, now and later: `W_l(t) = W_l(0) + S_{l-1} (core_l(t) - core_l(0)) S_l^T`. Balanced starts have
+subspaces of the size of the rank of Theta, starts with orthogonal middle layers of size r + m. A Gaussian middle layer
+leaves nothing to reduce.
+"""
+
+from itertools import pairwise
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from . import _checks
+from ._linalg import row_factor
+from .models import DeepLinear, ReducedDeepLinear, Remainder
+from .problem import LeastSquares
+
+
+class DeepBasis(eqx.Module):
+    """What it takes to go back from the reduced form of a deep network.
+
+    **Fields:** `Phi1`, shape (n, r), or `None` for X = I; `subspaces`, an orthonormal basis of shape (d_l, k_l) for each hidden
+    layer; `rest`, what the cores leave out of each layer, in its own shape.
+    """
+
+    Phi1: Float[Array, "n r"] | None
+    subspaces: tuple[Float[Array, "_ _"], ...]
+    rest: tuple[Float[Array, "_ _"], ...]
+
+
+def subspace_rtol(model: DeepLinear) -> float:
+    """The default tolerance of `find_subspaces`: 16 times the largest size times the machine epsilon of the dtype."""
+    return 16 * max(max(W.shape) for W in model.layers) * float(jnp.finfo(model.layers[0].dtype).eps)
+
+
+def find_subspaces(
+    model: DeepLinear, problem: LeastSquares, *, rtol: float | None = None
+) -> tuple[Float[Array, "_ _"], ...]:
+    r"""Orthonormal bases of the smallest subspaces S_1, ..., S_{L-1} on which a deep network moves by itself.
+
+    The smallest with rows of `Phi1^T W1` in S_1, columns of `WL` in S_{L-1}, `W_l^T S_{l-1}` in S_l and `W_l S_l` in S_{l-1},
+    found by adding images until nothing new appears.
+
+    **Args:** `model`; `problem`, for the r rows of W1 that move; `rtol`: the part of an image that lies outside of what is there
+    counts as new where it is longer than `rtol ||W_l||_2`, for an image of unit vectors; by default `subspace_rtol(model)`.
+
+    **Returns:** a basis of shape (d_l, k_l) for each hidden layer.
+
+    **Raises:** `ValueError` for traced weights: how many columns there are depends on their values.
+
+    **Notes:** done in float64 NumPy, about `(k_1 + ... + k_{L-1})` products of a layer and a vector, and a singular value
+    decomposition of each layer. Directions below the tolerance are dropped: the reduced network is then the exact one
+    of a start moved by that much.
+
+    **Source:** the invariance stated at the top of this module.
+    """
+    if _checks.is_traced(*model.layers):
+        raise ValueError(
+            "The invariant subspaces of a deep network are found from concrete weights, but these are traced: find them outside "
+            "of jit, vmap and grad with `find_subspaces` and pass them on, or leave the network at full size."
+        )
+    # Inside jit even operations on numbers that are known would be put off to run time.
+    with jax.ensure_compile_time_eval():
+        front = problem.to_data(model.layers[0])
+    if _checks.is_traced(front):
+        raise ValueError(
+            "The invariant subspaces of a deep network need a problem whose data are known, but these are traced."
+        )
+    rtol = subspace_rtol(model) if rtol is None else rtol
+    layers = [np.asarray(W, np.float64) for W in (front, *model.layers[1:])]
+    norms = [np.linalg.norm(W, 2) for W in layers]
+    spaces = [np.zeros((W.shape[1], 0)) for W in layers[:-1]]
+
+    def extend(i: int, images: np.ndarray, norm: float) -> np.ndarray:
+        """Adds to space i what the images have outside of it, and returns that."""
+        for _ in range(2):  # the second pass removes the round-off of the first
+            images = images - spaces[i] @ (spaces[i].T @ images)
+        directions, sizes, _ = np.linalg.svd(images, full_matrices=False)
+        new = directions[:, sizes > rtol * norm] if norm > 0 else directions[:, :0]
+        new = new[:, : spaces[i].shape[0] - spaces[i].shape[1]]
+        spaces[i] = np.concatenate([spaces[i], new], axis=1)
+        return new
+
+    last = len(spaces) - 1
+    waiting = [(0, layers[0].T, norms[0]), (last, layers[-1], norms[-1])] if spaces else []
+    while waiting:
+        i, images, norm = waiting.pop()
+        new = extend(i, images, norm)
+        if new.shape[1] == 0:
+            continue
+        if i < last:
+            waiting.append((i + 1, layers[i + 1].T @ new, norms[i + 1]))
+        if i > 0:
+            waiting.append((i - 1, layers[i] @ new, norms[i]))
+    with jax.ensure_compile_time_eval():
+        return tuple(jnp.asarray(S, W.dtype) for S, W in zip(spaces, model.layers, strict=False))
+
+
+def helps(model: DeepLinear, subspaces: tuple[Float[Array, "_ _"], ...]) -> bool:
+    """Whether subspaces make a deep network smaller: a hidden layer shrinks, and none is empty (which no flow leaves)."""
+    sizes = [S.shape[1] for S in subspaces]
+    return min(sizes, default=0) > 0 and any(k < d for k, d in zip(sizes, model.widths, strict=True))
+
+
+def reduce_deep(
+    model: DeepLinear, problem: LeastSquares, subspaces: tuple[Float[Array, "_ _"], ...] | None = None
+) -> tuple[ReducedDeepLinear, DeepBasis]:
+    """The cores of a deep network on its invariant subspaces, and the basis to come back; see `reduction.reduce`."""
+    found = subspaces is None
+    if found:
+        subspaces = find_subspaces(model, problem)
+        if not helps(model, subspaces):
+            sizes = ", ".join(str(S.shape[1]) for S in subspaces)
+            widths = ", ".join(map(str, model.widths))
+            raise ValueError(
+                f"This deep network has no smaller exact form: its smallest invariant subspaces have sizes ({sizes}) in hidden "
+                f"layers of widths ({widths}). Move it at full size (the solvers do so by themselves), or start from balanced, "
+                "orthogonal or core-shaped layers."
+            )
+    sizes = tuple(S.shape[0] for S in subspaces)
+    if sizes != model.widths:
+        raise ValueError(f"Argument `subspaces` must have bases of {model.widths} rows, but they have {sizes}.")
+    return _project(model, problem, tuple(subspaces), not found)
+
+
+@eqx.filter_jit
+def _project(model: DeepLinear, problem: LeastSquares, subspaces, check: bool) -> tuple[ReducedDeepLinear, DeepBasis]:
+    front = problem.to_data(model.layers[0])
+    layers = (front, *model.layers[1:])
+    ends = (None, *subspaces, None)
+    if check:
+        tolerance = 100 * subspace_rtol(model)
+        parts = zip(layers, ends[:-1], ends[1:], strict=True)
+        layers = tuple(_closed(W, left, right, tolerance) for W, left, right in parts)
+    cores = tuple(_right(_left(W, left), right) for W, left, right in zip(layers, ends[:-1], ends[1:], strict=True))
+    lifted = _widen(cores, problem.Phi1, subspaces)
+    rest = [W - inside for W, inside in zip(model.layers, lifted, strict=True)]
+    # The last layer has its columns in S_{L-1}, so that only round-off is left of it.
+    rest[-1] = jnp.zeros_like(rest[-1])
+    frozen = None
+    if problem.num_frozen > 0:
+        outside = (model.layers[0] - problem.from_data(front)) @ subspaces[0]
+        core = outside if outside.shape[0] <= outside.shape[1] else row_factor(outside.T)[0].T
+        # Rows enough for as many singular values as Theta has.
+        rows = max(core.shape[0], min(problem.num_inputs, problem.num_outputs) - problem.rank)
+        frozen = jnp.pad(core, ((0, rows - core.shape[0]), (0, 0)))
+    moving_rest = [jnp.zeros_like(rest[0]), *rest[1:]]
+    remainders = tuple(_remainder(i, rest, moving_rest) for i in range(len(rest)))
+    return ReducedDeepLinear(cores, frozen, remainders), DeepBasis(problem.Phi1, subspaces, tuple(rest))
+
+
+def lift_deep(reduced: ReducedDeepLinear, basis: DeepBasis) -> DeepLinear:
+    """The full-size network of reduced cores: `W_l = S_{l-1} core_l S_l^T + factor_l rest_l`."""
+    if [S.shape[1] for S in basis.subspaces] != [W.shape[1] for W in reduced.layers[:-1]]:
+        raise ValueError(
+            f"Argument `basis` has subspaces of sizes {[S.shape[1] for S in basis.subspaces]}, but the reduced model has "
+            f"hidden layers of widths {[W.shape[1] for W in reduced.layers[:-1]]}."
+        )
+    inside = _widen(reduced.layers, basis.Phi1, basis.subspaces)
+    parts = zip(inside, reduced.rest, basis.rest, strict=True)
+    return DeepLinear(tuple(W + remainder.factor * rest for W, remainder, rest in parts))
+
+
+def deep_state(reduced: ReducedDeepLinear) -> DeepLinear:
+    """The reduced network as the small `DeepLinear` that an optimizer sees.
+
+    It has the tree structure of the full network and the same norm of every layer: one extra row and column hold the norm of
+    the rest of the layer, on which weight decay acts as it does on the rest itself.
+    """
+    parts = zip(reduced.layers, reduced.rest, strict=True)
+    return DeepLinear(tuple(_pad(W).at[-1, -1].set(rest.factor * rest.norm) for W, rest in parts))
+
+
+def from_deep_state(state: DeepLinear, start: ReducedDeepLinear) -> ReducedDeepLinear:
+    """The reduced network that a small `DeepLinear` made by `deep_state` stands for."""
+    rest = []
+    for W, part in zip(state.layers, start.rest, strict=True):
+        factor = jnp.where(part.norm > 0, W[-1, -1] / jnp.where(part.norm > 0, part.norm, 1), 1.0)
+        rest.append(Remainder(part.norm, factor, part.gram))
+    return ReducedDeepLinear(tuple(W[:-1, :-1] for W in state.layers), start.frozen, tuple(rest))
+
+
+def pad_velocity(velocity: ReducedDeepLinear) -> DeepLinear:
+    """The velocity of the cores as that of a `deep_state`, whose extra row and column get none."""
+    return DeepLinear(tuple(_pad(W) for W in velocity.layers))
+
+
+def check_deep_optimizer(optimizer: optax.GradientTransformation, depth: int) -> Array:
+    """How far an optax transformation is from commuting with the reduction of a network of this depth.
+
+    A small random network is moved for a few steps with random gradients of six sizes, once in full and once reduced;
+    returns the largest difference between the updates, relative to the largest update.
+    """
+    n, h, k, r, m, steps = 5, 7, 3, 3, 2, 4
+    rng = np.random.default_rng(20191031)
+
+    def frame(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        Q = np.linalg.qr(rng.normal(size=(rows, rows)))[0]
+        return Q[:, :columns], Q[:, columns:]
+
+    frames = [frame(n, r), *(frame(h, k) for _ in range(depth - 1)), frame(m, m)]
+    inside = [(left[0], right[0]) for left, right in pairwise(frames)]
+    cores = [rng.normal(size=(S.shape[1], T.shape[1])) for S, T in inside]
+    outside = [(left[1], right[1]) for left, right in pairwise(frames)]
+    rests = [S @ rng.normal(size=(S.shape[1], T.shape[1])) @ T.T for S, T in outside]
+    norms = [np.linalg.norm(rest) for rest in rests]
+    gradients = [rng.normal(size=(steps, *core.shape)) for core in cores]
+    sizes = jnp.asarray([1e-8, 1e-4, 1e-1, 1e1, 1e4, 1e8], jnp.result_type(float))
+
+    widen = [lambda A, S=S, T=T: S @ A @ T.T for S, T in inside]
+    full = DeepLinear([put(core) + rest for put, core, rest in zip(widen, cores, rests, strict=True)])
+    reduced = DeepLinear(
+        [jnp.pad(core, ((0, 1), (0, 1))).at[-1, -1].set(x) for core, x in zip(cores, norms, strict=True)]
+    )
+    float_type = jnp.result_type(float)
+    full_gradients = eqx.tree_at(
+        lambda tree: tree.layers,
+        full,
+        tuple(jnp.asarray(put(g), float_type) for put, g in zip(widen, gradients, strict=True)),
+    )
+    small_gradients = eqx.tree_at(
+        lambda tree: tree.layers,
+        reduced,
+        tuple(jnp.pad(jnp.asarray(g, float_type), ((0, 0), (0, 1), (0, 1))) for g in gradients),
+    )
+
+    def run(start: DeepLinear, gradients: DeepLinear, size: Array) -> DeepLinear:
+        def step(carry, gradient):
+            params, state = carry
+            gradient = jax.tree.map(lambda g: size * g, gradient)
+            extra = {}
+            if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+                # Any function that is the same on both sides serves a line search.
+                value_fn = lambda weights: size * jnp.sum(jnp.sin(weights.layers[-1].T @ weights.layers[-1]))  # noqa: E731
+                extra = {"value": value_fn(params), "grad": gradient, "value_fn": value_fn}
+            updates, state = optimizer.update(gradient, state, params, **extra)
+            return (optax.apply_updates(params, updates), state), updates
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), gradients)[1]
+
+    def difference(size: Array) -> Array:
+        wide, small = run(full, full_gradients, size), run(reduced, small_gradients, size)
+        gaps, lengths = [], []
+        for W, core, put, rest, norm in zip(wide.layers, small.layers, widen, rests, norms, strict=True):
+            decay = core[:, -1:, -1:] / norm * rest if norm > 0 else core[:, -1:, -1:]
+            gaps += [W - put(core[:, :-1, :-1]) - decay, core[:, -1, :-1], core[:, :-1, -1]]
+            lengths.append(W)
+        gap, length = (jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs])) for xs in (gaps, lengths))
+        return jnp.where(gap > 0, gap / jnp.where(gap > 0, length, 1.0), 0.0)
+
+    return jnp.max(jax.vmap(difference)(sizes))
+
+
+def _left(W: Array, S: Array | None) -> Array:
+    return W if S is None else S.T @ W
+
+
+def _right(W: Array, S: Array | None) -> Array:
+    return W if S is None else W @ S
+
+
+def _widen(cores, Phi1: Array | None, subspaces) -> tuple[Array, ...]:
+    lefts, rights = (Phi1, *subspaces), (*subspaces, None)
+    wide = (core if right is None else core @ right.T for core, right in zip(cores, rights, strict=True))
+    return tuple(W if left is None else left @ W for W, left in zip(wide, lefts, strict=True))
+
+
+def _closed(W: Array, left: Array | None, right: Array | None, rtol: float) -> Array:
+    """W, after making sure that it maps one subspace into the other, and its transpose back."""
+    leak = jnp.zeros((), W.dtype)
+    if left is not None:
+        image = left.T @ W
+        leak += (
+            jnp.sum((image - _right(image, right) @ right.T) ** 2)
+            if right is not None
+            else jnp.sum((W - left @ image) ** 2)
+        )
+    if right is not None:
+        image = W @ right
+        leak += (
+            jnp.sum((image - left @ _left(image, left)) ** 2)
+            if left is not None
+            else jnp.sum((W - image @ right.T) ** 2)
+        )
+    return eqx.error_if(
+        W,
+        leak > rtol**2 * jnp.sum(W**2),
+        "The subspaces are not invariant under this network: find them from its own start with `find_subspaces`.",
+    )
+
+
+def _remainder(i: int, rest: list[Array], moving: list[Array]) -> Remainder:
+    norm = jnp.sqrt(jnp.sum(jax.lax.stop_gradient(rest[i]) ** 2))
+    gram = jnp.zeros(3, norm.dtype)
+    if i + 1 < len(rest):
+        A, B = moving[i].T @ moving[i], moving[i + 1] @ moving[i + 1].T
+        gram = jnp.stack([jnp.sum(A * A), jnp.sum(B * B), jnp.sum(A * B)])
+    return Remainder(norm, jnp.ones((), norm.dtype), gram)
+
+
+def _pad(W: Array) -> Array:
+    return jnp.pad(W, ((0, 1), (0, 1)))

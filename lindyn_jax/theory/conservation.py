@@ -1,0 +1,101 @@
+"""What the flow of a network conserves, and by how much a step of descent changes it.
+
+The flow conserves `W_l^T W_l - W_{l+1} W_{l+1}^T` for every hidden layer: gradients with respect to neighbouring layers satisfy
+`W_l^T g_l = g_{l+1} W_{l+1}^T`. A step of descent therefore changes it by the terms of second order alone.
+"""
+
+from itertools import pairwise
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from ..models import DeepLinear, TwoLayer
+from ..problem import LeastSquares
+from ..reduction import check_fits
+from .imbalance import require_plain_flow
+
+
+def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
+    """`W_l^T W_l - W_{l+1} W_{l+1}^T` for every hidden layer; `U^T U - V^T V` for two layers.
+
+    **Args:** `model`, at full size, since the matrices are of the size of the hidden layers.
+
+    **Returns:** a tuple of matrices, one of shape (d_l, d_l) for each hidden layer.
+
+    **Source:** G19 (12); T21 (4) for two layers.
+    """
+    return as_deep(model).imbalances()
+
+
+def descent_drift(
+    model: TwoLayer | DeepLinear, problem: LeastSquares, eta: Real[ArrayLike, ""]
+) -> tuple[Float[Array, "_ _"], ...]:
+    r"""By how much one step of plain descent changes the imbalances, exactly: `eta^2 (g_l^T g_l - g_{l+1} g_{l+1}^T)`.
+
+    **Args:** `model`, before the step; `problem`, with or without a link; `eta`, the step size.
+
+    **Returns:** a tuple of matrices, one of shape (d_l, d_l) for each hidden layer; for two layers
+    `eta^2 (G_U^T G_U - G_V^T G_V)`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a penalty, which moves
+    the imbalance in first order.
+
+    **Notes:** of second order in eta, so that over a fixed time, 1/eta steps, descent drifts by O(eta).
+
+    **Source:** the identity `W_l^T g_l = g_{l+1} W_{l+1}^T`, this package's own.
+    """
+    check_fits(model, problem)
+    require_plain_flow(problem)
+    network = as_deep(model)
+    gradients = network.velocity(problem).layers
+    return tuple(jnp.square(eta) * (g.T @ g - after @ after.T) for g, after in pairwise(gradients))
+
+
+def num_deep_conservation_laws(sizes: tuple[int, ...]) -> int:
+    """Number of independent entries of all imbalances of a deep network at a generic point.
+
+    The rank of the derivatives of the `W_l^T W_l - W_{l+1} W_{l+1}^T` with respect to all weights, found at a random point. For
+    two layers it is `num_conservation_laws(n, m, h)`.
+
+    **Args:** `sizes`, (n, h_1, ..., h_{L-1}, m): the inputs that the data reach, the hidden widths, the outputs.
+
+    **Returns:** an integer.
+
+    **Raises:** `ValueError` for fewer than two sizes, or sizes below 1.
+
+    **Notes:** dense linear algebra of the size of all weights: for small networks. That a deep network has no further conserved
+    functions is known for two layers and an observation for more.
+
+    **Source:** MGP23.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"Argument `sizes` must hold at least two positive integers, but is {sizes}.")
+    rng = np.random.default_rng(0)
+    layers = [rng.normal(size=shape) for shape in pairwise(sizes)]
+    starts = np.cumsum([0, *(W.size for W in layers)])
+    rows = []
+    for i, h in enumerate(sizes[1:-1]):
+        for a in range(h):
+            for b in range(a + 1):
+                # d <K, W^T W> = <W (K + K^T), dW> for the matrix unit K = e_a e_b^T.
+                K = np.zeros((h, h))
+                K[a, b] += 1
+                K[b, a] += 1
+                row = np.zeros(starts[-1])
+                row[starts[i] : starts[i + 1]] = (layers[i] @ K).ravel()
+                row[starts[i + 1] : starts[i + 2]] = -(K @ layers[i + 1]).ravel()
+                rows.append(row)
+    return int(np.linalg.matrix_rank(np.stack(rows))) if rows else 0
+
+
+def as_deep(model: TwoLayer | DeepLinear) -> DeepLinear:
+    """A two-layer network as the deep one with layers U and V^T.
+
+    **Raises:** `ValueError` for another kind of model.
+    """
+    if isinstance(model, TwoLayer):
+        return DeepLinear((model.U, model.V.T))
+    if isinstance(model, DeepLinear):
+        return model
+    raise ValueError(f"Argument `model` must be a TwoLayer or a DeepLinear, but is a {type(model).__name__}.")

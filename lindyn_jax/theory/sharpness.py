@@ -1,0 +1,299 @@
+r"""Sharpness: the largest curvature of the loss over the weights, and the largest stable step of descent.
+
+The Hessian is `J^T (q S^2 kron I) J` plus a part that is linear in the gradient G of the loss with respect to Theta. Where G
+vanishes, at every minimum of a network that is wide enough, its positive eigenvalues are those of the operator
+`M -> q sum_l (S A_l A_l^T S) M (B_l^T B_l)` on matrices of shape (r, m), with the products A_l of the layers before layer l (in
+the data's coordinates) and B_l of those after it. Its largest eigenvalue takes products of small matrices, whatever the width.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from .. import _checks
+from ..models import (
+    AbstractModel,
+    DeepLinear,
+    LinearModel,
+    ReducedDeepLinear,
+    ReducedTwoLayer,
+    TwoLayer,
+    chain,
+    refuse_penalty,
+)
+from ..problem import LeastSquares
+from ..reduction import check_fits
+
+Network = LinearModel | TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear
+
+
+class Sharpness(NamedTuple):
+    """The largest eigenvalue of the Hessian at a solution.
+
+    **Fields:**
+
+    - `value`: the largest eigenvalue of the part of the Hessian that remains where G = 0.
+    - `deviation`: the largest eigenvalue of the whole Hessian lies within `value` plus or minus this, which is 0 where G = 0.
+    - `residual`: `||T M - value M|| / value` for the unit matrix M that was found: some eigenvalue lies this close.
+    - `applies`: whether the iteration converged and the deviation is at most a thousandth of the value.
+    - `num_steps`: how many applications of the operator it took.
+    """
+
+    value: Float[Array, ""]
+    deviation: Float[Array, ""]
+    residual: Float[Array, ""]
+    applies: Bool[Array, ""]
+    num_steps: Int[Array, ""]
+
+
+def sharpness(
+    model: Network,
+    problem: LeastSquares,
+    *,
+    rtol: Float[ArrayLike, ""] | None = None,
+    max_steps: int = 2000,
+) -> Sharpness:
+    r"""The largest eigenvalue of the Hessian of the loss over all weights, at a solution.
+
+    That of `M -> q sum_l (S A_l A_l^T S) M (B_l^T B_l)` on matrices (r, m), with `A_l = Phi1^T W1 ... W_{l-1}` and
+    `B_l = W_{l+1} ... WL`. For two layers this is `M -> q (S U1 U1^T S M + S^2 M V V^T)`, the operator of the decay of the error
+    (`rate_operator`); with all singular values of the data equal to s the value is
+    `q s^2 (sigma_max(U1)^2 + sigma_max(V)^2)`.
+
+    **Args:**
+
+    - `model`: a one-layer, two-layer or deep network, reduced or not.
+    - `problem`: without a link or a penalty.
+    - `rtol`: the residual at which the iteration ends, by default 1e-8 in float64 and 1e-4 in float32. The error of the
+        eigenvalue is of the square of the residual, over the relative gap to the next one, and never more than the residual.
+    - `max_steps`: at most this many applications of the operator.
+
+    **Returns:** a `Sharpness`.
+
+    **Raises:** `ValueError` for a link, a penalty, another kind of model, or sizes that do not fit.
+
+    **Notes:** power iteration, each step followed by the best combination of the iterate, its image and the previous direction
+    (locally optimal conjugate gradients), from a fixed random start. Differentiable: the derivative holds the leading matrix
+    fixed, which is exact where the largest eigenvalue is simple. Away from solutions use `hessian_sharpness`.
+
+    **Source:** the chain rule; for two layers and Sigma_x = I the value of M22 section 5's discussion of step sizes.
+    """
+    check_fits(model, problem)
+    problem.refuse_link("sharpness")
+    refuse_penalty(model, problem)
+    layers = moving_chain(model, problem)
+    s = problem.singular_values
+    r, m = s.shape[0], problem.num_outputs
+    pairs = []
+    for i in range(len(layers)):
+        A = s[:, None] * chain(layers[:i]) if i else jnp.diag(s)
+        B = chain(layers[i + 1 :]) if i + 1 < len(layers) else jnp.eye(m, dtype=s.dtype)
+        pairs.append((A @ A.T, B.T @ B))
+
+    def operator(M: Array) -> Array:
+        return problem.scale * sum(P @ M @ Q for P, Q in pairs)
+
+    rtol = _default_rtol(rtol, s.dtype)
+    leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
+    value = jnp.sum(leading * operator(leading))
+    deviation = _deviation(layers, problem)
+    applies = (residual <= rtol) & (deviation <= 1e-3 * value)
+    return Sharpness(value, deviation, residual, applies, num_steps)
+
+
+def largest_stable_step(
+    model: Network,
+    problem: LeastSquares,
+    *,
+    rtol: Float[ArrayLike, ""] | None = None,
+    max_steps: int = 2000,
+) -> Float[Array, ""]:
+    r"""The step size `2 / sharpness` above which descent moves away from a solution, and below which it comes back to it.
+
+    **Args:** as for `sharpness`; `model` is at a solution.
+
+    **Returns:** the step size; infinite where the sharpness is zero.
+
+    **Raises:** as `sharpness`.
+
+    **Notes:** the condition of linear stability. Whether a path gets as far as the solution with steps close to this is another
+    question; `stable_step` of the package is a step that serves a whole path.
+
+    **Source:** G19 section 3.2 for one layer, `0 < eta < 2/(q lambda_1)`.
+    """
+    value = sharpness(model, problem, rtol=rtol, max_steps=max_steps).value
+    return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.inf)
+
+
+class HessianSharpness(NamedTuple):
+    """The largest eigenvalue of the Hessian anywhere.
+
+    **Fields:** `value`; `residual`, `||H v - value v|| / |value|` for the unit vector v that was found; `applies`, whether the
+    iteration converged; `num_steps`, how many products with the Hessian it took.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    applies: Bool[Array, ""]
+    num_steps: Int[Array, ""]
+
+
+def hessian_sharpness(
+    model: AbstractModel,
+    problem: LeastSquares,
+    *,
+    rtol: Float[ArrayLike, ""] | None = None,
+    max_steps: int = 2000,
+) -> HessianSharpness:
+    """The largest eigenvalue of the Hessian of what descent descends, at any point, with link and penalty too.
+
+    From products of the Hessian with a vector of all weights, which cost about two gradients; nothing larger is formed.
+
+    **Args:** as for `sharpness`, but any model and any problem; the model's own weights are the coordinates, so that two-layer
+    and deep networks with the same Theta differ.
+
+    **Returns:** a `HessianSharpness`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a reduced model, whose coordinates leave out
+    directions of the hidden layers that count here.
+
+    **Notes:** the same iteration as `sharpness`, on vectors of weights. Not for reverse-mode derivatives.
+
+    **Source:** the definition.
+    """
+    check_fits(model, problem)
+    if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)):
+        raise ValueError(
+            "The Hessian is that of the full network, but the model is reduced: lift it, or use `sharpness`."
+        )
+    return _hessian_sharpness(model, problem, _default_rtol(rtol, problem.dtype), max_steps)
+
+
+@eqx.filter_jit
+def _hessian_sharpness(model, problem, rtol, max_steps) -> HessianSharpness:
+    weights, unravel = ravel_pytree(model)
+
+    def gradient(weights: Array) -> Array:
+        return -ravel_pytree(unravel(weights).velocity(problem))[0]
+
+    operator = lambda v: jax.jvp(gradient, (weights,), (v,))[1]  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        v, residual, num_steps = largest_eigenvector(operator, weights.shape, weights.dtype, rtol, max_steps)
+        return HessianSharpness(jnp.sum(v * operator(v)), residual, residual <= rtol, num_steps)
+
+
+def largest_eigenvector(
+    operator: Callable[[Array], Array], shape: tuple[int, ...], dtype, rtol: Float[ArrayLike, ""], max_steps: int
+) -> tuple[Array, Float[Array, ""], Int[Array, ""]]:
+    """A unit array on which a symmetric operator has its largest eigenvalue, the relative residual, and the steps taken.
+
+    Each step maximises the Rayleigh quotient over the iterate, its residual and the previous direction.
+    """
+    tiny = jnp.finfo(dtype).tiny
+
+    def unit(x):
+        length = jnp.sqrt(jnp.sum(x**2))
+        return jnp.where(length > tiny, x / jnp.where(length > tiny, length, 1), 0)
+
+    def quotient(x, Tx):
+        value = jnp.sum(x * Tx)
+        rest = Tx - value * x
+        size = jnp.sqrt(jnp.sum(rest**2))
+        scale = jnp.maximum(jnp.abs(value), tiny)
+        # An operator that is zero has converged.
+        return rest, jnp.where(size > 0, size / scale, 0)
+
+    def beside(extra, basis):
+        """What an array has outside of an orthonormal list, with unit length; zero if that is almost nothing."""
+        extra = unit(extra)
+        for _ in range(2):  # the second pass removes the round-off of the first
+            for y in basis:
+                extra = extra - jnp.sum(y * extra) * y
+            extra = jnp.where(jnp.sum(extra**2) > jnp.finfo(dtype).eps, unit(extra), 0)
+        return extra
+
+    def body(carry):
+        x, Tx, direction, _, steps = carry
+        rest, _ = quotient(x, Tx)
+        basis = [x]
+        for extra in (rest, direction):
+            basis.append(beside(extra, basis))
+        images = [Tx, *(operator(y) for y in basis[1:])]
+        small = jnp.stack([jnp.stack([jnp.sum(a * b) for b in images]) for a in basis])
+        # A direction that was dropped must not win against negative eigenvalues.
+        present = jnp.stack([jnp.sum(y * y) for y in basis]) > 0.5
+        floor = -jnp.sum(jnp.abs(small)) - 1
+        small = (small + small.T) / 2 + jnp.diag(jnp.where(present, 0, floor))
+        a, b, c = jnp.linalg.eigh(small)[1][:, -1]
+        direction = b * basis[1] + c * basis[2]
+        length = jnp.sqrt(jnp.sum((a * x + direction) ** 2))
+        x, Tx = (a * x + direction) / length, (a * Tx + b * images[1] + c * images[2]) / length
+        return x, Tx, direction, quotient(x, Tx)[1], steps + 2
+
+    x = unit(jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype))
+    Tx = operator(x)
+    start = (x, Tx, jnp.zeros_like(x), quotient(x, Tx)[1], jnp.ones((), jnp.int32))
+    x, _, _, _, steps = jax.lax.while_loop(lambda carry: (carry[3] > rtol) & (carry[4] < max_steps), body, start)
+    # From the operator itself: the images carried along gather round-off.
+    return x, quotient(x, operator(x))[1], steps
+
+
+def moving_chain(model: Network, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:
+    """The layers of a network as a chain with product Phi1^T Theta.
+
+    **Raises:** `ValueError` for a model that is no chain of layers.
+    """
+    if isinstance(model, TwoLayer):
+        return problem.to_data(model.U), model.V.T
+    if isinstance(model, ReducedTwoLayer):
+        return model.U1, model.V.T
+    if isinstance(model, ReducedDeepLinear):
+        return model.layers
+    if isinstance(model, DeepLinear):
+        return (problem.to_data(model.layers[0]), *model.layers[1:])
+    if isinstance(model, LinearModel):
+        return (problem.to_data(model.Theta),)
+    raise ValueError(f"The sharpness is that of a chain of layers, but the model is a {type(model).__name__}.")
+
+
+@eqx.filter_jit
+def _leading(pairs, scale, shape, rtol, max_steps):
+    scale = jax.lax.stop_gradient(scale)
+    operator = lambda M: scale * sum(P @ M @ Q for P, Q in pairs)  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        leading, residual, steps = largest_eigenvector(operator, shape, scale.dtype, rtol, max_steps)
+    return jax.lax.stop_gradient((leading, residual, steps))
+
+
+def _deviation(layers, problem: LeastSquares) -> Array:
+    """A bound on the part of the Hessian that vanishes with G, `2 sum_{l<k} <G, W1 .. dW_l .. dW_k .. WL>`.
+
+    `|| G ||_2` times the largest eigenvalue of the matrix of the products of the norms of all layers but two.
+    """
+    if len(layers) == 1:
+        return jnp.zeros((), problem.dtype)
+    G = jax.lax.stop_gradient(problem.reduced_loss_gradient(chain(layers)))
+    norms = [jnp.sqrt(jnp.sum(jax.lax.stop_gradient(W) ** 2)) for W in layers]
+    depth = range(len(layers))
+    others = lambda i, j: math.prod(x for k, x in enumerate(norms) if k not in (i, j))  # noqa: E731
+    matrix = jnp.stack(
+        [
+            jnp.stack([jnp.zeros((), G.dtype) if i == j else jnp.asarray(others(i, j), G.dtype) for j in depth])
+            for i in depth
+        ]
+    )
+    return jnp.linalg.norm(G, 2) * jnp.linalg.eigvalsh(matrix)[-1]
+
+
+def _default_rtol(rtol, dtype) -> Array:
+    if rtol is None:
+        rtol = 1e-8 if dtype == jnp.float64 else 1e-4
+    _checks.check_tolerance(rtol, "rtol", dtype)
+    return jnp.asarray(rtol, dtype)
