@@ -279,3 +279,16 @@ def test_what_cannot_be_classified_is_refused(rng):
         theory.balance(two, problem, -1)
     with pytest.raises(ValueError, match=r"must be \(4, 4\), but is \(3, 4\)"):
         theory.stationarity(ld.TwoLayer(np.ones((3, 2)), np.ones((4, 2))), problem)
+
+
+def test_a_deep_network_of_two_layers_stands_still_as_two_layers_do_and_one_of_one_as_one(rng):
+    problem = ld.LeastSquares(rng.normal(size=(7, n)), rng.normal(size=(7, m)))
+    model = ld.TwoLayer(rng.normal(size=(n, 5)), rng.normal(size=(m, 5)))
+    deep = stationarity(ld.DeepLinear((model.U, model.V.T)), problem)
+    for ours, known in zip(deep, stationarity(model, problem), strict=True):
+        assert relative_error(ours, known) < tolerance("float64")
+    one = stationarity(ld.DeepLinear((model.product(),)), problem)
+    for ours, known in zip(one, stationarity(ld.LinearModel(model.product()), problem), strict=True):
+        assert relative_error(ours, known) < tolerance("float64")
+    still = ld.DeepLinear((problem.theta_hat, np.eye(m), np.eye(m)))
+    assert bool(stationarity(still, problem).holds)

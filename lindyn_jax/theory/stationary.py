@@ -5,6 +5,8 @@ with some of its components left out; those that could still grow are strict sad
 best ones that the width allows.
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +15,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
 from .._linalg import row_factor
-from ..models import AbstractModel, LinearModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
+from ..models import (
+    AbstractModel,
+    DeepLinear,
+    LinearModel,
+    ReducedDeepLinear,
+    ReducedTwoLayer,
+    SymmetricFactors,
+    TwoLayer,
+)
 from ..observables import reduced_product
 from ..problem import LeastSquares
 from ..reduction import check_fits
@@ -98,6 +108,13 @@ def stationarity(
         weights = hypot(norm(problem.to_data(model.U)), norm(model.V))
     elif isinstance(model, SymmetricFactors):
         speed, weights = norm(velocity.U), 2 * norm(model.U)
+    elif isinstance(model, (DeepLinear, ReducedDeepLinear)):
+        front = problem.to_data(model.layers[0]) if isinstance(model, DeepLinear) else model.layers[0]
+        norms = [norm(W) for W in (front, *model.layers[1:])]
+        speed = functools.reduce(hypot, [norm(W) for W in velocity.layers])
+        # Every layer's gradient has all other layers as factors.
+        others = [math.prod(size for j, size in enumerate(norms) if j != i) for i in range(len(norms))]
+        weights = functools.reduce(hypot, [other * jnp.ones_like(speed) for other in others])
     else:
         speed, weights = norm(velocity.Theta), jnp.ones((), velocity.Theta.dtype)
     s = problem.singular_values[0]
