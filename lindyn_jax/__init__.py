@@ -1,16 +1,29 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
-from . import exact, init, observables, reduction, studies, theory
+from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent, stable_step
 from .ensemble import masked, run_ensemble
+from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
 from .flow import gradient_flow
 from .gauge import Gauge, find_gauge, from_gauge, to_gauge
 from .limits import flow_to_limit, limit
-from .models import AbstractModel, Frozen, LinearModel, ReducedTwoLayer, SymmetricFactors, TwoLayer
+from .models import (
+    AbstractModel,
+    DeepLinear,
+    Frozen,
+    LinearModel,
+    ReducedDeepLinear,
+    ReducedTwoLayer,
+    SymmetricFactors,
+    TwoLayer,
+    WideLimit,
+)
 from .penalty import ImbalancePenalty
 from .problem import LeastSquares, factorization
 from .reduction import Basis, lift, reduce
 from .store import SweepStore, open_reductions, open_sweep
+from .studies.figures import open_figure
+from .subspaces import DeepBasis, find_subspaces
 from .trajectory import RESULTS, Trajectory
 
 __version__ = "0.1.0"
@@ -19,28 +32,41 @@ __all__ = [
     "RESULTS",
     "AbstractModel",
     "Basis",
+    "DeepBasis",
+    "DeepLinear",
+    "Fit",
     "Frozen",
     "Gauge",
     "ImbalancePenalty",
+    "Lambda0Fit",
     "LeastSquares",
     "LinearModel",
+    "ReducedDeepLinear",
     "ReducedTwoLayer",
     "SweepStore",
     "SymmetricFactors",
     "Trajectory",
     "TwoLayer",
+    "WideLimit",
+    "data",
     "exact",
     "factorization",
     "find_gauge",
+    "find_subspaces",
+    "fit",
+    "fit_lambda0",
     "flow_to_limit",
     "from_gauge",
     "gradient_descent",
     "gradient_flow",
     "init",
+    "lambda0_objective",
+    "lambda0_path",
     "lift",
     "limit",
     "masked",
     "observables",
+    "open_figure",
     "open_reductions",
     "open_sweep",
     "plain_descent",

@@ -1,0 +1,216 @@
+"""The papers' figures, each in its paper's setting: data, picture, and what was measured beside what the paper shows.
+
+    made = ld.studies.figures.make("t21-figure1", "figures", quick=True)
+
+writes `t21-figure1.png`, `.pdf` and the data as `t21-figure1.zarr` into a folder. Each file of this folder is a paper; what is
+drawn nowhere else is in `own`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..._checks import check_choice
+from ...ensemble import describe_environment
+from . import g19, m22, own, t21
+from ._common import OWN, Figure, failures, write
+
+FIGURES: dict[str, Figure] = {**t21.FIGURES, **m22.FIGURES, **own.FIGURES, **g19.FIGURES}
+
+# Figures of M21 that its long version repeats.
+SAME = {"m21-figure1": "m22-figure7", "m21-figure2": "m22-figure3"}
+
+
+class Made(NamedTuple):
+    """A figure that was made.
+
+    **Fields:** `name`; `source`, where it stands in its paper; `shows`, what the paper shows; `measured`, what was found, and
+    `numbers`, what that rests on; `failed` of `runs` runs are left out; `paths`, of the picture and of the data; `seconds`.
+    """
+
+    name: str
+    source: str
+    shows: str
+    measured: str
+    numbers: dict[str, Any]
+    failed: int
+    runs: int
+    paths: tuple[Path, ...]
+    seconds: float
+
+
+def names(name: str = "all") -> tuple[str, ...]:
+    """The figures that a name stands for: itself, that of the same data in a later paper, or every one.
+
+    **Raises:** `ValueError` for an unknown name.
+    """
+    check_choice(name, "name", (*FIGURES, *SAME, "all"))
+    return tuple(FIGURES) if name == "all" else (SAME.get(name, name),)
+
+
+def compute(name: str, *, quick: bool = False, seed: int = 0, cache: dict | None = None, **sizes: Any):
+    """The data of a figure.
+
+    **Args:**
+
+    - `name`: one of `FIGURES`.
+    - `quick`: small sizes that still show the claim, in place of the paper's.
+    - `seed`: of data and starts.
+    - `cache`: a dictionary in which data are kept for other figures drawn from the same.
+    - `sizes`: in place of the figure's own, such as `trials`.
+
+    **Returns:** an `xarray.Dataset`. Its attributes say what it is: `figure`, `source`, `shows`, `measured`, `numbers` (JSON),
+    `failed`, `runs`, `seed`, `sizes` (JSON) and `environment` (JSON).
+
+    **Raises:** `ValueError` for an unknown name.
+    """
+    (name,) = names(name) if name != "all" else ("all",)
+    check_choice(name, "name", tuple(FIGURES))
+    figure = FIGURES[name]
+    sizes = {**(figure.quick if quick else figure.full), **sizes}
+    key = (figure.compute, seed, json.dumps(sizes, sort_keys=True))
+    if cache is not None and key in cache:
+        dataset = cache[key]
+    else:
+        dataset = figure.compute(seed=seed, **sizes)
+        if cache is not None:
+            cache[key] = dataset
+    measured, (failed, runs) = figure.measure(dataset), failures(dataset)
+    return dataset.assign_attrs(
+        figure=name,
+        source=figure.source,
+        shows=figure.shows,
+        measured=measured.text,
+        numbers=json.dumps(measured.numbers),
+        failed=failed,
+        runs=runs,
+        seed=seed,
+        sizes=json.dumps(sizes),
+        environment=json.dumps(describe_environment()),
+    )
+
+
+def draw(dataset):
+    """The picture of a figure's data.
+
+    **Args:** `dataset`, from `compute` or `open_figure`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    import matplotlib.figure
+
+    from ... import plots
+
+    figure = FIGURES[dataset.attrs["figure"]]
+    failed, runs = dataset.attrs["failed"], dataset.attrs["runs"]
+    with plots.style():
+        picture = matplotlib.figure.Figure(figsize=figure.size)
+        figure.draw(picture, dataset)
+        left_out = f"; {failed} of {runs} runs failed and are left out" if failed else ""
+        title = (
+            f"{figure.source}: {figure.title}" if figure.source != OWN else figure.title[0].upper() + figure.title[1:]
+        )
+        picture.suptitle(title + left_out, fontsize=9)
+    return picture
+
+
+def make(
+    name: str,
+    folder: str | os.PathLike = "figures",
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    cache: dict | None = None,
+    **sizes: Any,
+) -> Made:
+    """Computes and draws one figure, and saves its data beside the picture.
+
+    **Args:** `folder`, made if it is not there, in which files of this name are replaced; the others as for `compute`.
+
+    **Returns:** a `Made`.
+
+    **Raises:** `ValueError` for an unknown name, or a folder that is a file.
+    """
+    from ... import plots
+
+    (name,) = names(name)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder: choose another one.")
+    begin = time.perf_counter()
+    dataset = compute(name, quick=quick, seed=seed, cache=cache, **sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / f"{name}.zarr"
+    write(dataset, store)
+    paths = (*plots.save(draw(dataset), folder, name), store)
+    facts = dataset.attrs
+    return Made(
+        name,
+        facts["source"],
+        facts["shows"],
+        facts["measured"],
+        json.loads(facts["numbers"]),
+        facts["failed"],
+        facts["runs"],
+        paths,
+        time.perf_counter() - begin,
+    )
+
+
+def make_all(
+    chosen: tuple[str, ...] | None = None,
+    folder: str | os.PathLike = "figures",
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    begun: Callable[[str], None] | None = None,
+    done: Callable[[Made], None] | None = None,
+) -> list[Made]:
+    """Several figures, all by default; those drawn from the same data compute it once.
+
+    **Args:** `chosen`, names; `begun`, called with each name, and `done`, with each `Made`; the others as for `make`.
+
+    **Returns:** a list of `Made`.
+
+    **Raises:** as `make`.
+    """
+    cache: dict = {}
+    result = []
+    for name in names() if chosen is None else chosen:
+        if begun is not None:
+            begun(name)
+        result.append(make(name, folder, quick=quick, seed=seed, cache=cache))
+        if done is not None:
+            done(result[-1])
+    return result
+
+
+def open_figure(path: str | os.PathLike):
+    """The data of a figure on disk, as `compute` returned it.
+
+    **Args:** `path`, the `.zarr` folder beside the picture.
+
+    **Returns:** an `xarray.Dataset`.
+
+    **Raises:** `FileNotFoundError` if nothing is there, `ValueError` if it is not a figure's data.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no figure data at {path}.")
+    try:
+        dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not the data of a figure: choose a folder NAME.zarr beside a picture.") from error
+    if dataset.attrs.get("figure") not in FIGURES:
+        raise ValueError(f"{path} is not the data of a figure: choose a folder NAME.zarr beside a picture.")
+    return dataset
+
+
+def describe(mapping: Mapping[str, Figure] = FIGURES) -> list[tuple[str, str, str]]:
+    """Name, source and title of every figure."""
+    return [(name, figure.source, figure.title) for name, figure in mapping.items()]
