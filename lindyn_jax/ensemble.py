@@ -285,17 +285,19 @@ def masked(dataset):
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions and device, as stored beside results."""
+    """Versions, devices and precision, as stored beside results; no setting of a study, so that a resume may find others."""
+    import platform
     from importlib.metadata import version
 
     packages = ("lindyn_jax", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy")
     device = jax.local_devices()[0]
     return {
-        "versions": {package: version(package) for package in packages},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
         "backend": jax.default_backend(),
         "device": device.device_kind,
         "devices": len(jax.local_devices()),
         "float": str(jnp.result_type(float)),
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }
 
 

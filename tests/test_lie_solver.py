@@ -33,7 +33,9 @@ def test_rotation_is_the_matrix_exponential_and_keeps_the_form(shape, rng):
     A = np.block([[np.zeros((rows, rows)), B], [B.T, np.zeros((columns, columns))]])
     U1, V1 = jax.jit(lie.rotate)(B, U, V)
     assert relative_error(np.vstack([U1, V1]), scipy.linalg.expm(A) @ np.vstack([U, V])) < tolerance("float64")
-    assert np.linalg.norm(U1.T @ U1 - V1.T @ V1 - U.T @ U + V.T @ V) < tolerance("float64") * (np.sum(U**2) + np.sum(V**2))
+    assert np.linalg.norm(U1.T @ U1 - V1.T @ V1 - U.T @ U + V.T @ V) < tolerance("float64") * (
+        np.sum(U**2) + np.sum(V**2)
+    )
 
 
 def test_a_rotation_too_long_for_its_series_is_shortened_and_stays_finite(rng):

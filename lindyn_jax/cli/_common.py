@@ -9,13 +9,25 @@ from typing import Annotated
 
 import typer
 
-TargetsOption = Annotated[str | None, typer.Option(help="Target columns of a csv, with commas between them.")]
-SamplesOption = Annotated[int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.")]
+TargetsOption = Annotated[
+    str | None, typer.Option(help="Target columns of a csv, which needs them, with commas between them.")
+]
+SamplesOption = Annotated[
+    int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.", show_default="all")
+]
 CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
 LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-ChunkOption = Annotated[int | None, typer.Option(help="Trials computed and stored as one piece.")]
-BatchOption = Annotated[str, typer.Option(help="map, vmap, or auto.")]
+ChunkOption = Annotated[
+    int | None,
+    typer.Option(help="Trials computed and stored as one piece.", show_default="some hundreds, as memory allows"),
+]
+BatchOption = Annotated[
+    str,
+    typer.Option(
+        help="map: trials one after another on each device; vmap: in lock step; auto: map on CPUs, else vmap."
+    ),
+]
 TrialsOption = Annotated[int, typer.Option(help="Trials at each (exponent, width).")]
 ExponentsOption = Annotated[str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")]
 Precision = Annotated[
@@ -25,7 +37,8 @@ Coordinator = Annotated[
     str | None, typer.Option(help="HOST:PORT where several processes meet once; without it they share the store only.")
 ]
 NumProcesses = Annotated[
-    int | None, typer.Option(help="How many processes write to this --out [the tasks of srun's step, or 1].")
+    int | None,
+    typer.Option(help="How many processes write to this --out.", show_default="the tasks of srun's step, or 1"),
 ]
 ProcessId = Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")]
 DataOption = Annotated[

@@ -11,7 +11,8 @@ DataSets = Annotated[
     list[str] | None,
     typer.Option(
         help="A bundled set (digits, iris, ...), a file (npz, csv), or two with a comma between them: X.npy,Y.npy, or images "
-        "and labels in IDX, gzipped or not. May be repeated [digits, iris, wine, breast-cancer]."
+        "and labels in IDX, gzipped or not. May be repeated.",
+        show_default="digits, iris, wine, breast-cancer",
     ),
 ]
 SubsetSeed = Annotated[int, typer.Option(help="Seed of the choice of rows.")]

@@ -49,9 +49,12 @@ def fit_lambda0(
     seed: Annotated[int, typer.Option(help="Seed of the starts.")] = 0,
     std: Annotated[float, typer.Option(help="Standard deviation of the entries of U and V.")] = 1.0,
     horizon: Annotated[
-        float | None, typer.Option(help="T; by default when the flow's relative error is --relative-error.")
+        float | None,
+        typer.Option(
+            help="T, the time up to which paths are compared.", show_default="the first time of --relative-error"
+        ),
     ] = None,
-    relative_error: Annotated[float, typer.Option(help="Ends the flow.")] = 1e-3,
+    relative_error: Annotated[float, typer.Option(help="Relative error of the flow that ends the horizon.")] = 1e-3,
     method: Annotated[
         str, typer.Option(help="closed, riccati (slower, any start) or flow (integrated, any data).")
     ] = "closed",

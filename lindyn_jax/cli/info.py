@@ -1,13 +1,35 @@
 """`lindyn-jax info`."""
 
-from ._common import configure
+import json
+
+from ._common import JsonOption, configure
 
 
-def info() -> None:
-    """Versions, devices and precision."""
+def info(json_: JsonOption = False) -> None:
+    """Versions, devices, precision and compilation cache: what to add to a report of a problem."""
     configure()
+    import jax
+
     from ..ensemble import describe_environment
 
-    for name, value in describe_environment().items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+    environment = describe_environment()
+    cache = {
+        "folder": jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None,
+        "least_seconds": jax.config.jax_persistent_cache_min_compile_time_secs,
+    }
+    if json_:
+        print(json.dumps({**environment, "compilation_cache": cache}, indent=1))
+        return
+    if cache["folder"]:
+        kept = f"{cache['folder']}, for programs that take {cache['least_seconds']:g} s or more to compile"
+    else:
+        kept = "off: every process compiles anew; set JAX_COMPILATION_CACHE_DIR to a folder to keep compiled programs"
+    number = environment["devices"]
+    lines = {
+        "versions": ", ".join(f"{package} {version}" for package, version in environment["versions"].items()),
+        "devices": f"{environment['device']}, {number} local device{'s' if number > 1 else ''} ({environment['backend']})",
+        "precision": f"{environment['float']} in every command; matmul precision {environment['matmul_precision']}",
+        "cache": kept,
+    }
+    for name, text in lines.items():
         print(f"{name:<10} {text}")

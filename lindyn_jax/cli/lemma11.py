@@ -44,7 +44,8 @@ def sweep_lemma11(
     subset_seed: Annotated[int, typer.Option(help="Seed of the choice of rows; of the data for --data gaussian.")] = 0,
     centre: CentreOption = False,
     widths: Annotated[
-        str | None, typer.Option(help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12 [r + m to 10 h0].")
+        str | None,
+        typer.Option(help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.", show_default="r + m to 10 h0"),
     ] = None,
     alphas: Annotated[
         str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")

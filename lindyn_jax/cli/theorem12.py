@@ -45,28 +45,37 @@ def sweep_theorem12(
     subset_seed: Annotated[int, typer.Option(help="Seed of the choice of rows; of the data for --data gaussian.")] = 0,
     centre: CentreOption = False,
     loss_scale: LossScaleOption = "sum",
-    widths: Annotated[str | None, typer.Option(help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.")] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(
+            help="LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.", show_default="8 from 100 to the theorem's own width"
+        ),
+    ] = None,
     alphas: ExponentsOption = "0.5,0.35",
     trials: TrialsOption = 50,
     seed: Annotated[int, typer.Option(help="Seed of the starts.")] = 0,
     dynamics: Annotated[str, typer.Option(help="flow or descent.")] = "flow",
     step_size: Annotated[
-        float | None, typer.Option(help="Step of descent; default: from the sharpness of each start.")
+        float | None, typer.Option(help="Step of descent.", show_default="from the sharpness of each start")
     ] = None,
     stop: Annotated[
         float | None,
         typer.Option(
-            help="Excess-loss ratio at which a trial ends [none: t = infinity; 1e-8 for descent, explicit solvers]."
+            help="Excess-loss ratio at which a trial ends.",
+            show_default="none: t = infinity; 1e-8 for descent and explicit solvers",
         ),
     ] = None,
     delta: Annotated[float, typer.Option(help="Failure probability of Lemma 11 and Theorem 12.")] = 0.1,
     rtol: Annotated[
-        float | None, typer.Option(help="Relative tolerance of the flow [1e-6 to infinity, 1e-9 with --stop].")
+        float | None,
+        typer.Option(help="Relative tolerance of the flow.", show_default="1e-6 to infinity, 1e-9 with --stop"),
     ] = None,
     solver: Annotated[
         str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
     ] = "auto",
-    max_steps: Annotated[int | None, typer.Option(help="Step budget of a trial [flow 1e5, descent 1e6].")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Step budget of a trial.", show_default="flow 1e5, descent 1e6")
+    ] = None,
     chunk: ChunkOption = None,
     batch: BatchOption = "auto",
     keep_trials: Annotated[

@@ -1,0 +1,110 @@
+"""The documentation names everything that is public and nothing else, and its pages build without a warning."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lindyn_jax as ld
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / ".docs"
+PAGES = DOCS / "pages"
+REFERENCE = {path.stem: path.read_text() for path in sorted((PAGES / "api").glob("*.md"))}
+DIRECTIVES = [name for text in REFERENCE.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
+NAVIGATION = re.findall(r"^ +- (?:.+: )?(\S+)\.md$", (DOCS / "mkdocs.yml").read_text(), re.MULTILINE)
+# With `__all__` that is what is public; without, what a module defines itself.
+FAMILIES = ("", "data", "exact", "fits", "init", "observables", "plots", "studies", "studies.figures", "theory")
+
+
+def resolve(name):
+    """`lindyn_jax.NAME`, modules on the way imported."""
+    value, path = ld, "lindyn_jax"
+    for part in name.split("."):
+        path += f".{part}"
+        if not hasattr(value, part):
+            importlib.import_module(path)
+        value = getattr(value, part)
+    return value
+
+
+def public(family):
+    """Public names of a module and what they stand for."""
+    module = resolve(family) if family else ld
+    if hasattr(module, "__all__"):
+        return {name: getattr(module, name) for name in module.__all__}
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    return {name: value for name, value in own.items() if not name.startswith("_") and has_docstring(value)}
+
+
+def has_docstring(value):
+    return inspect.isfunction(value) or inspect.isclass(value) or hasattr(value, "__wrapped__")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_public_name_is_in_the_reference(family):
+    documented = [resolve(name) for name in DIRECTIVES]
+    text = "\n".join(REFERENCE.values())
+    missing = []
+    for name, value in public(family).items():
+        full = f"{family}.{name}".lstrip(".")
+        if inspect.ismodule(value):
+            continue
+        there = any(value is one for one in documented) if has_docstring(value) else f"`ld.{full}`" in text
+        if not there:
+            missing.append(full)
+    assert public(family)
+    assert not missing
+
+
+def test_every_name_in_the_reference_exists_once():
+    assert len(set(DIRECTIVES)) == len(DIRECTIVES)
+    for name in DIRECTIVES:
+        assert inspect.getdoc(resolve(name)), name
+
+
+def test_navigation_names_every_page_and_notebook_and_nothing_else():
+    pages = {str(path.relative_to(PAGES).with_suffix("")) for path in PAGES.rglob("*.md")}
+    notebooks = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert len(set(NAVIGATION)) == len(NAVIGATION)
+    assert set(NAVIGATION) == pages | notebooks
+
+
+def test_sections_that_pages_take_from_the_readme_are_there():
+    headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    wanted = [
+        name for path in PAGES.glob("*.md") for name in re.findall(r"^<!-- readme: (.+) -->$", path.read_text(), re.M)
+    ]
+    assert wanted
+    assert set(wanted) <= set(headings)
+
+
+def test_site_builds_without_warnings_and_shows_every_name(tmp_path):
+    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs the extra `docs` ({', '.join(missing)} not installed)")
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(DOCS / "mkdocs.yml"), "-d", str(site)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert built.returncode == 0, built.stderr
+    for page, text in REFERENCE.items():
+        html = (site / "api" / page / "index.html").read_text()
+        for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
+            value = resolve(name)
+            if not inspect.ismodule(value):
+                assert f'id="{value.__module__}.{value.__qualname__}"' in html, name
+    commands = (site / "command-line" / "index.html").read_text()
+    assert "lindyn-jax sweep theorem12" in commands
+    assert "--keep-trials" in commands
+    assert not [path for path in site.rglob("*.html") if str(ROOT) in path.read_text()]

@@ -1,0 +1,79 @@
+"""What is shipped: the typed package, one version everywhere, a citation of the five papers."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+from typer.testing import CliRunner
+
+import lindyn_jax as ld
+from lindyn_jax.cli import app
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
+    changes = (ROOT / ".docs" / "pages" / "changelog.md").read_text()
+    newest = re.search(r"^## (.+)$", changes, re.MULTILINE)[1]
+    assert ld.__version__ == PROJECT["project"]["version"] == citation == newest == version("lindyn_jax")
+
+
+def test_citation_names_the_five_papers_and_the_licence():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert citation.startswith("cff-version: 1.2.0\n")
+    assert len(re.findall(r"^  - type: ", citation, re.MULTILINE)) == 5
+    assert all(f"notes: {name}" in citation for name in ("T21", "M21", "M22", "G19"))
+    assert f"license: {PROJECT['project']['license']}\n" in citation
+
+
+def test_everything_in_the_package_is_shipped_with_the_types_marked():
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["lindyn_jax"]}
+    assert (Path(ld.__file__).parent / "py.typed").is_file()
+    assert PROJECT["project"]["license-files"] == ["LICENSE"]
+    assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+
+
+def test_the_test_extra_holds_what_the_tests_and_the_site_need():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert "lindyn_jax[data,docs]" in extras["test"]
+    assert {"mkdocs", "mkdocs-material", "mkdocstrings[python]"} <= {
+        re.split("[<>=]", name)[0] for name in extras["docs"]
+    }
+
+
+def test_help_of_the_command_line_names_exit_codes_and_explains_every_option():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert "Exit codes: 0 done" in " ".join(shown.split())
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    commands = [command for group in groups for command in group.registered_commands]
+    assert len(commands) >= 8
+    for command in commands:
+        assert inspect.getdoc(command.callback), command.name
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            if found := get_args(parameter.annotation):
+                assert found[1].help, (command.name, name)
+
+
+def test_info_tells_versions_devices_precision_and_cache(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "lindyn_jax", "info", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)},
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["versions"]["lindyn_jax"] == ld.__version__
+    assert told["float"] == "float64"
+    assert told["devices"] >= 1
+    assert told["compilation_cache"]["folder"] == str(tmp_path)
