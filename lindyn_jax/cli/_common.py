@@ -62,7 +62,10 @@ StepOption = Annotated[
     str, typer.Option(help="Step size of descent: a number, or stable (half the largest stable one).")
 ]
 SolverOption = Annotated[
-    str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
+    str,
+    typer.Option(
+        help="Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5."
+    ),
 ]
 PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
 NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]

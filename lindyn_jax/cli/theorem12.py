@@ -20,6 +20,7 @@ from ._common import (
     ProcessId,
     Progress,
     SamplesOption,
+    SolverOption,
     TargetsOption,
     TrialsOption,
     as_json,
@@ -70,9 +71,7 @@ def sweep_theorem12(
         float | None,
         typer.Option(help="Relative tolerance of the flow.", show_default="1e-6 to infinity, 1e-9 with --stop"),
     ] = None,
-    solver: Annotated[
-        str, typer.Option(help="Solver of the flow: auto, radau (implicit, structured), tsit5, dopri8 or kvaerno5.")
-    ] = "auto",
+    solver: SolverOption = "auto",
     max_steps: Annotated[
         int | None, typer.Option(help="Step budget of a trial.", show_default="flow 1e5, descent 1e6")
     ] = None,
@@ -106,7 +105,7 @@ def sweep_theorem12(
     _checks.check_choice(dynamics, "dynamics", ("flow", "descent"))
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
     _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
-    _checks.check_choice(solver, "solver", ("auto", "radau", "tsit5", "dopri8", "kvaerno5"))
+    _checks.check_choice(solver, "solver", ("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
     if rtol is not None:
         _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
     if step_size is not None:
