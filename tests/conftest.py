@@ -26,6 +26,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Frees a file's compiled programs after it: a process that keeps those of the whole suite runs out of memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng(request):
     """A generator seeded by the test's own name; the seed is printed so that a failure can be repeated."""
