@@ -38,3 +38,22 @@ def record(name: str, rows: list[dict]) -> Path:
         json.dumps({"environment": describe_environment(), "machine": machine, "rows": rows}, indent=1) + "\n"
     )
     return path
+
+
+def claim(name: str, ratio: float, claimed: float, says: str) -> None:
+    """Records how many times faster than a peer; `claimed` is what was set out to be reached.
+
+    A ratio hardly depends on the machine: one that has fallen to less than a third of what this repository records fails.
+    """
+    path = RESULTS / "ratios.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    before = known.get(name, {}).get("ratio", 0.0)
+    known[name] = {"ratio": ratio, "claimed": claimed, "reached": ratio >= claimed, "says": says}
+    print(f"{says}: {ratio:.4g} times (set out for: {claimed:g}; recorded before: {before:.4g})")
+    if ratio < before / 3:
+        raise AssertionError(f"{says}: {ratio:.4g} times now, {before:.4g} recorded.")
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    rows = [f"| {row['says']} | {row['ratio']:.3g} | {row['claimed']:g} |" for row in known.values()]
+    head = ["| measured in one run | times faster | set out for |", "|---|---|---|"]
+    (RESULTS / "ratios.md").write_text("\n".join([*head, *rows]) + "\n")

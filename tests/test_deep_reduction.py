@@ -43,8 +43,17 @@ def gap(a, b):
     return max(relative_error(x, y) for x, y in zip(a.layers, b.layers, strict=True))
 
 
-@pytest.mark.parametrize("depth", [3, 4])
-@pytest.mark.parametrize("kind", ["balanced", "orthogonal", "core"])
+@pytest.mark.parametrize(
+    ("kind", "depth"),
+    [
+        ("balanced", 4),
+        ("orthogonal", 3),
+        ("core", 3),
+        ("core", 4),
+        pytest.param("balanced", 3, marks=pytest.mark.slow),
+        pytest.param("orthogonal", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_descent_and_flow_are_the_same_at_reduced_and_full_size(kind, depth, problem, rng):
     start, size = start_of(kind, depth, problem, rng)
     reduced, basis = ld.reduce(start, problem)

@@ -147,6 +147,7 @@ def test_every_digit_is_right_at_extreme_exponents(dtype):
     assert np.max(np.abs(np.asarray(w, float) / expected - 1) / exponent) < 4 * np.finfo(dtype).eps
 
 
+@pytest.mark.slow
 def test_components_agree_with_the_integrated_flow_and_its_gradient(rng):
     points = np.stack(
         [rng.uniform(0, 2, 44), rng.uniform(0.1, 2, 44), rng.uniform(-0.3, 3, 44), rng.uniform(0.2, 4, 44)], 1

@@ -128,6 +128,7 @@ def test_limit_of_a_start_in_special_position_is_the_part_that_it_reaches():
     assert relative_error(product(A, 2, U0, 200.0), expected) <= tolerance("float64")
 
 
+@pytest.mark.slow
 def test_every_order_of_modes_gives_the_same_second_derivatives(rng):
     A, U0 = np.diag([1.0, 1, 0, -0.5]), rng.normal(size=(4, 2))
     S = rng.normal(size=(4, 4))

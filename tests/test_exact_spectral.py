@@ -81,6 +81,7 @@ def test_products_agree_with_the_integrated_flow(rng, n, m, h, k):
     assert max(map(relative_error, closed, expected)) < 1e-9
 
 
+@pytest.mark.slow
 def test_gradients_of_products_agree_with_those_through_the_integrated_flow(rng):
     ts, mix = jnp.array([0.2, 1.0, 3.0]), jnp.array(rng.normal(size=(3, 4, 3)))
 

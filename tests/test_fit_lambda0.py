@@ -1,6 +1,5 @@
 """The fit of lambda0 against brute force, published means, limits, other methods and finite differences."""
 
-import time
 
 import diffrax
 import jax
@@ -144,13 +143,13 @@ def test_every_global_minimum_is_that_of_a_scan_with_refinement(narrow):
 
 
 @pytest.mark.timeout(120)
-def test_two_hundred_fits_take_seconds(fit_batch, narrow):
-    begin = time.perf_counter()
-    jax.block_until_ready(fit_batch(np.arange(BATCH), np.full(BATCH, 50.0)))
-    # About 3 s on one core; the suite may run on a busy machine.
-    assert time.perf_counter() - begin < 30
+def test_two_hundred_more_fits_end_in_time(fit_batch):
+    # About 3 s on one core; benchmarks/test_fit.py measures it.
+    again = fit_batch(np.arange(BATCH, 2 * BATCH), np.full(BATCH, 50.0))
+    assert np.all(again[3].ok)
 
 
+@pytest.mark.slow
 def test_reported_errors_bound_the_true_ones(narrow):
     index = 7
     Y, U, V = (np.asarray(leaf[index]) for leaf in narrow[:3])
@@ -317,6 +316,7 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(small, rng):
             call()
 
 
+@pytest.mark.slow
 def test_dependent_rows_and_missing_horizons_are_said_where_they_are_traced(fit_batch):
     # Width 10 < n + m leaves rows dependent; width 3 < n never comes down to the relative error.
     fits = fit_batch(

@@ -29,7 +29,11 @@ def unseen():
     plt.close("all")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONGER = {"fitting_lambda0", "wide_limit_monte_carlo"}
+RUNS = [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONGER else path for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_notebook_runs_and_prints_the_numbers_saved_in_it(path, unseen):
     namespace, printed, saved, drawn = {}, io.StringIO(), "", 0
     with contextlib.redirect_stdout(printed):

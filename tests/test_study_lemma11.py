@@ -316,7 +316,6 @@ def test_a_process_that_disagrees_is_refused_whichever_is_first(tmp_path):
     assert "seed is" in refused
 
 
-@pytest.mark.slow
 def test_frequencies_of_the_large_setting_are_the_measured_ones(tmp_path):
     # n = 500, r = 100, m = 1: factorizations of 101 x 101, in a process whose LAPACK has one thread.
     measured = {92: 0.0, 183: 0.027, 260: 0.31, 300: 0.57, 340: 0.81, 457: 1.0}

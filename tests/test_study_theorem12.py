@@ -114,7 +114,6 @@ def test_float32_is_warned_of_and_noted_where_the_spreads_lose_digits(monkeypatc
     assert "float32_digits" not in noted["attributes"]["distance"]
 
 
-@pytest.mark.slow
 def test_slopes_are_those_of_the_sharp_law(problem):
     # n = 14, r = 5, m = 2. Slopes over 1e2 to 1e8 are the exact law's within their intervals. In reduced size: with 4000 trials
     # in place of 400 the same assertions hold, and the sharp law is within 0.2% of the rms.

@@ -457,6 +457,7 @@ def test_scalar_bound_holds_for_products_far_below_the_target(rng):
     assert np.min(np.asarray(rate / bound)) >= 1 - 1e-9
 
 
+@pytest.mark.slow
 def test_padded_cores_narrower_than_the_data_have_no_positive_rate_bound(rng):
     problem = ld.LeastSquares(rng.normal(size=(3, 5)), rng.normal(size=(3, 3)))
     keys = jax.random.split(jax.random.key(0), 200)

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .radau import norm, with_weights
+from .radau import StateInterpolation, norm, with_weights
 
 # Largest Frobenius norm of an exponent: the power series are exact to round-off up to there.
 _FARTHEST = 2**0.5
 
 
-class HermiteInterpolation(diffrax.AbstractLocalInterpolation):
+class HermiteInterpolation(StateInterpolation):
     """The cubic through both ends of a step with their velocities: of order 3 between steps, where it does not keep D."""
 
     t0: Float[Array, ""]
@@ -31,14 +31,6 @@ class HermiteInterpolation(diffrax.AbstractLocalInterpolation):
     y1: eqx.Module
     B0: Float[Array, "r m"]
     B1: Float[Array, "r m"]
-
-    def evaluate(self, t0, t1=None, left=True):
-        """The state at `t0`, or its change from `t0` to `t1`."""
-        del left
-        start = self._state(t0)
-        if t1 is None:
-            return start
-        return jax.tree.map(lambda a, b: b - a, start, self._state(t1))
 
     def _state(self, t):
         length = self.t1 - self.t0

@@ -13,6 +13,7 @@ It falls apart into m matrices of size r by the eigenvectors of `V V^T`, and int
 Every step ends with a projection onto the surface `U1^T U1 - V^T V = D(0)`, so the imbalance is kept to round-off.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -452,14 +453,8 @@ def project(
 # -- the solver ----------------------------------------------------------------------------------------------------------
 
 
-class CollocationInterpolation(diffrax.AbstractLocalInterpolation):
-    """The cubic through the state before a step and its three stages: of order 4 between steps, where it does not keep D."""
-
-    t0: Float[Array, ""]
-    t1: Float[Array, ""]
-    y: eqx.Module
-    Us: Float[Array, "4 r k"]
-    Vs: Float[Array, "4 m k"]
+class StateInterpolation(diffrax.AbstractLocalInterpolation):
+    """An interpolation between the two ends of a step by a function of time, `_state`."""
 
     def evaluate(self, t0, t1=None, left=True):
         """The state at `t0`, or its change from `t0` to `t1`."""
@@ -468,6 +463,20 @@ class CollocationInterpolation(diffrax.AbstractLocalInterpolation):
         if t1 is None:
             return start
         return jax.tree.map(lambda a, b: b - a, start, self._state(t1))
+
+    @abstractmethod
+    def _state(self, t):
+        """The state at a time within the step."""
+
+
+class CollocationInterpolation(StateInterpolation):
+    """The cubic through the state before a step and its three stages: of order 4 between steps, where it does not keep D."""
+
+    t0: Float[Array, ""]
+    t1: Float[Array, ""]
+    y: eqx.Module
+    Us: Float[Array, "4 r k"]
+    Vs: Float[Array, "4 m k"]
 
     def _state(self, t):
         at = (t - self.t0) / (self.t1 - self.t0)
