@@ -1,6 +1,5 @@
 """The fit of lambda0 against brute force, published means, limits, other methods and finite differences."""
 
-
 import diffrax
 import jax
 import jax.numpy as jnp
