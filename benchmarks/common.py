@@ -29,31 +29,66 @@ def seconds(call, repeats: int = 3) -> float:
     return min(times)
 
 
+def machine() -> dict:
+    """What the times were measured on."""
+    model = next((line.split(":")[1].strip() for line in _processor_lines() if line.startswith("model name")), "")
+    return {
+        "processor": model or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _processor_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def record(name: str, rows: list[dict]) -> Path:
-    """Writes rows with machine and versions to results/NAME.json."""
+    """Writes rows, with machine, versions and precision, to results/NAME.json and as a table to results/NAME.md."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    machine = {"processor": platform.machine(), "python": platform.python_version()}
-    path.write_text(
-        json.dumps({"environment": describe_environment(), "machine": machine, "rows": rows}, indent=1) + "\n"
-    )
+    result = {"environment": describe_environment(), "machine": machine(), "rows": rows}
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(name, result))
     return path
 
 
-def claim(name: str, ratio: float, claimed: float, says: str) -> None:
-    """Records how many times faster than a peer; `claimed` is what was set out to be reached.
+def markdown(name: str, result: dict) -> str:
+    """The table of a results file: a row for each measurement, a column for each quantity that one of them has."""
+    rows, environment, place = result["rows"], result["environment"], result["machine"]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    versions = ", ".join(f"{package} {version}" for package, version in environment["versions"].items())
+    where = f"{place.get('cores', '?')} cores of {place['processor']}, device {environment['device']}"
+    return "\n".join([f"# {name}", "", f"{where}; {environment['float']}; {versions}.", "", *lines, ""])
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def claim(name: str, ratio: float, claimed: float | None, says: str) -> None:
+    """Records how many times faster than a peer; `claimed` is what was set out to be reached, where something was.
 
     A ratio hardly depends on the machine: one that has fallen to less than a third of what this repository records fails.
     """
     path = RESULTS / "ratios.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     before = known.get(name, {}).get("ratio", 0.0)
-    known[name] = {"ratio": ratio, "claimed": claimed, "reached": ratio >= claimed, "says": says}
-    print(f"{says}: {ratio:.4g} times (set out for: {claimed:g}; recorded before: {before:.4g})")
+    reached = claimed is None or ratio >= claimed
+    known[name] = {"ratio": ratio, "claimed": claimed, "reached": reached, "says": says}
+    print(f"{says}: {ratio:.4g} times (set out for: {claimed}; recorded before: {before:.4g})")
     if ratio < before / 3:
         raise AssertionError(f"{says}: {ratio:.4g} times now, {before:.4g} recorded.")
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
-    rows = [f"| {row['says']} | {row['ratio']:.3g} | {row['claimed']:g} |" for row in known.values()]
+    rows = [f"| {row['says']} | {row['ratio']:.3g} | {row['claimed'] or '-'} |" for row in known.values()]
     head = ["| measured in one run | times faster | set out for |", "|---|---|---|"]
     (RESULTS / "ratios.md").write_text("\n".join([*head, *rows]) + "\n")

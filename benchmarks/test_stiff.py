@@ -368,13 +368,14 @@ def draw(rows):
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), constrained_layout=True)
-    for name in dict.fromkeys(row["solver"] for row in rows):
+    for name, marker in zip(dict.fromkeys(row["solver"] for row in rows), "osD^vPX", strict=True):
         done = [row for row in rows if row["solver"] == name and row["finished"]]
         name = name if done else f"{name}: never in budget"
         style = {"linewidth": 2.5, "color": "black"} if name.startswith("radau") else {"linewidth": 1}
-        right.loglog([row["condition"] for row in done], [row["seconds"] for row in done], "o-", label=name, **style)
+        style |= {"marker": marker, "label": name}
+        right.loglog([row["condition"] for row in done], [row["seconds"] for row in done], **style)
         if done and "steps" in done[0]:
-            left.loglog([row["condition"] for row in done], [row["steps"] for row in done], "o-", label=name, **style)
+            left.loglog([row["condition"] for row in done], [row["steps"] for row in done], **style)
     right.axhline(BUDGET, linestyle=":", color="grey")
     right.text(1e8, BUDGET, "budget ", va="top", ha="right", color="grey")
     left.set(xlabel="condition number of $X^T X$", ylabel="steps", title="steps to the end of training")

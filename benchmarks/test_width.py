@@ -1,4 +1,4 @@
-"""Cost against width: the same 64 trials at widths from 1e3 to 1e9, and one full-size run as a peer."""
+"""Cost against width: the same 64 trials at widths from 1e2 to 1e9, and one full-size run as a peer; memory of both."""
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,12 @@ def test_time_per_step_does_not_depend_on_the_width():
     keys = jax.random.split(jax.random.key(0), 64)
     batch = jax.jit(lambda keys, width: jax.lax.map(lambda key: trial(key, 0.5, width), keys))
     rows = []
-    for width in (1e3, 1e6, 1e9):
+    for width in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9):
         steps = int(jnp.sum(batch(keys, width)["num_steps"]))
         time = seconds(lambda width=width: batch(keys, width))
         rows.append({"width": width, "trials": 64, "steps": steps, "seconds": time, "us_per_step": 1e6 * time / steps})
         print(rows[-1])
-    per_step = [row["us_per_step"] for row in rows]
+    per_step = [row["us_per_step"] for row in rows if row["width"] >= 1e3]
     rows.append({"max_over_min_per_step": max(per_step) / min(per_step), "compilations": batch._cache_size()})
     print(rows[-1], record("width", rows))
     assert batch._cache_size() == 1
@@ -55,3 +55,27 @@ def test_drawn_core_beside_full_size_descent():
         row["ratio_to_core"] = row["seconds"] / rows[-1]["seconds"]
         print(row)
     print(record("descent_fig7", rows))
+
+
+def test_memory_does_not_depend_on_the_width():
+    drawn = data.gaussian()
+    problem = ld.LeastSquares(drawn.X, drawn.Y, scale="averaged")
+    step, key = optax.sgd(5e-3), jax.random.key(0)
+
+    def descend(start, reduce):
+        return ld.gradient_descent(start, problem, 100, optimizer=step, reduce=reduce, observables=()).final
+
+    def needed(run, *arguments):
+        memory = jax.jit(run).lower(*arguments).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+
+    rows = []
+    for width in (1_000, 10_000, 100_000, 1_000_000):
+        full = lambda key, width=width: descend(ld.init.gaussian(500, 1, width, alpha=0.5, key=key), False)  # noqa: E731
+        core = lambda key, width: descend(ld.init.gaussian_core(problem, width, alpha=0.5, key=key), True)  # noqa: E731
+        rows.append(
+            {"width": width, "full_size_bytes": needed(full, key), "core_bytes": needed(core, key, float(width))}
+        )
+        print(rows[-1])
+    print(record("memory", rows))
+    assert len({row["core_bytes"] for row in rows}) == 1

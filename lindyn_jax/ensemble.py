@@ -22,6 +22,9 @@ Trial = Callable[..., Mapping[str, Array]]
 Progress = Callable[[int, int], None]
 StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
 
+BATCHES = ("auto", "map", "vmap", "blocks")
+BLOCK = 64
+
 
 def run_ensemble(
     trial: Trial,
@@ -55,10 +58,11 @@ def run_ensemble(
     - `chunk`: trials computed, stored and resumed as one piece, all grid points together. By default `largest_chunk`, or less
         where the devices have no memory for that: half of what is free is used.
     - `largest_chunk`: a limit for the chosen chunk; by default 256 evaluations (trials times grid points) under `"map"`, where
-        one can take long, and 1024 trials under `"vmap"`.
-    - `batch`: `"map"` runs trials one after another on each device, `"vmap"` the trials of a grid point in lock step;
-        `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices, whose number need not divide
-        it.
+        one can take long, and 1024 trials otherwise.
+    - `batch`: `"map"` runs trials one after another on each device, `"vmap"` the trials of a grid point in lock step,
+        `"blocks"` blocks of 64 of them in lock step, one block after another: on CPU the fastest for trials that all take
+        equally long. `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices, whose number
+        need not divide it.
     - `store`: folder of a Zarr store. What is complete there is not computed again.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
@@ -82,7 +86,7 @@ def run_ensemble(
     `StoreError` for a store made with other settings.
 
     **Notes:** reductions are merged in the order of the chunks and do not depend on devices, processes or restarts; another
-    chunk size moves the last digits of their means. Under `batch="map"` no bit of a trial depends on the devices.
+    chunk size moves the last digits of their means. Under `"map"` and `"blocks"` no bit of a trial depends on the devices.
     """
     import xarray as xr
 
@@ -93,7 +97,7 @@ def run_ensemble(
         raise ValueError("Nothing would be kept: pass `reductions`, or leave `keep_trials` on.")
     if stop_when is not None and not reductions:
         raise ValueError("Argument `stop_when` judges merged reductions: pass `reductions` as well.")
-    _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
+    _checks.check_choice(batch, "batch", BATCHES)
     if batch == "auto":
         batch = "map" if jax.default_backend() == "cpu" else "vmap"
     rank, processes = (jax.process_index(), jax.process_count()) if process is None else process
@@ -122,7 +126,7 @@ def run_ensemble(
         chunk = store.chunk
     elif chunk is None:
         # A few hundred trials a chunk on CPU, where one can take long; enough to fill an accelerator elsewhere.
-        usual = 1024 if batch == "vmap" else max(1, 256 // points)
+        usual = max(1, 256 // points) if batch == "map" else 1024
         chunk = min(trials, usual if largest_chunk is None else _count(largest_chunk, "largest_chunk"))
     else:
         chunk = min(_count(chunk, "chunk"), trials)
@@ -330,9 +334,12 @@ class _Runner:
         self.count = len(next(iter(self.points.values())))
         # One call computes all points under map, one point under vmap: trials of one point are alike in difficulty.
         self.size = chunk if batch == "vmap" else chunk * self.count
-        self.padded = -(-self.size // len(devices)) * len(devices)
+        # A block is the same whatever the devices: it goes to one of them as a whole.
+        block = BLOCK if batch == "blocks" else 1
+        whole = len(devices) * block
+        self.padded = -(-self.size // whole) * whole
         # Dealt out in turn, so that every device gets its share of the hard grid points.
-        self.deal = np.arange(self.padded).reshape(-1, len(devices)).T.ravel()
+        self.deal = np.arange(self.padded).reshape(-1, len(devices), block).swapaxes(0, 1).ravel()
         self.home = devices[0]
 
         def one(arguments):
@@ -351,7 +358,7 @@ class _Runner:
         def many(indices, points):
             if batch == "vmap":
                 return jax.vmap(lambda i, p: one((i, p)))(indices, points)
-            return jax.lax.map(one, (indices, points))
+            return jax.lax.map(one, (indices, points), batch_size=None if batch == "map" else BLOCK)
 
         if len(devices) > 1:
             axis = jax.sharding.PartitionSpec("device")

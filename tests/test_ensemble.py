@@ -92,9 +92,11 @@ def test_quantiles_of_the_sketch_are_off_by_a_bin_at_most(trials, reduced):
         assert np.all((low <= sketch) & (sketch <= high))
 
 
-def test_vectorised_trials_are_the_mapped_ones_to_round_off(trials):
-    lock_step = run(batch="vmap")
+@pytest.mark.parametrize("batch", ["vmap", "blocks"])
+def test_vectorised_trials_are_the_mapped_ones_to_round_off(batch, trials):
+    lock_step = run(batch=batch)
     np.testing.assert_allclose(lock_step["value"], trials["value"], rtol=1e-13)
+    assert np.array_equal(lock_step["ok"], trials["ok"])
 
 
 def test_the_chunk_moves_no_trial_and_no_count(trials, reduced):
@@ -195,11 +197,12 @@ DEVICES = """
     import lindyn_jax as ld
     from lindyn_jax.studies import lemma11, theorem12
 
-    # Chunks of 7 trials at four points, or of 3 at one: neither 8 devices nor 2 divide all of them.
-    if study == "lemma11":
+    # Chunks of 7 or 70 trials at four points, or of 3 at one: neither 8 devices nor 2 divide all of them.
+    if study.startswith("lemma11"):
         sizes = lemma11.sizes(20, 5, 2)
-        options = dict(chunk=7, batch="map", keep_trials=True, store=out)
-        lemma11.run(sizes, [7, 1e9], [0.5, 0.3], 30, **options)
+        batch, chunk = ("blocks", 70) if study == "lemma11 in blocks" else ("map", 7)
+        options = dict(chunk=chunk, batch=batch, keep_trials=True, store=out)
+        lemma11.run(sizes, [7, 1e9], [0.5, 0.3], 4 * chunk + 2, **options)
     else:
         rng = np.random.default_rng(0)
         problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
@@ -207,7 +210,7 @@ DEVICES = """
 """
 
 
-@pytest.mark.parametrize("study", ["lemma11", pytest.param("theorem12", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("study", ["lemma11", "lemma11 in blocks", pytest.param("theorem12", marks=pytest.mark.slow)])
 def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(study, tmp_path, monkeypatch):
     script = tmp_path / "devices.py"
     script.write_text(textwrap.dedent(DEVICES))

@@ -25,7 +25,8 @@ ChunkOption = Annotated[
 BatchOption = Annotated[
     str,
     typer.Option(
-        help="map: trials one after another on each device; vmap: in lock step; auto: map on CPUs, else vmap."
+        help="map: trials one after another on each device; blocks: 64 at a time in lock step; vmap: all in lock step; "
+        "auto: vmap on accelerators, else blocks where all trials take equally long (Lemma 11) and map elsewhere."
     ),
 ]
 TrialsOption = Annotated[int, typer.Option(help="Trials at each (exponent, width).")]

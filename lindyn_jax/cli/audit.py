@@ -86,6 +86,7 @@ def audit(
     import jax.numpy as jnp
 
     from .. import _checks, plots
+    from ..ensemble import BATCHES
     from ..store import SweepStore
     from ..studies import audit as study
     from ..studies.audit import DYNAMICS, PRESETS, summarise
@@ -94,7 +95,7 @@ def audit(
         if value is not None and value < 1:
             raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(dynamics, "dynamics", (*DYNAMICS, "both"))
-    _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
+    _checks.check_choice(batch, "batch", BATCHES)
     _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
     check_until(until)
     settings = {"horizon": until, "step_size": step_size_of(step_size)}

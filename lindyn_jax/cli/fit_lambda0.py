@@ -72,13 +72,13 @@ def fit_lambda0(
     """Which homogeneous imbalance lambda0 follows the flow of Gaussian starts best, for either sign (T21 Fig. 2)."""
     configure()
     from .. import _checks, plots
-    from ..ensemble import join_processes
+    from ..ensemble import BATCHES, join_processes
     from ..studies import fit_lambda0 as study
 
     for value, name in ((trials, "trials"), (chunk, "chunk")):
         if value is not None and value < 1:
             raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
-    _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
+    _checks.check_choice(batch, "batch", BATCHES)
     settings = study.Settings(std, draw_target, horizon, relative_error, method, nodes)
     widths_ = widths_of(widths)
     process = join_processes(coordinator, num_processes, process_id)

@@ -70,14 +70,14 @@ def sweep_lemma11(
     """How often the events of M22's Lemma 11 hold for Gaussian starts, at any width and any number of inputs."""
     configure()
     from .. import _checks, plots
-    from ..ensemble import join_processes
+    from ..ensemble import BATCHES, join_processes
     from ..problem import LeastSquares
     from ..studies import lemma11 as study
 
     for value, name in ((trials, "trials"), (chunk, "chunk")):
         if value is not None and value < 1:
             raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
-    _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
+    _checks.check_choice(batch, "batch", BATCHES)
     study.check_precision(precision)
     alphas_, settings = numbers(alphas, "alphas"), study.Settings(delta=delta)
     study.check([1.0], alphas_, settings)

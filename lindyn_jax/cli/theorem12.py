@@ -95,7 +95,7 @@ def sweep_theorem12(
 
     from .. import _checks, plots
     from ..data import describe
-    from ..ensemble import join_processes
+    from ..ensemble import BATCHES, join_processes
     from ..problem import LeastSquares
     from ..studies import theorem12 as study
 
@@ -104,7 +104,7 @@ def sweep_theorem12(
             raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(dynamics, "dynamics", ("flow", "descent"))
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
-    _checks.check_choice(batch, "batch", ("auto", "map", "vmap"))
+    _checks.check_choice(batch, "batch", BATCHES)
     _checks.check_choice(solver, "solver", ("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
     if rtol is not None:
         _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))

@@ -150,8 +150,11 @@ def run(
     check_precision(precision)
     p = problem.rank + problem.num_outputs
     lost = init.warn_of_lost_digits(problem.dtype, max(widths))
+    if options.get("batch", "auto") == "auto":
+        # All trials take equally long.
+        options["batch"] = "blocks" if jax.default_backend() == "cpu" else "vmap"
     # About a second's work on a processor; an accelerator is given more, and memory decides.
-    evaluations = 2 ** (22 if options.get("batch") == "map" or jax.default_backend() == "cpu" else 26)
+    evaluations = 2 ** (26 if options["batch"] == "vmap" else 22)
     options.setdefault("largest_chunk", max(1, max(64, evaluations // (p + 1) ** 2) // (len(widths) * len(alphas))))
     attributes = {**ATTRIBUTES, "level_ratio": {**ATTRIBUTES["level_ratio"], **lost}}
     return run_ensemble(

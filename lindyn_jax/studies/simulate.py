@@ -57,7 +57,10 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "effective_rank": {"long_name": "exponential of the entropy of Theta's singular values"},
     "mode_strengths": {"long_name": "phi_i^T Theta psi_i along the modes of X^T Y", "source": "G19 section 3"},
     "alignment": {"long_name": "share of Theta along the modes of X^T Y"},
-    "kernel_distance": {"long_name": "how far the tangent kernel has turned", "convention": "1 - cosine to that at the start"},
+    "kernel_distance": {
+        "long_name": "how far the tangent kernel has turned",
+        "convention": "1 - cosine to that at the start",
+    },
     "rate": {"long_name": "-L'/(L - L*), the instantaneous rate", "source": "M22 (13)"},
     "rate_bound": {"long_name": "lower bound on the rate", "source": "M22 Prop. 1"},
     "lemma7": {"long_name": "lower bound on the rate by the layers' least eigenvalues", "source": "M22 Lemma 7"},
