@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
 
 BATCHES = ("auto", "map", "vmap", "blocks")
-BLOCK = 64
+BLOCK = 256
 
 
 def run_ensemble(
@@ -60,7 +60,7 @@ def run_ensemble(
     - `largest_chunk`: a limit for the chosen chunk; by default 256 evaluations (trials times grid points) under `"map"`, where
         one can take long, and 1024 trials otherwise.
     - `batch`: `"map"` runs trials one after another on each device, `"vmap"` the trials of a grid point in lock step,
-        `"blocks"` blocks of 64 of them in lock step, one block after another: on CPU the fastest for trials that all take
+        `"blocks"` blocks of 256 of them in lock step, one block after another: on CPU the fastest for trials that all take
         equally long. `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices, whose number
         need not divide it.
     - `store`: folder of a Zarr store. What is complete there is not computed again.

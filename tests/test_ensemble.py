@@ -197,10 +197,10 @@ DEVICES = """
     import lindyn_jax as ld
     from lindyn_jax.studies import lemma11, theorem12
 
-    # Chunks of 7 or 70 trials at four points, or of 3 at one: neither 8 devices nor 2 divide all of them.
+    # Chunks of 7 or 270 trials at four points, or of 3 at one: neither 8 devices nor 2 divide all of them.
     if study.startswith("lemma11"):
         sizes = lemma11.sizes(20, 5, 2)
-        batch, chunk = ("blocks", 70) if study == "lemma11 in blocks" else ("map", 7)
+        batch, chunk = ("blocks", 270) if study == "lemma11 in blocks" else ("map", 7)
         options = dict(chunk=chunk, batch=batch, keep_trials=True, store=out)
         lemma11.run(sizes, [7, 1e9], [0.5, 0.3], 4 * chunk + 2, **options)
     else:

@@ -25,7 +25,7 @@ ChunkOption = Annotated[
 BatchOption = Annotated[
     str,
     typer.Option(
-        help="map: trials one after another on each device; blocks: 64 at a time in lock step; vmap: all in lock step; "
+        help="map: trials one after another on each device; blocks: 256 at a time in lock step; vmap: all in lock step; "
         "auto: vmap on accelerators, else blocks where all trials take equally long (Lemma 11) and map elsewhere."
     ),
 ]
