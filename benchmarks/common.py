@@ -11,6 +11,7 @@ import jax
 from lindyn_jax.ensemble import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
+jax.config.update("jax_enable_x64", True)
 
 
 def seconds(call, repeats: int = 3) -> float:

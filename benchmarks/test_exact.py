@@ -13,8 +13,6 @@ from scipy.integrate import solve_ivp
 import lindyn_jax as ld
 from lindyn_jax import exact
 
-jax.config.update("jax_enable_x64", True)
-
 N, M, H, TRAJECTORIES, SAMPLE = 3, 2, 4, 10_000, 100
 TIMES = np.linspace(0, 10, 11)
 TOLERANCE = 1e-9

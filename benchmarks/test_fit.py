@@ -17,8 +17,6 @@ from scipy.integrate import solve_ivp
 
 import lindyn_jax as ld
 
-jax.config.update("jax_enable_x64", True)
-
 N, M, H, FITS = 5, 10, 50, 200
 
 

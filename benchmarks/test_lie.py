@@ -8,7 +8,6 @@ from common import record, seconds
 
 import lindyn_jax as ld
 
-jax.config.update("jax_enable_x64", True)
 ROWS: list[dict] = []
 
 

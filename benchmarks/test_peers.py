@@ -25,7 +25,6 @@ from lindyn_jax import data, exact
 from lindyn_jax.ensemble import BLOCK
 from lindyn_jax.studies import lemma11
 
-jax.config.update("jax_enable_x64", True)
 ROWS: list[dict] = []
 
 
@@ -142,7 +141,6 @@ import json, time
 from lindyn_jax.cli._common import configure
 configure()
 import jax
-jax.config.update("jax_enable_x64", True)
 from lindyn_jax.ensemble import run_ensemble
 from lindyn_jax.studies import lemma11
 trial = lemma11.make_trial(lemma11.sizes(20, 5, 2), lemma11.Settings())

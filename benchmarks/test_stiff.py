@@ -20,8 +20,6 @@ from scipy.linalg import cho_factor, cho_solve
 import lindyn_jax as ld
 from lindyn_jax import data
 
-jax.config.update("jax_enable_x64", True)
-
 BUDGET = 20.0
 CONDITIONS = (1.0, 1e2, 1e4, 1e6, 1e8)
 RTOL = 1e-6
