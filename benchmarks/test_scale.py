@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 from common import record
 
 # Peak memory of the process itself, compilation and all, read at its end.
@@ -38,7 +37,6 @@ def measure(trials, out):
     return {**json.loads(ended.stdout), "seconds_with_start_of_python": time.perf_counter() - begin}
 
 
-@pytest.mark.timeout(600)
 def test_a_million_trials_of_lemma_11_in_the_memory_of_ten_thousand(tmp_path):
     rows = []
     for trials in (10_000, 100_000, 1_000_000):

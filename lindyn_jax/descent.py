@@ -113,6 +113,9 @@ def stable_step(
 
     **Args:** `model`, the start; `problem`; `safety` in (0, 1].
 
+    **Returns:** the step size; infinite for weights and targets that are all zero, where every step is stable and none moves:
+    give a finite one there.
+
     **Raises:** `ValueError` for a model that is not a two-layer network, or a problem with a penalty on the imbalance.
 
     **Source:** M22 section 5 for the scaling h^{2 alpha - 1}; the bound by the imbalance is this package's own.

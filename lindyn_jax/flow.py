@@ -17,6 +17,7 @@ from .problem import LeastSquares
 from .reduction import check_fits, is_reducible, lift, prepare
 from .reduction import reduce as reduce_model
 from .solvers import ImpulseRadau, LieRK4, NormController, internal_tolerance, largest_singular_value
+from .solvers.radau import norm
 from .trajectory import Trajectory
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -121,9 +122,14 @@ def _flow(
 ) -> Trajectory:
     start, to_user = model, lambda state: state
     if basis is None and reduce and is_reducible(model, problem):
-        start, basis = reduce_model(model, problem)
+        with jax.default_matmul_precision("highest"):
+            start, basis = reduce_model(model, problem)
     if basis is not None:
-        to_user = lambda state: lift(state, basis)  # noqa: E731
+
+        def to_user(state):
+            with jax.default_matmul_precision("highest"):
+                return lift(state, basis)
+
     moving, fixed = eqx.partition(start, moving_leaves(start))
 
     def velocity(t, y, args):
@@ -140,7 +146,8 @@ def _flow(
 
     event = None
     if stop is not None:
-        excess = obs.excess_loss(start, problem)
+        with jax.default_matmul_precision("highest"):
+            excess = obs.excess_loss(start, problem)
         target = stop * excess
         # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
         least_error = jnp.sqrt(2 * target / problem.scale) / problem.singular_values[0]
@@ -149,7 +156,8 @@ def _flow(
 
         def reached(t, y, args, **kwargs):
             problem, fixed = args
-            return obs.excess_loss(eqx.combine(y, fixed), problem) <= target
+            with jax.default_matmul_precision("highest"):
+                return obs.excess_loss(eqx.combine(y, fixed), problem) <= target
 
         event = diffrax.Event(reached)
 
@@ -157,7 +165,8 @@ def _flow(
         if method == "group":
             tolerance, stepper, controller = rtol, solver, NormController(rtol, ts)
         elif method == "implicit":
-            tolerance = solver.tolerance if isinstance(solver, ImpulseRadau) else internal_tolerance(rtol)
+            given = solver.tolerance if isinstance(solver, ImpulseRadau) else internal_tolerance(rtol)
+            tolerance = jnp.asarray(given, ts.dtype)
             stepper, controller = ImpulseRadau(tolerance), NormController(tolerance, ts)
         else:
             tolerance = rtol
@@ -252,8 +261,13 @@ def _stiffness(start: AbstractModel, problem: LeastSquares, horizon: Array, stop
     weights = largest_singular_value(U1) ** 2 + largest_singular_value(start.V) ** 2
     stiffness = horizon * problem.scale * (s[0] ** 2 * weights + largest_singular_value(s[:, None] * E))
     if stop is not None:
-        # From a wide Gaussian start E decays at 2 q s_r^2 h^{1 - 2 alpha}, and the fastest rate is kappa times that.
-        until = problem.condition / 2 * jnp.log(1 / jnp.asarray(stop))
+        # From a wide Gaussian start E decays at 2 q s_r^2 h^{1 - 2 alpha}, and the fastest rate is kappa times that. From a
+        # small one the last mode of the target that the stop asks for grows slowly: at its own singular value, not at the first.
+        modes = jnp.linalg.svd(problem.Ytil, compute_uv=False)
+        asked = jnp.where(modes**2 > jnp.asarray(stop) * jnp.sum(modes**2), modes, jnp.inf)
+        small = weights < jnp.max(modes) / s[0]
+        slowness = jnp.where(small, jnp.max(modes) / jnp.minimum(jnp.min(asked), jnp.max(modes)), 1)
+        until = problem.condition / 2 * jnp.maximum(slowness, 1) * jnp.log(1 / jnp.asarray(stop))
         stiffness = jnp.minimum(stiffness, until)
     return stiffness
 
@@ -341,6 +355,13 @@ def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
         weights = (model.U1, model.V)
     elif isinstance(model, TwoLayer):
         weights = (model.U, model.V)
+        if not _checks.is_traced(*weights, *jax.tree.leaves(problem)) and not np.any(np.asarray(model.V)):
+            moving, total = (float(norm(U)) for U in (problem.to_data(model.U), model.U))
+            if moving <= 10 * float(jnp.finfo(model.U.dtype).eps) * total and moving != total:
+                raise ValueError(
+                    "The start is the saddle Phi1^T U = 0, V = 0 (U lies in directions that no sample has), which gradients "
+                    "never leave: give it weights."
+                )
     elif isinstance(model, SymmetricFactors):
         weights = (model.U,)
     else:

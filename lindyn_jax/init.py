@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 from . import _checks
 from ._linalg import row_factor
+from ._svd import complement, remainder, thin_svd
 from .models import DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
 
@@ -68,7 +69,8 @@ def gaussian_core(
     - `std` or `alpha`: as in `gaussian`; may be traced.
     - `num_frozen`: n - r if it should differ from the problem's, also a number that may be traced; 0 leaves no frozen part.
 
-    **Returns:** a `ReducedTwoLayer` with k = r + m columns, equal in law to reducing a full-size draw.
+    **Returns:** a `ReducedTwoLayer` with k = r + m columns (min(h, r + m) where h is not traced), equal in law to reducing a
+    full-size draw.
 
     **Raises:** `ValueError` for a concrete width that is not a whole number from 1 to 1e12, and as `gaussian` does.
 
@@ -80,8 +82,11 @@ def gaussian_core(
     if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
         raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
     dtype, wide = problem.dtype, jnp.result_type(float)
+    k = problem.rank + problem.num_outputs
     if not _checks.is_traced(h):
         warn_of_lost_digits(dtype, float(h))
+        # A width that is known has no columns beyond it: the solvers see that such a network is narrow.
+        k = min(k, int(h))
     h = jnp.asarray(h, wide)
     h = jnp.where(h >= 1, h, jnp.nan)
     std_U, std_V = (jnp.asarray(value, wide) for value in _stds(std, alpha, h))
@@ -90,14 +95,14 @@ def gaussian_core(
     key_moving, key_frozen, key_rest = jax.random.split(key, 3)
 
     live = jnp.arange(p) < h
-    L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)
+    L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)[:, :k]
     V, U1 = std_V * L[:m], std_U * L[m:]
 
     frozen = None
     count = problem.num_frozen if num_frozen is None else num_frozen
     if _checks.is_traced(count) or count > 0:
         rows = p if num_frozen is not None else min(p, problem.num_frozen)
-        core = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)
+        core = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
         rest = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
         norm = jnp.sqrt(jnp.sum(core**2) + std_U**2 * rest)
         frozen = Frozen(core.astype(dtype), norm.astype(dtype), jnp.ones((), dtype))
@@ -135,12 +140,14 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
 
     **Raises:** `ValueError` if k exceeds min(n, m, h) or the lengths differ.
 
+    **Notes:** derivatives with respect to Y turn the start with its singular vectors; those of equal singular values are held.
+
     **Source:** T21 Prop. 3.
     """
     Y = _checks.as_matrix(Y, "Y", "(n, m)")
     u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), _size(h, "h")
     _check_modes(u0, v0, min(*Y.shape, h))
-    Phi, _, PsiT = jnp.linalg.svd(Y, full_matrices=False)
+    Phi, _, PsiT = thin_svd(Y)
     k = u0.shape[0]
     pad = ((0, 0), (0, h - k))
     return TwoLayer(jnp.pad(Phi[:, :k] * u0, pad), jnp.pad(PsiT[:k].T * v0, pad))
@@ -159,7 +166,7 @@ def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Ke
     d, h = _checks.as_float(d, "d"), _size(h, "h")
     _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))
     correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
-    Phi, _, PsiT = jnp.linalg.svd(correlation, full_matrices=False)
+    Phi, _, PsiT = thin_svd(correlation)
     k = d.shape[0]
     O = _frame(h, k, key, problem.dtype).T
     strength = jnp.exp(-d)
@@ -171,26 +178,23 @@ def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, k
 
     With the thin SVD `Phi1^T Theta = P C T^T`: `U1 = P C^{1/2} O^T`, `V = T C^{1/2} O^T` and `O^T O = I`.
 
-    **Args:** `Theta`, shape (n, m), of any rank; `h >= min(r, m)`; `key` draws O (identity columns without one).
+    **Args:** `Theta`, shape (n, m), of any rank; `h`, at least the rank of `Phi1^T Theta`, and min(r, m) where Theta is
+    traced; `key` draws O (identity columns without one).
 
-    **Raises:** `ValueError` for h < min(r, m) or a wrong shape.
+    **Raises:** `ValueError` for too small an h or a wrong shape.
 
     **Notes:** it is U1, not U, that is balanced with V. Rows of Theta outside the range of X are reproduced as far as their
-    row space lies in that of `Phi1^T Theta`, the rest of them being projected out.
+    row space lies in that of `Phi1^T Theta`, the rest of them being projected out. Singular values below max(n, m) times the
+    machine epsilon of ||Theta||_F count as zero.
 
     **Source:** M22 section 3.3, with O where the printed V has a transpose too few.
     """
     Theta, h = _theta(problem, Theta), _size(h, "h")
-    count = min(problem.rank, problem.num_outputs)
-    if h < count:
-        raise ValueError(f"Argument `h` must be at least min(r, m) = {count} for a balanced start, but is {h}.")
-    P, C, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=False)
-    O = _frame(h, count, key, problem.dtype)
-    root = jnp.sqrt(C)
-    V = (TT.T * root) @ O.T
+    P, (root, inverse), TT = _balanced_factors(problem, Theta, "h", h, 2)
+    O = _frame(h, root.shape[0], key, problem.dtype)
+    V = TT.T @ root.T @ O.T
     outside = Theta - problem.from_data(problem.to_data(Theta))
-    inverse = jnp.where(C > 0, 1 / jnp.where(C > 0, root, 1), 0)
-    U = problem.from_data((P * root) @ O.T) + (outside @ TT.T * inverse) @ O.T
+    U = problem.from_data(P @ root @ O.T) + outside @ TT.T @ inverse @ O.T
     return TwoLayer(U, V)
 
 
@@ -215,6 +219,8 @@ def with_imbalance(
 
     **Raises:** `ValueError` for wrong lengths, negative entries or h < r + m.
 
+    **Notes:** derivatives with respect to Theta need singular values that differ; the singular vectors of equal ones are held.
+
     **Source:** M22 Appendix C (the two-by-two block).
     """
     Theta, h = _theta(problem, Theta), _size(h, "h")
@@ -227,18 +233,19 @@ def with_imbalance(
             raise ValueError(f"Argument `{name}` must have no negative entry; its sign is understood.")
     if h < r + m:
         raise ValueError(f"Argument `h` must be at least r + m = {r + m} for a prescribed imbalance, but is {h}.")
-    P, sigma, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=True)
+    P, sigma, TT = thin_svd(problem.to_data(Theta))
+    P, T = jnp.concatenate([P, complement(P)], axis=1), jnp.concatenate([TT.T, complement(TT.T)], axis=1)
     k = min(r, m)
     d1, d2 = positive[:k], negative[:k]
     u_plus, u_minus, v_plus, v_minus = _imbalance_block(d1, d2, sigma)
     # Columns: the r positive ones first, then the m negative ones.
-    U_plus = jnp.diag(jnp.concatenate([u_plus, jnp.sqrt(positive[k:])]))
-    V_minus = jnp.diag(jnp.concatenate([v_minus, jnp.sqrt(negative[k:])]))
+    U_plus = jnp.diag(jnp.concatenate([u_plus, _sqrt(positive[k:])]))
+    V_minus = jnp.diag(jnp.concatenate([v_minus, _sqrt(negative[k:])]))
     U_minus = jnp.zeros((r, m), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(u_minus)
     V_plus = jnp.zeros((m, r), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(v_plus)
     O = _frame(h, r + m, key, problem.dtype)
     U1 = P @ jnp.concatenate([U_plus, U_minus], axis=1) @ O.T
-    V = TT.T @ jnp.concatenate([V_plus, V_minus], axis=1) @ O.T
+    V = T @ jnp.concatenate([V_plus, V_minus], axis=1) @ O.T
     return TwoLayer(problem.from_data(U1), V)
 
 
@@ -378,10 +385,10 @@ def deep_balanced(
 
     With the thin SVD `Phi1^T Theta = P C T^T`: `U1 = P C^{1/L} O_1^T`, `W_l = O_{l-1} C^{1/L} O_l^T`, `WL = O_{L-1} C^{1/L} T^T`.
 
-    **Args:** `Theta`, shape (n, m), of any rank; `widths` of the hidden layers, none below min(r, m), any number of them; `key`
-    draws the O_l (identity columns without one).
+    **Args:** `Theta`, shape (n, m), of any rank; `widths` of the hidden layers, any number of them, none below the rank of
+    `Phi1^T Theta` (min(r, m) where Theta is traced); `key` draws the O_l (identity columns without one).
 
-    **Raises:** `ValueError` for a width below min(r, m) or a Theta of the wrong shape.
+    **Raises:** `ValueError` for too small a width or a Theta of the wrong shape.
 
     **Notes:** as in `balanced`, the moving part of W1 is what is balanced, and rows of Theta outside the range of X are
     reproduced as far as their row space lies in that of `Phi1^T Theta`. Singular values s of a Theta aligned with the target
@@ -391,25 +398,17 @@ def deep_balanced(
     """
     Theta = _theta(problem, Theta)
     widths = tuple(_size(h, "widths") for h in widths)
-    count, depth = min(problem.rank, problem.num_outputs), len(widths) + 1
-    if min(widths, default=count) < count:
-        raise ValueError(
-            f"Argument `widths` must be at least min(r, m) = {count} for a balanced start, but is {widths}."
-        )
-    P, C, TT = jnp.linalg.svd(problem.to_data(Theta), full_matrices=False)
-    positive = C > 0
-    safe = jnp.where(positive, C, 1)
-    # C^{1/L} and C^{1/L - 1}, with derivative zero where there is no component.
-    root, inverse = (jnp.where(positive, safe**power, 0) for power in (1 / depth, 1 / depth - 1))
+    depth = len(widths) + 1
+    P, (root, inverse), TT = _balanced_factors(problem, Theta, "widths", min(widths, default=None), depth)
     outside = Theta - problem.from_data(problem.to_data(Theta))
     cores = [
-        problem.from_data(P * root) + outside @ TT.T * inverse,
-        *(jnp.diag(root) for _ in widths[1:]),
-        root[:, None] * TT,
+        problem.from_data(P @ root) + outside @ TT.T @ inverse,
+        *(root for _ in widths[1:]),
+        root @ TT,
     ]
     if depth == 1:
         return DeepLinear((cores[0] @ TT,))
-    return DeepLinear(_embed(cores, _deep_frames(widths, (count,) * len(widths), key, problem.dtype)))
+    return DeepLinear(_embed(cores, _deep_frames(widths, (root.shape[0],) * len(widths), key, problem.dtype)))
 
 
 def deep_aligned(
@@ -434,7 +433,7 @@ def deep_aligned(
         raise ValueError("Argument `widths` must name at least one hidden layer.")
     _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, *widths))
     correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
-    Phi, _, PsiT = jnp.linalg.svd(correlation, full_matrices=False)
+    Phi, _, PsiT = thin_svd(correlation)
     k, strength = d.shape[0], jnp.exp(-d)
     cores = [Phi[:, :k] * strength, *(jnp.diag(strength) for _ in widths[1:]), strength[:, None] * PsiT[:k]]
     return DeepLinear(_embed(cores, _deep_frames(widths, (k,) * len(widths), key, problem.dtype)))
@@ -457,10 +456,41 @@ def _chi_squared(key: Key, degrees: Array | float | int) -> Array:
     return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)
 
 
+def _balanced_factors(
+    problem: LeastSquares, Theta: Array, name: str, h: int | None, depth: int
+) -> tuple[Array, tuple[Array, Array], Array]:
+    """P, (C^{1/L}, C^{1/L - 1}) and T^T of the thin SVD `Phi1^T Theta = P C T^T`, as many components as the width h holds.
+
+    The powers are matrices: diagonal, but not so their derivatives at repeated singular values, where the frames do not turn.
+    """
+    seen = problem.to_data(Theta)
+    P, C, TT = thin_svd(seen)
+    # What the projection leaves of components that are not there: the root of its inverse would be of order 1e7.
+    size = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(Theta**2)))
+    round_off = max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(C.dtype).eps) * size
+    positive = round_off < C
+    count = C.shape[0]
+    if h is not None and h < count:
+        if _checks.is_traced(C) or bool(positive[h]):
+            least = (
+                f"min(r, m) = {count}" if _checks.is_traced(C) else f"the rank {int(jnp.sum(positive))} of its product"
+            )
+            raise ValueError(f"Argument `{name}` must be at least {least} for a balanced start, but is {h}.")
+        P, C, TT, positive = P[:, :h], C[:h], TT[:h], positive[:h]
+    # With derivative zero where there is no component.
+    safe, there = jnp.where(positive, C, 1), positive[:, None] & positive
+    off = jnp.where(there, remainder(seen, P, TT), 0)
+    root, inverse = (
+        jnp.diag(jnp.where(positive, safe**power, 0)) + off * (power * safe ** (power - 1))
+        for power in (1 / depth, 1 / depth - 1)
+    )
+    return P, (root, inverse), TT
+
+
 def _imbalance_block(d1: Array, d2: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
     """(u_1, u_2, v_1, v_2) with `u u^T - v v^T = diag(d1, -d2)` and `u . v = sigma`, for each entry."""
     total = d1 + d2
-    root = jnp.sqrt(total**2 + 4 * sigma**2)
+    root = _sqrt(total**2 + 4 * sigma**2)
     none = root == 0
     shared = jnp.where(none, 0.0, 2 * sigma**2 / jnp.where(none, 1.0, root + total))
     empty = total == 0

@@ -20,7 +20,11 @@ from .problem import LeastSquares
 from .reduction import check_fits, lift
 from .reduction import reduce as reduce_model
 from .solvers import ImpulseRadau, NormController, dense_jacobian, internal_tolerance, is_dense
+from .solvers.radau import norm
 from .trajectory import Trajectory
+
+# Round-off that has grown to this part of the weights has chosen where the path went.
+_LOST = 1e-3
 
 
 def limit(
@@ -64,12 +68,15 @@ def flow_to_limit(
     - `model`: the start, a `TwoLayer` or a `ReducedTwoLayer` that fits the problem.
     - `observables`: as in `gradient_flow`; measured in the limit.
     - `rtol`: the accuracy of `V(inf)` relative to the norm of all weights, and of `Phi1^T Theta(inf)` relative to that of
-        `Theta_hat` (both down to round-off), by default 1e-8 in float64 and 1e-5 in float32.
+        `Theta_hat`, by default 1e-8 in float64 and 1e-5 in float32. Both only down to round-off in the data, `8 eps s_1/s_r`,
+        and to that of the path, `stats["roundoff"]`.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, as in `gradient_flow`.
 
     **Returns:** a `Trajectory` with `ts = (inf,)`. Its `result` is `FINISHED` if the limit was reached, `NOT_CONVERGED` if the
-    flow came to rest elsewhere (a saddle, or weights that cannot reach the target), `STEP_LIMIT` if `max_steps` ended it.
+    flow came to rest elsewhere (a saddle, or weights that cannot reach the target) or reached a minimum only because
+    round-off led it away from a saddle, `STEP_LIMIT` if `max_steps` ended it. `stats["roundoff"]` is how large round-off of
+    the start has grown along the path, relative to the weights (zero for h < min(r, m), where it is not followed).
 
     **Raises:** `ValueError` for models other than two-layer ones, a link function, a penalty on the imbalance, sizes that do
     not fit, a tolerance that the dtype cannot resolve, or a concrete start with all weights zero.
@@ -103,8 +110,13 @@ def flow_to_limit(
 @eqx.filter_jit
 def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Trajectory:
     if isinstance(model, TwoLayer):
-        start, basis = reduce_model(model, problem)
-        to_user = lambda state: lift(state, basis)  # noqa: E731
+        with jax.default_matmul_precision("highest"):
+            start, basis = reduce_model(model, problem)
+
+        def to_user(state):
+            with jax.default_matmul_precision("highest"):
+                return lift(state, basis)
+
     else:
         start, to_user = model, lambda state: state
     moving, fixed = eqx.partition(start, moving_leaves(start))
@@ -130,7 +142,7 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         dt0=_first_step(start, problem, horizon, tolerance),
         y0=moving,
         args=(problem, fixed),
-        saveat=diffrax.SaveAt(t1=True),
+        saveat=diffrax.SaveAt(t1=True, solver_state=True),
         stepsize_controller=NormController(tolerance),
         event=diffrax.Event(reached),
         max_steps=max_steps,
@@ -142,6 +154,8 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
     # Reaching the horizon is not reaching the limit; meeting the event is.
     finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
     code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
+    roundoff = _roundoff(start, final, solution.solver_state.carried)
+    code = jnp.where((code == trajectory.FINISHED) & ~(roundoff < _LOST), trajectory.NOT_CONVERGED, code)
     with jax.default_matmul_precision("highest"):
         final_values = obs.measure(functions, final, problem, start, to_user)
     stats = {
@@ -150,10 +164,23 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         "num_accepted": solution.stats["num_accepted_steps"],
         "num_rejected": solution.stats["num_rejected_steps"],
         "implicit": jnp.ones((), bool),
+        "roundoff": roundoff,
     }
     written = code == trajectory.FINISHED
     values = {name: trajectory.failed_to_inf(written, value)[None] for name, value in final_values.items()}
     return Trajectory(jnp.full(1, jnp.inf, rtol.dtype), values, to_user(final), final_values, code, stats)
+
+
+def _roundoff(start: ReducedTwoLayer, final: ReducedTwoLayer, carried: Array) -> Array:
+    """`eps ||Phi|| ||Z(0)|| / ||Z(inf)||`: what round-off of the start has become, from the map that took the start to the end.
+
+    A start whose flow ends in a saddle is only led away from it by round-off, which has then grown to the size of the weights.
+    """
+    U, V, end = start.U1, start.V, norm(*jax.lax.stop_gradient((final.U1, final.V)))
+    if is_dense(U, V):
+        return jnp.zeros((), U.dtype)
+    growth = norm(jax.lax.stop_gradient(carried)) * norm(*jax.lax.stop_gradient((U, V)))
+    return jnp.finfo(U.dtype).eps * growth / jnp.where(end > 0, end, 1)
 
 
 def is_limit(
@@ -188,9 +215,17 @@ def _is_stationary(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size
     rates, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
     parts = vectors.T @ velocity
     fastest = jnp.max(jnp.abs(rates))
-    threshold = 1e2 * rates.shape[0] * jnp.finfo(rates.dtype).eps * fastest
-    moves = rates < -threshold
+    resolution = rates.shape[0] * jnp.finfo(rates.dtype).eps * fastest
+    # The minima of the loss are orbits of U -> U G, V -> V G^{-T}: k^2 directions in which nothing moves. All others have to
+    # be seen at rest, however slow; one whose rate is round-off is not.
+    k = V.shape[1]
+    slow = jnp.sort(jnp.abs(rates))[k * k - 1] if k * k <= rates.shape[0] else fastest
+    moves = (rates < 0) & (jnp.abs(rates) > jnp.minimum(slow, 1e2 * resolution)) & (jnp.abs(rates) > resolution / 10)
     step = jnp.sqrt(jnp.sum(jnp.where(moves, parts / jnp.where(moves, rates, -1), 0) ** 2))
-    # Along the orbits of rotations nothing moves; what is left there is round-off or a slower than exponential approach.
+    # Round-off in E is seen through S, and what it makes of the way left grows like s_1/s_r.
+    slowest = jnp.min(jnp.where(moves, jnp.abs(rates), fastest))
+    rtol = rtol + 8 * jnp.finfo(rates.dtype).eps * jnp.sqrt(fastest / jnp.where(slowest > 0, slowest, 1))
+    # Along the orbits what is left is round-off or a slower than exponential approach.
     rest = jnp.sqrt(jnp.sum(jnp.where(moves, 0, parts) ** 2))
+    threshold = 1e2 * resolution
     return (jnp.max(rates) <= threshold) & (step <= rtol * size) & (rest <= threshold * size)

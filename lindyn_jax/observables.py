@@ -70,8 +70,14 @@ def total_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
 
 
 def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
-    """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I."""
-    return jnp.sqrt(excess_loss(model, problem) / (problem.scale / 2 * jnp.sum(problem.Ytil**2)))
+    """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I.
+
+    Without a target, Ytil = 0, it is infinite, or 0 where the error is 0 as well.
+    """
+    error, size = excess_loss(model, problem), problem.scale / 2 * jnp.sum(problem.Ytil**2)
+    exact, aimless = error == 0, size == 0
+    relative = _root(error / jnp.where(aimless, 1, size))
+    return jnp.where(aimless & ~exact, jnp.inf, relative)
 
 
 def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array, " k"]:
@@ -104,7 +110,7 @@ def imbalance_drift(
     (U1, V), (U1_start, V_start) = _moving(model, problem), _moving(start, problem)
     signs = _signs(U1.shape[0], V.shape[0], U1.dtype)
     rows = jnp.concatenate([U1, V, U1_start, V_start])
-    return jnp.linalg.norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
+    return _norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
 
 
 def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -112,8 +118,8 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
     if isinstance(model, Reduced):
         inside = model.product() - problem.reduced_theta_hat
         outside = model.frozen_product() if _has_frozen(model, problem) else jnp.zeros((), inside.dtype)
-        return jnp.sqrt(jnp.sum(inside**2) + jnp.sum(outside**2))
-    return jnp.linalg.norm(model.product() - problem.theta_hat)
+        return _root(jnp.sum(inside**2) + jnp.sum(outside**2))
+    return _norm(model.product() - problem.theta_hat)
 
 
 def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -121,9 +127,9 @@ def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Ar
     if isinstance(model, Reduced):
         if not _has_frozen(model, problem):
             return jnp.zeros((), problem.dtype)
-        return jnp.linalg.norm(model.frozen_product())
+        return _norm(model.frozen_product())
     Theta = model.product()
-    return jnp.linalg.norm(Theta - problem.from_data(problem.to_data(Theta)))
+    return _norm(Theta - problem.from_data(problem.to_data(Theta)))
 
 
 def nuclear_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -308,8 +314,17 @@ def _deep_drift(model, problem: LeastSquares, start) -> Array:
             A, B, AB = model.rest[i].gram
             a, b = model.rest[i].factor ** 2 - 1, model.rest[i + 1].factor ** 2 - 1
             total += a**2 * A + b**2 * B - 2 * a * b * AB
-    # The derivative of a norm at zero is taken as zero.
-    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+    return _root(total)
+
+
+def _root(square: Array) -> Array:
+    """Square root of a squared norm, whose derivative at zero is taken as zero."""
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+def _norm(A: Array) -> Array:
+    return _root(jnp.sum(A**2))
 
 
 def _signs(r: int, m: int, dtype) -> Float[Array, " p"]:

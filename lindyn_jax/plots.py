@@ -1,6 +1,7 @@
 """Drawing: functions `f(ax, data)` on axes, and the house style as a context.
 
-Colours are those of Okabe and Ito, told apart by the colour-blind; line styles and markers differ as well, for print.
+Colours are those of Okabe and Ito, told apart by the colour-blind. For print, what is compared differs in its markers as well,
+and the quantities drawn of each in their line styles.
 """
 
 import contextlib
@@ -35,6 +36,19 @@ def style():
         }
     ):
         yield
+
+
+def _look(index: int, count: int = 1, *, hollow: bool = False, every: float = 0.12) -> dict:
+    """Colour and markers of one case of `count`, the markers evenly along its curve and beside those of the other cases."""
+    # Hollow ones, of a bound, between the full ones, of what it bounds.
+    start = 0.05 + index / max(count, 1) + (0.5 if hollow else 0)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markevery": (start % 1 * every, every),
+        "markersize": 4.5 if hollow else 4,
+        **({"markerfacecolor": "none"} if hollow else {}),
+    }
 
 
 def distance_against_width(ax, summary) -> None:
@@ -100,7 +114,7 @@ def events_against_width(ax, summary) -> None:
                 value,
                 yerr=errors,
                 color=COLOURS[event],
-                marker=MARKERS[index % len(MARKERS)],
+                marker=MARKERS[(index * len(names) + event) % len(MARKERS)],
                 linestyle="none",
                 linewidth=0.8,
                 markersize=3,
@@ -150,9 +164,8 @@ def ratios_against_width(ax, summary) -> None:
                 widths, row[f"{name}_mean_low"].values, row[f"{name}_mean_high"].values, color=colour, alpha=0.3
             )
         else:
-            ax.plot(
-                widths, row[f"{name}_max"].values, color=colour, linestyle=":", label=text.replace("median", "largest")
-            )
+            look = {"color": colour, "marker": marker, "markerfacecolor": "none", "linestyle": ":"}
+            ax.plot(widths, row[f"{name}_max"].values, label=text.replace("median", "largest"), **look)
     ax.axhline(1, color="0.5", linewidth=0.8, linestyle="--", label="bound")
     for key, text in (("h0", "printed $h_0$"), ("h0_level", "$h_0$ for (33) alone")):
         if widths.min() <= summary.attrs[key] <= widths.max():
@@ -288,24 +301,25 @@ def trajectory(dataset, title: str):
 
 
 def losses_and_bounds(ax, summary) -> None:
-    """Median excess loss of every case by flow (line) and descent (dots), and Theorem 3's bound (dashed)."""
-    time = summary["time"].values
+    """Median excess loss of every case by flow (line) and descent (full markers), and Theorem 3's bound (dashed, hollow)."""
+    time, count = summary["time"].values, summary.sizes["case"]
     start = float(summary["excess_loss"].isel(time=0).max())
+    first, *others = summary["dynamics"].values
     for index, case in enumerate(summary["case"].values):
-        row, colour = summary.sel(case=case), COLOURS[index % len(COLOURS)]
-        for dynamics in summary["dynamics"].values:
-            values = row["excess_loss"].sel(dynamics=dynamics).values
-            every = max(len(time) // 15, 1)
-            if dynamics == "flow" or summary.sizes["dynamics"] == 1:
-                ax.plot(time, values, color=colour)
-            else:
-                ax.plot(time[::every], values[::every], color=colour, linestyle="none", marker=".", markersize=4)
+        row, look = summary.sel(case=case), _look(index, count, every=0.08)
+        values = row["excess_loss"].sel(dynamics=first).values
+        # Descent's markers are on the line, where there is descent.
+        ax.plot(time, values, **({"color": look["color"]} if others else look))
+        for dynamics in others:
+            ax.plot(time, row["excess_loss"].sel(dynamics=dynamics).values, linestyle="none", **look)
         bound = row["loss_bound"].sel(statement="theorem3").isel(dynamics=0).values
-        ax.plot(time, bound, color=colour, linestyle="--", linewidth=1)
-    ax.plot([], [], color="0.3", label=str(summary["dynamics"].values[0]))
-    if summary.sizes["dynamics"] == 2:
-        ax.plot([], [], color="0.3", linestyle="none", marker=".", markersize=4, label="descent")
-    ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Theorem 3, upper bound")
+        ax.plot(time, bound, linestyle="--", linewidth=1, **_look(index, count, hollow=True))
+    grey = {"color": "0.3"}
+    ax.plot([], [], marker=None if others else "o", label=str(first), **grey)
+    for dynamics in others:
+        ax.plot([], [], linestyle="none", marker="o", label=str(dynamics), **grey)
+    bound = {"linestyle": "--", "linewidth": 1, "marker": "o", "markerfacecolor": "none"}
+    ax.plot([], [], label="Theorem 3", **bound, **grey)
     _time_axis(ax, time)
     ax.set(yscale="log", ylim=(1e-9 * start, 3 * start), ylabel="excess loss $L - L^*$ (median)")
     ax.set_title("Loss and its bound")
@@ -313,20 +327,21 @@ def losses_and_bounds(ax, summary) -> None:
 
 
 def rates_and_bounds(ax, summary) -> None:
-    """Median instantaneous rate of every case along the first dynamics, with Prop. 1 (dashed) and Lemma 7 (band)."""
-    time = summary["time"].values
+    """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band)."""
+    time, count = summary["time"].values, summary.sizes["case"]
     # The two often agree: one is drawn wide and pale below the other.
-    looks = {"lemma7": {"linewidth": 4, "alpha": 0.3}, "proposition1": {"linestyle": "--", "linewidth": 1}}
+    wide, dashed = {"linewidth": 4, "alpha": 0.3}, {"linestyle": "--", "linewidth": 1}
     shown = summary.isel(dynamics=0)
     for index, case in enumerate(summary["case"].values):
-        row, colour = shown.sel(case=case), COLOURS[index % len(COLOURS)]
-        ax.plot(time, row["rate"].values, color=colour)
-        for statement, look in looks.items():
-            values = row["rate_bound"].sel(rate_statement=statement).values
-            ax.plot(time, np.where(values > 0, values, np.nan), color=colour, **look)
-    ax.plot([], [], color="0.3", label="rate")
-    for text, look in zip(("Lemma 7", "Proposition 1"), looks.values(), strict=True):
-        ax.plot([], [], color="0.3", label=text, **look)
+        row = shown.sel(case=case)
+        bounds = row["rate_bound"].where(row["rate_bound"] > 0)
+        ax.plot(time, row["rate"].values, **_look(index, count))
+        ax.plot(time, bounds.sel(rate_statement="lemma7").values, color=COLOURS[index % len(COLOURS)], **wide)
+        look = _look(index, count, hollow=True)
+        ax.plot(time, bounds.sel(rate_statement="proposition1").values, **look, **dashed)
+    ax.plot([], [], color="0.3", marker="o", label="rate")
+    ax.plot([], [], color="0.3", label="Lemma 7", **wide)
+    ax.plot([], [], color="0.3", marker="o", markerfacecolor="none", label="Proposition 1", **dashed)
     _time_axis(ax, time)
     _value_axis(ax)
     ax.set_ylabel("rate $-L'/(L - L^*)$ (median)")
@@ -336,16 +351,16 @@ def rates_and_bounds(ax, summary) -> None:
 
 def tightness_against_time(ax, summary) -> None:
     """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts."""
-    time = summary["time"].values
+    time, count = summary["time"].values, summary.sizes["case"]
     for index, case in enumerate(summary["case"].values):
         row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
-        colour = COLOURS[index % len(COLOURS)]
+        look = _look(index, count)
         low, median, high = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
-        ax.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(time, median, color=colour)
+        ax.fill_between(time, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.plot(time, median, **look)
     ax.axhline(1, color="0.5", linewidth=0.8)
     _time_axis(ax, time)
-    ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (band: 5% to 95%)")
+    ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (median, 5% to 95%)")
     ax.set_title("Tightness over time and starts")
 
 
@@ -401,7 +416,7 @@ def audit(summary, title: str):
         rates_and_bounds(second, summary)
         tightness_against_time(third, summary)
         hypotheses_and_tightness(fourth, summary)
-        handles = [mpl.lines.Line2D([], [], color=COLOURS[i % len(COLOURS)]) for i in range(summary.sizes["case"])]
+        handles = [mpl.lines.Line2D([], [], **_look(i)) for i in range(summary.sizes["case"])]
         labels = [str(case) for case in summary["case"].values]
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
         figure.suptitle(title, fontsize=9)
@@ -420,7 +435,7 @@ def _time_axis(ax, time) -> None:
     """Logarithmic if the times are spaced by factors; the time 0 is then left out."""
     if len(time) > 3 and time[1] < 1e-4 * time[-1]:
         ax.set(xscale="log", xlim=(time[1], time[-1]))
-    ax.set_xlabel("time")
+    ax.set_xlabel("time $t$")
 
 
 # -- the fit of lambda0 --------------------------------------------------------------------------------------------------
@@ -438,8 +453,8 @@ def path_errors(ax, dataset) -> None:
         row = dataset.sel(width=width).isel(trial=0)
         time = row["time"].values / row["time"].values[-1]
         for path, look in PATH_LOOKS.items():
-            ax.plot(time, row["error"].sel(path=path).values, color=COLOURS[index % len(COLOURS)], **look)
-        ax.plot([], [], color=COLOURS[index % len(COLOURS)], label=f"$h$ = {width:g}")
+            ax.plot(time, row["error"].sel(path=path).values, **_look(index, dataset.sizes["width"]), **look)
+        ax.plot([], [], label=f"$h$ = {width:g}", **_look(index))
     for path, look in PATH_LOOKS.items():
         ax.plot([], [], color="0.3", label=path, **look)
     ax.set(yscale="log", xlabel="$t/T$", ylabel=r"$\|E\|_F / \|\tilde Y\|_F$")
@@ -453,7 +468,7 @@ def path_singular_values(ax, dataset) -> None:
     for mode in range(row.sizes["mode"]):
         for path, look in PATH_LOOKS.items():
             values = row["singular_values"].sel(path=path).isel(mode=mode).values
-            ax.plot(row["time"].values, values, color=COLOURS[mode % len(COLOURS)], **look)
+            ax.plot(row["time"].values, values, **_look(mode, row.sizes["mode"]), **look)
     ax.set(xlabel="$t$", ylabel=r"singular values of $\Theta$")
     ax.set_title(f"Singular values, $h$ = {float(row['width']):g}")
 

@@ -236,7 +236,14 @@ def test_impossible_starts_are_refused(problem, rng):
         ),
         (lambda: ld.init.deep_orthogonal((3, 4, 5, 2), std=1.0, key=key), "with hidden layers of one width"),
         (lambda: ld.init.deep_core(network(rng, (n, 3, m)), (2,)), r"none smaller than \(3,\), but is \(2,\)"),
-        (lambda: ld.init.deep_balanced(problem, Theta, (3, 2)), r"must be at least min\(r, m\) = 3"),
+        (
+            lambda: ld.init.deep_balanced(problem, np.eye(n, m), (3, 2)),
+            "`widths` must be at least the rank 3 of its product",
+        ),
+        (
+            lambda: jax.jit(lambda A: ld.init.deep_balanced(problem, A, (2,)))(Theta),
+            r"must be at least min\(r, m\) = 3",
+        ),
         (lambda: ld.init.deep_aligned(problem, np.ones(2), ()), "at least one hidden layer"),
         (lambda: ld.init.deep_aligned(problem, np.ones(3), (5, 2)), r"k <= min\(n, m, h\) = 2"),
     ):
@@ -328,6 +335,29 @@ def test_derivatives_of_the_mode_are_those_of_differences(depth):
         # Central differences are good to step^2 times third derivatives.
         np.testing.assert_allclose(gradient(point), differences, rtol=1e-6, atol=1e-8)
     assert abs(float(gradient(np.array([1.0, 1.0, 0.0, 2.0]))[2]) - (np.exp(4.0) if depth == 2 else 1.0)) < 1e-10
+
+
+def test_the_mode_is_finite_at_extreme_times_and_starts_with_its_derivatives(dtype):
+    # sigma, lambda, s0, t, and the strength: of no start, a usual and a tiny one at late times, and a falling tiny one.
+    cases = np.array(
+        [
+            [0.5, 1.0, 0.0, 1e3, 0.0],
+            [0.5, 1.0, 1e-3, 1e3, 0.5],
+            [0.5, 1.0, 1e-30, 1e3, 0.5],
+            [2.0, 1e-12, 1e-12, 0.1, 1e-12 * np.exp(0.4)],
+            [-3.0, 1e-12, 1e-12, 0.1, 1e-12 * np.exp(-0.6)],
+            [-3.0, 1e-25, 1e-25, 0.1, 1e-25 * np.exp(-0.6)],
+        ]
+    ).astype(dtype)
+    mode = lambda a, depth: ld.exact.deep_mode(a[0], a[1], a[2], a[3], depth)  # noqa: E731
+    everything = jax.jit(jax.vmap(jax.value_and_grad(mode), (0, None)), static_argnums=1)
+    value, gradient = everything(cases[:, :4], 2)
+    assert np.all(np.isfinite(gradient))
+    size = np.where(cases[:, 4] > 0, cases[:, 4], 1)
+    assert relative_error(value / size, cases[:, 4] / size) < tolerance(dtype, 10)
+    assert relative_error(gradient[1], [1, -0.5, 0, 0]) < tolerance(dtype)
+    # Before it grows, a tiny start has the derivative e^{2 sigma t} in itself.
+    assert relative_error(gradient[3:, 2], np.exp([0.4, -0.6, -0.6])) < tolerance(dtype, 10)
 
 
 def test_the_mode_in_float32():

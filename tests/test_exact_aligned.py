@@ -7,7 +7,7 @@ import pytest
 from helpers import load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact
+from lindyn_jax import exact, theory
 from lindyn_jax.exact.aligned import _components
 
 CASES = load_cases("g19")
@@ -202,6 +202,21 @@ def test_half_heights_are_reached_at_the_stated_times():
     assert np.array_equal(
         exact.aligned_half_time(np.array([0.5, 0.0, 1.0]), np.array([1.0, 1.0, 0.0]), 0.1).applies, [False] * 3
     )
+
+
+def test_half_heights_behind_the_start_have_the_negative_time_of_the_formula():
+    sigma, lam, d = np.array([1.0, 2.0, 0.5]), np.array([1.0, 1.5, 0.4]), np.array([0.2, 0.1, -0.05])
+    time = exact.aligned_half_time(sigma, lam, d)
+    assert not np.any(time.applies) and np.all(np.asarray(time.value) < 0)
+    assert relative_error(time.value, (2 * d + np.log(sigma / lam - np.exp(-2 * d))) / (2 * sigma)) < 1e-13
+    problem = ld.factorization(np.diag([1.0, 1.0]))
+    assert relative_error(theory.learning_order(problem, 0.2).half_time, np.full(2, time.value[0])) < 1e-13
+    # From above the limit there is no such path.
+    assert exact.aligned_half_time(1.0, 1.0, -0.1).value == 0
+
+
+def test_whole_numbers_of_any_size_are_numbers():
+    assert exact.aligned(1.0, 2.0, 1.0, 2**70) == 0.5
 
 
 def test_measured_rates_are_the_stated_ones():

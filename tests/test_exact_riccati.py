@@ -194,3 +194,7 @@ def test_bad_input_is_refused():
         exact.riccati(A, 1, U0, -1.0)
     with pytest.raises(ValueError, match="`U0` must be finite"):
         exact.riccati(A, 1, U0 * np.nan, 1.0)
+    with pytest.raises(ValueError, match=r"`t` must be a number, but has shape \(2,\): use jax.vmap"):
+        exact.riccati.__wrapped__(A, 1, U0, np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"`g` must be a number, but has shape \(2,\): use jax.vmap"):
+        exact.riccati.__wrapped__(A, np.ones(2), U0, 1.0)

@@ -162,6 +162,14 @@ def test_derivatives_in_the_target_exist_at_repeated_and_zero_singular_values(rn
     assert bool(jnp.all(jnp.isfinite(along(Y, dY, np.linspace(0.3, 1, k), np.ones(k))[0])))
 
 
+def test_the_limit_that_is_the_target_has_its_derivative_at_repeated_singular_values(rng):
+    change = rng.normal(size=(3, 4))
+    limit = jax.jit(lambda Y: exact.spectral_product_limit(Y, np.ones(3), 0.5 * np.ones(3), 3).value)
+    for Y in (jnp.eye(3, 4), 0.5 * jnp.eye(3, 4)):
+        tangent = jax.jvp(limit, (Y,), (change,))[1]
+        assert relative_error(limit(Y), Y) < 1e-14 and relative_error(tangent, change) < tolerance("float64")
+
+
 def test_second_derivatives_in_the_target_are_refused_and_in_the_weights_are_not(rng):
     Y, ts = target(rng, 2, 2, np.ones(2)), np.array([0.5])
     value = lambda Y, u0: jnp.sum(exact.spectral_product(Y, u0, np.ones(2), 2, ts) ** 2)  # noqa: E731

@@ -1,55 +1,43 @@
 """The papers' figures in reduced sizes: their key numbers, what is saved, every picture drawn once, and the command."""
 
 import json
+import math
 import sys
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import load_cases
 
 import lindyn_jax as ld
-from lindyn_jax import cli
+from lindyn_jax import cli, plots
 from lindyn_jax.studies import figures
+from lindyn_jax.studies.audit import figure3
 from lindyn_jax.studies.figures import _common
+
+AUTOENCODER = load_cases("g19")["fig1_autoencoder"]
 
 # Sizes that show the claims in a few seconds each; what is not named is the paper's own.
 SIZES = {
-    "t21-figure1": {"trials": 6, "descent_trials": 2, "points": 120},
+    "t21-figure1": {"trials": 12, "descent_trials": 2, "points": 120},
     "t21-table2": {"points": 6},
-    "t21-figure2": {"trials": 2, "points": 19, "widths": (50, 200)},
+    "t21-figure2": {"trials": 40, "points": 19},
     "t21-figure3": {"trials": 1, "points": 41, "horizon": 100.0, "samples": 200},
-    "m22-figure2": {"trials": 5, "m": (5, 10), "horizon": 12.0, "points": 7},
+    "m22-figure2": {"trials": 10, "m": (5, 10), "horizon": 12.0, "points": 7},
     "m22-figure3": {"trials": 2, "points": 25, "n": 60, "samples": 12, "h": 60},
-    "m22-figure7": {"trials": 3, "descent_trials": 1, "descent_grid": (10000,), "grid": (500, 10000)},
-    "sharp-law": {"trials": 8, "decades": 8},
+    "m22-figure7": {"trials": 3, "descent_trials": 1, "descent_grid": (10000,)},
+    "sharp-law": {"trials": 6, "decades": 8},
     "tightness": {"trials": 50, "points": 4},
-    "descent-steps": {"trials": 2, "points": 3, "steps": 4},
+    "descent-steps": {"trials": 2, "points": 3, "steps": 8},
     "wide-limit": {"trials": 2, "points": 11, "d": 12, "widths": (100, 10000)},
     "conditioning": {"trials": 2, "decades": 6, "explicit_decades": 2},
-    "g19-figure1": {"points": 80},
+    "g19-figure1": {"times": tuple(np.union1d(np.geomspace(0.5, 6000, 80), AUTOENCODER["inputs"]["t"]).tolist())},
     "g19-figure2": {"steps": 10_000, "points": 150},
     "g19-table1": {},
 }
 # Drawn from the same data as another one.
 TWINS = {"m22-figure4": "m22-figure2", "m22-figure5": "m22-figure2", "m22-figure6": "m22-figure3"}
-
-
-def distances_by_the_law(problem, grid, alphas, trials, *, seed):
-    """What theorem12.run returns, with V(inf) as in the wide limit: its own tests simulate it."""
-    rng = np.random.default_rng(seed)
-    shape = (len(alphas), len(grid), trials)
-    A, H = np.meshgrid(alphas, grid, indexing="ij")
-    rms = np.asarray(ld.theory.sharp_distance(problem, H, A).rms)[..., None]
-    degrees = problem.num_frozen * problem.num_outputs
-    flags = ("ok", "level_is_large", "coupling_is_small", "product_is_small")
-    values = {
-        "distance": rms * np.sqrt(rng.chisquare(degrees, shape[-1]) / degrees),
-        "expected_distance": np.broadcast_to(rms * (1 + 1 / H[..., None]), shape),
-        "imbalance_drift": np.zeros(shape),
-        **{name: np.ones(shape, bool) for name in flags},
-    }
-    dims = ("alpha", "width", "trial")
-    return xr.Dataset({k: (dims, v) for k, v in values.items()}, coords={"alpha": list(alphas), "width": list(grid)})
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +47,7 @@ def made(tmp_path_factory):
 
     def make(name):
         if name not in done:
-            with pytest.MonkeyPatch.context() as patch:
-                if name == "sharp-law":
-                    patch.setattr(figures.own.theorem12, "run", distances_by_the_law)
-                result = figures.make(name, folder, cache=cache, **SIZES[TWINS.get(name, name)])
+            result = figures.make(name, folder, cache=cache, **SIZES[TWINS.get(name, name)])
             done[name] = result, figures.open_figure(result.paths[-1])
         return done[name]
 
@@ -79,32 +64,37 @@ def test_every_figure_is_drawn_and_its_data_can_be_read_and_drawn_again(made, na
     assert json.loads(dataset.attrs["numbers"]) == json.loads(json.dumps(result.numbers))
     measured = figures.FIGURES[name].measure(dataset)
     assert measured.text == result.measured
-    axes = figures.draw(dataset).axes
-    # Colour bars have one label; every other axis says what it is.
-    assert all(ax.get_ylabel() or ax.get_xlabel() for ax in axes)
-    assert all(ax.get_xlabel() for ax in axes if ax.get_title())
+    for ax in figures.draw(dataset).axes:
+        labels = [
+            any(other.get_xlabel() for other in ax.get_shared_x_axes().get_siblings(ax)),
+            any(other.get_ylabel() for other in ax.get_shared_y_axes().get_siblings(ax)),
+        ]
+        # A colour bar has one axis; those that are shared say what they are once.
+        assert any(labels) if ax.get_label() == "<colorbar>" else all(labels)
 
 
-def within(measured, expected, sd, trials, factor=4):
-    """Whether a mean of so many trials agrees with one of 50, up to `factor` standard errors of both."""
-    return abs(measured - expected) <= factor * sd * np.sqrt(1 / trials + 1 / 50)
+def within(measured, trials, expected, seeds, factor=3):
+    """Whether two means agree, each given with its standard deviation, up to `factor` standard errors of both together."""
+    (mean, sd), (known, known_sd) = measured, expected
+    return abs(mean - known) <= factor * np.sqrt(sd**2 / trials + known_sd**2 / seeds)
 
 
 def test_t21_figure_1_reaches_its_errors_when_the_paper_s_setting_does(made):
     numbers, trials = made("t21-figure1")[0].numbers, SIZES["t21-figure1"]["trials"]
     # Mean and standard deviation over 50 seeds of an independent integration.
     known = {
-        0.01: ((2.435, 0.31), (4.716, 1.16), (9.245, 2.5)),
-        0.1: ((0.855, 0.069), (2.867, 0.46), (6.908, 1.3)),
-        1: ((0.061, 0.007), (0.158, 0.022), (0.317, 0.045)),
+        "two layers, s = 0.01": ((2.435, 0.31), (4.716, 1.16), (9.245, 2.5)),
+        "two layers, s = 0.1": ((0.855, 0.069), (2.867, 0.46), (6.908, 1.3)),
+        "two layers, s = 1": ((0.061, 0.007), (0.158, 0.022), (0.317, 0.045)),
+        "one layer, s = 1": ((4.247, 0.15), (8.852, 0.15), (15.76, 0.15)),
     }
-    for std, rows in known.items():
-        for (mean, _), (expected, sd) in zip(numbers[f"two layers, s = {std:g}"], rows, strict=True):
-            assert within(mean, expected, sd, trials), (std, mean, expected)
+    for name, rows in known.items():
+        for measured, expected in zip(numbers[name], rows, strict=True):
+            assert within(measured, trials, expected, 50), (name, measured, expected)
     # One layer: log(||E0||/||Y||/error), to the interpolation of the curve.
     for (mean, _), expected in zip(numbers["one layer, s = 0.01"], (2.303, 6.908, 13.82), strict=True):
         assert abs(mean - expected) < 2e-3 * expected
-    assert within(numbers["||Q0||_F, s = 1"][0], 197.4, 10.9, trials)
+    assert within(numbers["||Q0||_F, s = 1"], trials, (197.4, 10.9), 50)
     assert numbers["faster than one layer, largest s"] == 1
 
 
@@ -132,14 +122,54 @@ def test_t21_table_2_finds_the_regimes(made):
 
 def test_t21_figure_2_finds_both_basins(made):
     numbers, trials = made("t21-figure2")[0].numbers, SIZES["t21-figure2"]["trials"]
-    # 20 seeds of an independent scan; targets and starts are shared by the widths.
-    known = {"positive": ((100.9, 12), (489.3, 24)), "negative": ((-102.6, 12), (-483.6, 24))}
+    # 20 seeds of an independent scan at h = 50, 100 and 200; targets and starts are shared by the widths.
+    known = {
+        "positive": ((100.9, 9.6), (230.7, 13), (489.3, 24)),
+        "negative": ((-102.6, 8.8), (-233.1, 14), (-483.6, 17)),
+    }
     for sign, rows in known.items():
-        for (mean, _), (expected, sd) in zip(numbers[f"lambda0, {sign}"], rows, strict=True):
-            assert within(mean, expected, sd, trials), (sign, mean, expected)
+        for measured, expected in zip(numbers[f"lambda0, {sign}"], rows, strict=True):
+            assert within(measured, trials, expected, 20), (sign, measured, expected)
+    roots = numbers["sqrt of the better J"]
+    for (mean, sd), expected in zip(roots, (0.081, 0.063, 0.054), strict=True):
+        # Known without its deviation, to two digits.
+        assert abs(mean - expected) <= 3 * sd * np.sqrt(1 / trials + 1 / 20) + 0.0005, (mean, expected)
+    assert np.all(np.diff(np.array(roots)[:, 0]) < 0)
     assert numbers["two basins"] == 1
-    for (mean, _), expected in zip(numbers["sqrt of the better J"], (0.081, 0.054), strict=True):
-        assert abs(mean - expected) < 0.035
+    # 54 of 60 is known.
+    share, known_share = numbers["negative one lower"], 0.9
+    assert abs(share - known_share) <= 3 * np.sqrt(known_share * (1 - known_share) * (1 / 60 + 1 / (3 * trials)))
+
+
+def test_t21_figure_2_says_how_far_it_is_from_the_independent_scan(made):
+    result, dataset = made("t21-figure2")
+    errors = result.numbers["standard errors from the independent scan"]
+    (mean, sd), trials = result.numbers["lambda0, negative"][0], dataset.sizes["trial"]
+    assert np.isclose(errors["negative one, h = 50"], (mean + 102.6) / np.sqrt(sd**2 / trials + 8.8**2 / 20))
+    assert len(errors) == 6
+    assert f"by {max(map(abs, errors.values())):.1f} joint standard errors at most" in result.measured
+
+
+def test_t21_figure_2_counts_one_basin_of_each_sign_in_runs_that_did_not_fail(made):
+    dataset, runs = made("t21-figure2")[1], 3 * SIZES["t21-figure2"]["trials"]
+    measure = figures.FIGURES["t21-figure2"].measure
+    assert f"in {runs} of {runs} runs" in measure(dataset).text
+    moved = dataset.assign_coords(level=dataset["level"].values + 7)
+    assert measure(moved).numbers["two basins"] == 0
+    failed = dataset.assign(ok=dataset["ok"].where(dataset["trial"] > 0, False))
+    assert f"in {runs - 3} of {runs - 3} runs" in measure(failed).text
+    assert measure(failed).numbers["two basins"] == 1
+
+
+def test_t21_figure_2_draws_the_closed_form_of_the_better_lambda0(made):
+    dataset = made("t21-figure2")[1]
+    lines = figures.draw(dataset).axes[1].lines
+    drawn = [line.get_ydata() for line in lines if line.get_linestyle() == "--" and len(line.get_ydata()) > 1]
+    first = dataset.isel(trial=0)
+    assert len(drawn) == first.sizes["width"]
+    for i, values in enumerate(drawn):
+        row = first.isel(width=i)
+        assert np.array_equal(values, row["closed_error"].values[int(np.argmin(row["objective"].values))])
 
 
 def test_t21_figure_3_imbalance_accelerates_and_is_conserved_with_a_sigmoid(made):
@@ -161,8 +191,8 @@ def test_m22_figure_2_has_the_scaled_imbalances(made):
     for m, rows in known.items():
         for j, name in enumerate(("plus", "minus", "level")):
             for (mean, sd), row in zip(numbers[f"{name}, m = {m}"], rows, strict=True):
-                # The numbers known are of few starts as well.
-                assert abs(mean - row[j]) <= 4 * sd * np.sqrt(1 / trials + 1 / 5), (m, name, mean, row[j])
+                # Known without a deviation, to three digits at most: as if exact but for the last one.
+                assert abs(mean - row[j]) <= 3 * sd / np.sqrt(trials) + 0.0005, (m, name, mean, row[j])
 
 
 def test_m22_figures_4_and_5_bounds_hold_and_become_tight_with_the_width(made):
@@ -178,28 +208,87 @@ def test_m22_figure_3_has_the_paper_s_order_of_speed(made):
     numbers = made("m22-figure3")[0].numbers
     assert numbers["slowest first"] == ["balanced", "case 1", "case 3", "case 2"]
     for dynamics in ("flow", "descent"):
-        assert np.all(np.diff(numbers[f"time to a tenth of the loss, {dynamics}"]) < 0)
+        # In this size the balanced start does not get there.
+        first, *others = numbers[f"time to a tenth of the loss, {dynamics}"]
+        assert first is None and np.all(np.diff(others) < 0)
     assert np.all(np.diff(numbers["Delta"]) > 0)
     assert numbers["bounds crossed"] == 0
-    assert made("m22-figure6")[0].numbers == numbers
+
+
+def test_m22_figure_3_starts_have_the_paper_s_levels(rng):
+    setting, trials = figure3(), 20
+    stds = np.array([start.std for name, start in setting.starts.items() if name != "balanced"])
+    # Rows that move, U1 above V, of starts in full; then in as many columns as they span.
+    rows = rng.normal(size=(trials, 101, 500))
+    cores = np.linalg.cholesky(rows @ np.swapaxes(rows, 1, 2))
+    scaled = cores[:, None] * np.repeat(stds, [100, 1], axis=1)[:, :, None]
+
+    def level(core):
+        return ld.theory.imbalance(ld.ReducedTwoLayer(core[:-1], core[-1:], 500, 400), setting.problem).level
+
+    found = jax.jit(lambda cores: jax.lax.map(level, cores))(scaled.reshape(-1, 101, 101)).reshape(trials, 3)
+    for values, known in zip(np.asarray(found).T, (6, 41, 19), strict=True):
+        # "About", taken as of one draw.
+        assert abs(values.mean() - known) <= 3 * values.std(ddof=1) * np.sqrt(1 + 1 / trials), (values.mean(), known)
+
+
+def test_m22_figure_6_tells_how_tight_the_bounds_on_the_rate_are(made):
+    result, dataset = made("m22-figure6")
+    numbers = result.numbers
+    # Cases in the order of speed, slowest first.
+    assert np.all(np.diff(numbers["rate at the start"]) > 0)
+    assert numbers["bounds on the rate crossed"] == 0
+    assert max(numbers["largest bound / rate"].values()) <= 1 + 1e-9
+    begin, end = (np.array(numbers[f"Prop. 1 / rate at the {at}"]) for at in ("start", "end"))
+    assert np.all(begin < end)
+    row = dataset.sel(case="balanced").isel(dynamics=0, time=0)
+    ratio = float(row["rate_bound"].sel(rate_statement="proposition1") / row["rate"])
+    # The median of a ratio is nearly the ratio of the medians.
+    assert abs(begin[0] - ratio) < 0.05
+    assert result.measured != made("m22-figure3")[0].measured
+
+
+@pytest.mark.parametrize("name", ["t21-figure2", "m22-figure3", "m22-figure6"])
+def test_cases_differ_by_their_markers_as_well_as_by_their_colours(made, name):
+    for ax in figures.draw(made(name)[1]).axes:
+        found = {}
+        for line in ax.lines:
+            if line.get_marker() not in ("None", None, "") and line.get_color() in plots.COLOURS:
+                found.setdefault(line.get_color(), set()).add(line.get_marker())
+        assert len(found) > 1
+        assert all(len(markers) == 1 for markers in found.values())
+        assert len(set.union(*found.values())) == len(found)
 
 
 def test_m22_figure_7_falls_with_the_square_root_of_the_width(made):
-    numbers = made("m22-figure7")[0].numbers
-    # Another draw of the data: Theta_hat's norm, and the distance with it, is another by a few percent.
-    for (mean, sd), expected in zip(numbers["distance"], (0.888, 0.207), strict=True):
-        assert abs(mean - expected) < 0.06 * expected + 2 * sd
-    assert abs(numbers["slope"] - -0.486) < 0.02
+    result, dataset = made("m22-figure7")
+    numbers, trials = result.numbers, SIZES["m22-figure7"]["trials"]
+    # Mean and standard deviation of 20 runs on another draw of the data, which moves the means by less than a percent.
+    known = ((0.888, 0.040), (0.642, 0.019), (0.453, 0.017), (0.293, 0.014), (0.207, 0.006))
+    for measured, expected in zip(numbers["distance"], known, strict=True):
+        assert within(measured, trials, expected, 20), (measured, expected)
+    distance = dataset["distance"].transpose("width", "trial").values
+    slopes = np.polyfit(np.log(dataset["width"].values), np.log(distance), 1)[0]
+    assert np.isclose(slopes.mean(), numbers["slope"])
+    assert within((numbers["slope"], slopes.std(ddof=1)), trials, (-0.486, slopes.std(ddof=1)), 20)
     assert numbers["descent over flow - 1"] < 5e-4
-    assert 50_000 < numbers["descent steps"][0] <= numbers["descent steps"][1] < 75_000
+    fewest, most = numbers["descent steps"]
+    assert 56_000 <= fewest <= most <= 71_000
+    assert f"to the loss 1e-8 ends within {numbers['descent over flow - 1']:.1e}" in result.measured
 
 
 def test_sharp_law_is_held_against_the_measured_distances_and_the_bound(made):
-    numbers = made("sharp-law")[0].numbers
-    exact, widths = np.array(numbers["exact law given V / sharp law"]), 10.0 ** np.arange(2, 11)
-    assert np.allclose(exact, 1 + 1 / widths, rtol=1e-12)
+    numbers, trials = made("sharp-law")[0].numbers, SIZES["sharp-law"]["trials"]
     assert np.allclose(numbers["slope of the sharp law"], [-0.5, -0.2], atol=5e-3)
-    assert np.allclose(numbers["slope"], numbers["slope of the sharp law"], rtol=1e-9)
+    # Of single trials, whose 95% interval is about two standard errors wide to either side.
+    slope, law = np.array(numbers["slope"]), np.array(numbers["slope of the sharp law"])
+    assert np.all(np.abs(slope - law) <= 2 * np.array(numbers["half width of the slope's 95% interval"]))
+    assert np.all(np.abs(slope - law) < 0.01)
+    # A squared distance is a sum of (n - r) m = 18 squares of normal numbers, and trials are the same at all widths.
+    assert np.all(np.abs(np.array(numbers["measured rms / sharp law"]) - 1) < 4 / np.sqrt(2 * 18 * trials))
+    # What V(inf) adds vanishes as the width grows.
+    exact = np.abs(np.array(numbers["exact law given V / sharp law"]) - 1)
+    assert np.all(np.diff(exact[:, 2:]) < 0) and np.all(exact[:, -1] < 1e-5)
     assert np.min(numbers["log10 bound over 95% quantile"]) > 0
     assert numbers["hypothesis met"][0] == [False, False, True, True, True, True, True, True, True]
 
@@ -215,10 +304,36 @@ def test_proposition_1_is_attained_at_the_slowest_network_only(made):
 def test_imbalance_speeds_up_descent_at_its_best_step_where_it_improves_the_curvature(made):
     numbers = made("descent-steps")[0].numbers
     for kind in ("equal", "one-sided"):
-        assert numbers["best_steps"][kind][-1] <= numbers["best_steps"][kind][0] / 4
-        assert numbers["condition"][kind][-1] < 1.01 < 5 < numbers["condition"][kind][0]
+        assert numbers["best_steps"][kind][-1] <= numbers["best_steps"][kind][0] / 10
+        first, last = numbers["condition"][kind][0], numbers["condition"][kind][-1]
+        assert first > 5 and 1 <= last < 1.01
+        # A curvature that is the same in all directions takes the Newton step.
+        assert numbers["best_factor"][kind][-1] == 0.5
     assert numbers["best_steps"]["spread"][-1] > 5 * numbers["best_steps"]["spread"][0]
     assert numbers["fixed_steps"]["equal"][-1] < numbers["fixed_steps"]["equal"][0] / 50
+    assert numbers["best step at the edge of the list"] == 0
+
+
+def test_steps_are_those_of_descent_counted_one_by_one():
+    problem = ld.factorization(np.array([[1.0, 0.3, -0.2], [0.4, 0.8, 0.1]]))
+    start = ld.TwoLayer(np.eye(2, 3), 0.5 * np.eye(3))
+    step, budget = 0.07, 4000
+    count, end = jax.jit(figures.own.count_steps)(start, problem, step, budget)
+    run = ld.gradient_descent(
+        start,
+        problem,
+        budget,
+        optimizer=ld.plain_descent(step),
+        observables=(),
+        stop=figures.own.STOP,
+        differentiate="forward",
+    )
+    # Descent looks at every eighth step.
+    assert 50 < count <= run.stats["num_steps"] < count + 8
+    ratio = float(ld.observables.excess_loss(end, problem) / ld.observables.excess_loss(start, problem))
+    assert 0.5 * figures.own.STOP < ratio <= figures.own.STOP
+    assert np.isinf(jax.jit(figures.own.count_steps)(start, problem, step, count - 1)[0])
+    assert np.isinf(jax.jit(figures.own.count_steps)(start, problem, 10.0, budget)[0])
 
 
 def test_implicit_steps_grow_with_the_logarithm_of_the_condition_number(made):
@@ -229,19 +344,43 @@ def test_implicit_steps_grow_with_the_logarithm_of_the_condition_number(made):
     assert dopri8[-1] > 4 * dopri8[0] and descent[-1] > 15 * descent[0]
 
 
-def test_g19_figure_1_jumps_at_d_over_sigma(made):
+def test_g19_figure_1_has_the_reference_s_norms_of_two_layers_and_of_one(made):
+    dataset, seen = made("g19-figure1")[1], []
+    for row in AUTOENCODER["expected"]["rows"]:
+        start = "product" if "caption" in row["init"] else "layers"
+        at = dataset.sel(start=start, d=row["delta"], clock=AUTOENCODER["inputs"]["t"])
+        assert np.allclose(at["law_norm"], row["fro2_two_layer"], rtol=1e-12, atol=0)
+        # The integrator's errors while components grow from e^{-24} on are relative to them, and add up.
+        assert np.allclose(at["norm"], row["fro2_two_layer"], rtol=1e-5, atol=0)
+        assert np.allclose(at["linear_norm"], row["fro2_linear"], rtol=1e-12, atol=0)
+        seen.append((start, row["delta"]))
+    assert sorted(seen) == sorted((start, d) for start in dataset["start"].values for d in dataset["d"].values)
+
+
+def test_g19_figure_1_has_plateaus_for_two_layers_only_and_jumps_where_the_law_says(made):
     numbers = made("g19-figure1")[0].numbers
-    # The half times are read off a grid of times.
-    assert np.allclose(numbers["jump times over d, times sigma"], 1, rtol=0.02)
+    two, one = (np.array(numbers[f"squared norm between the jumps, {name}"]) for name in ("two layers", "one layer"))
+    # The first exponent is too small for plateaus that are flat.
+    for d, deviation in ((0, 0.03), (1, 1e-4), (2, 1e-6)):
+        assert np.allclose(two[d], [1, 2, 3], rtol=0, atol=deviation)
+    assert np.all(one[:, :2] - [1, 2] > 0.1) and np.all(np.diff(one[:, :2], axis=0) > 0.2)
+    jumps = {start: np.array(values) for start, values in numbers["jump times over d, times sigma"].items()}
+    assert np.allclose(jumps["product"], 1 / 2, rtol=0.02) and np.allclose(jumps["product"][-1], 1 / 2, rtol=1e-6)
+    assert np.allclose(jumps["layers"], 1, rtol=1e-3) and np.allclose(jumps["layers"][-1], 1, rtol=1e-7)
+    assert numbers["largest deviation of half times from the law"] < 1e-7
     assert numbers["largest deviation from the closed form"] < 1e-6
-    assert np.all(np.diff(numbers["width of the jumps over their times"]) < 0)
+    for width in numbers["width of the jumps over their times"].values():
+        assert np.all(np.diff(width) < 0)
 
 
 def test_g19_figure_2_learns_components_at_the_law_s_steps(made):
     numbers = made("g19-figure2")[0].numbers
     half, law = np.array(numbers["half-height steps"]), np.array(numbers["law"])
-    # A start of w = e^{-2d} is at half its height log(2 - ..)/(2 sigma) early or late; the noise tilts components a little.
-    assert np.allclose(half, law, rtol=0.06)
+    assert np.allclose(numbers["sigma"], [53.5, 4.78, 2.88, 0.894, 0.199], rtol=2e-3)
+    assert np.allclose(law, [14.9, 142.5, 234.5, 750.7, 3364.4], rtol=0, atol=0.06)
+    # The first steps at or above half the height.
+    assert np.ceil(half).tolist() == [15, 142, 234, 751, 3364]
+    assert np.all(np.abs(half - law) < 0.6)
     assert numbers["least distance to the projector"]["two layers"] < 0.02
     assert abs(numbers["nuclear norm there"] - 5) < 0.02
 
@@ -255,17 +394,39 @@ def test_g19_table_1_has_the_known_measures(made):
         "breast-cancer": ((0.0326, 0.639), (0.0144, 0.638)),
     }
     for name, (raw, centred) in known.items():
-        assert np.allclose(numbers[name]["raw"], raw, rtol=6e-3), name
-        # Rounding errors complete the singular vectors of centred one-hot targets.
-        assert np.isclose(numbers[name]["centred"][0], centred[0], rtol=0.25), name
-        assert np.isclose(numbers[name]["centred"][1], centred[1], rtol=6e-3), name
+        assert np.allclose(numbers[name]["raw"], raw, rtol=2e-3), name
+        assert np.isclose(numbers[name]["centred"][1], centred[1], rtol=2e-3), name
+        # Rounding errors complete the singular vectors of centred one-hot targets: anything between the two ends.
+        ends = numbers[name]["centred, by completion"]
+        for value in (numbers[name]["centred"][0], centred[0]):
+            assert ends["least"] * (1 - 2e-3) <= value <= ends["most"] * (1 + 2e-3), name
     assert numbers["autoencoder"] < 1e-12
+    assert numbers["largest ratio"]["digits centred"] > 0.5
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_g19_table_1_has_the_measures_of_completions_that_leave_nothing_open(made, centre):
+    numbers, kind = made("g19-table1")[0].numbers, "centred" if centre else "raw"
+    for name in figures.g19.SETS:
+        data = ld.data.load(name, centre=centre)
+        Sigma_x, Sigma_xy = data.X.T @ data.X, data.X.T @ data.Y
+        values, vectors = np.linalg.eigh(Sigma_xy @ Sigma_xy.T)
+        # The squares of the singular values: at least one is lost by centring.
+        ours = vectors[:, values > 1e-12 * values[-1]]
+        inside = ours.T @ Sigma_x @ ours
+        square = np.sum(inside**2) - np.sum(np.diag(inside) ** 2)
+        found = numbers[name][f"{kind}, by completion"]
+        assert np.isclose(found["thin"], np.sqrt(max(square, 0)) / np.linalg.norm(Sigma_x), rtol=1e-6, atol=1e-12), name
+        # The complement adds what ties the two, Sigma_x being diagonal on it.
+        square += 2 * (np.sum((Sigma_x @ ours) ** 2) - np.sum(inside**2))
+        assert np.isclose(found["diagonal"], np.sqrt(square) / np.linalg.norm(Sigma_x), rtol=1e-6), name
+        assert found["thin"] <= found["diagonal"] <= found["svd"] * (1 + 1e-9) <= found["most"] * (1 + 2e-9)
 
 
 def test_wide_networks_follow_the_wide_limit_up_to_the_square_root_of_the_width(made):
     numbers = made("wide-limit")[0].numbers
     assert abs(numbers["slope"] - -0.5) < 0.1
-    assert numbers["worst gap, flow"][-1][0] < 0.02
+    assert numbers["worst gap, flow"][-1][0] < 0.02 < numbers["worst gap, flow"][0][0]
     # The step adds little.
     assert numbers["worst gap, descent"][-1][0] < numbers["worst gap, flow"][-1][0] + 0.005
 
@@ -279,19 +440,60 @@ def test_a_failed_run_is_left_out_and_counted():
     assert np.array_equal(_common.blank(values["x"], values["ok"]), [1, np.nan, np.nan], equal_nan=True)
 
 
-def test_crossings_interpolate_exponentials_exactly_and_are_nan_where_none_is():
+def test_crossings_interpolate_exponentials_exactly():
     times = np.linspace(0, 4, 9)
-    curves = np.stack([np.exp(-times), np.exp(-2 * times), np.ones_like(times)])
-    found = _common.crossings(times, curves, 0.1)
-    assert np.allclose(found[:2], [np.log(10), np.log(10) / 2], rtol=1e-12)
-    assert np.isnan(found[2])
+    found = _common.crossings(times, np.stack([np.exp(-times), np.exp(-2 * times)]), 0.1)
+    assert np.allclose(found, [np.log(10), np.log(10) / 2], rtol=1e-12)
 
 
-def test_bands_need_half_of_the_values():
-    values = np.array([[1.0, np.nan], [2.0, np.nan], [3.0, 5.0]])
+def test_crossings_tell_never_from_not_known_and_from_long_since():
+    times = np.linspace(1, 4, 4)
+    curves = np.array(
+        [[9, 8, 7, 6], [9, 8, np.nan, np.nan], [9, np.inf, np.inf, np.inf], [1, 1, 1, 1], [9, 1, np.nan, np.nan]]
+    )
+    found = _common.crossings(times, curves, 3.0)
+    assert found[0] == np.inf
+    assert np.isnan(found[1]) and np.isnan(found[2])
+    assert found[3] == times[0]
+    assert times[0] < found[4] < times[1]
+
+
+def test_bands_need_more_than_half_of_the_values():
+    values = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 2.0], [3.0, 5.0, np.nan], [4.0, 5.0, np.nan]])
     low, middle, high = _common.band(values)
-    assert middle[0] == 2 and low[0] < 2 < high[0]
-    assert np.isnan(middle[1])
+    assert middle[0] == 2.5 and low[0] < 2 < 3 < high[0]
+    assert np.isnan(middle[1]) and np.isnan(middle[2])
+
+
+def test_what_is_never_reached_counts_as_infinite_and_not_as_missing():
+    inf, nan = np.inf, np.nan
+    assert _common.mean_sd([1.0, inf, nan])[0] == inf
+    assert _common.mean_sd([1.0, 3.0, nan]) == (2.0, np.sqrt(2))
+    low, middle, high = _common.band(np.array([1.0, 2.0, 3.0, inf, inf]))
+    assert (middle, high) == (3, inf) and low < 2
+    assert _common.band(np.array([1.0, inf]))[1] == inf
+    assert _common.spread([1.0, 2.0, inf]) == "median 2 (reached by 2 of 3)"
+    assert _common.spread([1.0, inf]) == "median never (reached by 1 of 2)"
+    assert _common.spread([1.0, 3.0, nan]) == "2 (1.41)"
+    assert _common.spread([nan]) == "not known"
+
+
+def test_numbers_that_are_not_finite_are_said_in_words_and_are_null_in_json():
+    assert _common.listed([2.0, np.inf, np.nan]) == "2/not reached/not known"
+    numbers = {"x": [1.0, (math.nan, 2)], "y": {"z": -math.inf}, "word": "nan", "flag": True}
+    assert _common.finite(numbers) == {"x": [1.0, [None, 2]], "y": {"z": None}, "word": "nan", "flag": True}
+
+
+def test_ensembles_of_a_figure_report_their_trials(tiny):
+    def compute(*, seed, size):
+        return _common.ensemble(lambda key, a: {"x": a * jax.random.normal(key)}, {"a": (1.0, 2.0)}, size, seed)
+
+    tiny["third"] = tiny["first"]._replace(compute=compute, full={"size": 20})
+    calls = []
+    told = figures.compute("third", progress=lambda *call: calls.append(call))
+    assert calls[0] == (0, 40) and calls[-1] == (40, 40) and len(calls) == 11
+    quiet = figures.compute("third")
+    assert len(calls) == 11 and np.array_equal(told["x"], quiet["x"])
 
 
 def test_unknown_figures_and_wrong_folders_are_refused(tmp_path):
@@ -336,13 +538,13 @@ def tiny(monkeypatch):
 
     def measure(dataset):
         mean = float(_common.blank(dataset["x"], dataset["ok"]).mean())
-        return _common.Measured(f"mean {mean:.3f}", {"mean": mean})
+        return _common.Measured(f"mean {mean:.3f}", {"mean": mean, "times": [(math.nan, 1.0), math.inf]})
 
     def draw(figure, dataset):
         figure.subplots(1, 1).plot(dataset["x"].values)
 
     first = _common.Figure("T21 Fig. 9", "a title", "a claim", compute, measure, draw, {"size": 4}, {"size": 3})
-    kept = {"first": first._replace(quick={"size": 4}), "second": first}
+    kept = {"first": first._replace(quick={"size": 4}), "second": first._replace(reference="a check")}
     monkeypatch.setattr(figures, "FIGURES", kept)
     return kept
 
@@ -358,7 +560,9 @@ def test_command_writes_pictures_and_data_and_says_what_was_measured(call, tiny,
     code, printed, notes = call("figure", "all", "--quick", "--out", out, "--seed", 5)
     assert code == 0
     assert "making second (2 of 2)" in notes and "Some runs failed" in notes
-    assert "shown:    a claim" in printed and "measured: mean" in printed
+    assert printed.count("shown:     a claim") == 2 and printed.count("measured:  mean") == 2
+    # Only one of them has something to be compared with.
+    assert printed.count("reference: a check") == printed.count("reference:") == 1
     assert "1 of 3 runs failed and are left out" in printed
     names = [f"{name}.{kind}" for name in tiny for kind in ("png", "pdf", "zarr")]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
@@ -371,10 +575,31 @@ def test_command_writes_pictures_and_data_and_says_what_was_measured(call, tiny,
 
 def test_command_prints_json_and_uses_the_paper_s_sizes_without_quick(call, tiny, tmp_path):
     code, printed, _ = call("figure", "second", "--json", "--out", tmp_path / "out")
-    (made,) = json.loads(printed)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    (made,) = json.loads(printed, parse_constant=refuse)
     assert code == 0
+    assert made["numbers"]["times"] == [[None, 1.0], None]
+    stored = figures.open_figure(tmp_path / "out" / "second.zarr").attrs["numbers"]
+    assert json.loads(stored, parse_constant=refuse) == made["numbers"]
+    assert (made["shows"], made["reference"]) == ("a claim", "a check")
     assert made["name"] == "second" and (made["failed"], made["runs"]) == (0, 4)
     assert made["measured"] == f"mean {made['numbers']['mean']:.3f}"
+
+
+def test_command_shows_how_far_long_figures_are(call, tiny, tmp_path):
+    def both(*, seed, size):
+        first = _common.ensemble(lambda key, a: {"x": a * jax.random.normal(key)}, {"a": (1.0,)}, size, seed)
+        _common.ensemble(lambda key, a: {"x": a * jax.random.normal(key)}, {"a": (1.0, 2.0)}, size, seed)
+        return first.isel(a=0)
+
+    tiny["first"] = tiny["first"]._replace(compute=both, full={"size": 20})
+    code, _, notes = call("figure", "first", "--out", tmp_path / "out")
+    assert code == 0
+    # A bar, or without a terminal some lines, for each of the two ensembles.
+    assert "10 of 20 trials" in notes and "20 of 20 trials" in notes and "40 of 40 trials" in notes
 
 
 def test_figures_of_the_same_data_compute_it_once(tiny, tmp_path):

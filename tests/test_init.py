@@ -146,6 +146,28 @@ def test_balanced_starts_reproduce_the_product_without_imbalance(h, problem, rng
     assert relative_error(ld.init.balanced(problem, 0 * Theta, h).product(), 0 * Theta) == 0
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_balanced_starts_of_low_rank_are_of_the_size_of_their_product(deep, problem, rng):
+    def start(Theta, h):
+        return ld.init.deep_balanced(problem, Theta, (h, h)) if deep else ld.init.balanced(problem, Theta, h)
+
+    def size(start):
+        return max(np.max(np.abs(W)) for W in jax.tree.leaves(start))
+
+    # Of rank 1 as the data see it, and of rank 2 and nothing at all outside of their range.
+    seen = problem.from_data(jnp.asarray(np.outer(rng.normal(size=N), [1.0, 2.0])))
+    other = jnp.asarray(rng.normal(size=(n, m)))
+    outside = other - problem.from_data(problem.to_data(other))
+    for Theta, h in ((seen, 1), (seen + outside, 2), (outside, 2)):
+        model = start(Theta, h)
+        assert size(model) < 10
+        inside = problem.to_data(model.product())
+        assert relative_error(inside, problem.to_data(Theta)) < tolerance("float64")
+    # A network as narrow as the rank has the whole product.
+    assert relative_error(start(seen, 1).product(), seen) < tolerance("float64")
+    assert np.all(np.asarray(start(0 * seen, 1).product()) == 0)
+
+
 def test_reference_balanced_start():
     case = load_cases("m22")["balanced_init_r2_n3_m1"]
     problem = ld.LeastSquares(np.eye(2, 3), np.ones((2, 1)))
@@ -178,6 +200,50 @@ def test_prescribed_imbalance_has_finite_derivatives_at_zero(problem):
         return jnp.sum(start.V**2)
 
     assert np.isfinite(float(jax.grad(value)(1.0)))
+
+
+def test_starts_with_a_given_product_have_its_derivative(rng):
+    """Also where singular values are repeated, and of the part outside of the range of the data."""
+    problem = ld.LeastSquares(np.diag([1.0, 2.0, 0.5]) @ np.linalg.qr(rng.normal(size=(5, 3)))[0].T, np.ones((3, 3)))
+    other = jnp.asarray(rng.normal(size=(5, 3)))
+    Theta = problem.from_data(2 * jnp.eye(3)) + other - problem.from_data(problem.to_data(other))
+    change, key = rng.normal(size=(5, 3)), jax.random.key(0)
+
+    def products(Theta):
+        deep = ld.init.deep_balanced(problem, Theta, (4, 6), key=key)
+        return ld.init.balanced(problem, Theta, 4, key=key).product(), deep.product()
+
+    assert relative_error(jnp.linalg.svd(problem.to_data(Theta), compute_uv=False), [2, 2, 2]) < tolerance("float64")
+    for tangent in jax.jit(lambda dTheta: jax.jvp(products, (Theta,), (dTheta,))[1])(change):
+        assert relative_error(tangent, change) < tolerance("float64", 10)
+
+
+@pytest.mark.parametrize(("r", "m"), [(3, 2), (2, 3)])
+def test_starts_with_an_imbalance_have_derivatives_in_product_and_imbalance(r, m, rng):
+    problem, change = ld.factorization(np.zeros((r, m))), rng.normal(size=(r, m))
+    positive, negative = np.array([1.0, 0.7, 0.2])[:r], np.array([0.9, 0.4, 0.1])[:m]
+
+    @jax.jit
+    def both(Theta):
+        start = ld.theory.tight_start(problem, Theta, positive, negative, r + m)
+        return start.product(), ld.observables.imbalance_spectrum(start, problem)
+
+    product, spectrum = jax.jvp(both, (rng.normal(size=(r, m)),), (change,))[1]
+    assert relative_error(product, change) < tolerance("float64", 10)
+    assert relative_error(spectrum, np.zeros(r + m)) < tolerance("float64", 10)
+
+    def total(positive):
+        start = ld.init.with_imbalance(problem, np.eye(r, m)[::-1] * (np.arange(m) == 0), positive, 0 * negative, r + m)
+        return jnp.sum(start.U) + jnp.sum(start.V)
+
+    # A pair without imbalance and product, and a value without a partner: derivative zero.
+    assert np.all(np.isfinite(jax.jit(jax.grad(total))(jnp.zeros(r))))
+
+
+def test_spectral_starts_have_finite_derivatives_at_repeated_and_zero_targets():
+    start = jax.jit(jax.jacrev(lambda Y: ld.init.spectral(Y, np.ones(2), np.ones(2), 3).product()))
+    for Y in (np.zeros((3, 2)), np.eye(3, 2)):
+        assert np.all(np.isfinite(start(Y)))
 
 
 def test_invariant_starts_lead_to_the_minimum_norm_solution(problem):
@@ -217,7 +283,12 @@ ONE = "Give exactly one of `std` and `alpha`"
         ("spectral", (np.eye(3), np.ones(4), np.ones(4), 9), None, r"1 <= k <= min\(n, m, h\) = 3"),
         ("spectral", (np.eye(3), np.ones(2), np.ones(3), 9), None, "vectors of one length k"),
         ("aligned", ("problem", np.ones(3), 9), {}, r"1 <= k <= min\(n, m, h\) = 2"),
-        ("balanced", ("problem", np.ones((n, m)), 1), {}, r"at least min\(r, m\) = 2 for a balanced start, but is 1"),
+        (
+            "balanced",
+            ("problem", np.eye(n, m), 1),
+            {},
+            "at least the rank 2 of its product for a balanced start, but is 1",
+        ),
         ("balanced", ("problem", np.ones((n, 3)), 9), {}, r"`Theta` must have shape \(9, 2\)"),
         ("with_imbalance", ("problem", np.ones((n, m)), np.ones(N), np.ones(m), 6), {}, r"at least r \+ m = 7"),
         (

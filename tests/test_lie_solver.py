@@ -133,6 +133,17 @@ def test_derivatives_agree_with_central_differences(rng):
     assert abs(gradient - (loss(1 + step) - loss(1 - step)) / (2 * step)) < 1e-7 * abs(gradient)
 
 
+def test_the_derivative_at_a_start_that_is_its_limit_is_finite():
+    problem = ld.factorization(np.ones((1, 1)))
+
+    def end(u):
+        start = ld.TwoLayer(u, np.ones((1, 1)))
+        return ld.gradient_flow(start, problem, jnp.array([1.0]), solver="lie", rtol=1e-8).final.product()[0, 0]
+
+    # Linearized at u = v = 1: d(u v - 1)/dt = -2 (u v - 1).
+    assert abs(jax.grad(end)(jnp.ones((1, 1)))[0, 0] - np.exp(-2)) < 1e-6
+
+
 def test_what_is_not_a_rotation_is_refused(rng):
     start, problem = start_and_problem(rng)
     unchecked = inspect.unwrap(ld.gradient_flow)

@@ -156,6 +156,50 @@ def test_coming_to_rest_at_a_saddle_is_not_convergence():
     np.testing.assert_allclose(end.final.product(), np.diag([2.0, 0.0]), atol=1e-6)
 
 
+def test_a_saddle_left_by_round_off_alone_is_not_convergence(rng):
+    # U = -V stays so and tends to zero (THEORY 7); a start of rank one keeps its rank. Round-off leads away from both.
+    cross, one = (ld.TwoLayer(np.ones((1, 1)), np.array([[v]])) for v in (-1.0, 1.0))
+    scalar = ld.factorization(np.ones((1, 1)))
+    out = ld.flow_to_limit(cross, scalar)
+    assert int(out.result) == trajectory.NOT_CONVERGED and out.stats["roundoff"] > 0.01
+    u, v, c = rng.normal(size=(3, 1)), rng.normal(size=(3, 1)), rng.normal(size=(1, 6))
+    square = ld.factorization(rng.normal(size=(3, 3)))
+    assert int(ld.flow_to_limit(ld.TwoLayer(u @ c, v @ c), square).result) == trajectory.NOT_CONVERGED
+    # What passes the saddle at a distance loses as many digits as that distance has, and says so; others lose none.
+    for distance in (1e-4, 1e-8):
+        near = ld.flow_to_limit(eqx.tree_at(lambda model: model.V, cross, cross.V + distance), scalar)
+        assert bool(near.ok) and 0.1 < near.stats["roundoff"] / (np.finfo(float).eps / distance) < 10
+    tiny = ld.TwoLayer(1e-9 * rng.normal(size=(3, 6)), 1e-9 * rng.normal(size=(3, 6)))
+    for model, problem in ((one, scalar), (tiny, square)):
+        out = ld.flow_to_limit(model, problem)
+        assert bool(out.ok) and out.stats["roundoff"] < 1e-13
+
+
+def test_a_drawn_core_narrower_than_its_data_has_its_own_columns_only_and_reaches_its_limit(problem):
+    start = ld.init.gaussian_core(problem, 1, alpha=0.5, key=jax.random.key(3))
+    assert start.U1.shape == (N, 1) and start.V.shape == (m, 1)
+    out = ld.flow_to_limit(start, problem, rtol=1e-9)
+    long = ld.gradient_flow(start, problem, np.array([4e4]), solver="tsit5", rtol=1e-11, atol=1e-14).final
+    assert bool(out.ok) and int(out.stats["num_steps"]) < 500
+    assert relative_error(out.final.V, long.V) < 1e-8
+    traced = jax.jit(lambda h: ld.init.gaussian_core(problem, h, alpha=0.5, key=jax.random.key(3)))(1.0)
+    assert np.array_equal(traced.V[:, :1], start.V) and not np.any(traced.V[:, 1:])
+
+
+def test_a_narrow_network_in_float32_comes_to_rest_in_its_slow_directions_too(rng):
+    s, Theta = np.array([1.0, 0.3, 0.1, 0.03]), rng.normal(size=(4, 4))
+    weights = rng.normal(size=(2, 4, 3))
+
+    def limit(dtype):
+        problem = ld.LeastSquares(np.diag(s).astype(dtype), (s[:, None] * Theta).astype(dtype))
+        out = ld.flow_to_limit(ld.TwoLayer(*weights.astype(dtype)), problem)
+        assert bool(out.ok) and out.final.V.dtype == dtype
+        return np.asarray(out.final.product(), np.float64)
+
+    exact = limit(np.float64)
+    assert np.linalg.norm(limit(np.float32) - exact) < 1e-3 * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -109,6 +109,37 @@ def test_kernel_distance_keeps_its_digits_near_the_start(rng):
     assert bool(jnp.isfinite(obs.kernel_distance(zero, problem, start)))
 
 
+def test_distances_that_are_zero_have_derivative_zero(rng):
+    N, n, m, h = 3, 5, 2, 6
+    problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
+    # At the minimum-norm solution, from where it started: every distance is zero.
+    solution = ld.init.balanced(problem, problem.theta_hat, h)
+    none = ld.LeastSquares(problem.X, np.zeros((N, m)))
+    zero = ld.TwoLayer(jnp.zeros((n, h)), jnp.zeros((m, h)))
+    reduced, solved = ld.reduce(zero, none)[0], ld.reduce(solution, problem)[0]
+
+    def distances(model, problem):
+        names = ("reconstruction_error", "distance_to_theta_hat", "frozen_product_norm")
+        return jnp.stack(
+            [
+                *(obs.OBSERVABLES[name](model, problem) for name in names),
+                obs.imbalance_drift(model, problem, jax.lax.stop_gradient(model)),
+            ]
+        )
+
+    @jax.jit
+    def everything(model, problem):
+        value, pullback = jax.vjp(lambda model: distances(model, problem), model)
+        return value, pullback(jnp.ones_like(value))
+
+    for model, data in ((zero, none), (reduced, none), (solution, problem), (solved, problem)):
+        value, gradient = everything(model, data)
+        assert np.max(np.abs(value)) < 1e-13
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    # Without a target an error is infinite relative to it.
+    assert obs.reconstruction_error(solution, none) == np.inf
+
+
 def test_solvers_measure_the_new_observables_along_the_way(rng):
     N, n, m, h = SHAPE
     problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)), scale="mean")

@@ -266,6 +266,19 @@ def test_with_traced_data_the_choice_is_made_at_run_time():
 # -- derivatives ---------------------------------------------------------------------------------------------------------
 
 
+def test_derivatives_pass_through_the_choice_that_traced_data_leave_to_run_time():
+    base = stiff_problem(1e4)
+    start = core(base, 1000.0, 1000**-0.5)
+
+    def loss(scale, solver):
+        problem = eqx.tree_at(lambda p: p.Ytil, base, scale * base.Ytil)
+        return ld.gradient_flow(start, problem, jnp.array([1e3]), solver=solver, rtol=1e-9).observables["loss"][-1]
+
+    gradients = jax.jit(jax.vmap(jax.grad(lambda scale: loss(scale, "auto"))))(jnp.array([0.5, 1.0]))
+    alone = [jax.grad(lambda scale: loss(scale, "radau"))(scale) for scale in (0.5, 1.0)]
+    np.testing.assert_allclose(gradients, alone, rtol=1e-9)
+
+
 def test_derivatives_agree_with_central_differences():
     base = stiff_problem(1e4)
     start = core(base, 1000.0, 1000**-0.5)

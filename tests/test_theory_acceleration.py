@@ -83,3 +83,9 @@ def test_under_descent_the_order_turns_at_the_stated_step():
         assert np.all(result.applies) and np.all(np.asarray(result.faster) == faster)
         assert np.array_equal(result.faster, result.rate > result.linear_rate)
     assert not bool(theory.tied_descent_acceleration(0.8, 0.7).applies)
+
+
+def test_rates_of_a_step_that_lands_on_the_target_have_derivative_zero():
+    rate = lambda eta: theory.tied_descent_acceleration(0.2, eta).linear_rate  # noqa: E731
+    gradient = jax.jit(jax.vmap(jax.grad(rate)))(jnp.array([1.0, 0.5]))
+    assert gradient[0] == 0 and np.isfinite(gradient[1])

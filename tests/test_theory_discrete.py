@@ -160,6 +160,16 @@ def test_bounds_without_a_target_hold_up_to_the_stated_start():
     assert components(0.0, 1.0, 1.6, 1.0, 1)[1] > 1.6 / (1 + 3.2)
 
 
+def test_a_component_steps_as_descent_on_its_layers_does():
+    sigma, lam, w, eta = 0.8, 1.7, np.array([0.0, 0.1, 0.9]), 0.3
+    assert (
+        relative_error(theory.descent_component_step(w, sigma, lam, eta), components(sigma, lam, w, eta, 1)[1]) < 1e-14
+    )
+    assert theory.descent_component_step(0.2, 0.4, 2.0, 0.3) == 0.2
+    with pytest.raises(ValueError, match="Argument `w` must not be negative"):
+        theory.descent_component_step(-0.1, 1.0, 1.0, 0.1)
+
+
 def test_measured_component_rate_is_the_stated_one():
     eta = np.array([0.05, 0.2, 0.45])
     rate = theory.descent_component_rate(0.9, eta)
@@ -327,6 +337,37 @@ def test_bounds_hold_from_above_the_limit_without_a_target_and_away_from_it():
     assert bool(theory.theorem3(1.0, 1.0, a, 0.999 * edge, 1).applies)
     assert not bool(theory.theorem3(1.0, 1.0, a, 1.001 * edge, 1).applies)
     assert components(1.0, 1.0, a, 0.999 * edge, 1)[1] > 1 > components(1.0, 1.0, a, 1.001 * edge, 1)[1]
+
+
+def test_bounds_from_tiny_starts_have_finite_derivatives_in_float32():
+    steps = np.array([0, 1, 10, 100, 1000], np.float32)
+    bounds = lambda a, t: jnp.stack(theory.descent_bounds(*a, t)[:2])  # noqa: E731
+    point = np.array([0.5, 1e-12, 1e-20, 0.5], np.float32)
+    value, gradient = (
+        jax.jit(jax.vmap(f, (None, 0)))(point, steps) for f in (bounds, jax.jacrev(bounds, argnums=(0, 1)))
+    )
+    assert all(np.all(np.isfinite(g)) for g in gradient)
+    exactly = theory.descent_bounds(*point.astype(float), steps)
+    # An exponent of about a hundred.
+    for ours, expected in zip(value.T, exactly[:2], strict=True):
+        assert relative_error(ours / expected, np.ones(5)) < tolerance("float32", 10)
+
+
+def test_bounds_from_far_above_a_small_limit_keep_their_digits(dtype):
+    sigma, steps = np.array([1e-3, 1e-8, 1e-12, 1e-18])[:, None], np.array([0, 10, 1000])
+    w = components(sigma, 1.0, 0.9, 1e-3, 1000)[steps, :, 0].T
+
+    @jax.jit
+    def everything(sigma):
+        bounds, pullback = jax.vjp(lambda s: theory.theorem3(s, 1.0, 0.9, 1e-3, steps)[:2], sigma)
+        return *bounds, theory.theorem3(sigma, 1.0, 0.9, 1e-3, steps).applies, pullback(bounds)[0]
+
+    lower, upper, applies, gradient = map(np.asarray, everything(sigma.astype(dtype)))
+    assert lower.dtype == dtype and np.all(applies) and np.all(np.isfinite(gradient))
+    round_off = tolerance(dtype, 10)
+    assert np.all(lower <= w * (1 + round_off)) and np.all(w <= upper * (1 + round_off))
+    # The two differ by eta w0 a step, relatively, at most.
+    assert np.max(upper / lower) < 1 + 1e-3
 
 
 def test_a_component_without_curvature_grows_as_stated_until_it_overflows():

@@ -7,7 +7,7 @@ import pytest
 from helpers import load_cases, relative_error
 
 import lindyn_jax as ld
-from lindyn_jax import theory
+from lindyn_jax import exact, theory
 
 SIGMA, LAM = np.array([2.0, 1.0, 0.5, 0.2]), np.array([1.5, 0.6, 0.2, 0.4])
 
@@ -114,6 +114,37 @@ def test_tilt_rates_are_the_eigenvalues_of_the_stated_matrices(rng):
             # Unstable exactly where Corollary 2 fails.
             condition = True if k == 0 else bool(theory.corollary2_condition(sigma, lam)[k - 1])
             assert bool(tilt.unstable) != condition
+
+
+def test_modes_that_gain_the_same_count_as_ordered_in_spite_of_round_off():
+    """sigma^2/lambda is .1 twice, and its two values differ in the last digit."""
+    sigma, lam = np.array([0.3, 0.1]), np.array([0.9, 0.1])
+    assert bool(theory.corollary2_condition(sigma, lam)[0])
+    assert bool(exact.plateau(sigma, lam, 1).applies)
+    assert not bool(theory.plateau_tilt(sigma, lam, 1).unstable)
+    # A difference beyond round-off counts.
+    lam = np.array([0.9 * (1 + 1e-13), 0.1])
+    assert not bool(theory.corollary2_condition(sigma, lam)[0])
+    assert not bool(exact.plateau(sigma, lam, 1).applies)
+    assert bool(theory.plateau_tilt(sigma, lam, 1).unstable)
+
+
+def test_without_targets_the_bound_is_zero_and_without_all_modes_the_closed_form_applies():
+    ts = np.array([0.0, 1.0, 5.0])
+    bound = theory.perturbation_bound(ld.factorization(np.zeros((2, 2))), 1.0, ts)
+    assert np.all(np.asarray(bound.value) == 0) and bool(jnp.all(bound.applies))
+    # One hidden unit: the mode without a start stays where it is.
+    problem = ld.factorization(np.diag([2.0, 1.0]))
+    start = ld.init.aligned(problem, np.array([1.5]), 1)
+    layers = theory.aligned_layers(start, problem, ts)
+    assert bool(layers.applies)
+    w = exact.aligned(2.0, 1.0, 1.5, ts)
+    expected = np.zeros((3, 2, 2))
+    expected[:, 0, 0] = w
+    assert relative_error(jnp.einsum("tnh,tmh->tnm", layers.U, layers.V), expected) < 1e-13
+    # A row in one layer alone moves.
+    half = ld.TwoLayer(start.U + jnp.array([[0.0], [0.1]]), start.V)
+    assert not bool(theory.aligned_layers(half, problem, ts).applies)
 
 
 def test_tilts_of_the_counterexample_grow_at_their_rate():

@@ -273,6 +273,28 @@ def test_tied_starts_are_recognised_by_their_commutator(rng):
     assert not bool(theory.tied_autoencoder(ld.TwoLayer(eye, eye), ld.LeastSquares(X, X[::-1])).applies)
 
 
+def test_repeated_modes_have_finite_derivatives(rng):
+    change, ts = rng.normal(size=(3, 3)), np.array([0.5, 2.0])
+
+    @jax.jit
+    def everything(Y):
+        problem = ld.factorization(Y)
+        norms = theory.corollary1(problem, ts)
+        return (
+            norms.nuclear,
+            norms.squared_frobenius,
+            theory.theorem2(problem, ts).value,
+            theory.corollary2(problem, 1).excess_loss,
+            theory.perturbation_bound(problem, 1.0, ts).value,
+        )
+
+    nuclear, squared, *others = jax.jvp(everything, (jnp.eye(3),), (change,))[1]
+    # Before and behind the jump: sums over all modes need no gaps.
+    assert relative_error(nuclear, [0, np.trace(change)]) < 1e-12
+    assert relative_error(squared, [0, 2 * np.trace(change)]) < 1e-12
+    assert all(np.all(np.isfinite(x)) for x in others)
+
+
 def test_wrong_arguments_are_refused(rng):
     problem = ld.LeastSquares(rng.normal(size=(9, 4)), rng.normal(size=(9, 3)))
     with pytest.raises(ValueError, match="`k` must lie between 0 and 3, the largest rank there is, but is 4"):

@@ -337,6 +337,15 @@ def test_growth_bounds_at_infinity_follow_the_hypothesis(rng):
     assert not bool(ld.theory.corollary4(model, problem).applies)
 
 
+def test_what_is_zero_stays_so_without_a_bound_on_the_time():
+    # c(0) = 0, and nothing to grow: no frozen part, no weights.
+    problem, model = ld.factorization(np.diag([-1.0, -1.0])), ld.TwoLayer(np.eye(2), np.eye(2))
+    zero = ld.TwoLayer(np.zeros((2, 3)), np.zeros((2, 3)))
+    ts = jnp.array([0.0, 1.0, jnp.inf])
+    assert np.all(np.asarray(ld.theory.coupling_bound(model, problem, ts).log_value) == -np.inf)
+    assert np.all(np.asarray(ld.theory.growth_bound(zero, problem, ts).log_value) == -np.inf)
+
+
 def test_rate_of_a_solved_problem_is_infinite_and_of_tiny_errors_finite():
     model = ld.TwoLayer(np.eye(2), np.eye(2))
     assert ld.theory.instantaneous_rate(model, ld.factorization(np.eye(2))) == np.inf
@@ -407,6 +416,35 @@ def test_bounds_have_finite_gradients_at_balanced_and_zero_starts():
     balanced = jnp.concatenate([jnp.eye(2, 6), jnp.eye(2, 6)])
     for Z in (balanced, jnp.zeros((4, 6)), 0.5 * balanced):
         assert np.all(np.isfinite(gradient(Z)))
+
+
+def test_adversarial_target_has_the_derivative_of_its_error(rng):
+    problem = ld.LeastSquares(rng.normal(size=(3, 3)), np.zeros((3, 2)))
+    Z, direction = jnp.asarray(rng.normal(size=(5, 4))), jnp.asarray(rng.normal(size=(5, 4)))
+
+    def target(Z):
+        return ld.theory.adversarial_target(ld.TwoLayer(Z[:3], Z[3:]), problem)
+
+    @jax.jit
+    def error(Z):
+        # Of the sign that is left open.
+        E = target(Z) - problem.X @ Z[:3] @ Z[3:].T
+        return E[:, :, None, None] * E
+
+    step = 1e-5
+    difference = (error(Z + step * direction) - error(Z - step * direction)) / (2 * step)
+    # A central difference of this step keeps about nine digits.
+    assert relative_error(jax.jvp(error, (Z,), (direction,))[1], difference) < 1e-7
+    # Repeated least values, zero layers, and a network narrower than the outputs.
+    gradient = jax.jit(jax.grad(lambda Z: jnp.sum(target(Z) ** 2)))
+    for Z in (jnp.eye(5, 4), jnp.zeros((5, 4)), jnp.ones((5, 1))):
+        assert np.all(np.isfinite(gradient(Z)))
+
+
+def test_scalar_bound_has_finite_derivatives_at_weights_whose_squares_underflow():
+    cases = np.array([[1e-20, 2e-20, 1e-20], [1e-30, 2e-30, 1e-20], [1e-20, -2e-20, 1.0], [0, 0, 0]], np.float32)
+    gradient = jax.jit(jax.vmap(jax.grad(lambda a: ld.theory.scalar_rate_bound(*a).value)))(cases)
+    assert np.all(np.isfinite(gradient))
 
 
 def test_rate_bound_has_the_gradient_of_its_differences(rng):

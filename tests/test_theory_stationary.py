@@ -257,6 +257,17 @@ def test_derivatives_of_the_numbers_are_finite_and_exact(rng):
     assert np.isfinite(float(jax.jit(jax.grad(value))(0.0)))
 
 
+def test_stationary_products_have_derivatives_with_gaps_to_the_others_alone(rng):
+    change, learned = jnp.asarray(rng.normal(size=(3, 3))), np.array([True, True, False])
+    product = jax.jit(lambda Y: ld.theory.stationary_product(ld.factorization(Y), learned))
+    Y, step = jnp.diag(jnp.array([2.0, 2.0, 1.0])), 1e-5
+    difference = (product(Y + step * change) - product(Y - step * change)) / (2 * step)
+    # A central difference of this step keeps about nine digits.
+    assert relative_error(jax.jvp(product, (Y,), (change,))[1], difference) < 1e-8
+    every = jax.jvp(lambda Y: ld.theory.stationary_product(ld.factorization(Y), np.ones(3, bool)), (Y,), (change,))[1]
+    assert relative_error(every, change) < tolerance("float64")
+
+
 def test_what_cannot_be_classified_is_refused(rng):
     problem = ld.LeastSquares(rng.normal(size=(5, n)), rng.normal(size=(5, n)))
     tied, two = ld.SymmetricFactors(np.eye(n)), ld.TwoLayer(np.eye(n), np.eye(n))

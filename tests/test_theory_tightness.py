@@ -1,5 +1,7 @@
 """When Proposition 1 is attained, and the networks that attain it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,24 @@ def test_bound_is_attained_where_the_predicate_says_so(positive, negative, sigma
     # The rotation of the columns costs a few units of round-off of the largest eigenvalue.
     scale = max(1.0, max(positive), max(negative))
     assert abs(least_rate(start, problem) - bound) < 1e-12 * scale
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_the_pairing_is_the_slowest_of_all(m, rng):
+    a, b, sigma = (np.sort(rng.uniform(0, 1, (200, m)))[:, ::-1] for _ in range(3))
+    a[::5, -1] = b[::7, -1] = sigma[::11, -1] = 0
+    a[0, :2], b[0, :2], sigma[0, :2] = (1, 0), (0.3, 0.1), (0.6, 0.5)
+
+    def least(a, b):
+        root = np.hypot(a + b, 2 * sigma)
+        return (np.min(a - b + root, axis=1) + np.min(b - a + root, axis=1)) / 2
+
+    orders = [list(order) for order in itertools.permutations(range(m))]
+    slowest = np.min([least(a[:, p], b[:, q]) for p in orders for q in orders], axis=0)
+    ours = least(*map(np.asarray, jax.jit(jax.vmap(ld.theory.tight_pairing))(a, b, sigma)))
+    assert np.all(ours <= slowest * (1 + tolerance("float64")))
+    if m == 2:
+        assert abs(ours[0] - 0.73596) < 1e-5
 
 
 def test_no_network_attains_the_bound_where_the_predicate_denies_it(rng):

@@ -46,12 +46,12 @@ def test_lemma11_thresholds_of_the_large_setting(rng):
     assert round(float(bounds.h0)) == 9125
 
 
-def test_lemma11_applies_only_above_its_width_and_within_its_exponents(rng):
+def test_lemma11_applies_above_its_width_for_every_exponent(rng):
     problem = data_problem(5, 2, 20, rng)
     widths = jnp.array([612.0, 613.0, 1e9])
     assert list(np.asarray(ld.theory.lemma11(problem, widths, 0.5, 0.1).applies)) == [False, True, True]
-    alphas = jnp.array([0.25, 0.2500001, 0.5, 0.51])
-    assert list(np.asarray(ld.theory.lemma11(problem, 1000, alphas, 0.1).applies)) == [False, True, True, False]
+    # The range of the exponent is a hypothesis of Theorem 12.
+    assert np.all(ld.theory.lemma11(problem, 1000, jnp.array([0.1, 0.25, 0.5, 0.51]), 0.1).applies)
     traced = jax.jit(lambda h, alpha, delta: ld.theory.lemma11(problem, h, alpha, delta).applies)
     assert bool(traced(1000.0, 0.4, 0.1))
     assert not bool(traced(1000.0, 0.4, 1.5))
@@ -205,6 +205,12 @@ def test_homogeneous_imbalance_fixes_the_end_point():
     law = ld.theory.sharp_distance(problem, h, alpha)
     assert relative_error(law.level, kappa) < 1e-13
     assert relative_error(law.rms**2 * h ** (2 * alpha), case["expected"]["trace_VVt"]) < 1e-13
+    gram = ld.theory.wide_gram(problem, h, alpha)
+    # Narrower than r + m here.
+    assert not bool(gram.applies) and bool(ld.theory.wide_gram(problem, 5.0, alpha).applies)
+    assert relative_error(gram.value, gram.value.T) < 1e-13
+    assert relative_error(gram.value @ gram.value, M.T @ M + kappa**2 * np.eye(M.shape[1])) < 1e-13
+    assert relative_error(jnp.trace(gram.value), case["expected"]["trace_VVt"]) < 1e-13
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (2, 3)])

@@ -17,7 +17,8 @@ app = typer.Typer(
 
     lindyn-jax sweep theorem12 --data digits --samples 30 --centre
     """,
-    epilog="Exit codes: 0 done; 1 the run itself failed; 2 bad input, with one sentence about it; 130 interrupted. "
+    epilog="Exit codes: 0 done (failed trials of a study are masked and counted); 1 the run itself failed; "
+    "2 bad input, with one sentence about it; 130 interrupted. "
     "Completion in your shell: --install-completion.",
 )
 sweep = typer.Typer(

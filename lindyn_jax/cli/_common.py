@@ -199,17 +199,17 @@ def table_of(title: str, columns, words: int = 1):
     return table
 
 
-def consoles(quiet: bool):
+def consoles():
     """One console for results on standard output, one for notes and progress on standard error."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
-    notes = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
     return Console(highlight=False, width=width), notes
 
 
 class Progress:
-    """A live bar with rate and remaining time; one line a tenth of the way where there is no terminal."""
+    """A live bar with rate and remaining time; one line a tenth of the way, but not every second, where there is no terminal."""
 
     def __init__(self, console):
         self.console = console
@@ -245,14 +245,14 @@ class Progress:
 
         now = time.monotonic()
         if self.last < 0:
-            self.begin, self.before, self.last = now, done, 0
+            self.begin, self.before, self.last, self.told = now, done, 0, now
             if done:
                 self.console.print(f"resuming: {done} of {total} trials are there already")
         rate = (done - self.before) / (now - self.begin) if done > self.before else 0.0
         self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s" if rate else "")
         tenth = 10 * done // total
-        if not self.console.is_terminal and tenth > self.last:
-            self.last = tenth
+        if not self.console.is_terminal and tenth > self.last and (now > self.told + 2 or done == total):
+            self.last, self.told = tenth, now
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
             self.console.print(f"{done} of {total} trials, {rate:.1f}/s{left}")
 

@@ -121,7 +121,7 @@ def audit(
     refuse_foreign_folder(out, "audit.zarr")
     store = SweepStore(out / "audit.zarr")
 
-    console, notes = consoles(json_)
+    console, notes = consoles()
     print_problem(notes, problem, description)
     for label, begin in starts.items():
         notes.print(f"[bold]start[/]    {label}: {begin.label()}")

@@ -36,7 +36,7 @@ def commutation(
     from ..data import COMPLETIONS, describe, load
     from ..data import commutation as measure
 
-    console, notes = consoles(quiet=json_)
+    console, notes = consoles()
     results = []
     for name in data or ("digits", "iris", "wine", "breast-cancer"):
         for centred in (True,) if centre else (False, True):

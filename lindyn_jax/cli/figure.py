@@ -1,12 +1,30 @@
 """`lindyn-jax figure`."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ._common import JsonOption, configure, consoles, table_of
+from ._common import JsonOption, Progress, configure, consoles, table_of
+
+
+class Ensembles:
+    """Progress of the ensembles of a figure, one after another, each with a bar of its own."""
+
+    def __init__(self, console):
+        self.console = console
+        self.open = contextlib.ExitStack()
+
+    def __call__(self, done: int, total: int) -> None:
+        if done == 0:
+            self.close()
+            self.bar = self.open.enter_context(Progress(self.console))
+        self.bar(done, total)
+
+    def close(self) -> None:
+        self.open.close()
 
 
 def figure(
@@ -27,7 +45,7 @@ def figure(
     configure()
     from ..studies import figures
 
-    console, notes = consoles(json_)
+    console, notes = consoles()
     if name == "list":
         rows = figures.describe()
         if json_:
@@ -42,18 +60,33 @@ def figure(
         raise ValueError(f"Option --seed must be at least 0, but is {seed}.")
     chosen = figures.names(name)
 
+    progress = Ensembles(notes)
+
     def report(made: figures.Made) -> None:
+        progress.close()
         failed = f"; {made.failed} of {made.runs} runs failed and are left out" if made.failed else ""
         console.print(f"[bold]{made.name}[/]: {made.source}, {made.seconds:.0f} s{failed}", soft_wrap=True)
-        console.print(f"  shown:    {made.shows}", soft_wrap=True, markup=False)
-        console.print(f"  measured: {made.measured}", soft_wrap=True, markup=False)
-        console.print(f"  written:  {', '.join(str(path) for path in made.paths)}", soft_wrap=True)
+        console.print(f"  shown:     {made.shows}", soft_wrap=True, markup=False)
+        if made.reference:
+            console.print(f"  reference: {made.reference}", soft_wrap=True, markup=False)
+        console.print(f"  measured:  {made.measured}", soft_wrap=True, markup=False)
+        console.print(f"  written:   {', '.join(str(path) for path in made.paths)}", soft_wrap=True, markup=False)
 
     def announce(name: str) -> None:
         notes.print(f"making {name} ({chosen.index(name) + 1} of {len(chosen)}) in {out}")
 
-    done = figures.make_all(chosen, out, quick=quick, seed=seed, begun=announce, done=None if json_ else report)
+    with contextlib.closing(progress):
+        done = figures.make_all(
+            chosen,
+            out,
+            quick=quick,
+            seed=seed,
+            progress=progress,
+            begun=announce,
+            done=None if json_ else report,
+        )
     if json_:
-        print(json.dumps([{**made._asdict(), "paths": [str(path) for path in made.paths]} for made in done], indent=1))
+        rows = [{**made._asdict(), "paths": [str(path) for path in made.paths]} for made in done]
+        print(json.dumps(rows, indent=1, allow_nan=False))
     if any(made.failed for made in done):
         notes.print("Some runs failed: they are masked, counted above and in the titles.")

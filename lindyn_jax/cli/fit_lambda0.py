@@ -86,7 +86,7 @@ def fit_lambda0(
     study.check(problem, widths_, settings)
     store = store_in(out)
 
-    console, notes = consoles(json_)
+    console, notes = consoles()
     print_problem(notes, problem, description)
     notes.print(f"[bold]fits[/]     {len(widths_)} widths x {trials} starts with entries N(0, {std:g}^2)")
     with interruptible(notes), Progress(notes) as progress:

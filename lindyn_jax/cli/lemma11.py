@@ -88,7 +88,7 @@ def sweep_lemma11(
     study.check(widths_, alphas_, settings)
     store = store_in(out)
 
-    console, notes = consoles(json_)
+    console, notes = consoles()
     sizes = f"n = {problem.num_inputs}, r = {problem.rank}, m = {problem.num_outputs}"
     name = "sizes only" if dataset is None else dataset.name
     notes.print(f"[bold]problem[/]  {name}: {sizes}")

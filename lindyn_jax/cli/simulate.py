@@ -91,7 +91,7 @@ def simulate(
     begin = start_of(start, width, alpha, std, positive, negative, u0, v0)
     check_start(problem, begin)
     check_folder(out)
-    console, notes = consoles(json_)
+    console, notes = consoles()
     print_problem(notes, problem, description)
     notes.print(f"[bold]start[/]    {begin.label()}")
     dataset = study(

@@ -73,7 +73,8 @@ def sweep_theorem12(
     ] = None,
     solver: SolverOption = "auto",
     max_steps: Annotated[
-        int | None, typer.Option(help="Step budget of a trial.", show_default="flow 1e5, descent 1e6")
+        int | None,
+        typer.Option(help="Step budget of a trial.", show_default="1e4 to infinity, 1e5 with --stop, descent 1e6"),
     ] = None,
     chunk: ChunkOption = None,
     batch: BatchOption = "auto",
@@ -120,7 +121,7 @@ def sweep_theorem12(
         stop=stop,
         delta=delta,
         step_size=step_size,
-        max_steps=max_steps or (100_000 if dynamics == "flow" else 1_000_000),
+        max_steps=max_steps,
         rtol=rtol,
         solver=solver,
     )
@@ -132,7 +133,7 @@ def sweep_theorem12(
     study.check(problem, widths_, alphas_, settings)
     store = store_in(out)
 
-    console, notes = consoles(json_)
+    console, notes = consoles()
     notes.print(f"[bold]data[/]     {describe(dataset)}")
     steps = max(study.expected_steps(problem, w, a, settings) for w in widths_ for a in alphas_)
     notes.print(

@@ -48,8 +48,9 @@ def as_floats(**arguments: Real[ArrayLike, "..."]) -> tuple[Array, ...]:
     arrays = {}
     for name, value in arguments.items():
         try:
-            arrays[name] = jnp.asarray(value)
-        except (TypeError, ValueError) as error:
+            # A Python integer may not fit the default integer type, but has a place among floats.
+            arrays[name] = jnp.asarray(float(value) if type(value) is int else value)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"Argument `{name}` must be an array of numbers, but is {type(value).__name__}."
             ) from error
@@ -65,6 +66,10 @@ def as_floats(**arguments: Real[ArrayLike, "..."]) -> tuple[Array, ...]:
 def as_times(ts: Real[ArrayLike, "..."], dtype: jnp.dtype) -> Float[Array, " T"]:
     """A vector of times, not negative if known, in the dtype of the solution."""
     (ts,) = as_floats(ts=ts)
+    if ts.ndim == 0:
+        raise ValueError(
+            "Argument `ts` must have shape (T,), but is one number: pass a vector of times, jnp.array([t])."
+        )
     check_vector(ts, "ts", "T")
     check_not_negative(ts=ts)
     return ts.astype(dtype)

@@ -100,7 +100,8 @@ def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]
 
     **Args:** as for `aligned`.
 
-    **Returns:** a `Time`; zero where the hypothesis fails.
+    **Returns:** a `Time`. From a start between half its limit and the limit it is not reached, and the formula's negative time
+    says when the same path would have passed it; zero where there is no such path.
 
     **Raises:** as `aligned`.
 
@@ -112,10 +113,10 @@ def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]
     proper = (sigma > least) & (lam > least)
     # log of the limit over the start; log(e^ratio - 1) does not overflow in this form.
     ratio = jnp.log(jnp.where(proper, sigma, 1)) - jnp.log(jnp.where(proper, lam, 1)) + 2 * d
-    applies = proper & (ratio >= math.log(2))
-    ratio = jnp.where(applies, ratio, 1)
-    time = (ratio + jnp.log(-jnp.expm1(-ratio))) / (2 * jnp.where(applies, sigma, 1))
-    return Time(jnp.where(applies, time, 0), applies)
+    applies, short = proper & (ratio >= math.log(2)), proper & (ratio > 0)
+    ratio = jnp.where(short, ratio, 1)
+    time = (ratio + jnp.log(-jnp.expm1(-ratio))) / (2 * jnp.where(short, sigma, 1))
+    return Time(jnp.where(short, time, 0), applies)
 
 
 def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
@@ -173,6 +174,7 @@ def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) ->
     **Raises:** `ValueError` for lengths that differ or a k out of range, and as `aligned`.
 
     **Notes:** without the hypothesis the flow passes elsewhere than `reduced_rank` says: sigma = (2, 1), lambda = (8, .5).
+    Values of sigma^2/lambda that agree to round-off count as equal.
 
     **Source:** G19 Corollary 2, with the hypothesis that it needs.
     """
@@ -181,7 +183,7 @@ def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) ->
     gain = _gain(sigma, lam)
     least = jnp.min(jnp.where(learned, gain, jnp.inf))
     most = jnp.max(jnp.where(learned, -jnp.inf, gain))
-    return Limit(jnp.where(learned, sigma / lam, 0), least >= most)
+    return Limit(jnp.where(learned, sigma / lam, 0), least >= most - gain_round_off(gain))
 
 
 def reduced_rank(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) -> Float[Array, " p"]:
@@ -219,6 +221,11 @@ def _components(sigma: ArrayLike, lam: ArrayLike, k: int) -> tuple[Array, Array,
 def _gain(sigma: Array, lam: Array) -> Array:
     """What a component takes off twice the loss."""
     return sigma * (sigma / lam)
+
+
+def gain_round_off(gain: Array) -> Array:
+    """Differences of `sigma^2/lambda` up to this are of its rounding: ties are equalities."""
+    return 8 * jnp.finfo(gain.dtype).eps * jnp.max(gain)
 
 
 def _rank(values: Array) -> Array:

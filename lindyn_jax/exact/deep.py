@@ -141,21 +141,32 @@ def _deep(sigma: Array, lam: Array, s0: Array, t: Array, L: int) -> Array:
     # Three branches: rising to the target, falling to it, and falling to zero.
     falls, above = sigma < 0, (p0 > 1) & (sigma > 0)
     at_target = (p0 == 1) & (sigma > 0)
-    p0 = jnp.where(at_target, 0.5, p0)
+    # The logarithm of a tiny p0 by parts, which do not underflow; that of others has the digits of the quotient.
+    faint = usual & (p0 < tiny)
+    log_target = jnp.log(size) - jnp.log(jnp.where(faint, lam, 1))
+    log_p0 = jnp.where(faint, jnp.log(strength) - log_target, 0)
+    p0 = jnp.where(at_target | faint, 0.5, p0)
     branch = jnp.where(falls, -1.0, jnp.where(above, 1.0, 0.0)).astype(p0.dtype)
-    z0 = jnp.where(falls, jnp.log1p(1 / p0), _coordinate(p0, above, L))
+    low = p0 < 1
+    fallen = jnp.where(low, jnp.log1p(p0) - jnp.log(p0), jnp.log1p(1 / jnp.where(low, 1, p0)))
+    z0 = jnp.where(falls, fallen, _coordinate(p0, above, L))
+    z0 = jnp.where(faint, jnp.where(falls, -log_p0, log_p0), z0)
     z = z0 + 2 * tau if L == 2 else _advance(z0, tau, branch, L)
-    moved = size / lam * jnp.exp(_log_p(z, branch))
-    free = strength * jnp.exp(-L / (2 * L - 2) * jnp.log1p(2 * (L - 1) * lam * strength ** (2 - 2 / L) * t))
+    log_p = _log_p(z, branch)
+    moved = jnp.exp(jnp.where(faint, log_target, 0) + log_p) * jnp.where(faint, 1, size / jnp.where(faint, 1, lam))
+    shrink = jnp.exp(-L / (2 * L - 2) * jnp.log1p(2 * (L - 1) * lam * strength ** (2 - 2 / L) * t))
     # The first order in sigma of what is not there at sigma = 0.
-    slope = (1 - (free / strength) ** (3 - 2 / L)) / (lam * (3 - 2 / L))
-    free = free + jnp.where(targeted, 0, sigma - jax.lax.stop_gradient(sigma)) * slope
-    target = size / lam
-    decay = L * lam * target ** (2 - 2 / L)
+    slope = (1 - shrink ** (3 - 2 / L)) / (jnp.where(targeted, 1, lam) * (3 - 2 / L))
+    free = strength * shrink + jnp.where(targeted, 0, sigma - jax.lax.stop_gradient(sigma)) * slope
+    rest_lam, rest_size = jnp.where(at_target, lam, 1), jnp.where(at_target, size, 1)
+    target = rest_size / rest_lam
+    decay = L * rest_lam * target ** (2 - 2 / L)
     resting = target + (strength - target) * jnp.exp(-decay * t)
     moved = jnp.where(at_target, resting, jnp.where(targeted, moved, free))
-    # From 0 nothing moves, but a small start does.
-    return jnp.where(started, moved, s0 * (jnp.exp(2 * jax.lax.stop_gradient(sigma) * t) if L == 2 else 1))
+    # From 0 nothing moves, but a small start does: by a factor that saturates where it would overflow.
+    most = 0.49 * math.log(float(jnp.finfo(s0.dtype).max))
+    growth = jnp.where(started, 0, jnp.minimum(2 * jax.lax.stop_gradient(sigma) * t, most)) if L == 2 else 0.0
+    return jnp.where(started, moved, s0 * jnp.exp(growth))
 
 
 def _coordinate(p: Array, above: Array, L: int) -> Array:

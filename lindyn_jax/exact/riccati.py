@@ -55,8 +55,8 @@ def riccati(
 
     **Returns:** L of shape (p, k), k = min(p, h). Only `L L^T` has a meaning; L is fixed up to a rotation of its columns.
 
-    **Raises:** `ValueError` for wrong shapes, an A that is not symmetric, g <= 0 or t < 0 (where these are known before
-    tracing).
+    **Raises:** `ValueError` for wrong shapes (of t and g as well: `jax.vmap` is for many of them), an A that is not symmetric,
+    g <= 0 or t < 0 (where these are known before tracing).
 
     **Notes:** relative error of P about 1e-15 times p in float64 and 1e-6 in float32 for any t, growing as `eps t ||A||`
     where all of P decays. Eigenvalues of A that agree to round-off are taken as equal. First and second derivatives with
@@ -70,6 +70,7 @@ def riccati(
     """
     A, U0 = check_riccati(A, g, U0)
     g, t = jnp.asarray(g, A.dtype), _checks.as_float(t, "t").astype(A.dtype)
+    _check_number(t, "t")
     _checks.check_finite(t, "t")
     check_not_negative(t=t)
     return riccati_factors(A, g, U0, t[None])[0]
@@ -84,9 +85,18 @@ def check_riccati(A: ArrayLike, g: ArrayLike, U0: ArrayLike) -> tuple[Array, Arr
             f"{U0.shape[0]}."
         )
     _checks.check_finite(U0, "U0")
+    _check_number(g, "g")
     _checks.check_positive(g, "g")
     dtype = jnp.result_type(A, U0)
     return A.astype(dtype), U0.astype(dtype)
+
+
+def _check_number(value: ArrayLike, name: str) -> None:
+    shape = jnp.shape(value)
+    if shape != ():
+        raise ValueError(
+            f"Argument `{name}` must be a number, but has shape {shape}: use jax.vmap for several at once."
+        )
 
 
 def check_symmetric(A: ArrayLike, name: str) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._svd import remainder, thin_svd
 from ._common import Limit, Rate, as_floats, as_times, check_vector, last_derivative
 from .mode import mode, mode_limit, mode_rate
 
@@ -121,14 +122,19 @@ def spectral_product_limit(
 
     **Raises:** as `spectral_product`.
 
+    **Notes:** derivatives with respect to Y need gaps between modes that are learned and those that are not.
+
     **Source:** T21 Proposition 3.
     """
     k = jnp.shape(u0)[0] if jnp.ndim(u0) else 0
     Y, u0, v0 = _start(Y, u0, v0, h)
-    Phi, sigma, PsiT = jnp.linalg.svd(Y, full_matrices=False)
+    Phi, sigma, PsiT = thin_svd(Y)
     limit = mode_limit(sigma, u0, v0)
     given = jnp.arange(sigma.shape[0]) < k
-    return Limit((Phi * limit.value.x) @ PsiT, jnp.all(limit.applies | ~given))
+    # Modes that are learned are those of Y itself, whose derivative needs no gap between them.
+    learned = limit.applies & given & (sigma > 0)
+    off = jnp.where(learned[:, None] & learned, remainder(Y, Phi, PsiT), 0)
+    return Limit((Phi * limit.value.x + Phi @ off) @ PsiT, jnp.all(limit.applies | ~given))
 
 
 def _vectors(sigma: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> tuple[Array, Array, Array]:

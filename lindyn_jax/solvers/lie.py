@@ -34,7 +34,7 @@ class HermiteInterpolation(StateInterpolation):
 
     def _state(self, t):
         length = self.t1 - self.t0
-        x = (t - self.t0) / length
+        x = self._part(t)
 
         def between(a, b, slope_a, slope_b):
             outer = a + x * x * (3 - 2 * x) * (b - a)
@@ -122,7 +122,8 @@ def rotate(
     if B.shape[0] < B.shape[1]:
         V, U = rotate(B.T, V, U)
         return U, V
-    length = norm(B)
+    # For the derivative a constant: at B = 0 the norm has none.
+    length = norm(jax.lax.stop_gradient(B))
     B = jnp.where(length < _FARTHEST, B, _FARTHEST / jnp.where(length < _FARTHEST, 1, length) * B)
     G = B.T @ B
     s, d = _series(G)

@@ -10,7 +10,8 @@ are linear in the stages and are solved exactly, and what is left, `h q E(Z_i(La
 `I + h q A (x) T`, `T(R) = S U1 U1^T S R + S^2 R V V^T`, whose contraction depends neither on the step nor on the conditioning.
 It falls apart into m matrices of size r by the eigenvectors of `V V^T`, and into a real and a complex one by those of A.
 
-Every step ends with a projection onto the surface `U1^T U1 - V^T V = D(0)`, so the imbalance is kept to round-off.
+The exact flow is `Z(t) = Phi(t) Z(0)` with Phi in O(r, m). Every step is made such a map, the nearest one, so the imbalance
+moves by round-off only. Their product Phi tells how far round-off has grown: no state says whether it left a saddle by itself.
 """
 
 from abc import abstractmethod
@@ -147,18 +148,24 @@ class _Impulses:
         return U + jnp.tensordot(A, B @ Vs, axes=1), Vs
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: _Step, D: Array) -> tuple[Array, Array, Array]:
-        """The state after the step, with its imbalance, and whether that worked.
+    def carried(U: Array, V: Array) -> Array:
+        """What goes from step to step: Phi, the product of all of them."""
+        return jnp.eye(U.shape[0] + V.shape[0], dtype=U.dtype)
+
+    @staticmethod
+    def end(x: Array, Us: Array, Vs: Array, step: _Step, carried: Array) -> tuple[Array, Array, Array, Array]:
+        """The state after the step, with its imbalance, whether that worked, and Phi.
 
         Given the impulses the step is linear, `Z_1 = R Z_0`, and R is nearly in O(r, m): its nearby member of that group (the
         polar factor for the form J, by products alone) keeps the imbalance to round-off and moves Z as little as the step errs.
         """
-        del Us, Vs, D
+        del Us, Vs
         r, m = step.Y.shape
         one = jnp.eye(r + m, dtype=x.dtype)
         R = jnp.concatenate([part[-1] for part in _Impulses.stages(x, step._replace(U=one[:r], V=one[r:]))])
         Q, defect = pseudo_orthogonal(R, r)
-        return Q[:r, :r] @ step.U + Q[:r, r:] @ step.V, Q[r:, :r] @ step.U + Q[r:, r:] @ step.V, defect < 1e-2
+        U, V = Q[:r, :r] @ step.U + Q[:r, r:] @ step.V, Q[r:, :r] @ step.U + Q[r:, r:] @ step.V
+        return U, V, defect < 1e-2, jax.lax.stop_gradient(Q) @ carried
 
     @staticmethod
     def residual(x: Array, Us: Array, Vs: Array, step: _Step) -> Array:
@@ -179,8 +186,11 @@ class _Impulses:
             return (one + tau * N) / (diagonal[:, :, None] * diagonal[:, None, :]), diagonal
 
         real, real_scale = scaled(step.tau / _REAL)
+        factor = jnp.linalg.cholesky(real)
+        # Where that fails the step is thrown away, but derivatives pass through here.
+        factor = jnp.where(jnp.isfinite(factor), factor, one)
         pair, pair_scale = scaled(step.tau / jnp.asarray(_COMPLEX, jax.lax.complex(g, g).dtype))
-        return Q, (jnp.linalg.cholesky(real), real_scale), (jax.scipy.linalg.lu_factor(pair), pair_scale)
+        return Q, (factor, real_scale), (jax.scipy.linalg.lu_factor(pair), pair_scale)
 
     @staticmethod
     def _solve_real(factors, right: Array) -> Array:
@@ -235,10 +245,20 @@ class _Stages:
         return x[:, :r], x[:, r:]
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: _Step, D: Array) -> tuple[Array, Array, Array]:
-        """The state after the step, projected onto the surface of the imbalance."""
+    def carried(U: Array, V: Array) -> Array:
+        """What goes from step to step: the imbalance of the start."""
+        return imbalance(U, V)
+
+    @staticmethod
+    def end(x: Array, Us: Array, Vs: Array, step: _Step, carried: Array) -> tuple[Array, Array, Array, Array]:
+        """The state after the step, projected onto the surface of the imbalance, and whether it got there."""
         del x, step
-        return *project(*project(Us[-1], Vs[-1], D), D), jnp.ones((), bool)
+        U, V = Us[-1], Vs[-1]
+        for _ in range(3):
+            # Each squares the defect.
+            U, V = project(U, V, carried)
+        defect = norm(jax.lax.stop_gradient(imbalance(U, V) - carried)) / jax.lax.stop_gradient(norm(U, V) ** 2)
+        return U, V, defect < 1e3 * jnp.finfo(U.dtype).eps, carried
 
     @staticmethod
     def residual(x: Array, Us: Array, Vs: Array, step: _Step) -> Array:
@@ -349,22 +369,23 @@ def _solution(form):
 
 def _linear_solve(operator: Callable, preconditioner: Callable, right: Array) -> Array:
     """Solves a linear system by the iteration that the step's own Newton method is, to round-off; works in reverse mode."""
-    limit = 4 * jnp.finfo(right.dtype).eps
+    eps = jnp.finfo(right.dtype).eps
 
     def refine(operator, preconditioner, right):
         def go_on(carry):
-            _, size, least, iterations = carry
-            # Ends at round-off, or when the corrections have stopped to shrink there.
-            return (size > limit * least) & (iterations < 100)
+            _, size, before, total, iterations = carry
+            # Ends at round-off: 4 eps, or where corrections no longer shrink, close to it.
+            stalled = (size > before / 2) & (size <= 1e3 * eps * total)
+            return (size > 4 * eps * total) & ~stalled & (iterations < 100)
 
         def improve(carry):
-            x, _, _, iterations = carry
+            x, size, _, _, iterations = carry
             correction = preconditioner(right - operator(x))
             x = x + correction
-            return x, norm(correction), norm(x), iterations + 1
+            return x, norm(correction), size, norm(x), iterations + 1
 
         one = jnp.ones((), right.dtype)
-        return jax.lax.while_loop(go_on, improve, (jnp.zeros_like(right), one, one, 0))[0]
+        return jax.lax.while_loop(go_on, improve, (jnp.zeros_like(right), one, 4 * one, one, 0))[0]
 
     def transpose_solve(transposed, right):
         (backward,) = (jax.linear_transpose(preconditioner, right),)
@@ -464,6 +485,12 @@ class StateInterpolation(diffrax.AbstractLocalInterpolation):
             return start
         return jax.tree.map(lambda a, b: b - a, start, self._state(t1))
 
+    def _part(self, t):
+        """Where in the step a time lies, from 0 to 1."""
+        # In a batch, those who are at their end take steps of no length until the last one is, and derivatives see them.
+        length = self.t1 - self.t0
+        return (t - self.t0) / jnp.where(length > 0, length, 1)
+
     @abstractmethod
     def _state(self, t):
         """The state at a time within the step."""
@@ -479,7 +506,7 @@ class CollocationInterpolation(StateInterpolation):
     Vs: Float[Array, "4 m k"]
 
     def _state(self, t):
-        at = (t - self.t0) / (self.t1 - self.t0)
+        at = self._part(t)
         weights = _lagrange(np.concatenate([[0.0], _NODES]), at[None])[0].astype(self.Us.dtype)
         return with_weights(self.y, jnp.tensordot(weights, self.Us, axes=1), jnp.tensordot(weights, self.Vs, axes=1))
 
@@ -498,16 +525,17 @@ def with_weights(y, U: Array, V: Array):
 
 
 class _Memory(NamedTuple):
-    """What one step hands to the next: slopes at its stages for the first guess, its length, its contraction, and D(0)."""
+    """What one step hands to the next: slopes at its stages for the first guess, its length, its contraction, and what its form
+    carries along (D(0), or the product of all steps)."""
 
     slopes: Array
     length: Array
     contraction: Array
-    D: Array
+    carried: Array
 
 
 class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
-    r"""Radau IIA of order 5 by Newton's method on impulses, with projection onto the imbalance of the start.
+    r"""Radau IIA of order 5 by Newton's method on impulses, each step a member of O(r, m), which keeps the imbalance.
 
     A diffrax solver for the flow of a `ReducedTwoLayer` under least squares; `gradient_flow(..., solver="radau")` is the
     usual way in. The state is the model's moving weights (its `U1` and `V`), `args` a tuple that begins with the problem.
@@ -546,7 +574,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
             slope = form.slopes(step.error(U, V), step) if form is _Impulses else jnp.concatenate(step.force(U, V))
             slopes = jax.lax.stop_gradient(jnp.stack([slope] * 3))
             one = jnp.ones((), U.dtype)
-            return _Memory(slopes, one, one, imbalance(U, V))
+            return _Memory(slopes, one, one, form.carried(U, V))
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del terms, made_jump
@@ -570,7 +598,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         x = jnp.where(converged, x, form.guess(jnp.zeros_like(x), fixed.tau, fixed))
         x = solution(step, x, factors)
         Us, Vs = form.stages(x, step)
-        U1, V1, conserved = form.end(x, Us, Vs, step, memory.D)
+        U1, V1, conserved, carried = form.end(x, Us, Vs, step, memory.carried)
         error = self._error(form, fixed, factors, jax.lax.stop_gradient((Us, Vs)), size)
         failed = ~converged | ~conserved | ~jnp.all(jnp.isfinite(U1)) | ~jnp.all(jnp.isfinite(V1))
         y1 = with_weights(y0, jnp.where(failed, U, U1), jnp.where(failed, V, V1))
@@ -578,7 +606,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         Us = jnp.concatenate([U[None], Us[:2], y1.U1[None]])
         Vs = jnp.concatenate([V[None], Vs[:2], y1.V[None]])
         slopes = jax.lax.stop_gradient(form.slopes(x, fixed))
-        memory = _Memory(slopes, jax.lax.stop_gradient(length), jax.lax.stop_gradient(contraction), memory.D)
+        memory = _Memory(slopes, jax.lax.stop_gradient(length), jax.lax.stop_gradient(contraction), carried)
         dense = {"y": y0, "Us": Us, "Vs": Vs}
         return y1, y_error, dense, memory, diffrax.RESULTS.successful
 

@@ -75,14 +75,15 @@ class Settings(NamedTuple):
     **Fields:** `dynamics`, `"flow"` or `"descent"`; `stop`, the excess-loss ratio at which a trial ends, `None` for the limit
     t to infinity (1e-8 for descent and for the explicit solvers, which have none); `delta`, the failure probability in Lemma
     11 and Theorem 12; `step_size` of descent, `None` for half the stable step of each start; `max_steps`, the budget of a
-    trial; `rtol` of the flow, `None` for 1e-6 in the limit and 1e-9 on the way to a stop; `solver` of the flow.
+    trial, `None` for 1e4 in the limit, 1e5 on the way to a stop and 1e6 of descent; `rtol` of the flow, `None` for 1e-6 in the
+    limit and 1e-9 on the way to a stop; `solver` of the flow.
     """
 
     dynamics: Literal["flow", "descent"] = "flow"
     stop: float | None = None
     delta: float = 0.1
     step_size: float | None = None
-    max_steps: int = 100_000
+    max_steps: int | None = None
     rtol: float | None = None
     solver: str = "auto"
 
@@ -90,6 +91,16 @@ class Settings(NamedTuple):
     def to_limit(self) -> bool:
         """Whether trials go on to t = infinity."""
         return self.dynamics == "flow" and self.stop is None and self.solver in ("auto", "radau")
+
+    @property
+    def budget(self) -> int:
+        """The most steps that a trial may take."""
+        if self.max_steps is not None:
+            return self.max_steps
+        if self.to_limit:
+            # A hundred do; the rest is for starts that cannot get there.
+            return 10_000
+        return 100_000 if self.dynamics == "flow" else 1_000_000
 
     @property
     def stopping_ratio(self) -> float:
@@ -118,8 +129,7 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
                 problem,
                 observables=(),
                 rtol=_coarsest(start) if settings.rtol is None else settings.rtol,
-                # A hundred steps do; the rest is for starts that cannot get there.
-                max_steps=min(settings.max_steps, 10_000),
+                max_steps=settings.budget,
             )
         elif settings.dynamics == "flow":
             # Far beyond the time the stop takes; a trial that gets there has converged elsewhere and is flagged.
@@ -132,14 +142,14 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
                 solver=settings.solver,
                 rtol=settings.rtol,
                 stop=settings.stopping_ratio,
-                max_steps=settings.max_steps,
+                max_steps=settings.budget,
             )
         else:
             step = stable_step(start, problem) if settings.step_size is None else settings.step_size
             trajectory = gradient_descent(
                 start,
                 problem,
-                settings.max_steps,
+                settings.budget,
                 optimizer=plain_descent(step),
                 observables=(),
                 stop=settings.stopping_ratio,
@@ -201,7 +211,7 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
 
     **Raises:** `ValueError` for data of full column rank, widths outside 1 to 1e12 or not whole, exponents that are not
     positive, a start that underflows to the saddle at zero, a stop outside (0, 1), or, for descent and for the
-    explicit solvers only, data so ill-conditioned that they would need more than `max_steps` steps.
+    explicit solvers only, data so ill-conditioned that they would need more steps than their budget.
     """
     if problem.num_frozen == 0:
         raise ValueError(
@@ -214,11 +224,11 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
     if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
         return
     steps, width, alpha = max((expected_steps(problem, w, a, settings), w, a) for w in widths for a in alphas)
-    if steps > settings.max_steps:
+    if steps > settings.budget:
         kind = "the explicit flow solver" if settings.dynamics == "flow" else "descent"
         raise ValueError(
             f"X^T X has condition number {float(problem.condition):.2g}, for which {kind} needs about {steps:.1g} steps a trial "
-            f"(h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.max_steps:g}: take fewer samples, a looser "
+            f"(h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.budget:g}: take fewer samples, a looser "
             "--stop, a larger --max-steps, or, for the flow, --solver auto."
         )
 

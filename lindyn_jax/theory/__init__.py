@@ -18,6 +18,7 @@ from .discrete import (
     StepSizes,
     descent_bounds,
     descent_component_rate,
+    descent_component_step,
     descent_step_limit,
     drift_spectrum,
     jump_steps,
@@ -131,6 +132,7 @@ from .wide import (
     sample_distance,
     sharp_distance,
     theorem12,
+    wide_gram,
 )
 
 __all__ = [
@@ -188,6 +190,7 @@ __all__ = [
     "decoupled_problem",
     "descent_bounds",
     "descent_component_rate",
+    "descent_component_step",
     "descent_drift",
     "descent_step_limit",
     "drift_spectrum",
@@ -253,5 +256,6 @@ __all__ = [
     "tightness",
     "tilt_matrix",
     "top_projector",
+    "wide_gram",
     "zero_mode_bounds",
 ]

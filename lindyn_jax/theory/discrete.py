@@ -207,13 +207,40 @@ def descent_bounds(
     x, sigma, lam, w0 = (jnp.where(applies, a, b) for a, b in ((x, 0.25), (sigma, 1), (lam, 1), (w0, 1)))
     growth, decay = 2 * steps * jnp.log1p(x), steps * jnp.log1p(-2 * x)
 
+    # From tiny starts by logarithms: derivatives of the quotient would pass through the square of lambda w0.
+    faint = lam * w0 < least_divisor(lam.dtype) ** 0.5 * sigma
+    usual_w0, faint_w0 = jnp.where(faint, sigma / lam, w0), jnp.where(faint, w0, sigma / lam / 2)
+    log_odds = jnp.log(sigma - lam * faint_w0) - jnp.log(lam) - jnp.log(faint_w0)
+
     def bound(log_Q):
-        return ratio(sigma * w0, (sigma - lam * w0) * jnp.exp(log_Q) + lam * w0)
+        usual = ratio(sigma * usual_w0, (sigma - lam * usual_w0) * jnp.exp(log_Q) + lam * usual_w0)
+        return jnp.where(faint, sigma / lam * jax.nn.sigmoid(-log_odds - log_Q), usual)
 
     # As a logarithm: the growth alone would overflow.
     grown = jnp.exp(jnp.minimum(jnp.log(w0) + growth, jnp.log(sigma / lam)))
     lower, upper = bound(-growth), jnp.minimum(bound(decay), grown)
     return DescentBounds(jnp.where(applies, lower, 0), jnp.where(applies, upper, 0), applies)
+
+
+def descent_component_step(
+    w: Real[ArrayLike, "..."], sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
+) -> Float[Array, "..."]:
+    """One step of descent on an aligned component of two layers: `w+ = w (1 + eta (sigma - lambda w))^2`.
+
+    **Args:** `w`, the component, at least 0; `sigma`, `lam`, `eta`, as for `descent_bounds`; shapes that broadcast together.
+
+    **Returns:** w+.
+
+    **Raises:** `ValueError` for negative `w` or `lam`, and infinite or NaN arguments, where they are known.
+
+    **Notes:** exact for layers that start aligned, `u = v`. The largest step that does not pass the limit from below has
+    `eta sigma < 1/2`, under which `descent_bounds` holds.
+
+    **Source:** the recursion behind G19 Theorem 3.
+    """
+    w, sigma, lam, eta = as_floats(w=w, sigma=sigma, lam=lam, eta=eta)
+    check_not_negative(w=w, lam=lam)
+    return w * (1 + eta * (sigma - lam * w)) ** 2
 
 
 def theorem3(
@@ -287,18 +314,17 @@ def _bounds_above(sigma, lam, w0, eta, steps) -> DescentBounds:
         jnp.where(applies, value, safe) for value, safe in ((x, 0.125), (sigma, 1), (lam, 1), (w0, 2), (share, 2.0))
     )
     y = x * (share - 1)
-    fast = jnp.maximum(1 - x * (2 - y) / (1 - y) ** 2, 0)
-    slow = 1 - 2 * x
 
-    def bound(base):
-        # 0^0 = 1 at the start, and no derivative of log at 0.
-        positive = base > 0
-        power = jnp.where(
-            positive, jnp.exp(steps * jnp.log(jnp.where(positive, base, 1))), jnp.where(steps == 0, 1.0, 0.0)
-        )
-        return sigma / lam * ratio(share, (1 - share) * power + share)
+    def bound(loss):
+        # Q = (1 - loss)^steps; 0^0 = 1 at the start, and no derivative of log at 0.
+        positive = loss < 1
+        log_Q = steps * jnp.log1p(-jnp.where(positive, loss, 0))
+        ended = ~positive & (steps > 0)
+        Q, gap = jnp.where(ended, 0, jnp.exp(log_Q)), jnp.where(ended, 1, -jnp.expm1(log_Q))
+        # b(Q) with both terms positive: (sigma - lambda w0) Q + lambda w0 would cancel far above the limit.
+        return ratio(w0, Q + share * gap)
 
-    return DescentBounds(bound(fast), bound(slow), applies)
+    return DescentBounds(bound(x * (2 - y) / (1 - y) ** 2), bound(2 * x), applies)
 
 
 def _bounds_away(sigma, lam, w0, eta, steps) -> DescentBounds:
@@ -669,4 +695,7 @@ def _log_distance(d: Array) -> Array:
 def _per_time(log_factor: Array, eta: Array) -> Array:
     """`-log|factor|/eta`; zero where no step is made."""
     moves = jnp.abs(eta) > least_divisor(eta.dtype)
-    return jnp.where(moves, -log_factor / jnp.where(moves, eta, 1), 0)
+    # A step that lands on the target has an infinite rate, with derivative zero.
+    lands = jnp.isneginf(log_factor)
+    rate = -jnp.where(lands, 0, log_factor) / jnp.where(moves, eta, 1)
+    return jnp.where(moves, jnp.where(lands, math.inf, rate), 0)

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
 from ..exact._common import as_floats, as_times, check_not_negative
-from ..exact.aligned import aligned
+from ..exact.aligned import aligned, gain_round_off
 from ..models import TwoLayer
 from ..problem import LeastSquares
 from .imbalance import moving_layers
@@ -50,7 +50,8 @@ class Tilt(NamedTuple):
     """How fast the modes that are learned tilt towards those that are not.
 
     **Fields:** `rates`, shape (p, p): of learned mode i (row) towards mode j (column), minus infinity for other pairs; `rate`,
-    the largest; `unstable`, whether it is positive: whether `sigma_j^2/lambda_j > sigma_i^2/lambda_i` for some such pair.
+    the largest; `unstable`, whether it is positive beyond round-off: whether `sigma_j^2/lambda_j > sigma_i^2/lambda_i` for
+    some such pair.
     """
 
     rates: Float[Array, "p p"]
@@ -89,7 +90,8 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     The closed form is the flow of `problem` itself where its modes decouple (`data_modes`), and else that of
     `decoupled_problem`.
 
-    **Args:** `model`, a `TwoLayer`, all of whose modes have begun, w_i(0) > 0; `problem`; `ts`, shape (T,), times.
+    **Args:** `model`, a `TwoLayer`, each of whose modes has begun, w_i(0) > 0, or is zero to round-off in both layers and
+    stays so, as those beyond the width do; `problem`; `ts`, shape (T,), times.
 
     **Returns:** an `AlignedLayers`.
 
@@ -102,7 +104,11 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     ts = as_times(ts, problem.dtype)
     rows_U, rows_V = modes.Phi.T @ model.U, modes.Psi.T @ model.V
     w0 = jnp.sum(rows_U * rows_V, axis=1)
-    begun = w0 > 0
+    # Round-off of the projection onto a mode is no start: the closed form would let it grow.
+    both = jnp.sum(rows_U**2 + rows_V**2, axis=1)
+    least = 2 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
+    absent = both <= least**2 * jnp.sum(both)
+    begun = (w0 > 0) & ~absent
     d = -jnp.log(jnp.where(begun, w0, 1)) / 2
     growth = jnp.sqrt(aligned(modes.sigma, modes.lam, d, ts[:, None])) * jnp.exp(d) - 1
     change = jnp.where(begun, growth, 0)[:, :, None]
@@ -110,9 +116,12 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     V = model.V + jnp.einsum("mp,tph->tmh", modes.Psi, change * rows_V)
     # Whatever is not of the form diag(e^{-d}) O, relative to it.
     gram = rows_U @ rows_V.T
-    error = jnp.sum((rows_U - rows_V) ** 2) + jnp.sum((gram - jnp.diag(w0)) ** 2) / jnp.sum(w0**2) * jnp.sum(rows_U**2)
+    size, total = jnp.sum(rows_U**2), jnp.sum(w0**2)
+    error = (
+        jnp.sum((rows_U - rows_V) ** 2) + jnp.sum((gram - jnp.diag(w0)) ** 2) / jnp.where(total > 0, total, 1) * size
+    )
     small = 1e3 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    return AlignedLayers(U, V, jnp.all(begun) & (error <= small**2 * jnp.sum(rows_U**2)))
+    return AlignedLayers(U, V, jnp.all(begun | absent) & (error <= small**2 * size))
 
 
 def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Perturbation:
@@ -141,7 +150,10 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     height = jnp.where(there, modes.sigma / jnp.where(there, modes.lam, 1), 0)
     highest = jnp.maximum(height, jnp.exp(-2 * d))
     eps, rate = jnp.linalg.norm(modes.coupling, ord=2), modes.sigma[0]
-    value = eps * jnp.sqrt(2 * jnp.sum(highest**3)) * jnp.expm1(rate * ts) / rate
+    # (e^{ct} - 1)/c is t at c = 0: without targets nothing grows.
+    grows = rate > 0
+    growth = jnp.where(grows, jnp.expm1(rate * ts) / jnp.where(grows, rate, 1), ts)
+    value = eps * jnp.sqrt(2 * jnp.sum(highest**3)) * growth
     weights = jnp.sqrt(2 * jnp.sum(aligned(modes.sigma, modes.lam, d, ts[:, None]), axis=1))
     return Perturbation(value, rate, eps, value <= 0.1 * weights)
 
@@ -202,4 +214,6 @@ def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: In
     pairs = (index[:, None] < k) & (index[None, :] >= k)
     rates = jnp.where(pairs, rates, -jnp.inf)
     rate = jnp.max(rates, initial=-jnp.inf)
-    return Tilt(rates, rate, rate > 0)
+    # By what decides the sign, with the slack of `corollary2_condition`.
+    gain = sigma * (sigma / lam)
+    return Tilt(rates, rate, jnp.any(pairs & (gain[None, :] - gain[:, None] > gain_round_off(gain))))

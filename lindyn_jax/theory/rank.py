@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
+from .._svd import thin_svd
 from ..exact._common import as_floats, as_times, check_not_negative, check_vector, least_divisor
-from ..exact.aligned import aligned_step
+from ..exact.aligned import aligned_step, gain_round_off
 from ..models import AbstractModel, SymmetricFactors, TwoLayer
 from ..problem import LeastSquares
 
@@ -133,14 +134,15 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     **Raises:** `ValueError` for a problem with a link.
 
     **Notes:** in the data's coordinates `c X^T Y` is `S Ytil`, and no product of data matrices is formed. Modes of equal sigma
-    are determined up to a rotation among themselves, and this may hide a basis in which they decouple. Directions have
-    derivatives only where the sigma differ.
+    are determined up to a rotation among themselves, and this may hide a basis in which they decouple. Derivatives hold the
+    directions of such modes to one another: those of sigma and lam are right where the modes decouple, those of the directions,
+    and of products made of them, where the sigma differ.
 
     **Source:** G19 (11) and Theorem 1.
     """
     _refuse_link(problem, "data_modes")
     s, q = problem.singular_values, problem.scale
-    P, sigma, PsiT = jnp.linalg.svd(q * s[:, None] * problem.Ytil, full_matrices=False)
+    P, sigma, PsiT = thin_svd(q * s[:, None] * problem.Ytil)
     lam = q * jnp.sum((P * s[:, None]) ** 2, axis=0)
     # Sigma_x P - P diag(lam), which ties modes to one another and to directions outside of them, made symmetric.
     known = P * (sigma > _round_off(problem) * sigma[0])
@@ -160,7 +162,8 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
 
     **Args:** `problem`; `d`, exponent of the start; `rtol`, as in `data_modes`.
 
-    **Returns:** an `Order`; infinite times for modes that are not there.
+    **Returns:** an `Order`; infinite times for modes that are not there, and times of half height as in
+    `exact.aligned_half_time` for those that start above it.
 
     **Raises:** `ValueError` for a problem with a link.
 
@@ -175,9 +178,9 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     safe_sigma, safe_lam = jnp.where(there, sigma, 1), jnp.where(there, lam, 1)
     height = jnp.where(there, safe_sigma / safe_lam, 0)
     gain = jnp.log(safe_sigma / safe_lam) + 2 * d
-    below = there & (gain >= np.log(2))
-    gain = jnp.where(below, gain, 1)
-    half = jnp.where(below, (gain + jnp.log(-jnp.expm1(-gain))) / (2 * safe_sigma), jnp.where(there, 0, jnp.inf))
+    below, short = there & (gain >= np.log(2)), there & (gain > 0)
+    gain = jnp.where(short, gain, 1)
+    half = jnp.where(short, (gain + jnp.log(-jnp.expm1(-gain))) / (2 * safe_sigma), jnp.where(there, 0, jnp.inf))
     separate = jnp.all((sigma[:-1] > sigma[1:]) | ~there[1:])
     applies = modes.applies & jnp.all(below | ~there) & separate
     return Order(sigma, lam, height, jnp.where(there, 1 / safe_sigma, jnp.inf), half, applies)
@@ -277,25 +280,30 @@ def covariance_problem(
     return LeastSquares(X, Y, rank=rank)
 
 
-@jax.custom_jvp
 def top_projector(A: Float[Array, "r m"], k: Int[Array, ""]) -> Float[Array, "m m"]:
     """Psi_k Psi_k^T, the projector onto the top k right singular vectors of A."""
+    return right_projector(A, jnp.arange(min(A.shape)) < k)
+
+
+@jax.custom_jvp
+def right_projector(A: Float[Array, "r m"], chosen: Bool[Array, " c"]) -> Float[Array, "m m"]:
+    """The projector onto the chosen right singular vectors of A, whose derivative needs gaps to the others alone."""
     _, _, PsiT = jnp.linalg.svd(A, full_matrices=False)
-    kept = PsiT * (jnp.arange(PsiT.shape[0]) < k)[:, None]
+    kept = PsiT * chosen[:, None]
     return kept.T @ kept
 
 
-@top_projector.defjvp
-def _top_projector_jvp(primals, tangents):
-    (A, k), (dA, _) = primals, tangents
+@right_projector.defjvp
+def _right_projector_jvp(primals, tangents):
+    (A, chosen), (dA, _) = primals, tangents
     m = A.shape[1]
     _, s, PsiT = jnp.linalg.svd(A, full_matrices=True)
     square = jnp.zeros(m, A.dtype).at[: s.shape[0]].set(s**2)
-    inside = jnp.arange(m) < k
+    inside = jnp.zeros(m, bool).at[: s.shape[0]].set(chosen)
     turn = PsiT @ (A.T @ dA) @ PsiT.T
     turn = turn + turn.T
     gap = square[:, None] - square[None, :]
-    across = inside[:, None] & ~inside[None, :] & (gap > 4 * m * jnp.finfo(A.dtype).eps * square[0])
+    across = inside[:, None] & ~inside[None, :] & (jnp.abs(gap) > 4 * m * jnp.finfo(A.dtype).eps * square[0])
     half = jnp.where(across, turn / jnp.where(across, gap, 1), 0)
     kept = PsiT * inside[:, None]
     return kept.T @ kept, PsiT.T @ (half + half.T) @ PsiT
@@ -315,7 +323,8 @@ def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"
 
     **Raises:** `ValueError` for shapes that differ, a negative sigma, or a sigma that does not descend.
 
-    **Notes:** an autoencoder has sigma = lambda and fulfils it for every k, and so do whitened inputs.
+    **Notes:** an autoencoder has sigma = lambda and fulfils it for every k, and so do whitened inputs. Values of
+    sigma^2/lambda that agree to round-off count as equal.
 
     **Source:** G19 Corollary 2, the hypothesis that it needs.
     """
@@ -323,7 +332,7 @@ def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"
     gain = sigma * (sigma / lam)
     least = jax.lax.cummin(gain)
     most = jnp.concatenate([jax.lax.cummax(gain[::-1])[::-1][1:], jnp.full(1, -jnp.inf, gain.dtype)])
-    return least >= most
+    return least >= most - gain_round_off(gain)
 
 
 def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | None = None) -> Plateau:
@@ -338,7 +347,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     **Raises:** as `reduced_rank_regression`.
 
     **Notes:** without the hypothesis the flow from a vanishing aligned start still rests here, at a loss above the best one,
-    see `plateau_tilt` for what becomes of other starts.
+    see `plateau_tilt` for what becomes of other starts. Derivatives as for `data_modes`.
 
     **Source:** G19 Corollary 2, with the hypothesis that it needs.
     """
@@ -367,7 +376,8 @@ def theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float |
 
     **Raises:** `ValueError` for negative times, or a problem with a link.
 
-    **Notes:** from `w(0) = e^{-2d}`; from e^{-d}, as in G19's Figure 1, the times are half of these.
+    **Notes:** from `w(0) = e^{-2d}`; from e^{-d}, as in G19's Figure 1, the times are half of these. Derivatives as for
+    `data_modes`.
 
     **Source:** G19 Theorem 2, with the start that its times belong to.
     """

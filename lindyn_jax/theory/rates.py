@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Real
 
 from .. import _checks
 from .._linalg import row_factor
+from .._svd import least_left_vector
+from ..exact._common import ratio
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ._numerics import hypot, norm, singular_value
@@ -152,7 +154,8 @@ def adversarial_target(
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
-    **Notes:** for Sigma_x a multiple of the identity that rate is Lemma 7's bound.
+    **Notes:** for Sigma_x a multiple of the identity that rate is Lemma 7's bound. Where the least eigenvalue is repeated, one
+    of its eigenmatrices is taken, and its derivative among them as zero.
 
     **Source:** M22 appendix C.
     """
@@ -160,13 +163,11 @@ def adversarial_target(
         raise ValueError("The adversarial target is defined for a problem without a link function: leave out `link`.")
     U1, V = moving_layers(model, problem)
     s = problem.singular_values[:, None]
-    # Full left vectors of the small factors only: V itself would bring a matrix of the width's square.
-    P, root_mu, _ = jnp.linalg.svd(row_factor(V)[0], full_matrices=True)
-    least = singular_value(root_mu, V.shape[0])
-    L, _ = row_factor(U1)
+    # Of the small factors: V itself would bring a matrix of the width's square.
+    (L, _), (M, _) = row_factor(U1), row_factor(V)
+    least = singular_value(jnp.linalg.svd(M, compute_uv=False), V.shape[0])
     A = s * jnp.concatenate([L, least * jnp.eye(L.shape[0], dtype=L.dtype)], axis=1)
-    left = jnp.linalg.svd(A, full_matrices=False)[0]
-    Ytil = size * jnp.outer(left[:, -1], P[:, -1]) + s * (U1 @ V.T)
+    Ytil = size * jnp.outer(least_left_vector(A), least_left_vector(M)) + s * (U1 @ V.T)
     if problem.X is None:
         return Ytil
     return (problem.X @ problem.Phi1) @ (Ytil / problem.data_singular_values[:, None])
@@ -380,7 +381,7 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
     **Args:** `model`, the start; `problem`; `ts`, times since the start, by default infinity.
 
     **Returns:** a `LogBound`. At finite times it holds for c(0) = 0 as well, with 2 q lambda_1^{1/2} ||E(0)|| t in the
-    exponent; at infinity it is then infinite.
+    exponent; at infinity it is then infinite. Minus infinity for weights that are zero, and stay so.
 
     **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
@@ -391,7 +392,7 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
     """
     U1, V = moving_layers(model, problem)
     path, applies = _path_length(model, problem, ts)
-    return LogBound(2 * path + 2 * _log(norm(jnp.concatenate([U1, V]))), applies)
+    return LogBound(_log_bound(2 * path, 2, norm(jnp.concatenate([U1, V]))), applies)
 
 
 def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> LogBound:
@@ -411,7 +412,7 @@ def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"
     **Source:** M22 Proposition 9 and the proof of Theorem 12.
     """
     path, applies = _path_length(model, problem, ts)
-    return LogBound(path + _log(norm(coupling(model, problem))), applies)
+    return LogBound(_log_bound(path, 1, norm(coupling(model, problem))), applies)
 
 
 # -- the scalar network ----------------------------------------------------------------------------------------------
@@ -452,7 +453,7 @@ def scalar_rate_bound(
     D = (u - v) * (u + v)
     # |y| - |y - u v| without its cancellation where u v is much smaller than y.
     total = jnp.abs(y) + jnp.abs(y - u * v)
-    kept = jnp.maximum(u * v * (2 * y - u * v) / jnp.where(total > 0, total, 1), 0)
+    kept = jnp.maximum(u * v * ratio(2 * y - u * v, jnp.where(total > 0, total, 1)), 0)
     value = 2 * scale * hypot(jnp.abs(D), 2 * kept)
     return Bound(value, jnp.ones_like(value, bool))
 
@@ -541,7 +542,7 @@ def _times(ts) -> Array:
     return ts
 
 
-def _log(value: Array) -> Array:
-    """Logarithm of a norm, minus infinity with derivative zero at zero."""
-    positive = value > 0
-    return jnp.where(positive, jnp.log(jnp.where(positive, value, 1)), -jnp.inf)
+def _log_bound(exponent: Array, power: int, size: Array) -> Array:
+    """Logarithm of `e^exponent size^power`: minus infinity, with derivative zero, at size 0, which no exponent moves."""
+    positive = size > 0
+    return jnp.where(positive, exponent + power * jnp.log(jnp.where(positive, size, 1)), -jnp.inf)

@@ -29,6 +29,7 @@ from ..problem import LeastSquares
 from ..reduction import check_fits
 from ._numerics import hypot, norm
 from .imbalance import moving_layers
+from .rank import right_projector
 
 
 class Stationarity(NamedTuple):
@@ -236,7 +237,8 @@ def stationary_product(
 
     **Notes:** with all flags on it is Theta_hat (tied: the positive semidefinite part). Among as many components as the width
     allows, the largest ones are the minimum and every other choice belongs to strict saddles. Weights with this
-    product are stationary if the missing components annihilate them, as they do balanced weights.
+    product are stationary if the missing components annihilate them, as they do balanced weights. Derivatives need gaps
+    between components with the flag and those without (tied: between any two).
 
     **Source:** T21 (6), (7).
     """
@@ -246,13 +248,13 @@ def stationary_product(
         values, P = jnp.linalg.eigh(_tied_target(problem))
         values, P, Q = jnp.maximum(values[::-1], 0), P[:, ::-1], P[:, ::-1].T
     else:
-        P, values, Q = jnp.linalg.svd(problem.Ytil, full_matrices=False)
+        values = jnp.linalg.svd(problem.Ytil, compute_uv=False)
     if learned.shape != values.shape:
         raise ValueError(
             f"Argument `learned` must have shape {values.shape}, a flag a component, but has shape {learned.shape}."
         )
-    output = (P * jnp.where(learned, values, 0)) @ Q
-    return problem.from_data(output / problem.singular_values[:, None])
+    held = (P * jnp.where(learned, values, 0)) @ Q if tied else problem.Ytil @ right_projector(problem.Ytil, learned)
+    return problem.from_data(held / problem.singular_values[:, None])
 
 
 def balance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, epsilon: Float[ArrayLike, ""] | int) -> Balance:

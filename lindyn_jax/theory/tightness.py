@@ -84,8 +84,10 @@ def tight_pairing(
 
     **Raises:** `ValueError` for a `sigma` of the wrong length.
 
-    **Notes:** where the bound cannot be attained (see `tightness`), this is the slower one of two designs: the two extreme
-    pairs crossed, or the two least eigenvalues together.
+    **Notes:** for r = m some pair has the least eigenvalue of U1 U1^T, which rises with a and falls with b, and some pair
+    that of V V^T, for which it is the other way round; both rise with sigma. Of all pairings the slowest is one of three: the
+    two extreme pairs crossed, with either of them at sigma_m, or the two least eigenvalues together at sigma_m. Where the
+    bound cannot be attained (see `tightness`) it is the slowest network of 2 x 2 blocks, not proved to be so among all.
 
     **Source:** M22 appendix C.
     """
@@ -102,9 +104,13 @@ def tight_pairing(
         return a, jnp.concatenate([b[1:r], b[:1], b[r:]])
     if r == 1:
         return a, b
-    crossed = jnp.concatenate([a[1:-1], a[-1:], a[:1]]), jnp.concatenate([b[1:-1], b[:1], b[-1:]])
-    crossed_is_slower = _least_sum(*crossed, sigma) < _least_sum(a, b, sigma)
-    return jnp.where(crossed_is_slower, crossed[0], a), jnp.where(crossed_is_slower, crossed[1], b)
+    # The last two entries meet sigma_{m-1} and sigma_m.
+    least_a_first, least_b_first = (jnp.concatenate([x[1:-1], x[-1:], x[:1]]) for x in (a, b))
+    largest_a_first, largest_b_first = (jnp.concatenate([x[1:-1], x[:1], x[-1:]]) for x in (a, b))
+    designs = ((a, b), (least_a_first, largest_b_first), (largest_a_first, least_b_first))
+    best = jnp.argmin(jnp.stack([_least_sum(*design, sigma) for design in designs]))
+    a, b = (jnp.stack(choices)[best] for choices in zip(*designs, strict=True))
+    return a, b
 
 
 def tight_start(

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real
 
 from .. import _checks
+from .._roots import gram_roots
+from ..exact._common import Limit
 from ..models import Frozen, ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ._numerics import hypot, norm
@@ -34,7 +36,7 @@ class Lemma11(NamedTuple):
     - `product`: (35), `||U1 V^T||_F` is at most this.
     - `w`, `h0`: the constant in the bounds and the width from which they hold.
     - `h0_level`: a smaller width from which (33) holds with the same probability, by the tail bound of [V; U1] alone.
-    - `applies`: whether h > h0 and 1/4 < alpha <= 1/2.
+    - `applies`: whether h > h0.
     """
 
     level: Float[Array, "..."]
@@ -143,7 +145,7 @@ def lemma11(
 ) -> Lemma11:
     r"""What holds with probability at least 1 - delta for a Gaussian start of width h.
 
-    Hypotheses: `h > h0 = 16 w^2` and `1/4 < alpha <= 1/2`. Then together
+    Hypothesis: `h > h0 = 16 w^2`. Then together
 
     (33) `Delta > h^{1 - 2 alpha}`, (34) `||[V U2^T; U1 U2^T]||_F <= 2 sqrt(m + r) w h^{1/2 - 2 alpha}`,
     (35) `||U1 V^T||_F <= 2 sqrt(m) w h^{1/2 - 2 alpha}`.
@@ -157,11 +159,12 @@ def lemma11(
     - `constant`: `"paper"` is `w = sqrt(m + n) + (1/2) log(2/delta)`; `"davidson-szarek"` is
         `w = sqrt(m + n) + sqrt(2 log(2/delta))`, for which the proof closes at every delta.
 
-    **Returns:** a `Lemma11`; where its hypotheses fail, `applies` is false and the numbers are those of the formulas.
+    **Returns:** a `Lemma11`; where its hypothesis fails, `applies` is false and the numbers are those of the formulas.
 
     **Raises:** `ValueError` for a concrete delta outside (0, 1) or a concrete width that is not positive.
 
-    **Notes:** scaling all weights scales both sides alike, so the events do not depend on alpha. The proof needs the
+    **Notes:** scaling all weights scales both sides alike, so the events do not depend on alpha, whose range is a hypothesis of
+    Theorem 12 alone. The proof needs the
     Davidson-Szarek constant for delta > 6.7e-4; no failure of the printed one has been seen. (33) concerns [V; U1] only,
     and for it `h0_level = 16 (sqrt(m + r) + sqrt(2 log(2/delta)))^2` is enough.
 
@@ -179,7 +182,7 @@ def lemma11(
         w=w,
         h0=h0,
         h0_level=16 * (math.sqrt(m + r) + _davidson_szarek(delta)) ** 2,
-        applies=(h > h0) & _exponent_fits(alpha) & (delta > 0) & (delta < 1),
+        applies=(h > h0) & (delta > 0) & (delta < 1),
     )
 
 
@@ -294,6 +297,31 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
     applies = jnp.broadcast_to(h >= problem.rank + problem.num_outputs, rms.shape)
     return SharpDistance(rms, level, applies)
+
+
+def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLike, ""]) -> Limit:
+    r"""The Gram matrix of the second layer at the end of the flow, in the wide limit.
+
+    `V V^T = (h^{2 - 4 alpha} I + Theta_hat^T Theta_hat)^{1/2}`, the end point whose imbalance has the eigenvalues
+    `+-h^{1 - 2 alpha}` alone.
+
+    **Args:** `problem`; `h`, width; `alpha`, exponent of the start, of either sign.
+
+    **Returns:** a `Limit`, shape (m, m); `applies`, whether h >= r + m.
+
+    **Raises:** as `sharp_distance`.
+
+    **Notes:** `sharp_distance` is its trace, `rms^2 = (n - r) h^{-2 alpha} tr(V V^T)`. Derivatives exist at repeated singular
+    values as well.
+
+    **Source:** this package.
+    """
+    _refuse_link(problem)
+    require_plain_flow(problem)
+    _checks.check_positive(h, "h")
+    h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
+    _, gram = gram_roots(problem.reduced_theta_hat, _level(h, alpha))
+    return Limit(gram, h >= problem.rank + problem.num_outputs)
 
 
 def conditional_distance(

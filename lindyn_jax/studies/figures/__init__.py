@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._checks import check_choice
-from ...ensemble import describe_environment
+from ...ensemble import Progress, describe_environment
 from . import g19, m22, own, t21
-from ._common import OWN, Figure, failures, write
+from ._common import OWN, Figure, failures, finite, reporting, write
 
 FIGURES: dict[str, Figure] = {**t21.FIGURES, **m22.FIGURES, **own.FIGURES, **g19.FIGURES}
 
@@ -27,13 +27,16 @@ SAME = {"m21-figure1": "m22-figure7", "m21-figure2": "m22-figure3"}
 class Made(NamedTuple):
     """A figure that was made.
 
-    **Fields:** `name`; `source`, where it stands in its paper; `shows`, what the paper shows; `measured`, what was found, and
-    `numbers`, what that rests on; `failed` of `runs` runs are left out; `paths`, of the picture and of the data; `seconds`.
+    **Fields:** `name`; `source`, where it stands in its paper; `shows`, what the paper shows; `reference`, what an independent
+    computation found, empty where there is none; `measured`, what was found here, and `numbers`, what that rests on, `None`
+    for one that is not finite, such as a time that was never reached; `failed` of `runs` runs are left out; `paths`, of the
+    picture and of the data; `seconds`.
     """
 
     name: str
     source: str
     shows: str
+    reference: str
     measured: str
     numbers: dict[str, Any]
     failed: int
@@ -51,7 +54,15 @@ def names(name: str = "all") -> tuple[str, ...]:
     return tuple(FIGURES) if name == "all" else (SAME.get(name, name),)
 
 
-def compute(name: str, *, quick: bool = False, seed: int = 0, cache: dict | None = None, **sizes: Any):
+def compute(
+    name: str,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    cache: dict | None = None,
+    progress: Progress | None = None,
+    **sizes: Any,
+):
     """The data of a figure.
 
     **Args:**
@@ -60,10 +71,11 @@ def compute(name: str, *, quick: bool = False, seed: int = 0, cache: dict | None
     - `quick`: small sizes that still show the claim, in place of the paper's.
     - `seed`: of data and starts.
     - `cache`: a dictionary in which data are kept for other figures drawn from the same.
+    - `progress`: called with (trials done, trials in all), from (0, all) on for each ensemble of the figure.
     - `sizes`: in place of the figure's own, such as `trials`.
 
-    **Returns:** an `xarray.Dataset`. Its attributes say what it is: `figure`, `source`, `shows`, `measured`, `numbers` (JSON),
-    `failed`, `runs`, `seed`, `sizes` (JSON) and `environment` (JSON).
+    **Returns:** an `xarray.Dataset`. Its attributes say what it is: `figure`, `source`, `shows`, `reference`, `measured`,
+    `numbers` (JSON), `failed`, `runs`, `seed`, `sizes` (JSON) and `environment` (JSON).
 
     **Raises:** `ValueError` for an unknown name.
     """
@@ -75,7 +87,8 @@ def compute(name: str, *, quick: bool = False, seed: int = 0, cache: dict | None
     if cache is not None and key in cache:
         dataset = cache[key]
     else:
-        dataset = figure.compute(seed=seed, **sizes)
+        with reporting(progress):
+            dataset = figure.compute(seed=seed, **sizes)
         if cache is not None:
             cache[key] = dataset
     measured, (failed, runs) = figure.measure(dataset), failures(dataset)
@@ -83,8 +96,9 @@ def compute(name: str, *, quick: bool = False, seed: int = 0, cache: dict | None
         figure=name,
         source=figure.source,
         shows=figure.shows,
+        reference=figure.reference,
         measured=measured.text,
-        numbers=json.dumps(measured.numbers),
+        numbers=json.dumps(finite(measured.numbers), allow_nan=False),
         failed=failed,
         runs=runs,
         seed=seed,
@@ -124,6 +138,7 @@ def make(
     quick: bool = False,
     seed: int = 0,
     cache: dict | None = None,
+    progress: Progress | None = None,
     **sizes: Any,
 ) -> Made:
     """Computes and draws one figure, and saves its data beside the picture.
@@ -141,7 +156,7 @@ def make(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder: choose another one.")
     begin = time.perf_counter()
-    dataset = compute(name, quick=quick, seed=seed, cache=cache, **sizes)
+    dataset = compute(name, quick=quick, seed=seed, cache=cache, progress=progress, **sizes)
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"{name}.zarr"
     write(dataset, store)
@@ -151,6 +166,7 @@ def make(
         name,
         facts["source"],
         facts["shows"],
+        facts["reference"],
         facts["measured"],
         json.loads(facts["numbers"]),
         facts["failed"],
@@ -166,6 +182,7 @@ def make_all(
     *,
     quick: bool = False,
     seed: int = 0,
+    progress: Progress | None = None,
     begun: Callable[[str], None] | None = None,
     done: Callable[[Made], None] | None = None,
 ) -> list[Made]:
@@ -182,7 +199,7 @@ def make_all(
     for name in names() if chosen is None else chosen:
         if begun is not None:
             begun(name)
-        result.append(make(name, folder, quick=quick, seed=seed, cache=cache))
+        result.append(make(name, folder, quick=quick, seed=seed, cache=cache, progress=progress))
         if done is not None:
             done(result[-1])
     return result

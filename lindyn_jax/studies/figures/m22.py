@@ -120,7 +120,7 @@ def draw_figure2(figure, dataset) -> None:
         ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
         ax.set_title(f"$m$ = {m} outputs")
         ax.legend(frameon=False)
-    axes[0].set_ylabel("spreads and level of the imbalance")
+    axes[0].set_ylabel(r"spreads $\Delta_\pm$ and level $\Delta$, over $mh$")
 
 
 def measure_losses(dataset, m: int) -> Measured:
@@ -144,7 +144,7 @@ def measure_losses(dataset, m: int) -> Measured:
         f"m = {m}, h = {', '.join(f'{h:g}' for h in row['width'].values)}: median of Prop. 1 over the rate "
         f"{listed(tight[:, 0])} at the start and {listed(tight[:, -1])} at the end; the rate is never below "
         f"{numbers['smallest rate / Prop. 1']:.3g} times Prop. 1, the loss never above "
-        f"{numbers['largest loss / Theorem 3']:.3g} times Theorem 3; time to 1e-4 of the loss "
+        f"{numbers['largest loss / Theorem 3']:.3g} times Theorem 3; time to 1e-4 of the loss, within {time[-1]:g}: "
         + ", ".join(spread(values) for values in to)
     )
     return Measured(text, numbers)
@@ -162,13 +162,13 @@ def draw_losses(figure, dataset, m: int) -> None:
             ax.fill_between(time, low, high, color=COLOURS[i], alpha=0.15, linewidth=0)
             ax.plot(time, middle, label=f"$h$ = {h:g}", **look)
             promised = band(blank(row[bound], row["ok"]).isel(width=i).transpose("trial", "time").values)[1]
-            ax.plot(time, promised, linestyle="--", linewidth=1, **look)
+            ax.plot(time, promised, linestyle="--", linewidth=1, markerfacecolor="none", **look)
     left.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Theorem 3")
     right.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Proposition 1")
     left.set(yscale="log", ylabel="excess loss $L - L^*$")
     right.set(ylabel="rate $-L'/(L - L^*)$", ylim=(0, None))
     for ax, title in ((left, "Loss and its upper bound"), (right, "Rate and its lower bound")):
-        ax.set(xlabel="time (steps times step size)")
+        ax.set(xlabel="time $t$ (steps times step size)")
         ax.set_title(title)
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
@@ -217,13 +217,44 @@ def measure_imbalances(summary) -> Measured:
     return Measured(text, numbers)
 
 
+def measure_rates(summary) -> Measured:
+    cases = [name for name in SLOWEST_FIRST if name in summary["case"].values]
+    row = summary.sel(case=cases).isel(dynamics=0)
+    tight = row["rate_tightness_median"].sel(rate_statement="proposition1").transpose("case", "time").values
+    # Beyond the last one the losses are not resolved.
+    last = [max(np.flatnonzero(np.isfinite(values)), default=0) for values in tight]
+    numbers = {
+        "rate at the start": row["rate"].transpose("case", "time").values[:, 0].tolist(),
+        "Prop. 1 / rate at the start": tight[:, 0].tolist(),
+        "Prop. 1 / rate at the end": [float(values[i]) for values, i in zip(tight, last, strict=True)],
+        "largest bound / rate": {
+            name: float(summary["rate_tightness_largest"].sel(rate_statement=name).max())
+            for name in ("lemma7", "proposition1")
+        },
+        "bounds on the rate crossed": int(summary["each_rate_crossed"].sum()),
+    }
+    begin, end, largest = (
+        numbers[f"{name} / rate{at}"]
+        for name, at in (("Prop. 1", " at the start"), ("Prop. 1", " at the end"), ("largest bound", ""))
+    )
+    text = (
+        f"for {', '.join(cases)}: median rate {listed(numbers['rate at the start'])} at the start, and median of Prop. 1 "
+        f"over the rate {listed(begin)} there and {listed(end)} at the last time resolved, {listed(row['time'].values[last])}; "
+        f"at no state is it more than {largest['proposition1']:.4g}, or Lemma 7 over the rate more than {largest['lemma7']:.4g}; "
+        f"{numbers['bounds on the rate crossed']} crossings"
+    )
+    return Measured(text, numbers)
+
+
 def _cases(figure, summary) -> None:
     import matplotlib.lines
 
-    from ...plots import COLOURS
+    from ...plots import COLOURS, MARKERS
 
     labels = {"case 1": "case 1: .1, .1", "case 2": "case 2: .5, .02", "case 3": "case 3: .05, .2"}
-    handles = [matplotlib.lines.Line2D([], [], color=COLOURS[i]) for i in range(summary.sizes["case"])]
+    handles = [
+        matplotlib.lines.Line2D([], [], color=COLOURS[i], marker=MARKERS[i]) for i in range(summary.sizes["case"])
+    ]
     texts = [labels.get(str(case), str(case)) for case in summary["case"].values]
     figure.legend(
         handles,
@@ -240,7 +271,8 @@ def draw_figure3(figure, summary) -> None:
 
     left, right = figure.subplots(1, 2)
     losses_and_bounds(left, summary)
-    left.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.62))
+    left.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.76))
+    # Around each other: the two times agree to a few percent.
     looks = {"flow": {"markersize": 4}, "descent": {"markersize": 8, "markerfacecolor": "none"}}
     for i, case in enumerate(summary["case"].values):
         level = max(float(summary["imbalance_level"].sel(case=case)), 0.1)
@@ -316,7 +348,7 @@ def wide(
 
     steps = ensemble(descent, {"width": grid if descent_grid is None else descent_grid}, descent_trials, seed)
     summary = summary.merge(steps.rename(trial="descent_trial", width="descent_width").drop_vars("ok")).assign(
-        num_frozen=problem.num_frozen
+        num_frozen=problem.num_frozen, least_loss=least_loss
     )
     trials_ = result.isel(alpha=0, drop=True)
     for name in ("distance", "start_coupling", "ok"):
@@ -333,7 +365,7 @@ def measure_wide(summary) -> Measured:
     descent = (
         blank(summary["descent_distance"], summary["descent_ok"]).transpose("descent_width", "descent_trial").values
     )
-    steps = summary["descent_steps"].values
+    steps = blank(summary["descent_steps"], summary["descent_ok"]).values
     logs = np.log(summary["width"].values)
     slopes = {name: mean_slope(logs, np.log(values)) for name, values in (("distance", distance), ("start", start))}
     # The same starts, by flow and by descent.
@@ -344,17 +376,23 @@ def measure_wide(summary) -> Measured:
         "slope": float(slopes["distance"].value),
         "slope of the start": float(slopes["start"].value),
         "slope of the sharp law": float(summary["sharp_slope"].values[0]),
-        "descent over flow - 1": float(np.nanmax(np.abs(same))),
-        "descent steps": [float(np.nanmin(steps)), float(np.nanmax(steps))],
+        "descent over flow - 1": float(np.fmax.reduce(np.abs(same), axis=None)),
+        "descent steps": [float(np.fmin.reduce(steps, axis=None)), float(np.fmax.reduce(steps, axis=None))],
     }
+    fewest, most = numbers["descent steps"]
     text = (
         f"||Theta(inf) - Theta_hat||_F at h = {', '.join(f'{h:g}' for h in summary['width'].values)}: "
         + ", ".join(spread(values) for values in distance)
         + f"; slope of its logarithm {numbers['slope']:.3f} (sharp law {numbers['slope of the sharp law']:.3f}), of the start's "
-        f"||U2 V^T||_F {numbers['slope of the start']:.3f}; descent to the loss 1e-8 ends within "
-        f"{numbers['descent over flow - 1']:.1e} of the flow, in {steps.min():.0f} to {steps.max():.0f} steps"
+        f"||U2 V^T||_F {numbers['slope of the start']:.3f}; descent to the loss {_least(summary)} ends within "
+        f"{numbers['descent over flow - 1']:.1e} of the flow, in {fewest:.0f} to {most:.0f} steps"
     )
     return Measured(text, numbers)
+
+
+def _least(summary) -> str:
+    """The loss at which descent stops, without the zero that Python puts into exponents."""
+    return f"{float(summary['least_loss']):g}".replace("e-0", "e-")
 
 
 def draw_wide(figure, summary) -> None:
@@ -378,7 +416,7 @@ def draw_wide(figure, summary) -> None:
         marker="+",
         markersize=6,
         linestyle="none",
-        label=r"$\|\Theta - \hat\Theta\|_F$, descent to $L$ = 1e-8, first start",
+        label=rf"$\|\Theta - \hat\Theta\|_F$, descent to $L$ = {_least(summary)}, first start",
     )
     ax.plot(
         h,
@@ -390,7 +428,7 @@ def draw_wide(figure, summary) -> None:
     )
     rms = np.sqrt(float(summary["num_frozen"]) / h)
     ax.plot(h, rms, color=COLOURS[1], linestyle=":", linewidth=1, label=r"$\sqrt{(n-r)/h}$, the start's rms")
-    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel="distance to the minimum-norm solution")
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel=r"distance to the minimum-norm $\hat\Theta$")
     ax.set_xticks(h, [f"{value:g}" for value in h])
     ax.set_yticks([0.2, 0.5, 1.0], ["0.2", "0.5", "1"])
     ax.minorticks_off()
@@ -405,23 +443,25 @@ FIGURES = {
     "m22-figure2": Figure(
         "M22 Fig. 2",
         "imbalance of Gaussian starts against the width",
-        "with the width the level of imbalance grows over its spreads: m = 10: .274/.172/.0041, .159/.103/.076, .093/.061/.125, "
-        ".051/.034/.158; m = 5: .564/.215/.046, .319/.127/.186, .186/.075/.273, .102/.041/.329",
+        "with the width the level of imbalance grows over its spreads",
         widths,
         measure_figure2,
         draw_figure2,
         **NTK,
         size=(7.4, 3.2),
+        reference="over a few other starts m = 10: .274/.172/.0041, .159/.103/.076, .093/.061/.125, .051/.034/.158; m = 5: "
+        ".564/.215/.046, .319/.127/.186, .186/.075/.273, .102/.041/.329",
     ),
     "m22-figure3": Figure(
         "M22 Fig. 3",
         "the same product, four imbalances",
-        "order of speed balanced < case 1 < case 3 < case 2, with Delta about 0, 6, 19, 41",
+        "order of speed balanced < case 1 < case 3 < case 2",
         imbalances,
         measure_imbalances,
         draw_figure3,
         **AUDIT,
         size=(7.4, 3.7),
+        reference="at other starts Delta is about 0, 6, 19 and 41 in this order",
     ),
     "m22-figure4": Figure(
         "M22 Fig. 4",
@@ -448,7 +488,7 @@ FIGURES = {
         "the same product, four imbalances: rates and bounds",
         "order of speed balanced < case 1 < case 3 < case 2, and bounds on the rate that hold all along",
         imbalances,
-        measure_imbalances,
+        measure_rates,
         draw_figure6,
         **AUDIT,
         size=(7.4, 3.7),
@@ -456,13 +496,14 @@ FIGURES = {
     "m22-figure7": Figure(
         "M22 Fig. 7 (M21 Fig. 1)",
         "wide networks end near the minimum-norm solution",
-        "the distance falls like h^(-1/2), beside ||U2(0) V(0)^T||; with another draw of the data .888 (.040), .642 (.019), "
-        ".453 (.017), .293 (.014), .207 (.006), slope -.486, 56,000 to 71,000 steps",
+        "the distance falls like h^(-1/2), beside ||U2(0) V(0)^T||",
         wide,
         measure_wide,
         draw_wide,
         {"trials": 20, "descent_trials": 20},
         {"trials": 5, "descent_trials": 1},
         (7.2, 3.2),
+        reference="with another draw of the data, 20 starts: .888 (.040), .642 (.019), .453 (.017), .293 (.014), .207 (.006), "
+        "slope -.486, 56,000 to 71,000 steps",
     ),
 }
