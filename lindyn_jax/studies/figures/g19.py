@@ -434,7 +434,7 @@ FIGURES = {
     "g19-table1": Figure(
         "G19 Table 1",
         "how nearly inputs and targets share their components",
-        "Delta_xy is small beside Delta_x for MNIST, CIFAR-10 and ImageNet; the data sets here are others",
+        "Delta_xy is small beside Delta_x on the data sets of the paper; those here are others",
         table1,
         measure_table1,
         draw_table1,

@@ -15,7 +15,7 @@ from ...statistics import mean_slope
 from ...trajectory import FINISHED, STOPPED
 from .. import theorem12
 from ..audit import audit, figure3, summarise
-from ._common import Figure, Measured, band, blank, crossings, ensemble, listed, mean_sd, spread
+from ._common import Figure, Measured, band, blank, crossings, ensemble, listed, mean_sd, reporter, spread
 
 # -- Figures 2, 4 and 5: width under NTK scaling -------------------------------------------------------------------------
 
@@ -182,7 +182,16 @@ def imbalances(
     """The audit of `studies.audit.figure3`: three scalings of a start with one product, and its balanced version."""
     preset = figure3(n=n, samples=samples, h=h, horizon=horizon, seed=seed)
     # Evenly in the logarithm of time: the fastest case is over before the slowest has begun.
-    dataset = audit(preset.problem, preset.starts, trials, points=points, spacing="log", seed=seed, **preset.options)
+    dataset = audit(
+        preset.problem,
+        preset.starts,
+        trials,
+        points=points,
+        spacing="log",
+        seed=seed,
+        progress=reporter(),
+        **preset.options,
+    )
     summary = summarise(dataset, 0.1)
     for name in ("succeeded", "loss_crossed", "rate_crossed"):
         summary[f"each_{name}"] = dataset[name].astype(bool)
@@ -325,7 +334,7 @@ def wide(
     """Theorem 12's study in the setting of Fig. 7, to t = infinity, and descent with the paper's step to its loss."""
     dataset = gaussian(n=n, samples=samples, seed=seed)
     problem = LeastSquares(dataset.X, dataset.Y, scale="averaged")
-    result = theorem12.run(problem, grid, [alpha], trials, seed=seed)
+    result = theorem12.run(problem, grid, [alpha], trials, seed=seed, progress=reporter())
     summary = theorem12.summarise(result, problem, 0.1)
 
     def descent(key, width):
