@@ -546,9 +546,9 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
     **Notes:** the cost of a step is m factorizations of size r, an eigenvalue problem of size k = min(h, r + m), and no
     matrix larger than that; for k < min(r, m), where the error cannot vanish, one of size (r + m) k. Steps that do not
     converge have an infinite error estimate. What it is not for: a penalty on the imbalance acts on the columns of Z, so a step
-    is no longer a member of O(r, m); a link function makes E a function of the samples; tied layers are taken with whitened data
-    only, which are not stiff, and have a closed form. Derivatives: the unknowns of a step are differentiated by the implicit function
-    theorem, in both modes; step lengths are not differentiated.
+    is no longer a member of O(r, m); a link function makes E a function of the samples; tied layers have a closed form where
+    X = I, and are left to explicit solvers elsewhere. Derivatives: the unknowns of a step are differentiated by the implicit
+    function theorem, in both modes; step lengths are not differentiated.
 
     **Source:** Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.8 (tableau, error estimate); the
     iteration on impulses is this package's.
