@@ -598,8 +598,8 @@ def test_command_shows_how_far_long_figures_are(call, tiny, tmp_path):
     tiny["first"] = tiny["first"]._replace(compute=both, full={"size": 20})
     code, _, notes = call("figure", "first", "--out", tmp_path / "out")
     assert code == 0
-    # A bar, or without a terminal some lines, for each of the two ensembles.
-    assert "10 of 20 trials" in notes and "20 of 20 trials" in notes and "40 of 40 trials" in notes
+    # A bar, or without a terminal its last line at least, for each of the two ensembles.
+    assert "20 of 20 trials" in notes and "40 of 40 trials" in notes
 
 
 def test_figures_of_the_same_data_compute_it_once(tiny, tmp_path):

@@ -133,15 +133,16 @@ def test_derivatives_agree_with_central_differences(rng):
     assert abs(gradient - (loss(1 + step) - loss(1 - step)) / (2 * step)) < 1e-7 * abs(gradient)
 
 
-def test_the_derivative_at_a_start_that_is_its_limit_is_finite():
-    problem = ld.factorization(np.ones((1, 1)))
+def test_the_derivative_of_a_rotation_by_nothing_is_that_of_its_first_order(rng):
+    # Where the loss has no gradient steps are rotations by zero: exp(A(B)) Z = Z + A(B) Z there.
+    U, V, B = rng.normal(size=(3, 4)), rng.normal(size=(2, 4)), rng.normal(size=(3, 2))
+    weights = rng.normal(size=(3, 4)), rng.normal(size=(2, 4))
 
-    def end(u):
-        start = ld.TwoLayer(u, np.ones((1, 1)))
-        return ld.gradient_flow(start, problem, jnp.array([1.0]), solver="lie", rtol=1e-8).final.product()[0, 0]
+    def seen(B):
+        return sum(jnp.sum(weight * part) for weight, part in zip(weights, lie.rotate(B, U, V), strict=True))
 
-    # Linearized at u = v = 1: d(u v - 1)/dt = -2 (u v - 1).
-    assert abs(jax.grad(end)(jnp.ones((1, 1)))[0, 0] - np.exp(-2)) < 1e-6
+    gradient = jax.grad(seen)(jnp.zeros((3, 2)))
+    assert relative_error(gradient, weights[0] @ V.T + U @ weights[1].T) < tolerance("float64")
 
 
 def test_what_is_not_a_rotation_is_refused(rng):
