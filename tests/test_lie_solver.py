@@ -135,7 +135,7 @@ def test_derivatives_agree_with_central_differences(rng):
 
 def test_the_derivative_of_a_rotation_by_nothing_is_that_of_its_first_order(rng):
     # Where the loss has no gradient steps are rotations by zero: exp(A(B)) Z = Z + A(B) Z there.
-    U, V, B = rng.normal(size=(3, 4)), rng.normal(size=(2, 4)), rng.normal(size=(3, 2))
+    U, V = jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(rng.normal(size=(2, 4)))
     weights = rng.normal(size=(3, 4)), rng.normal(size=(2, 4))
 
     def seen(B):
