@@ -210,7 +210,9 @@ DEVICES = """
 """
 
 
-@pytest.mark.parametrize("study", ["lemma11", "lemma11 in blocks", pytest.param("theorem12", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "study", ["lemma11 in blocks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lemma11", "theorem12"))]
+)
 def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(study, tmp_path, monkeypatch):
     script = tmp_path / "devices.py"
     script.write_text(textwrap.dedent(DEVICES))
