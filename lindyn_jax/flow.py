@@ -266,7 +266,7 @@ def _stiffness(start: AbstractModel, problem: LeastSquares, horizon: Array, stop
         modes = jnp.linalg.svd(problem.Ytil, compute_uv=False)
         asked = jnp.where(modes**2 > jnp.asarray(stop) * jnp.sum(modes**2), modes, jnp.inf)
         small = weights < jnp.max(modes) / s[0]
-        slowness = jnp.where(small, jnp.max(modes) / jnp.minimum(jnp.min(asked), jnp.max(modes)), 1)
+        slowness = jnp.where(small, jnp.max(modes) / jnp.min(asked), 1)
         until = problem.condition / 2 * jnp.maximum(slowness, 1) * jnp.log(1 / jnp.asarray(stop))
         stiffness = jnp.minimum(stiffness, until)
     return stiffness
@@ -357,7 +357,7 @@ def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
         weights = (model.U, model.V)
         if not _checks.is_traced(*weights, *jax.tree.leaves(problem)) and not np.any(np.asarray(model.V)):
             moving, total = (float(norm(U)) for U in (problem.to_data(model.U), model.U))
-            if moving <= 10 * float(jnp.finfo(model.U.dtype).eps) * total and moving != total:
+            if total > 0 and moving <= 10 * float(jnp.finfo(model.U.dtype).eps) * total:
                 raise ValueError(
                     "The start is the saddle Phi1^T U = 0, V = 0 (U lies in directions that no sample has), which gradients "
                     "never leave: give it weights."

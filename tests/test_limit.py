@@ -206,6 +206,13 @@ def test_a_narrow_network_in_float32_comes_to_rest_in_its_slow_directions_too(rn
         ({"model": ld.LinearModel(np.ones((n, m)))}, "but the model is a LinearModel: use `gradient_flow`"),
         ({"model": ld.TwoLayer(np.zeros((n, h)), np.zeros((m, h)))}, "The start is the saddle"),
         ({"model": ld.TwoLayer(np.ones((n + 1, h)), np.ones((m, h)))}, "does not fit the problem"),
+        (
+            {
+                "problem": ld.LeastSquares(np.eye(4, n), np.ones((4, m))),
+                "model": ld.TwoLayer(np.eye(n, h, k=0) * (np.arange(n) >= 4)[:, None], np.zeros((m, h))),
+            },
+            "The start is the saddle Phi1\\^T U = 0, V = 0",
+        ),
         ({"rtol": 1e-17}, "`rtol` is 1e-17, which float64 cannot resolve"),
         ({"max_steps": 0}, "`max_steps` must be at least 1, but is 0"),
         ({"problem": 3}, "`problem` must be a LeastSquares, but is a int"),

@@ -247,6 +247,14 @@ def test_auto_chooses_by_the_horizon_in_units_of_the_fastest_rate_and_tells():
         assert flow._method(start, stiff_problem(10.0), jnp.array([1e9]), stop) == expected
 
 
+def test_auto_knows_that_a_small_start_learns_the_least_mode_late():
+    problem = ld.factorization(np.diag([1.0, 1e-6]))
+    small, wide = (ld.TwoLayer(size * np.eye(2), size * np.eye(2)) for size in (1e-2, 1.0))
+    # A stop at 1e-8 of the loss has no need of the mode of 1e-6; one at 1e-13 has.
+    for start, stop, expected in ((small, 1e-13, "implicit"), (small, 1e-8, "explicit"), (wide, 1e-13, "explicit")):
+        assert flow._method(start, problem, jnp.array([1e9]), stop) == expected
+
+
 def test_with_traced_data_the_choice_is_made_at_run_time():
     start = core(stiff_problem(10.0), 1000.0, 1000**-0.5)
 
