@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from . import _checks, trajectory
 from . import observables as obs
 from ._linalg import signature_spectrum
+from ._public import public
 from .flow import _check_stop, all_finite, check_not_saddle
 from .models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
@@ -23,6 +24,7 @@ from .trajectory import Trajectory, failed_to_inf
 CHECK_EVERY = 8
 
 
+@public
 def gradient_descent(
     model: AbstractModel,
     problem: LeastSquares,
@@ -91,6 +93,7 @@ class EquivariantTransformation(optax.GradientTransformation):
     """An optax transformation known to commute with the reduction, which is then not tried out."""
 
 
+@public
 def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
     """Plain gradient descent, `optax.sgd(step_size)`, known to commute with the reduction.
 
@@ -101,6 +104,7 @@ def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
     return EquivariantTransformation(*optax.sgd(step_size))
 
 
+@public
 def stable_step(
     model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, safety: Float[ArrayLike, ""] = 0.5
 ) -> Float[Array, ""]:

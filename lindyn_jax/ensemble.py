@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from . import _checks
+from ._public import public
 from .statistics import AbstractReduction
 from .store import TRIAL, Merged, SweepStore, Variable, open_reductions, open_sweep
 
@@ -26,6 +27,7 @@ BATCHES = ("auto", "map", "vmap", "blocks")
 BLOCK = 256
 
 
+@public
 def run_ensemble(
     trial: Trial,
     grid: Mapping[str, Any],
@@ -276,6 +278,7 @@ def free_memory() -> float:
         return float("inf")
 
 
+@public
 def masked(dataset):
     """The dataset with every floating-point value of a failed (or not yet computed) trial replaced by NaN.
 

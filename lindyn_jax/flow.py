@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _checks, trajectory
 from . import observables as obs
+from ._public import public
 from .models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLayer, SymmetricFactors, TwoLayer, WideLimit
 from .problem import LeastSquares
 from .reduction import check_fits, is_reducible, lift, prepare
@@ -32,6 +33,7 @@ STIFF = 2e3
 ILL_CONDITIONED = 200.0
 
 
+@public
 def gradient_flow(
     model: AbstractModel,
     problem: LeastSquares,

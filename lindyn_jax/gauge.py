@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import row_factor
+from ._public import public
 from .models import LinearModel, TwoLayer
 from .problem import LeastSquares
 from .reduction import check_fits
@@ -42,6 +43,7 @@ class Gauge(eqx.Module):
     imbalance: Float[Array, " k"]
 
 
+@public
 def find_gauge(model: TwoLayer, problem: LeastSquares) -> Gauge:
     """Frames that diagonalise the target and the imbalance.
 
@@ -81,6 +83,7 @@ def find_gauge(model: TwoLayer, problem: LeastSquares) -> Gauge:
     )
 
 
+@public
 def to_gauge(what: Gauged, gauge: Gauge) -> Gauged:
     """A two-layer network, a single layer or a problem in the frames of a gauge.
 
@@ -120,6 +123,7 @@ def to_gauge(what: Gauged, gauge: Gauge) -> Gauged:
     return TwoLayer(gauge.Phi.T @ U, gauge.Psi.T @ V)
 
 
+@public
 def from_gauge(what: Gauged, gauge: Gauge) -> Gauged:
     """The way back: `U = Phi U_g G^T`, `V = Psi V_g G^T`; `Theta = Phi Theta_g Psi^T`; `X = X_g Phi^T`, `Y = Y_g Psi^T`.
 

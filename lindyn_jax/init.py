@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 from . import _checks
 from ._linalg import row_factor
+from ._public import public
 from ._svd import complement, remainder, thin_svd
 from .models import DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
@@ -25,6 +26,7 @@ Number = Float[ArrayLike, ""] | int
 Std = Number | tuple[Number, Number]
 
 
+@public
 def gaussian(
     n: int, m: int, h: int, *, std: Std | None = None, alpha: Number | None = None, dtype=None, key: Key
 ) -> TwoLayer:
@@ -46,6 +48,7 @@ def gaussian(
     return TwoLayer(U, V)
 
 
+@public
 def gaussian_core(
     problem: LeastSquares,
     h: Number,
@@ -109,6 +112,7 @@ def gaussian_core(
     return ReducedTwoLayer(U1.astype(dtype), V.astype(dtype), h.astype(dtype), count, frozen)
 
 
+@public
 def warn_of_lost_digits(dtype, h: float) -> dict[str, str]:
     """Warns that float32 does not resolve the spreads of the imbalance of a start this wide.
 
@@ -130,6 +134,7 @@ def warn_of_lost_digits(dtype, h: float) -> dict[str, str]:
     return {"float32_digits": text}
 
 
+@public
 def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[ArrayLike, " k"], h: int) -> TwoLayer:
     """A start aligned with a target: `U = Phi diag(u0)`, `V = Psi diag(v0)` for `Y = Phi diag(sigma) Psi^T`.
 
@@ -153,6 +158,7 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
     return TwoLayer(jnp.pad(Phi[:, :k] * u0, pad), jnp.pad(PsiT[:k].T * v0, pad))
 
 
+@public
 def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Key | None = None) -> TwoLayer:
     """G19's vanishing start `U = Phi diag(e^{-d}) O`, `V = Psi diag(e^{-d}) O` with `X^T Y = Phi diag Psi^T`.
 
@@ -173,6 +179,7 @@ def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Ke
     return TwoLayer((Phi[:, :k] * strength) @ O, (PsiT[:k].T * strength) @ O)
 
 
+@public
 def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, key: Key | None = None) -> TwoLayer:
     """A start with the given product and no imbalance: `U1^T U1 = V^T V` and `U V^T = Theta`.
 
@@ -198,6 +205,7 @@ def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, k
     return TwoLayer(U, V)
 
 
+@public
 def with_imbalance(
     problem: LeastSquares,
     Theta: Float[ArrayLike, "n m"],
@@ -249,6 +257,7 @@ def with_imbalance(
     return TwoLayer(problem.from_data(U1), V)
 
 
+@public
 def invariant(
     problem: LeastSquares, h: int, *, std: Std | None = None, alpha: Number | None = None, key: Key
 ) -> TwoLayer:
@@ -273,6 +282,7 @@ def invariant(
     return TwoLayer(moving + U2 - (U2 @ Q) @ Q.T, start.V)
 
 
+@public
 def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | int, dtype=None, key: Key) -> TwoLayer:
     """A Gaussian start for d inputs and d outputs whose imbalance has the Frobenius norm asked for.
 
@@ -300,6 +310,7 @@ def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | i
     return TwoLayer(factor * U, factor * V)
 
 
+@public
 def deep_gaussian(
     sizes: Sequence[int], *, std: Number | Sequence[Number] | None = None, dtype=None, key: Key
 ) -> DeepLinear:
@@ -322,6 +333,7 @@ def deep_gaussian(
     return DeepLinear(tuple(jnp.asarray(s, dtype) * jax.random.normal(k, shape, dtype) for k, s, shape in parts))
 
 
+@public
 def deep_orthogonal(
     sizes: Sequence[int],
     *,
@@ -357,6 +369,7 @@ def deep_orthogonal(
     return DeepLinear((W1, *middle, WL))
 
 
+@public
 def deep_core(model: DeepLinear, widths: Sequence[int], *, key: Key | None = None) -> DeepLinear:
     """A deep network embedded in wider hidden layers: `W_l = S_{l-1} core_l S_l^T` with orthonormal columns of S_l.
 
@@ -378,6 +391,7 @@ def deep_core(model: DeepLinear, widths: Sequence[int], *, key: Key | None = Non
     return DeepLinear(_embed(model.layers, frames))
 
 
+@public
 def deep_balanced(
     problem: LeastSquares, Theta: Float[ArrayLike, "n m"], widths: Sequence[int], *, key: Key | None = None
 ) -> DeepLinear:
@@ -411,6 +425,7 @@ def deep_balanced(
     return DeepLinear(_embed(cores, _deep_frames(widths, (root.shape[0],) * len(widths), key, problem.dtype)))
 
 
+@public
 def deep_aligned(
     problem: LeastSquares, d: Float[ArrayLike, " k"], widths: Sequence[int], *, key: Key | None = None
 ) -> DeepLinear:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from . import _checks, trajectory
 from . import observables as obs
+from ._public import public
 from .flow import _first_step, check_not_saddle, moving_leaves, refuse_implicit
 from .flow import _result as result_code
 from .models import ReducedTwoLayer, TwoLayer
@@ -27,6 +28,7 @@ from .trajectory import Trajectory
 _LOST = 1e-3
 
 
+@public
 def limit(
     model: TwoLayer | ReducedTwoLayer,
     problem: LeastSquares,
@@ -48,6 +50,7 @@ def limit(
     return jax.tree.map(lambda leaf, moves: jnp.where(end.ok, leaf, jnp.inf) if moves else leaf, end.final, spec)
 
 
+@public
 def flow_to_limit(
     model: TwoLayer | ReducedTwoLayer,
     problem: LeastSquares,

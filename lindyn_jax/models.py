@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import _checks
 from ._linalg import signature_spectrum
+from ._public import public
 from ._roots import gram_roots
 from .problem import LeastSquares
 
@@ -40,6 +41,7 @@ class LinearModel(AbstractModel):
 
     Theta: Float[Array, "n m"]
 
+    @public
     def __init__(self, Theta: Float[ArrayLike, "n m"]):
         self.Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
 
@@ -67,6 +69,7 @@ class SymmetricFactors(AbstractModel):
 
     U: Float[Array, "n h"]
 
+    @public
     def __init__(self, U: Float[ArrayLike, "n h"]):
         self.U = _checks.as_matrix(U, "U", "(n, h)")
 
@@ -95,6 +98,7 @@ class TwoLayer(AbstractModel):
     U: Float[Array, "n h"]
     V: Float[Array, "m h"]
 
+    @public
     def __init__(self, U: Float[ArrayLike, "n h"], V: Float[ArrayLike, "m h"]):
         U, V = _checks.as_matrix(U, "U", "(n, h)"), _checks.as_matrix(V, "V", "(m, h)")
         if U.shape[1] != V.shape[1]:
@@ -146,6 +150,7 @@ class DeepLinear(AbstractModel):
 
     layers: tuple[Float[Array, "_ _"], ...]
 
+    @public
     def __init__(self, layers: Sequence[Float[ArrayLike, "_ _"]]):
         self.layers = check_layers(layers)
 
@@ -202,6 +207,7 @@ class WideLimit(AbstractModel):
     Theta: Float[Array, "n m"]
     level: Float[Array, ""]
 
+    @public
     def __init__(self, Theta: Float[ArrayLike, "n m"], level: Float[ArrayLike, ""] | int):
         self.Theta, level = _checks.as_matrix(Theta, "Theta", "(n, m)"), _checks.as_float(level, "level")
         if level.ndim or (not _checks.is_traced(level) and not 0 <= float(level) < float("inf")):
@@ -252,6 +258,7 @@ class ReducedTwoLayer(AbstractModel):
     num_frozen: Float[Array, ""]
     frozen: Frozen | None
 
+    @public
     def __init__(
         self,
         U1: Float[ArrayLike, "r k"],
@@ -332,6 +339,7 @@ class ReducedDeepLinear(AbstractModel):
     frozen: Float[Array, "f k"] | None
     rest: tuple[Remainder, ...]
 
+    @public
     def __init__(
         self,
         layers: Sequence[Float[ArrayLike, "_ _"]],

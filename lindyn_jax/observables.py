@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import signature_spectrum
+from ._public import public
 from .models import (
     AbstractModel,
     DeepLinear,
@@ -28,16 +29,19 @@ Observable = Callable[[AbstractModel, LeastSquares], Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
 
 
+@public
 def reduced_product(model: AbstractModel, problem: LeastSquares) -> Float[Array, "r m"]:
     """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
     return model.product() if isinstance(model, Reduced) else problem.to_data(model.product())
 
 
+@public
 def loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """L, with the loss scale of the problem; the data's loss alone, without a penalty."""
     return problem.reduced_loss(reduced_product(model, problem))
 
 
+@public
 def excess_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """L - L* = (q/2) ||E||_F^2, without cancellation.
 
@@ -47,6 +51,7 @@ def excess_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]
     return problem.excess_loss(reduced_product(model, problem))
 
 
+@public
 def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """`w ||D - Lambda||_F^2`, the problem's penalty on the imbalance; zero for a problem without one.
 
@@ -64,11 +69,13 @@ def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     return problem.regularization.value(U1, V, width)
 
 
+@public
 def total_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """L plus the penalty, if the problem has one: what the flow descends."""
     return loss(model, problem) + penalty(model, problem)
 
 
+@public
 def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I.
 
@@ -80,6 +87,7 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
     return jnp.where(aimless & ~exact, jnp.inf, relative)
 
 
+@public
 def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array, " k"]:
     """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
     if isinstance(model, Reduced) and model.frozen is not None:
@@ -89,12 +97,14 @@ def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array,
     return jnp.linalg.svd(model.product(), compute_uv=False)
 
 
+@public
 def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
     """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending."""
     U1, V = _moving(model, problem)
     return signature_spectrum(jnp.concatenate([U1, V]), _signs(U1.shape[0], V.shape[0], U1.dtype))
 
 
+@public
 def imbalance_drift(
     model: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
     problem: LeastSquares,
@@ -113,6 +123,7 @@ def imbalance_drift(
     return _norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
 
 
+@public
 def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
     if isinstance(model, Reduced):
@@ -122,6 +133,7 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
     return _norm(model.product() - problem.theta_hat)
 
 
+@public
 def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
     if isinstance(model, Reduced):
@@ -132,11 +144,13 @@ def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Ar
     return _norm(Theta - problem.from_data(problem.to_data(Theta)))
 
 
+@public
 def nuclear_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """Sum of the singular values of Theta."""
     return jnp.sum(singular_values(model, problem))
 
 
+@public
 def effective_rank(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """`exp(-sum p_i log p_i)` with `p_i = sigma_i/sum sigma_j`: k for k equal singular values of Theta; 0 for Theta = 0.
 
@@ -150,6 +164,7 @@ def effective_rank(model: AbstractModel, problem: LeastSquares) -> Float[Array, 
     return jnp.where(total > 0, jnp.exp(entropy), 0)
 
 
+@public
 def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, " p"]:
     """Components of Theta along the modes of the data, `phi_i^T Theta psi_i`, with `X^T Y = Phi diag(sigma) Psi^T`.
 
@@ -159,6 +174,7 @@ def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, 
     return jnp.einsum("rp,rm,pm->p", P, reduced_product(model, problem), QT)
 
 
+@public
 def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """Share of Phi1^T Theta that lies along the modes of the data, `sum_i (phi_i^T Theta psi_i)^2/||Phi1^T Theta||_F^2`.
 
@@ -168,6 +184,7 @@ def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     return jnp.sum(mode_strengths(model, problem) ** 2) / jnp.where(size > 0, size, 1)
 
 
+@public
 def kernel_distance(model: AbstractModel, problem: LeastSquares, start: AbstractModel) -> Float[Array, ""]:
     """`1 - <K(0), K>/(||K(0)||_F ||K||_F)`, how far the tangent kernel has turned; `start` is the model at time 0.
 
@@ -204,6 +221,7 @@ OBSERVABLES: dict[str, Callable] = {
 NEED_START = (imbalance_drift, kernel_distance)
 
 
+@public
 def resolve(observables: Observables) -> dict[str, Callable]:
     """Names and functions as a dictionary of functions.
 
@@ -229,6 +247,7 @@ def resolve(observables: Observables) -> dict[str, Callable]:
     return resolved
 
 
+@public
 def measure(
     observables: Mapping[str, Callable],
     model: AbstractModel,

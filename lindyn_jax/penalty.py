@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from . import _checks
 from ._linalg import row_factor
+from ._public import public
 
 
 class ImbalancePenalty(eqx.Module):
@@ -36,6 +37,7 @@ class ImbalancePenalty(eqx.Module):
     Lambda: Float[Array, "h h"] | Float[Array, ""]
     weight: Float[Array, ""]
 
+    @public
     def __init__(
         self,
         Lambda: Float[ArrayLike, "h h"] | Float[ArrayLike, ""] | int,

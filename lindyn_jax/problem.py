@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from . import _checks
+from ._public import SIZES, public
 from .penalty import ImbalancePenalty
 
 LossScale = Literal["sum", "mean", "averaged"]
@@ -62,6 +63,7 @@ class LeastSquares(eqx.Module):
     regularization: ImbalancePenalty | None
     link: Callable[[Array], Array] | None = eqx.field(static=True)
 
+    @public
     def __init__(
         self,
         X: Float[ArrayLike, "N n"] | None,
@@ -273,6 +275,15 @@ class LeastSquares(eqx.Module):
             )
 
 
+SIZES[LeastSquares] = lambda problem: {
+    "N": problem.num_samples,
+    "n": problem.num_inputs,
+    "m": problem.num_outputs,
+    "r": problem.rank,
+}
+
+
+@public
 def factorization(
     Y: Float[ArrayLike, "n m"],
     *,

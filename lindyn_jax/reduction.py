@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import row_factor
+from ._public import FITS, public
 from .models import (
     AbstractModel,
     DeepLinear,
@@ -55,6 +56,7 @@ class Basis(eqx.Module):
     frozen: Float[Array, "n h"] | None
 
 
+@public
 def reduce(
     model: TwoLayer | SymmetricFactors | DeepLinear,
     problem: LeastSquares,
@@ -112,6 +114,7 @@ def reduce(
     return reduced, Basis(problem.Phi1, Q, frozen_rows)
 
 
+@public
 def lift(
     reduced: ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear, basis: Basis | DeepBasis
 ) -> TwoLayer | SymmetricFactors | DeepLinear:
@@ -140,6 +143,7 @@ def lift(
     return TwoLayer(U, V)
 
 
+@public
 def is_reducible(model: AbstractModel, problem: LeastSquares) -> bool:
     """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones."""
     if isinstance(model, SymmetricFactors):
@@ -148,6 +152,7 @@ def is_reducible(model: AbstractModel, problem: LeastSquares) -> bool:
     return isinstance(model, TwoLayer) and (penalty is None or penalty.is_isotropic)
 
 
+@public
 def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[AbstractModel, DeepBasis | None]:
     """What the solvers move, and the basis to come back if this is a reduced deep network.
 
@@ -159,8 +164,22 @@ def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[
     return reduce_deep(model, problem, subspaces) if helps(model, subspaces) else (model, None)
 
 
+@public
 def check_fits(model, problem: LeastSquares) -> None:
     """Refuses a model whose sizes do not fit the problem, or whose kind or width does not fit the problem's penalty."""
+    check_sizes(model, problem)
+    if problem.regularization is None:
+        return
+    if isinstance(model, ReducedTwoLayer):
+        refuse_matrix_penalty(problem)
+    elif isinstance(model, TwoLayer):
+        problem.regularization.check_width(model.width)
+    else:
+        refuse_penalty(model, problem)
+
+
+def check_sizes(model, problem: LeastSquares) -> None:
+    """Refuses a model whose sizes do not fit the problem."""
     n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
     if isinstance(model, SymmetricFactors) and n != m:
         raise ValueError(
@@ -181,20 +200,18 @@ def check_fits(model, problem: LeastSquares) -> None:
         "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
     }.get(type(model).__name__, lambda: (None, "", None))()
     if expected != given:
-        raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}.")
-    if problem.regularization is None:
-        return
-    if isinstance(model, ReducedTwoLayer):
-        refuse_matrix_penalty(problem)
-    elif isinstance(model, TwoLayer):
-        problem.regularization.check_width(model.width)
-    else:
-        refuse_penalty(model, problem)
+        made = isinstance(model, (ReducedTwoLayer, ReducedDeepLinear))
+        why = "; a reduced model has the coordinates of the data it was made for and no others" if made else ""
+        raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}{why}.")
+
+
+FITS.append((AbstractModel, LeastSquares, check_sizes))
 
 
 # -- optimizers --------------------------------------------------------------------------------------------------------
 
 
+@public
 def to_state(reduced: ReducedTwoLayer | ReducedDeepLinear) -> TwoLayer | DeepLinear:
     """The reduced network as the small `TwoLayer` or `DeepLinear` that an optimizer sees.
 
@@ -210,6 +227,7 @@ def to_state(reduced: ReducedTwoLayer | ReducedDeepLinear) -> TwoLayer | DeepLin
     return TwoLayer(U, jnp.pad(reduced.V, ((0, 0), (0, 1))))
 
 
+@public
 def from_state(
     state: TwoLayer | DeepLinear, start: ReducedTwoLayer | ReducedDeepLinear
 ) -> ReducedTwoLayer | ReducedDeepLinear:
@@ -224,6 +242,7 @@ def from_state(
     return ReducedTwoLayer(state.U[:-1, :-1], state.V[:, :-1], start.width, start.num_frozen, frozen)
 
 
+@public
 def state_velocity(
     velocity: ReducedTwoLayer | ReducedDeepLinear, state: TwoLayer | DeepLinear
 ) -> TwoLayer | DeepLinear:
@@ -234,6 +253,7 @@ def state_velocity(
     return TwoLayer(jnp.pad(velocity.U1, pad), jnp.pad(velocity.V, ((0, 0), pad[1])))
 
 
+@public
 def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     """How far an optax transformation is from commuting with the reduction: about round-off if it does.
 
@@ -290,6 +310,7 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     return jnp.max(jax.vmap(difference)(sizes))
 
 
+@public
 def require_exact(
     optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear
 ):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._public import public
 from .statistics import merge
 
 FORMAT = "lindyn_jax sweep 2"
@@ -45,6 +46,7 @@ class SweepStore:
     **Args:** `path`, the folder of the store. Nothing is touched until `prepare` is called.
     """
 
+    @public
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
 
@@ -225,6 +227,7 @@ class SweepStore:
         return zarr.open_group(self.path, mode=mode, zarr_format=3)
 
 
+@public
 def open_sweep(path: str | os.PathLike):
     """A sweep on disk as a lazily read `xarray.Dataset`, finished or not.
 
@@ -247,6 +250,7 @@ def open_sweep(path: str | os.PathLike):
     return dataset.drop_vars(COMPLETE).assign_coords(computed=(TRIAL, computed))
 
 
+@public
 def open_reductions(path: str | os.PathLike):
     """The reductions of a sweep on disk, merged over its complete chunks in their order.
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import row_factor
+from ._public import public
 from .models import DeepLinear, ReducedDeepLinear, Remainder
 from .problem import LeastSquares
 
@@ -39,6 +40,7 @@ def subspace_rtol(model: DeepLinear) -> float:
     return 16 * max(max(W.shape) for W in model.layers) * float(jnp.finfo(model.layers[0].dtype).eps)
 
 
+@public
 def find_subspaces(
     model: DeepLinear, problem: LeastSquares, *, rtol: float | None = None
 ) -> tuple[Float[Array, "_ _"], ...]:

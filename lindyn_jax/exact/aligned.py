@@ -18,12 +18,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._public import public
 from ._common import Limit, Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, polynomial
 
 # (1 - e^{-z})/z for |z| <= 1/2: the first term left out is below 1e-20.
 _DECAY = [(-1) ** j / math.factorial(j + 1) for j in range(16)]
 
 
+@public
 def aligned(
     sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
@@ -53,6 +55,7 @@ def aligned(
     return _aligned(*jnp.broadcast_arrays(sigma, lam, d, t))
 
 
+@public
 def aligned_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d: Real[ArrayLike, "..."] = 0.0) -> Limit:
     """Limit of a component as t grows, and whether it is sigma/lambda.
 
@@ -75,6 +78,7 @@ def aligned_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d:
     return Limit(value, curved & (sigma >= 0))
 
 
+@public
 def aligned_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]) -> Rate:
     """Rate at which a component approaches its limit: `2 |sigma|`.
 
@@ -93,6 +97,7 @@ def aligned_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]) -> 
     return Rate(2 * jnp.abs(sigma), (sigma < 0) | ((sigma > 0) & (lam > 0)))
 
 
+@public
 def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d: Real[ArrayLike, "..."]) -> Time:
     """Time at which a component is at half its limit: `(2d + log(sigma/lambda - e^{-2d}))/(2 sigma)`.
 
@@ -119,6 +124,7 @@ def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]
     return Time(jnp.where(short, time, 0), applies)
 
 
+@public
 def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
     """Time, in units of d, at which a component jumps as d grows: `T = 1/sigma` from `w(0) = e^{-2d}`.
 
@@ -137,6 +143,7 @@ def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
     return Time(jnp.where(positive, 1 / jnp.where(positive, sigma, 1), jnp.inf), positive)
 
 
+@public
 def aligned_step(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]) -> Limit:
     r"""The limit of `w(d t)` as d grows: a step from 0 to `sigma/lambda` at `T = 1/sigma`, `sigma/(lambda + sigma)` at T itself.
 
@@ -161,6 +168,7 @@ def aligned_step(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], t: 
     return Limit(jnp.where(applies, height, 0), applies)
 
 
+@public
 def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) -> Limit:
     """The components between the jumps k and k + 1, and whether they are the best fit of rank k.
 
@@ -186,6 +194,7 @@ def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) ->
     return Limit(jnp.where(learned, sigma / lam, 0), least >= most - gain_round_off(gain))
 
 
+@public
 def reduced_rank(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) -> Float[Array, " p"]:
     """Components of the best fit of rank k: `sigma_i/lambda_i` where `sigma_i^2/lambda_i` is among the k largest.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._linalg import row_factor
+from .._public import public
 from ._common import Limit, Rate, last_derivative
 from .riccati import check_riccati, merge_eigenvalues
 
@@ -86,6 +87,7 @@ def is_generic(a: Float[Array, " p"], pivots: Bool[Array, " p"]) -> Bool[Array, 
     return jnp.max(jnp.where(pivots, -jnp.inf, a)) <= jnp.min(jnp.where(pivots, a, jnp.inf))
 
 
+@public
 def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[ArrayLike, "p h"]) -> Limit:
     """Limit of the Riccati flow `P' = A P + P A - g P^2` as t goes to infinity.
 
@@ -126,6 +128,7 @@ def _limit(A: Array, g: Array, U0: Array) -> Limit:
     return Limit(limit, jnp.all(pivots | (a <= 0)))
 
 
+@public
 def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[ArrayLike, "p h"]) -> Rate:
     """Asymptotic rate of the Riccati flow: `||P(t) - P(inf)||` falls like `exp(-rate t)`.
 

@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._public import public
 from ._common import Limit, Rate, as_floats, check_not_negative, least_divisor, polynomial
 
 
+@public
 def deep_mode(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -64,6 +66,7 @@ def deep_mode(
     return _deep(sigma, lam, s0, t, L)
 
 
+@public
 def deep_mode_time(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -99,6 +102,7 @@ def deep_mode_time(
     return jnp.where(reached, tau / speed, jnp.nan)
 
 
+@public
 def deep_mode_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], s0: Real[ArrayLike, "..."]) -> Limit:
     """Limit of a balanced mode of two layers or more, and whether it is sigma/lambda: it is from s0 > 0 for sigma >= 0.
 
@@ -113,6 +117,7 @@ def deep_mode_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], 
     return Limit(jnp.where(moves, sigma / jnp.where(lam > 0, lam, 1), 0), (lam > 0) & (moves | (sigma == 0)))
 
 
+@public
 def deep_mode_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], depth: int) -> Rate:
     """Rate at which a balanced mode approaches sigma/lambda: `L lambda (sigma/lambda)^{2 - 2/L}`, for sigma > 0.
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
 from .._linalg import signature_spectrum
+from .._public import public
 from ._common import Limit, Rate, as_times, hypot
 from .asymptotics import entry_rates, is_generic, reach, riccati_limit
 from .riccati import riccati_factors
@@ -48,6 +49,7 @@ class Condition(NamedTuple):
     applies: Bool[Array, ""]
 
 
+@public
 def homogeneous(
     Y: Real[ArrayLike, "n m"],
     U0: Real[ArrayLike, "n h"],
@@ -77,6 +79,7 @@ def homogeneous(
     return L @ jnp.swapaxes(L, 1, 2)
 
 
+@public
 def homogeneous_factors(
     Y: Real[ArrayLike, "n m"],
     U0: Real[ArrayLike, "n h"],
@@ -92,6 +95,7 @@ def homogeneous_factors(
     return riccati_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
 
 
+@public
 def homogeneous_product(
     Y: Real[ArrayLike, "n m"],
     U0: Real[ArrayLike, "n h"],
@@ -105,6 +109,7 @@ def homogeneous_product(
     return L[:, :n] @ jnp.swapaxes(L[:, n:], 1, 2)
 
 
+@public
 def homogeneous_grams(
     Y: Real[ArrayLike, "n m"],
     U0: Real[ArrayLike, "n h"],
@@ -119,6 +124,7 @@ def homogeneous_grams(
     return Grams(U @ jnp.swapaxes(U, 1, 2), V @ jnp.swapaxes(V, 1, 2))
 
 
+@public
 def homogeneous_limit(
     Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
 ) -> Limit:
@@ -138,6 +144,7 @@ def homogeneous_limit(
     return riccati_limit(A, 1, R0)
 
 
+@public
 def homogeneous_rates(
     Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
 ) -> HomogeneousRates:
@@ -173,6 +180,7 @@ def homogeneous_rates(
     )
 
 
+@public
 def homogeneous_eigenvalues(Y: Real[ArrayLike, "n m"], lambda0: Number) -> Float[Array, " p"]:
     """Eigenvalues of `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]` in descending order, shape (n + m,).
 
@@ -190,6 +198,7 @@ def homogeneous_eigenvalues(Y: Real[ArrayLike, "n m"], lambda0: Number) -> Float
     return jnp.sort(jnp.concatenate([half, -half, extra]), descending=True)
 
 
+@public
 def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number) -> Condition:
     """Whether a start has homogeneous imbalance, `U0^T U0 - V0^T V0 = lambda0 I`, so that the closed form is the plain flow.
 
@@ -209,6 +218,7 @@ def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"]
     return Condition(value, value <= 10 * sum(signs.shape) * jnp.finfo(U0.dtype).eps)
 
 
+@public
 def homogeneous_realisable(n: int, m: int, h: int, lambda0: Number) -> Bool[Array, ""]:
     """Whether some U (n x h) and V (m x h) have `U^T U - V^T V = lambda0 I`: h <= n if lambda0 > 0, h <= m if lambda0 < 0.
 

@@ -15,10 +15,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .. import _checks
+from .._public import public
 from ..problem import LeastSquares
 from ._common import Limit, Rate, as_times, check_quadratic
 
 
+@public
 def linear(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"], ts: Real[ArrayLike, " T"]) -> Float[Array, "T n m"]:
     r"""Gradient flow of one layer.
 
@@ -43,6 +45,7 @@ def linear(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"], ts: Real[Array
     return _flow(problem, Theta0, as_times(ts, problem.dtype))
 
 
+@public
 def linear_limit(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"]) -> Limit:
     """Limit of `linear`, and of `linear_descent` when it converges: `Theta_hat + (I - Phi1 Phi1^T) Theta0`.
 
@@ -60,6 +63,7 @@ def linear_limit(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"]) -> Limit
     return Limit(_limit(problem, Theta0), jnp.asarray(True))
 
 
+@public
 def linear_rate(problem: LeastSquares) -> Rate:
     """Rate of `linear`: `q lambda_r`, that of the slowest direction which the data reach. It needs no hypothesis.
 
@@ -75,6 +79,7 @@ def linear_rate(problem: LeastSquares) -> Rate:
     return Rate(problem.scale * problem.singular_values[-1] ** 2, jnp.asarray(True))
 
 
+@public
 def linear_descent(
     problem: LeastSquares,
     Theta0: Real[ArrayLike, "n m"],
@@ -112,6 +117,7 @@ def linear_descent(
     return _descent(problem, Theta0, eta, steps)
 
 
+@public
 def linear_descent_rate(problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Rate:
     """Rate a step of `linear_descent`, `-log max_i |1 - eta q lambda_i|`, and whether it converges.
 

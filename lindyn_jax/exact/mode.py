@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._public import public
 from ._common import Rate, as_floats, check_not_negative, hypot, least_divisor, polynomial
 
 # cosh(sqrt z) and sinh(sqrt z)/sqrt z for z <= 1/4: the first term left out is below 1e-21.
@@ -70,6 +71,7 @@ class ModeConstant(NamedTuple):
     applies: Bool[Array, "..."]
 
 
+@public
 def mode(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]
 ) -> Mode:
@@ -101,6 +103,7 @@ def mode(
     return Mode(*_mode(sigma, u0, v0, t))
 
 
+@public
 def mode_limit(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]) -> ModeLimit:
     r"""Limit of a mode as t grows, and whether its product is sigma.
 
@@ -119,6 +122,7 @@ def mode_limit(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Re
     return ModeLimit(Mode(facts.u, facts.v), facts.arrives)
 
 
+@public
 def mode_rate(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]) -> Rate:
     r"""Rate at which the product of a mode approaches sigma: `mu = sqrt(4 sigma^2 + lambda^2)`.
 
@@ -137,6 +141,7 @@ def mode_rate(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Rea
     return Rate(facts.mu, facts.exponential)
 
 
+@public
 def mode_constant(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
 ) -> ModeConstant:

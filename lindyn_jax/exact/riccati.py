@@ -30,11 +30,13 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._linalg import row_factor
+from .._public import public
 from ._common import check_not_negative, last_derivative, polynomial
 
 _NO_THIRD = "The Riccati solution has exact first and second derivatives, but no third ones."
 
 
+@public
 def riccati(
     A: Real[ArrayLike, "p p"],
     g: Real[ArrayLike, ""],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._public import public
 from .._svd import remainder, thin_svd
 from ._common import Limit, Rate, as_floats, as_times, check_vector, last_derivative
 from .mode import mode, mode_limit, mode_rate
@@ -19,6 +20,7 @@ from .mode import mode, mode_limit, mode_rate
 _NO_SECOND = "`spectral_product` has first derivatives in Y only."
 
 
+@public
 def spectral(
     sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"], ts: Real[ArrayLike, " T"]
 ) -> Float[Array, "T k"]:
@@ -42,6 +44,7 @@ def spectral(
     return mode(sigma, u0, v0, as_times(ts, sigma.dtype)[:, None]).x
 
 
+@public
 def spectral_limit(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]) -> Limit:
     """Limits of the modes, shape (k,), and whether every mode reaches its target.
 
@@ -59,6 +62,7 @@ def spectral_limit(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: 
     return Limit(limit.value.x, jnp.all(limit.applies))
 
 
+@public
 def spectral_rate(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]) -> Rate:
     """Rate of the slowest mode: `min_i sqrt(4 sigma_i^2 + lambda_i^2)`.
 
@@ -76,6 +80,7 @@ def spectral_rate(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: R
     return Rate(jnp.min(rate.value), jnp.all(rate.applies))
 
 
+@public
 def spectral_product(
     Y: Real[ArrayLike, "n m"],
     u0: Real[ArrayLike, " k"],
@@ -109,6 +114,7 @@ def spectral_product(
     return _product(Y, u0, v0, as_times(ts, Y.dtype))
 
 
+@public
 def spectral_product_limit(
     Y: Real[ArrayLike, "n m"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"], h: int
 ) -> Limit:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._public import public
 from ._common import Limit, Rate, as_floats, as_times, check_not_negative, polynomial, ratio
 from .asymptotics import entry_rates, reach, riccati_limit, riccati_rate
 from .riccati import check_riccati, check_symmetric, riccati_factors
 
 
+@public
 def symmetric(
     Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"], ts: Real[ArrayLike, " T"]
 ) -> Float[Array, "T n n"]:
@@ -40,6 +42,7 @@ def symmetric(
     return L @ jnp.swapaxes(L, 1, 2)
 
 
+@public
 def symmetric_factors(
     Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"], ts: Real[ArrayLike, " T"]
 ) -> Float[Array, "T n k"]:
@@ -51,6 +54,7 @@ def symmetric_factors(
     return riccati_factors(A, jnp.asarray(4, A.dtype), U0, as_times(ts, A.dtype))
 
 
+@public
 def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Limit:
     """Limit of the flow of tied layers as t goes to infinity.
 
@@ -67,6 +71,7 @@ def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Li
     return riccati_limit(A, 4, U0)
 
 
+@public
 def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Bool[Array, ""]:
     """Whether the flow of tied layers tends to the positive semidefinite part of the target.
 
@@ -82,6 +87,7 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
     return symmetric_limit(Y, U0).applies
 
 
+@public
 def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rate:
     """Asymptotic rate of the flow of tied layers: `||X(t) - X(inf)||` falls like `exp(-rate t)`.
 
@@ -98,6 +104,7 @@ def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rat
     return riccati_rate(A, 4, U0)
 
 
+@public
 def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rate:
     """Asymptotic rate of every entry of `Phi^T X(t) Phi`, in the eigenbasis of `Y = Phi diag(sigma) Phi^T`.
 
@@ -116,6 +123,7 @@ def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"])
     return Rate(entry_rates(a, pivots), jnp.all(pivots))
 
 
+@public
 def symmetric_mode(
     sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:

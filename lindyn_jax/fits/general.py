@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import _checks
+from .._public import public
 from ..trajectory import Trajectory
 from ._minimise import descend
 
@@ -64,6 +65,7 @@ class Fit(eqx.Module):
         )
 
 
+@public
 def fit(
     parameters: PyTree,
     simulate: Callable[[PyTree], Any],

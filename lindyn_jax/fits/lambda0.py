@@ -21,6 +21,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from .. import _checks, exact
 from .. import observables as obs
 from .._linalg import row_factor, signature_spectrum
+from .._public import public
 from ..flow import SOLVERS, _first_step, gradient_flow, moving_leaves
 from ..models import AbstractModel, ReducedTwoLayer
 from ..problem import LeastSquares
@@ -115,6 +116,7 @@ class Lambda0Fit(eqx.Module):
         return "\n".join(lines)
 
 
+@public
 def fit_lambda0(
     problem: LeastSquares,
     U0: Real[ArrayLike, "_ h"],
@@ -200,6 +202,7 @@ def fit_lambda0(
     )
 
 
+@public
 def lambda0_path(
     problem: LeastSquares,
     U0: Real[ArrayLike, "_ h"],
@@ -246,6 +249,7 @@ def lambda0_path(
     return path if objective.closed is None else objective.closed.rotate_back(path)
 
 
+@public
 def lambda0_objective(
     problem: LeastSquares,
     U0: Real[ArrayLike, "_ h"],

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from .. import init, theory
 from .._checks import check_choice, check_positive
+from .._public import public
 from ..descent import gradient_descent, plain_descent, stable_step
 from ..ensemble import run_ensemble
 from ..flow import gradient_flow
@@ -139,6 +140,7 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number =
 PRESETS: dict[str, Callable[..., Preset]] = {"m22-figure3": figure3}
 
 
+@public
 def audit(
     problem: LeastSquares,
     starts: Mapping[str, AnyStart] | Start,

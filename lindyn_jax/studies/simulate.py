@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import init, observables, theory
 from .._checks import check_choice, check_positive
+from .._public import public
 from ..descent import gradient_descent, plain_descent, stable_step
 from ..ensemble import describe_environment
 from ..flow import gradient_flow
@@ -278,6 +279,7 @@ def time_grid(horizon: float, points: int, spacing: str) -> np.ndarray:
     return np.concatenate([[0.0], horizon * np.logspace(-6, 0, points - 1)])
 
 
+@public
 def simulate(
     problem: LeastSquares,
     start: Start | TwoLayer | ReducedTwoLayer = Start(),  # noqa: B008

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from .. import init, observables, theory
 from .._checks import check_choice
+from .._public import public
 from ..descent import gradient_descent, plain_descent, stable_step
 from ..ensemble import masked, run_ensemble
 from ..flow import gradient_flow
@@ -108,6 +109,7 @@ class Settings(NamedTuple):
         return 1e-8 if self.stop is None else self.stop
 
 
+@public
 def default_widths(problem: LeastSquares, alpha: float = 0.5, delta: float = 0.1, count: int = 8) -> list[float]:
     """Log-spaced whole widths from 100 (or r + m) to the theorem's own width at this exponent, 1e12 at most."""
     first = max(100.0, float(problem.rank + problem.num_outputs))
@@ -116,6 +118,7 @@ def default_widths(problem: LeastSquares, alpha: float = 0.5, delta: float = 0.1
     return [float(round(width)) for width in np.logspace(math.log10(first), last, count)]
 
 
+@public
 def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[str, Array]]:
     """The trial function `(key, alpha, width) -> outputs`; the outputs are described in `ATTRIBUTES`."""
     check_choice(settings.dynamics, "dynamics", ("flow", "descent"))
@@ -189,6 +192,7 @@ def _coarsest(start) -> float:
     return 1e-6 if start.V.dtype == jnp.float64 else 1e-5
 
 
+@public
 def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: Settings) -> float:
     """About how many steps a trial needs.
 
@@ -206,6 +210,7 @@ def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: 
     return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
 
 
+@public
 def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
     """Refuses at once what cannot be studied.
 
@@ -233,6 +238,7 @@ def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
         )
 
 
+@public
 def run(
     problem: LeastSquares,
     widths,
@@ -285,6 +291,7 @@ def run(
     )
 
 
+@public
 def reductions(problem: LeastSquares, widths, alphas) -> dict[str, AbstractReduction]:
     """What is kept of every chunk: counts of events and of successes, moments, a quantile sketch, and slopes of trials.
 
@@ -313,6 +320,7 @@ def reductions(problem: LeastSquares, widths, alphas) -> dict[str, AbstractReduc
     return kept
 
 
+@public
 def check_precision(precision: float | None) -> None:
     """Refuses a width of intervals that none can have.
 
@@ -329,6 +337,7 @@ def _widest(merged: Mapping[str, np.ndarray], count: int) -> float:
     return max(float(np.max(interval.high - interval.low)) for interval in intervals)
 
 
+@public
 def summarise(dataset, problem: LeastSquares, delta: float):
     """Statistics over trials at every grid point, beside the theorem and the sharp law.
 
@@ -477,11 +486,13 @@ def _from_reductions(dataset) -> dict[str, Any]:
     }
 
 
+@public
 def hypothesis(applies: bool) -> str:
     """How a table says whether the theorem speaks: `met` or `hypothesis not met`."""
     return "met" if applies else "hypothesis not met"
 
 
+@public
 def sharp_curve(problem: LeastSquares, widths: Float[Array, " k"], alpha: float) -> Float[Array, " k"]:
     """The sharp law on a fine grid of widths, for drawing."""
     return theory.sharp_distance(problem, widths, alpha).rms

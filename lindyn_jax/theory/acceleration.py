@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._public import public
 from ..exact import mode_rate, spectral_rate
 from ..exact._common import as_floats, check_not_negative
 from .discrete import linear_descent_step_rate, tied_descent_rate
@@ -27,6 +28,7 @@ class Acceleration(NamedTuple):
     applies: Bool[Array, "..."]
 
 
+@public
 def mode_acceleration(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
 ) -> Acceleration:
@@ -45,6 +47,7 @@ def mode_acceleration(
     return _against_one_layer(*mode_rate(sigma, u0, v0))
 
 
+@public
 def spectral_acceleration(
     sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]
 ) -> Acceleration:
@@ -63,6 +66,7 @@ def spectral_acceleration(
     return _against_one_layer(*spectral_rate(sigma, u0, v0))
 
 
+@public
 def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."]) -> Acceleration:
     """Tied layers against one layer, one component: faster if and only if `4 |sigma| > 1`.
 
@@ -83,6 +87,7 @@ def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."])
     return _against_one_layer(4 * jnp.abs(sigma), (sigma != 0) & (x0 > 0))
 
 
+@public
 def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
     """The |lambda| above which a mode of two layers is faster than one layer: `sqrt([1 - 4 sigma^2]_+)`.
 
@@ -101,6 +106,7 @@ def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
     return jnp.where(slow, jnp.sqrt((1 - 2 * size) * (1 + 2 * size)), 0)
 
 
+@public
 def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Acceleration:
     """Tied layers against one layer under descent with the same step: faster iff `|factor| < |1 - eta|`.
 

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._public import public
 from ..models import DeepLinear, TwoLayer
 from ..problem import LeastSquares
 from ..reduction import check_fits
 from .imbalance import require_plain_flow
 
 
+@public
 def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
     """`W_l^T W_l - W_{l+1} W_{l+1}^T` for every hidden layer; `U^T U - V^T V` for two layers.
 
@@ -28,6 +30,7 @@ def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
     return as_deep(model).imbalances()
 
 
+@public
 def descent_drift(
     model: TwoLayer | DeepLinear, problem: LeastSquares, eta: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, "_ _"], ...]:
@@ -52,6 +55,7 @@ def descent_drift(
     return tuple(jnp.square(eta) * (g.T @ g - after @ after.T) for g, after in pairwise(gradients))
 
 
+@public
 def num_deep_conservation_laws(sizes: tuple[int, ...]) -> int:
     """Number of independent entries of all imbalances of a deep network at a generic point.
 

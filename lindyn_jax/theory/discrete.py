@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._linalg import signature_spectrum
+from .._public import public
 from ..exact._common import Limit, Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, ratio
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
@@ -103,6 +104,7 @@ class StepInequality(NamedTuple):
 # -- tied layers: T21 section 5 --------------------------------------------------------------------------------------
 
 
+@public
 def tied_descent_step(
     x: Real[ArrayLike, "..."], sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
@@ -121,6 +123,7 @@ def tied_descent_step(
     return x * (1 + 2 * eta * (sigma - x)) ** 2
 
 
+@public
 def tied_descent_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> DescentRate:
     r"""Asymptotic rate of descent on tied scalar layers, beside the flow's `4 |sigma|`.
 
@@ -149,6 +152,7 @@ def tied_descent_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
     return DescentRate(factor, _per_time(log_factor, eta), 4 * size, stable & (eta > 0) & (sigma != 0))
 
 
+@public
 def linear_descent_step_rate(curvature: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> DescentRate:
     """Rate of descent on one scalar layer, beside the flow's `curvature`: the error is multiplied by `1 - eta curvature`.
 
@@ -171,6 +175,7 @@ def linear_descent_step_rate(curvature: Real[ArrayLike, "..."], eta: Real[ArrayL
 # -- two aligned layers: G19 ----------------------------------------------------------------------------------------
 
 
+@public
 def descent_bounds(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -222,6 +227,7 @@ def descent_bounds(
     return DescentBounds(jnp.where(applies, lower, 0), jnp.where(applies, upper, 0), applies)
 
 
+@public
 def descent_component_step(
     w: Real[ArrayLike, "..."], sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
@@ -243,6 +249,7 @@ def descent_component_step(
     return w * (1 + eta * (sigma - lam * w)) ** 2
 
 
+@public
 def theorem3(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -336,6 +343,7 @@ def _bounds_away(sigma, lam, w0, eta, steps) -> DescentBounds:
     )
 
 
+@public
 def descent_step_limit(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -367,6 +375,7 @@ def descent_step_limit(
     return Limit(jnp.where(phase > 0, height, 0), (moves & ~at) | (sigma == 0))
 
 
+@public
 def separation_steps(sigma: Real[ArrayLike, " p"]) -> StepSizes:
     r"""Largest step sizes for which descent learns the components at `1/(eta sigma_i)`, G19's times, one after another.
 
@@ -407,6 +416,7 @@ def separation_steps(sigma: Real[ArrayLike, " p"]) -> StepSizes:
     return StepSizes(exact, sufficient, applies)
 
 
+@public
 def zero_mode_bounds(
     lam: Real[ArrayLike, "..."], w0: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."], steps: Real[ArrayLike, "..."]
 ) -> DescentBounds:
@@ -435,6 +445,7 @@ def zero_mode_bounds(
     return DescentBounds(jnp.where(applies, lower, 0), jnp.where(applies, upper, 0), applies)
 
 
+@public
 def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Time:
     """Steps, in units of d, at which the components jump under descent as d grows: `T_j = 1/log(1 + eta sigma_j)`.
 
@@ -456,6 +467,7 @@ def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Time:
     return Time(value, moving & (2 * eta * jnp.max(sigma) < 1))
 
 
+@public
 def jumps_are_separate(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Bool[Array, ""]:
     """Whether the times that G19 prints for the jumps under descent are in order: `log(1 + eta sigma_i) > eta sigma_{i+1}`.
 
@@ -472,6 +484,7 @@ def jumps_are_separate(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -
     return jnp.all(jnp.log1p(jnp.maximum(eta * sigma[:-1], 0)) > eta * sigma[1:])
 
 
+@public
 def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Rate:
     """Asymptotic rate a step of an aligned component: `-log|1 - 2 eta sigma|`, whose flow has `2 eta sigma`.
 
@@ -492,6 +505,7 @@ def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "
 # -- two layers in general -------------------------------------------------------------------------------------------------
 
 
+@public
 def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
     r"""What one step of descent does to the imbalance, `D+ - D = eta^2 (G_U1^T G_U1 - G_V^T G_V)`, by its spectrum.
 
@@ -518,6 +532,7 @@ def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]
     return Drift(spectrum, norm(spectrum))
 
 
+@public
 def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
     r"""Largest step sizes at which descent stays at a solution, `2/sharpness`.
 
@@ -553,6 +568,7 @@ def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
     return StepSizes(exact, sufficient, solved)
 
 
+@public
 def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
     r"""L - L* behind one step of descent, as a polynomial in its step size: five coefficients, ascending.
 
@@ -584,6 +600,7 @@ def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
     return problem.scale / 2 * jnp.stack(coefficients)
 
 
+@public
 def line_search(model: Model, problem: LeastSquares) -> LineSearch:
     r"""Exact line search: the step size of least loss along the gradient, in closed form.
 
@@ -636,6 +653,7 @@ def line_search(model: Model, problem: LeastSquares) -> LineSearch:
     return LineSearch(step, after, c, applies)
 
 
+@public
 def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> StepInequality:
     r"""X23's inequality for one step of descent, with the constants measured on this very step.
 

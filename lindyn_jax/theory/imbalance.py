@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._linalg import signature_spectrum
+from .._public import public
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 
@@ -39,6 +40,7 @@ class SpectrumEdges(NamedTuple):
     negative_min: Float[Array, ""]
 
 
+@public
 def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbalance:
     r"""Delta+, Delta- and Delta of a two-layer network.
 
@@ -69,6 +71,7 @@ def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbal
     )
 
 
+@public
 def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> SpectrumEdges:
     """The first and the r-th eigenvalue of D and the first and the m-th of -D, cut off at zero.
 
@@ -98,6 +101,7 @@ def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> 
     )
 
 
+@public
 def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
     """Eigenvalues of `D = U1^T U1 - V^T V`, descending, without h - k zeros; k = min(h, r + m).
 
@@ -116,6 +120,7 @@ def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) ->
     return signature_spectrum(jnp.concatenate([U1, V]), signs)
 
 
+@public
 def moving_layers(
     model: TwoLayer | ReducedTwoLayer, problem: LeastSquares
 ) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
@@ -156,6 +161,7 @@ def require_plain_flow(problem: LeastSquares) -> None:
         )
 
 
+@public
 def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, "p f"]:
     """`[U1; V] U2^T`, what ties the moving rows to the frozen ones, up to a rotation of its columns.
 
@@ -184,6 +190,7 @@ def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[
     return model.frozen.factor * (Z1 @ model.frozen.core.T)
 
 
+@public
 def num_conservation_laws(r: int, m: int, h: int) -> int:
     """Number of independent conserved functions of (U1, V) at a generic point.
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
+from .._public import public
 from ..exact._common import as_floats, as_times, check_not_negative
 from ..exact.aligned import aligned, gain_round_off
 from ..models import TwoLayer
@@ -59,6 +60,7 @@ class Tilt(NamedTuple):
     unstable: Bool[Array, ""]
 
 
+@public
 def decoupled_problem(problem: LeastSquares) -> LeastSquares:
     r"""The problem with `Sigma_x` replaced by its part that is diagonal in the modes: eps = 0.
 
@@ -80,6 +82,7 @@ def decoupled_problem(problem: LeastSquares) -> LeastSquares:
     return covariance_problem(full, Sigma_xy, rank=problem.rank)
 
 
+@public
 def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, " T"]) -> AlignedLayers:
     r"""The layers of the closed form at eps = 0, at several times, from a start that is aligned with the modes.
 
@@ -124,6 +127,7 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     return AlignedLayers(U, V, jnp.all(begun | absent) & (error <= small**2 * size))
 
 
+@public
 def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Perturbation:
     r"""How far the layers can be from the closed form: `eps C (e^{ct} - 1)/c`, to first order in eps.
 
@@ -158,6 +162,7 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     return Perturbation(value, rate, eps, value <= 0.1 * weights)
 
 
+@public
 def tilt_matrix(
     sigma_i: Real[ArrayLike, ""], lam_i: Real[ArrayLike, ""], sigma_j: Real[ArrayLike, ""], lam_j: Real[ArrayLike, ""]
 ) -> Float[Array, "2 2"]:
@@ -180,6 +185,7 @@ def tilt_matrix(
     return jnp.stack([jnp.stack([-lam_j * sigma_i / lam_i, sigma_j]), jnp.stack([sigma_j, -sigma_i])])
 
 
+@public
 def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: Int[ArrayLike, ""]) -> Tilt:
     r"""Whether the plateau of k modes is stable against tilting them, and how fast a tilt grows if it is not.
 

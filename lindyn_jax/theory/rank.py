@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
+from .._public import public
 from .._svd import thin_svd
 from ..exact._common import as_floats, as_times, check_not_negative, check_vector, least_divisor
 from ..exact.aligned import aligned_step, gain_round_off
@@ -122,6 +123,7 @@ class Tied(NamedTuple):
 # -- modes -----------------------------------------------------------------------------------------------------------------
 
 
+@public
 def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     """Modes of the data, and whether they decouple: whether Sigma_x is diagonal in the singular vectors of Sigma_xy.
 
@@ -154,6 +156,7 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     return Modes(sigma, lam, problem.from_data(P), PsiT.T, coupling, applies)
 
 
+@public
 def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float | None = None) -> Order:
     r"""When each mode is learned: order, jump times and times of half height.
 
@@ -189,6 +192,7 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
 # -- reduced-rank regression -----------------------------------------------------------------------------------------------
 
 
+@public
 def reduced_rank_regression(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank:
     r"""Reduced-rank regression: the Theta of rank k at most with the least loss, and of these the one of least norm.
 
@@ -218,6 +222,7 @@ def reduced_rank_regression(problem: LeastSquares, k: Int[ArrayLike, ""]) -> Low
     return LowRank(value, problem.excess_loss(problem.to_data(value)), (kept > next_one) | nothing_left)
 
 
+@public
 def reduced_rank_from_covariances(
     Sigma_x: Float[ArrayLike, "n n"],
     Sigma_xy: Float[ArrayLike, "n m"],
@@ -240,6 +245,7 @@ def reduced_rank_from_covariances(
     return reduced_rank_regression(covariance_problem(Sigma_x, Sigma_xy, rank=rank), k)
 
 
+@public
 def covariance_problem(
     Sigma_x: Float[ArrayLike, "..."], Sigma_xy: Float[ArrayLike, "..."], *, rank: int | None = None
 ) -> LeastSquares:
@@ -280,6 +286,7 @@ def covariance_problem(
     return LeastSquares(X, Y, rank=rank)
 
 
+@public
 def top_projector(A: Float[Array, "r m"], k: Int[Array, ""]) -> Float[Array, "m m"]:
     """Psi_k Psi_k^T, the projector onto the top k right singular vectors of A."""
     return right_projector(A, jnp.arange(min(A.shape)) < k)
@@ -312,6 +319,7 @@ def _right_projector_jvp(primals, tangents):
 # -- plateaus --------------------------------------------------------------------------------------------------------------
 
 
+@public
 def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"]) -> Bool[Array, " p"]:
     r"""For each k = 1, ..., p, whether the plateau of k modes is the reduced-rank regression of that rank.
 
@@ -335,6 +343,7 @@ def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"
     return least >= most - gain_round_off(gain)
 
 
+@public
 def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | None = None) -> Plateau:
     r"""The plateau between the jumps k and k + 1 of the flow, and whether it is the best fit of rank k.
 
@@ -364,6 +373,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     return Plateau(value, problem.excess_loss(problem.to_data(value)), best.excess_loss, modes.applies & ordered)
 
 
+@public
 def theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float | None = None) -> Steps:
     r"""The limit of `Theta(d t)` as the start vanishes, d -> infinity, at fixed t.
 
@@ -385,6 +395,7 @@ def theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float |
     return Steps(jnp.einsum("np,tp,mp->tnm", modes.Phi, w, modes.Psi), modes.applies)
 
 
+@public
 def corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float | None = None) -> Norms:
     r"""Norms of the limit of `Theta(d t)`: `||Theta||_F^2 = sum_{i: sigma_i t > 1} (sigma_i/lambda_i)^2`, and the nuclear norm.
 
@@ -405,6 +416,7 @@ def corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float
 # -- principal components --------------------------------------------------------------------------------------------------
 
 
+@public
 def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank:
     """The projector onto the top k principal components of the inputs, `Phi_k Phi_k^T`.
 
@@ -427,6 +439,7 @@ def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank
     return LowRank((Phi1 * inside) @ Phi1.T, problem.scale / 2 * jnp.sum(jnp.where(inside, 0, s) ** 2), kept > lost)
 
 
+@public
 def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Tied:
     r"""Whether a linear autoencoder whose layers start equal keeps them equal, and so learns principal components by tying.
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from .. import _checks
 from .._linalg import row_factor
+from .._public import public
 from .._svd import least_left_vector
 from ..exact._common import ratio
 from ..models import ReducedTwoLayer, TwoLayer
@@ -69,6 +70,7 @@ class LogBound(NamedTuple):
 # -- the exact rate --------------------------------------------------------------------------------------------------
 
 
+@public
 def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     r"""The rate `-L'/(L - L*)` of the flow at this state, exactly.
 
@@ -96,6 +98,7 @@ def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     return jnp.where(solved, jnp.inf, 2 * problem.scale * moved / jnp.where(solved, 1, jnp.sum(E**2)))
 
 
+@public
 def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -> Float[Array, "r m"]:
     """`T E = S U1 U1^T S E + S^2 E V V^T`: the flow moves the error by `E' = -q T E`.
 
@@ -112,6 +115,7 @@ def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -
     return s * (U1 @ (U1.T @ (s * E))) + s**2 * ((E @ V) @ V.T)
 
 
+@public
 def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
     """Eigenvalues of the operator T, descending: 2q times the last and the first bound the rate over all errors.
 
@@ -141,6 +145,7 @@ def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
     return jnp.sort((jax.vmap(block)(root_mu) ** 2).ravel())[::-1]
 
 
+@public
 def adversarial_target(
     model: Model, problem: LeastSquares, *, size: Real[Array, ""] | float = 1.0
 ) -> Float[Array, "N m"]:
@@ -176,6 +181,7 @@ def adversarial_target(
 # -- bounds at one state ---------------------------------------------------------------------------------------------
 
 
+@public
 def lemma7(model: Model, problem: LeastSquares) -> Bound:
     """Lower bound on the instantaneous rate by the least eigenvalues of the layers; it needs no hypothesis.
 
@@ -196,6 +202,7 @@ def lemma7(model: Model, problem: LeastSquares) -> Bound:
     return _always(2 * problem.scale * problem.singular_values[-1] ** 2 * (first**2 + second**2))
 
 
+@public
 def lemma8(model: Model, problem: LeastSquares) -> LayerBounds:
     r"""Lower bounds on the least eigenvalues of the layers by their imbalance and their product; no hypothesis.
 
@@ -214,6 +221,7 @@ def lemma8(model: Model, problem: LeastSquares) -> LayerBounds:
     return LayerBounds(first, second, jnp.asarray(True))
 
 
+@public
 def rate_bound(model: Model, problem: LeastSquares) -> Bound:
     r"""Lower bound on the instantaneous rate by imbalance and product, for every r, m and h; it needs no hypothesis.
 
@@ -236,6 +244,7 @@ def rate_bound(model: Model, problem: LeastSquares) -> Bound:
     return _always(2 * problem.scale * problem.singular_values[-1] ** 2 * (first + second))
 
 
+@public
 def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     """`sigma_{min(r, m)}(Ytil) - ||E||_F`: while it is positive the product cannot lose rank.
 
@@ -252,6 +261,7 @@ def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     return target[-1] - error
 
 
+@public
 def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     r"""c(t): Proposition 1's bracket with the product bounded by how far the target's singular values exceed the error.
 
@@ -268,6 +278,7 @@ def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""
     return _constant_now(model, problem)
 
 
+@public
 def local_rate(model: Model, problem: LeastSquares) -> Bound:
     """The rate that Theorem 3 gives near the end of training: `q lambda_r` times the limit of c(t) at zero error.
 
@@ -289,6 +300,7 @@ def local_rate(model: Model, problem: LeastSquares) -> Bound:
 # -- bounds along the path -------------------------------------------------------------------------------------------
 
 
+@public
 def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -> LossBound:
     r"""Upper bound on the excess loss along the flow that starts here; it needs no hypothesis.
 
@@ -309,6 +321,7 @@ def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -
     return corollary6(model, problem, ts, 0.0)._replace(applies=jnp.asarray(True))
 
 
+@public
 def corollary4(model: Model, problem: LeastSquares) -> Bound:
     """Rate of convergence by the level of imbalance alone: `2 q lambda_r Delta`. Hypothesis: Delta > 0.
 
@@ -326,6 +339,7 @@ def corollary4(model: Model, problem: LeastSquares) -> Bound:
     return Bound(2 * problem.scale * problem.singular_values[-1] ** 2 * level, level > 0)
 
 
+@public
 def corollary5(model: Model, problem: LeastSquares) -> Bound:
     """Rate of convergence of a start with margin: `q lambda_r c(0)`. Hypothesis: the margin is positive.
 
@@ -345,6 +359,7 @@ def corollary5(model: Model, problem: LeastSquares) -> Bound:
     return Bound(problem.scale * s[-1] ** 2 * constant, target[-1] > error)
 
 
+@public
 def corollary6(
     model: Model, problem: LeastSquares, ts: Real[Array, "*times"], t0: Real[Array, ""] | float
 ) -> LossBound:
@@ -373,6 +388,7 @@ def corollary6(
     return LossBound(value, rate, target[-1] > error)
 
 
+@public
 def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> LogBound:
     r"""Upper bound on `||Z1(t)||_F^2`, Z1 = [U1; V]. Hypothesis: c(0) > 0.
 
@@ -395,6 +411,7 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
     return LogBound(_log_bound(2 * path, 2, norm(jnp.concatenate([U1, V]))), applies)
 
 
+@public
 def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> LogBound:
     r"""Upper bound on `||Z1(t) U2^T||_F`, and so on the distance `||U2 V(t)^T||_F` from the row space of the data.
 
@@ -418,6 +435,7 @@ def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"
 # -- the scalar network ----------------------------------------------------------------------------------------------
 
 
+@public
 def scalar_rate(
     u: Real[Array, "..."] | float, v: Real[Array, "..."] | float, *, scale: Real[Array, ""] | float = 1.0
 ) -> Float[Array, "..."]:
@@ -432,6 +450,7 @@ def scalar_rate(
     return jnp.asarray(scale * 2 * (jnp.square(u) + jnp.square(v)))
 
 
+@public
 def scalar_rate_bound(
     u: Real[Array, "..."] | float,
     v: Real[Array, "..."] | float,

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
+from .._public import public
 from ..models import (
     AbstractModel,
     DeepLinear,
@@ -53,6 +54,7 @@ class Sharpness(NamedTuple):
     num_steps: Int[Array, ""]
 
 
+@public
 def sharpness(
     model: Network,
     problem: LeastSquares,
@@ -108,6 +110,7 @@ def sharpness(
     return Sharpness(value, deviation, residual, applies, num_steps)
 
 
+@public
 def largest_stable_step(
     model: Network,
     problem: LeastSquares,
@@ -145,6 +148,7 @@ class HessianSharpness(NamedTuple):
     num_steps: Int[Array, ""]
 
 
+@public
 def hessian_sharpness(
     model: AbstractModel,
     problem: LeastSquares,

@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
 from .._linalg import row_factor
+from .._public import public
 from ..models import (
     AbstractModel,
     DeepLinear,
@@ -74,6 +75,7 @@ class Balance(NamedTuple):
     holds: Bool[Array, ""]
 
 
+@public
 def stationarity(
     model: AbstractModel, problem: LeastSquares, *, rtol: Float[ArrayLike, ""] | None = None
 ) -> Stationarity:
@@ -129,6 +131,7 @@ def stationarity(
     return Stationarity(speed, residual, residual <= _tolerance(rtol, residual.dtype))
 
 
+@public
 def stationary_point(
     model: AbstractModel, problem: LeastSquares, *, rtol: Float[ArrayLike, ""] | None = None
 ) -> StationaryPoint:
@@ -185,6 +188,7 @@ def stationary_point(
     return StationaryPoint(stationary, stationary & ~saddle, stationary & saddle, escape, curvature)
 
 
+@public
 def least_excess_loss(
     problem: LeastSquares, h: Float[ArrayLike, ""] | Int[ArrayLike, ""] | int, *, tied: bool = False
 ) -> Float[Array, ""]:
@@ -217,6 +221,7 @@ def least_excess_loss(
     return problem.scale / 2 * (rest + jnp.sum(jnp.where(held, 0, values) ** 2))
 
 
+@public
 def stationary_product(
     problem: LeastSquares, learned: Bool[ArrayLike, " c"], *, tied: bool = False
 ) -> Float[Array, "n m"]:
@@ -257,6 +262,7 @@ def stationary_product(
     return problem.from_data(held / problem.singular_values[:, None])
 
 
+@public
 def balance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, epsilon: Float[ArrayLike, ""] | int) -> Balance:
     r"""Whether a two-layer network is epsilon-balanced: `||D||_F <= epsilon`, `D = U1^T U1 - V^T V`.
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from .. import _checks
+from .._public import public
 from ..init import with_imbalance
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
@@ -27,6 +28,7 @@ class Tightness(NamedTuple):
     applies: Bool[Array, ""]
 
 
+@public
 def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Tightness:
     r"""Whether Proposition 1 is attained over all networks with this imbalance `D` and this product `W = U1 V^T`.
 
@@ -72,6 +74,7 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
     return Tightness(attained, ~attained & full, jnp.asarray(applies))
 
 
+@public
 def tight_pairing(
     positive: Float[ArrayLike, " r"], negative: Float[ArrayLike, " m"], sigma: Float[ArrayLike, " k"]
 ) -> tuple[Float[Array, " r"], Float[Array, " m"]]:
@@ -113,6 +116,7 @@ def tight_pairing(
     return a, b
 
 
+@public
 def tight_start(
     problem: LeastSquares,
     Theta: Float[ArrayLike, "n m"],

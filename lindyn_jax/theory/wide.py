@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real
 
 from .. import _checks
+from .._public import public
 from .._roots import gram_roots
 from ..exact._common import Limit
 from ..models import Frozen, ReducedTwoLayer, TwoLayer
@@ -135,6 +136,7 @@ class InvariantSet(NamedTuple):
     applies: Bool[Array, ""]
 
 
+@public
 def lemma11(
     problem: LeastSquares,
     h: Real[ArrayLike, "..."],
@@ -186,6 +188,7 @@ def lemma11(
     )
 
 
+@public
 def lemma11_events(
     model: Model,
     problem: LeastSquares,
@@ -222,6 +225,7 @@ def lemma11_events(
     )
 
 
+@public
 def theorem12(
     problem: LeastSquares,
     h: Real[ArrayLike, "..."],
@@ -268,6 +272,7 @@ def theorem12(
     return Theorem12(log_bound, jnp.broadcast_to(log_C, shape), w, h0, log_width, jnp.broadcast_to(applies, shape))
 
 
+@public
 def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real[ArrayLike, "..."]) -> SharpDistance:
     r"""Root mean square distance of the flow's limit from the minimum-norm solution, in the wide limit.
 
@@ -299,6 +304,7 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     return SharpDistance(rms, level, applies)
 
 
+@public
 def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLike, ""]) -> Limit:
     r"""The Gram matrix of the second layer at the end of the flow, in the wide limit.
 
@@ -324,6 +330,7 @@ def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLi
     return Limit(gram, h >= problem.rank + problem.num_outputs)
 
 
+@public
 def conditional_distance(
     problem: LeastSquares,
     V: Float[ArrayLike, "m k"],
@@ -359,6 +366,7 @@ def conditional_distance(
     return ConditionalDistance(weights, degrees, degrees * jnp.sum(weights), 2 * degrees * jnp.sum(weights**2))
 
 
+@public
 def sample_distance(
     law: ConditionalDistance, shape: tuple[int, ...] = (), *, key: Key[Array, ""]
 ) -> Float[Array, "..."]:
@@ -379,6 +387,7 @@ def sample_distance(
     return jnp.where(frozen, jnp.sqrt(square), 0)
 
 
+@public
 def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
     r"""The same training in NTK scaling, `Util = h^alpha U`, `Vtil = h^alpha V`, whose entries are of order one.
 
@@ -409,6 +418,7 @@ def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""
     return NTKRescaling(rescaled, same_loss, time_factor, math.sqrt(problem.num_outputs) * h ** (0.5 - 2 * alpha))
 
 
+@public
 def invariant_set(model: Model, problem: LeastSquares, *, rtol: float | None = None) -> InvariantSet:
     r"""Whether a start lies in the invariant set `V U2^T = 0`, `U1 U2^T = 0`, where the flow ends at Theta_hat.
 

@@ -1,0 +1,365 @@
+"""What every public function asks of its arguments, read off its signature: kinds, shapes, and that they fit each other.
+
+`@public` stands on each of them. An argument of a kind or shape that the signature excludes ends in one `ValueError` that names
+it. The function's own sentence goes first where it has one, since it knows more; arguments that are what they should be cost
+one look at their type and shape. Nothing here looks at values, except that a whole number is one.
+"""
+
+import dis
+import functools
+import inspect
+import operator
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import AbstractArray, PyTree, TypeCheckError
+
+# Lengths that a value gives to letters of shapes by its kind, and what models and problems must agree in: filled by the modules
+# that define them.
+SIZES: dict[type, Callable[[Any], dict[str, int]]] = {}
+FITS: list[tuple[type, type, Callable[[Any, Any], None]]] = []
+
+_RAISE = dis.opmap["RAISE_VARARGS"]
+_NAMES = {
+    "AbstractModel": "a model of this package",
+    "AbstractSolver": "a diffrax solver",
+    "AbstractAdjoint": "a diffrax adjoint",
+    "GradientTransformation": "an optax optimizer",
+    "PathLike": "a path",
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "NoneType": "None",
+    "SupportsIndex": "a whole number",
+}
+
+
+class _Kind(NamedTuple):
+    """One way to fill a parameter: what it is called, whether a value is of it, and whether to look before the body runs."""
+
+    words: str
+    holds: Callable[[Any], bool]
+    early: bool = False
+    element: "_Expected | None" = None
+
+
+class _Expected(NamedTuple):
+    """All ways to fill a parameter: kinds, and arrays by their axes and whether they hold whole numbers or flags."""
+
+    kinds: tuple[_Kind, ...]
+    arrays: tuple[tuple[str, str], ...]
+
+    @property
+    def words(self) -> str:
+        names = [_shape_words(axes) for axes, _ in self.arrays] + [kind.words for kind in self.kinds]
+        return " or ".join(dict.fromkeys(names))
+
+
+class _Misfit(NamedTuple):
+    """What is wrong: the sentence, whether it is said before the function runs, and whether it is about an array."""
+
+    sentence: str
+    early: bool = False
+    array: bool = False
+
+
+def public(function: Callable) -> Callable:
+    """A public function (or `__init__`) that refuses arguments which its signature excludes, in one sentence.
+
+    **Raises:** `ValueError` that names the argument, says what it must be and what it is.
+    """
+    raw = inspect.unwrap(function)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, parameter in inspect.signature(raw).parameters.items() if parameter.kind in kinds]
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        given = dict(zip(names, args, strict=False)) | kwargs
+        given.pop("self", None)
+        misfit = _misfit(_expectations(raw), given)
+        if misfit is None:
+            return function(*args, **kwargs)
+        if not misfit.early:
+            try:
+                function(*args, **kwargs)
+            except Exception as error:
+                if _is_sentence(error) or (misfit.array and isinstance(error, TypeCheckError)):
+                    raise
+        raise ValueError(misfit.sentence)
+
+    checked.__wrapped__ = raw
+    return checked
+
+
+def _is_sentence(error: Exception) -> bool:
+    """Whether a `raise` of this package made the error, and not this module, Python or a library."""
+    step = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    module = step.tb_frame.f_globals.get("__name__", "")
+    raised = step.tb_frame.f_code.co_code[step.tb_lasti] == _RAISE
+    return raised and module.split(".")[0] == __package__ and module != __name__
+
+
+@functools.cache
+def _expectations(function: Callable) -> dict[str, _Expected]:
+    """What is expected of the parameters that have an annotation which can be checked."""
+    hints = {name: _expected(hint) for name, hint in typing.get_type_hints(function).items() if name != "return"}
+    return {name: expected for name, expected in hints.items() if expected is not None}
+
+
+def _misfit(expectations: Mapping[str, _Expected], given: Mapping[str, Any]) -> _Misfit | None:
+    """The first thing that is wrong with the arguments."""
+    lengths = {}
+    for value in given.values():
+        for kind, sizes in SIZES.items():
+            if isinstance(value, kind):
+                lengths |= {letter: (length, None, None) for letter, length in sizes(value).items()}
+    for name, value in given.items():
+        if name in expectations:
+            misfit = _check(name, value, expectations[name], lengths)
+            if misfit is not None:
+                return misfit
+    for first, second, check in FITS:
+        models = [value for value in given.values() if isinstance(value, first)]
+        for problem in (value for value in given.values() if isinstance(value, second)):
+            for model in models:
+                try:
+                    check(model, problem)
+                except ValueError as error:
+                    return _Misfit(str(error))
+    return None
+
+
+def _check(name: str, value: Any, expected: _Expected, lengths: dict) -> _Misfit | None:
+    """What is wrong with one argument; `lengths` are those of the axes seen so far."""
+    for kind in expected.kinds:
+        if kind.holds(value):
+            if kind.element is None:
+                return None
+            parts = (_check(f"{name}[{i}]", part, kind.element, {}) for i, part in enumerate(value))
+            return next((part for part in parts if part is not None), None)
+    if not expected.arrays:
+        early = all(kind.early for kind in expected.kinds)
+        return _Misfit(f"Argument `{name}` must be {expected.words}, but is {_describe(value)}.", early)
+    array = _as_array(value)
+    if array is None:
+        plain = all(axes for axes, _ in expected.arrays) and not expected.kinds
+        words = "an array of numbers" if plain else expected.words
+        return _Misfit(f"Argument `{name}` must be {words}, but is {_describe(value)}.", array=True)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return _Misfit(f"Argument `{name}` must be real, but has dtype {array.dtype}.", array=True)
+    fitting = [axes.split() for axes, _ in expected.arrays if _fits(axes.split(), array.ndim)]
+    if not fitting:
+        return _Misfit(f"Argument `{name}` must {_shape_phrase(expected)}, but has shape {array.shape}.", array=True)
+    whole = {numbers for _, numbers in expected.arrays}
+    if len(whole) == 1 and not _holds(array, *whole):
+        words = {"int": "whole numbers", "bool": "flags, True or False"}[whole.pop()]
+        words = words if array.ndim else {"whole numbers": "a whole number"}.get(words, "True or False")
+        given = f"has dtype {array.dtype}" if array.ndim else f"is {value}"
+        return _Misfit(f"Argument `{name}` must be {words}, but {given}.", array=True)
+    return _check_lengths(name, array.shape, fitting[0], lengths)
+
+
+def _check_lengths(name: str, shape: tuple[int, ...], axes: list[str], lengths: dict) -> _Misfit | None:
+    """Whether axes of one letter have one length; those that are new are noted."""
+    if any(axis == "..." or axis.startswith("*") for axis in axes):
+        return None
+    mine = "(" + ", ".join(axes) + ("," if len(axes) == 1 else "") + ")"
+    for axis, length in zip(axes, shape, strict=True):
+        if axis.isdigit() and int(axis) != length:
+            return _Misfit(f"Argument `{name}` must have shape {mine}, but has shape {shape}.", array=True)
+        if not axis.isidentifier() or axis.startswith("_"):
+            continue
+        known, other, theirs = lengths.setdefault(axis, (length, name, mine))
+        if known == length:
+            continue
+        if other is None:
+            sentence = f"Argument `{name}` must have shape {mine} with {axis} = {known} for this problem, but has shape {shape}."
+        elif other == name:
+            sentence = f"Argument `{name}` must have shape {mine}, but has shape {shape}."
+        else:
+            both = f"Arguments `{other}` {theirs} and `{name}` {mine}"
+            sentence = f"{both} must have the same {axis}, but have {known} and {length}."
+        return _Misfit(sentence, array=True)
+    return None
+
+
+def _as_array(value: Any) -> Any | None:
+    """The value as something with a shape and a numeric dtype, or `None` where it has neither."""
+    if isinstance(value, (str, bytes, Mapping, set, frozenset, type(None))):
+        return None
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError, jax.errors.JAXTypeError):
+            # Lists of traced numbers are arrays to JAX alone.
+            try:
+                value = jnp.asarray(value)
+            except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError):
+                return None
+    numeric = jnp.issubdtype(value.dtype, np.number) or jnp.issubdtype(value.dtype, np.bool_)
+    # A whole number beyond 64 bits is one all the same.
+    return (
+        value
+        if numeric or (value.dtype == object and isinstance(value.item() if value.ndim == 0 else None, int))
+        else None
+    )
+
+
+def _holds(array: Any, numbers: str) -> bool:
+    """Whether an array can stand for whole numbers or for flags, by its dtype or by all its values."""
+    if numbers == "any" or isinstance(array, jax.core.Tracer) or array.dtype == bool or array.dtype == object:
+        return True
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        return numbers == "int" or bool(np.all((np.asarray(array) == 0) | (np.asarray(array) == 1)))
+    values = np.asarray(array)
+    return numbers == "int" and bool(np.all(np.isfinite(values) & (values == np.round(values))))
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, jax.core.Tracer):
+        return value.ndim == 0
+    try:
+        operator.index(value)
+    except TypeError:
+        array = _as_array(value)
+        return array is not None and array.ndim == 0 and _holds(array, "int")
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    array = _as_array(value)
+    return array is not None and array.ndim == 0 and not jnp.issubdtype(array.dtype, jnp.complexfloating)
+
+
+def _is_flag(value: Any) -> bool:
+    array = None if isinstance(value, (str, list, tuple)) else _as_array(value)
+    return array is not None and array.ndim == 0 and _holds(array, "bool")
+
+
+def _is_key(value: Any) -> bool:
+    """A typed PRNG key, or the words of one: `jax.random` takes both."""
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        return False
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value.ndim == 0
+    return value.dtype == np.uint32 and value.shape in ((2,), (4,))
+
+
+def _flat(annotation: Any) -> list[Any]:
+    """The alternatives of a union, type variables and named types resolved."""
+    if isinstance(annotation, typing.TypeVar):
+        chosen = annotation.__constraints__ or (annotation.__bound__ or Any,)
+        return [one for each in chosen for one in _flat(each)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [one for each in typing.get_args(annotation) for one in _flat(each)]
+    return [annotation]
+
+
+def _expected(annotation: Any) -> _Expected | None:
+    """What an annotation asks for; `None` for what it leaves open."""
+    kinds, arrays, alternatives = {}, {}, _flat(annotation)
+    if any(_is_array_type(one) and _fits(one.dim_str.split(), 0) for one in alternatives):
+        # A number is an array without axes, and has no further kind.
+        alternatives = [one for one in alternatives if one not in (np.number, float, int)]
+    for one in alternatives:
+        kind = _kind(one)
+        if kind is None:
+            return None
+        if isinstance(kind, _Kind):
+            kinds.setdefault(kind.words, kind)
+        else:
+            arrays[kind] = None
+    return _Expected(tuple(kinds.values()), tuple(arrays))
+
+
+def _is_array_type(one: Any) -> bool:
+    return inspect.isclass(one) and issubclass(one, AbstractArray)
+
+
+def _kind(one: Any) -> _Kind | tuple[str, str] | None:
+    """One alternative of an annotation: a kind, an array by its axes and numbers, or `None` for anything."""
+    origin, args = typing.get_origin(one), typing.get_args(one)
+    if _is_array_type(one):
+        dtypes = one.dtypes
+        if "prng_key" in dtypes or one.dtype.__name__ == "UInt32":
+            return _Kind("a PRNG key, such as `jax.random.key(0)`", _is_key, early=True)
+        if all("int" in str(dtype) for dtype in dtypes):
+            return one.dim_str, "int"
+        return one.dim_str, "bool" if all("bool" in str(dtype) for dtype in dtypes) else "any"
+    if one is jax.Array:
+        return "...", "any"
+    if origin is typing.Literal:
+        return _Kind(
+            "one of " + ", ".join(map(repr, args)), lambda value: isinstance(value, str) and value in args, True
+        )
+    if origin in (list, tuple, Sequence):
+        return _sequence(args[0] if args else Any)
+    if origin in (dict, Mapping) or one in (dict, Mapping):
+        return _Kind("a dictionary", lambda value: isinstance(value, Mapping), early=True)
+    if origin is Callable or one is Callable:
+        return _Kind("a function", callable, early=True)
+    if one is Any or one is object or one is PyTree or not inspect.isclass(origin or one):
+        return None
+    if (
+        test := {int: _is_whole, typing.SupportsIndex: _is_whole, float: _is_number, bool: _is_flag}.get(one)
+    ) is not None:
+        return _Kind(_NAMES[one.__name__], test, early=one is bool)
+    one = os.PathLike if origin is os.PathLike else origin or one
+    words = _NAMES.get(one.__name__, f"{_article(one.__name__)} {one.__name__}")
+    return _Kind(words, lambda value: isinstance(value, one), early=one in (str, type(None), os.PathLike))
+
+
+def _sequence(entry: Any) -> _Kind:
+    element = _expected(entry)
+
+    def holds(value):
+        if isinstance(value, (jax.Array, np.ndarray)):
+            return value.ndim > 0
+        return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+    words = "a sequence" if element is None else f"a sequence, each entry {element.words}"
+    return _Kind(words, holds, element=element)
+
+
+def _fits(axes: list[str], ndim: int) -> bool:
+    variadic = [axis for axis in axes if axis == "..." or axis.startswith("*")]
+    return ndim >= len(axes) - 1 if variadic else ndim == len(axes)
+
+
+def _shape_words(axes: str) -> str:
+    axes = axes.split()
+    if not axes:
+        return "a number"
+    if any(axis == "..." or axis.startswith("*") for axis in axes):
+        return "an array of numbers"
+    return "an array of shape (" + ", ".join(axes) + ("," if len(axes) == 1 else "") + ")"
+
+
+def _shape_phrase(expected: _Expected) -> str:
+    """`have shape (n, m)`, or `be a number or ...` where there is more than one way."""
+    if len(expected.arrays) > 1 or expected.kinds or not expected.arrays[0][0]:
+        return f"be {expected.words}"
+    return "have shape " + _shape_words(expected.arrays[0][0]).removeprefix("an array of shape ")
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in "AEIOUaeiou" else "a"
+
+
+def _describe(value: Any) -> str:
+    """A value in a sentence: itself where that is short, otherwise its kind."""
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        text = repr(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"{_article(type(value).__name__)} {type(value).__name__}"
