@@ -1,5 +1,7 @@
 """Checks of what users pass in: one sentence each, saying what was asked, what was given and what to do."""
 
+import functools
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,16 +27,51 @@ def as_matrix(value: Any, name: str, shape: str) -> jax.Array:
 
 
 def as_float(value: Any, name: str) -> jax.Array:
-    """`value` as a real floating-point array: integers and booleans become the default float type."""
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Argument `{name}` must be an array of numbers, but is {type(value).__name__}.") from error
+    """`value` as a real floating-point array of 32 or 64 bits.
+
+    Whole numbers of any size and flags become the default float type, half precision becomes float32, which holds it exactly, and
+    foreign byte orders become the machine's. Masked entries and what is no number are refused.
+    """
+    if not isinstance(value, (jax.Array, float)):
+        value = _as_numpy(value, name)
+    array = jnp.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"Argument `{name}` must be real, but has dtype {array.dtype}.")
+    if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
+        raise ValueError(f"Argument `{name}` must be an array of numbers, but has dtype {array.dtype}.")
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(jnp.result_type(float))
-    return array
+        return array.astype(jnp.result_type(float))
+    return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
+
+
+def _as_numpy(value: Any, name: str) -> np.ndarray | jax.Array:
+    """A value that is no JAX array, as one that JAX takes: by NumPy, since JAX would wrap whole numbers to 32 bits."""
+    refusal = f"Argument `{name}` must be an array of numbers, but is {type(value).__name__}."
+    if np.ma.is_masked(value):
+        raise ValueError(f"Argument `{name}` must have no masked entries: fill them or leave out their samples.")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, jax.errors.JAXTypeError) as error:
+        try:
+            return jnp.asarray(value)  # sequences that hold traced numbers
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(refusal) from error
+    if array.dtype == object:  # whole numbers beyond 64 bits, fractions, sequences that hold JAX arrays
+        if not all(isinstance(entry, (numbers.Number, np.bool_, jax.Array)) for entry in array.flat):
+            raise ValueError(refusal)
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"Argument `{name}` must be an array of numbers in the range of floats.") from error
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind == "c":
+        raise ValueError(f"Argument `{name}` must be real, but has dtype {array.dtype}.")
+    if array.dtype.kind in "USMmO" or array.dtype.names:
+        raise ValueError(refusal)
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def check_finite(array: Any, name: str) -> None:
@@ -56,6 +93,23 @@ def check_positive(value: Any, name: str) -> None:
     number = np.asarray(value)
     if not np.all(np.isfinite(number) & (number > 0)):
         raise ValueError(f"Argument `{name}` must be a positive number, but is {value}.")
+
+
+@functools.lru_cache(maxsize=256)
+def refuse_overrides(kind: type, base: type) -> None:
+    """Refuses a class derived from `base` that replaces something which the formulas of this package take for granted.
+
+    Everything that `base` defines counts: solvers, closed forms and bounds use its formulas and not the new ones.
+    """
+    names = {name for name in (*vars(base), *vars(base).get("__annotations__", {})) if not name.startswith("__")}
+    names = (names | {"__getattr__", "__getattribute__"}) - {"_abc_impl"}
+    for parent in kind.__mro__[: kind.__mro__.index(base)]:
+        replaced = sorted(names & {*vars(parent), *vars(parent).get("__annotations__", {})})
+        if replaced:
+            raise ValueError(
+                f"A {base.__name__} with a `{replaced[0]}` of its own, as {parent.__name__} has it, is refused: solvers and "
+                f"statements would go on using the formulas of {base.__name__}."
+            )
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:

@@ -32,6 +32,12 @@ class AbstractModel(eqx.Module):
     def velocity(self, problem: LeastSquares) -> "AbstractModel":
         """d(weights)/dt under gradient flow, minus the gradient of the problem's loss, as a model of the same kind."""
 
+    def __check_init__(self):
+        # The reduction and the implicit methods know the kinds of this package by their formulas.
+        for base in type(self).__mro__[1:]:
+            if base.__module__ == __name__ and base is not AbstractModel and issubclass(base, AbstractModel):
+                _checks.refuse_overrides(type(self), base)
+
 
 class LinearModel(AbstractModel):
     """One layer, `Theta` of shape (n, m).

@@ -19,7 +19,19 @@ from ._public import SIZES, public
 from .penalty import ImbalancePenalty
 
 LossScale = Literal["sum", "mean", "averaged"]
-LINKS: dict[str, Callable[[Array], Array] | None] = {"identity": None, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+
+
+def sigmoid(Z: Array) -> Array:
+    """`jax.nn.sigmoid` under a name by which it can be pickled."""
+    return jax.nn.sigmoid(Z)
+
+
+def tanh(Z: Array) -> Array:
+    """`jnp.tanh` under a name by which it can be pickled."""
+    return jnp.tanh(Z)
+
+
+LINKS: dict[str, Callable[[Array], Array] | None] = {"identity": None, "sigmoid": sigmoid, "tanh": tanh}
 
 
 class LeastSquares(eqx.Module):
@@ -42,8 +54,9 @@ class LeastSquares(eqx.Module):
         is traced.
     - `rank_rtol`: relative rank tolerance, default `max(N, n)` times the machine epsilon of the dtype.
 
-    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive, or a link
-    that is no elementwise function.
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive, a link
+    that is no elementwise function, or a subclass that replaces anything of this class: another loss is another problem, which
+    solvers and statements do not know.
 
     **Notes:** the data may be differentiated, but derivatives of the singular vectors exist only for distinct singular
     values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
@@ -75,6 +88,7 @@ class LeastSquares(eqx.Module):
         rank: int | None = None,
         rank_rtol: float | None = None,
     ):
+        _checks.refuse_overrides(type(self), LeastSquares)
         Y = _checks.as_matrix(Y, "Y", "(N, m)")
         _checks.check_finite(Y, "Y")
         if X is None:
@@ -114,6 +128,9 @@ class LeastSquares(eqx.Module):
         else:
             self.link_design = W * self.data_singular_values
         self.regularization = None
+
+    def __check_init__(self):
+        _checks.refuse_overrides(type(self), LeastSquares)
 
     # -- regularization ----------------------------------------------------------------------------------------------
 
@@ -314,10 +331,19 @@ def _link(link: Callable[[Array], Array] | str | None, dtype) -> Callable[[Array
     if not callable(link):
         names = ", ".join(map(repr, LINKS))
         raise ValueError(f"Argument `link` must be an elementwise function or one of {names}, but is {link!r}.")
-    given = jax.ShapeDtypeStruct((2, 3), dtype)
-    returned = jax.eval_shape(link, given)
-    if (getattr(returned, "shape", None), getattr(returned, "dtype", None)) != (given.shape, given.dtype):
-        raise ValueError(f"Argument `link` must be an elementwise function, but makes {returned} of {given}.")
+    if link in (jax.nn.sigmoid, jnp.tanh):
+        return sigmoid if link is jax.nn.sigmoid else tanh
+    for shape in ((), (2, 3), (3, 2)):
+        given = jax.ShapeDtypeStruct(shape, dtype)
+        try:
+            returned = jax.eval_shape(link, given)
+        except Exception as error:
+            raise ValueError(
+                "Argument `link` must be an elementwise function of arrays of any shape, but fails for one of shape "
+                f"{shape}: {type(error).__name__}."
+            ) from error
+        if (getattr(returned, "shape", None), getattr(returned, "dtype", None)) != (given.shape, given.dtype):
+            raise ValueError(f"Argument `link` must be an elementwise function, but makes {returned} of {given}.")
     return link
 
 

@@ -186,7 +186,7 @@ def check_sizes(model, problem: LeastSquares) -> None:
             "The model does not fit the problem: tied layers, U U^T, need a square target, n = m, but the problem has "
             f"n = {n} inputs and m = {m} outputs; use a `TwoLayer`."
         )
-    expected, name, given = {
+    known = {
         "TwoLayer": lambda: ((n, m), "(U rows, V rows)", (model.U.shape[0], model.V.shape[0])),
         "ReducedTwoLayer": lambda: ((r, m), "(U1 rows, V rows)", (model.U1.shape[0], model.V.shape[0])),
         "DeepLinear": lambda: ((n, m), "(W1 rows, WL columns)", (model.layers[0].shape[0], model.layers[-1].shape[1])),
@@ -198,7 +198,9 @@ def check_sizes(model, problem: LeastSquares) -> None:
         "LinearModel": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
         "WideLimit": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
         "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
-    }.get(type(model).__name__, lambda: (None, "", None))()
+    }
+    kind = next((kind.__name__ for kind in type(model).__mro__ if kind.__name__ in known), None)
+    expected, name, given = known.get(kind, lambda: (None, "", None))()
     if expected != given:
         made = isinstance(model, (ReducedTwoLayer, ReducedDeepLinear))
         why = "; a reduced model has the coordinates of the data it was made for and no others" if made else ""

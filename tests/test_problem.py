@@ -1,6 +1,7 @@
 """The problem: loss, its scales, and the coordinates of the data."""
 
 import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
+from lindyn_jax import _checks
 
 N, n, m = 5, 7, 3
 
@@ -191,3 +193,97 @@ def test_the_place_of_a_bad_entry_is_named(data):
 
 def test_whole_numbers_become_floats():
     assert ld.problem._checks.as_float(np.array([1, 2]), "X").dtype == jnp.result_type(float)
+
+
+# -- what is taken as numbers, and what as a problem -------------------------------------------------------------------
+
+
+NUMBERS = {
+    "whole numbers beyond 32 bits": (np.array([[3_000_000_000], [1]]), [[3e9], [1]]),
+    "whole numbers in a list": ([[3_000_000_000], [1]], [[3e9], [1]]),
+    "whole numbers beyond 64 bits": ([[10**30], [1]], [[1e30], [1]]),
+    "unsigned": (np.array([[2**63], [1]], np.uint64), [[2.0**63], [1]]),
+    "foreign byte order": (np.array([[0.5], [2]], ">f8"), [[0.5], [2]]),
+    "foreign whole numbers": (np.array([[3_000_000_000], [2]], ">i8"), [[3e9], [2]]),
+    "half precision": (np.array([[0.5], [2]], np.float16), [[0.5], [2]]),
+    "extended precision": (np.array([[0.5], [2]], np.longdouble), [[0.5], [2]]),
+    "flags": (np.array([[True], [False]]), [[1], [0]]),
+}
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_numbers_of_any_kind_keep_their_value(x64):
+    with jax.enable_x64(x64):
+        for kind, (given, expected) in NUMBERS.items():
+            # The tests' own check of annotations knows fewer kinds of numbers.
+            taken = inspect.unwrap(_checks.as_matrix)(given, "Y", "(N, m)")
+            small = kind == "half precision" or not x64
+            assert taken.dtype == (np.float32 if small else np.float64), kind
+            assert np.array_equal(taken, np.asarray(expected, taken.dtype)), kind
+        half = ld.LeastSquares(np.eye(2, dtype=np.float16), np.ones((2, 1), np.float16))
+        assert half.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.ma.array([[1.0], [2.0]], mask=[[True], [False]]), "must have no masked entries"),
+        (np.array([["1"], ["2"]]), "must be an array of numbers"),
+        (np.array([[1.0], [None]], object), "must be an array of numbers"),
+        (np.array([["2020"], ["2021"]], "datetime64[Y]"), "must be an array of numbers"),
+        ([[10**400], [1]], "must be an array of numbers in the range of floats"),
+    ],
+)
+def test_what_holds_no_number_is_refused(value, words):
+    with pytest.raises(ValueError, match=f"`Y` {words}"):
+        inspect.unwrap(_checks.as_matrix)(value, "Y", "(N, m)")
+
+
+@pytest.mark.parametrize("name", sorted(name for name in vars(ld.LeastSquares) if not name.startswith("__")))
+def test_a_problem_with_another_loss_is_refused(name):
+    if name == "_abc_impl":
+        return
+    X, Y = np.eye(2), np.ones((2, 1))
+    mixin = type("Mixin", (), {name: lambda self, *args: 0.0})
+    for bases, members in ((ld.LeastSquares,), vars(mixin)), ((mixin, ld.LeastSquares), {}):
+        other = type("Other", bases, {key: value for key, value in members.items() if not key.startswith("__")})
+        with pytest.raises(ValueError, match=f"LeastSquares with a `{name}` of its own"):
+            other(X, Y)
+
+
+def test_classes_that_add_and_replace_nothing_are_what_they_come_from():
+    class Named(ld.LeastSquares):
+        """A problem with a name."""
+
+        name = "mine"
+
+    class Wide(ld.TwoLayer):
+        """A network."""
+
+    class Other(ld.TwoLayer):
+        def velocity(self, problem):
+            return self
+
+    problem = Named(np.eye(2), np.ones((2, 1)))
+    assert problem.name == "mine" and float(problem.loss_star) == 0
+    with pytest.raises(ValueError, match="The model does not fit the problem"):
+        ld.gradient_flow(Wide(np.ones((3, 2)), np.ones((1, 2))), problem, [1.0])
+    with pytest.raises(ValueError, match="TwoLayer with a `velocity` of its own"):
+        Other(np.ones((2, 2)), np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "link", [lambda Z: Z * jnp.ones((5, 3)), lambda Z: Z * jnp.ones(3), jax.nn.softmax, jnp.sum, lambda Z: Z > 0]
+)
+def test_links_that_are_not_elementwise_are_refused(link, data):
+    X, Y, _ = data
+    with pytest.raises(ValueError, match="`link` must be an elementwise function"):
+        ld.LeastSquares(X, Y, link=link)
+
+
+def test_problems_with_a_link_of_this_package_can_be_pickled(data):
+    X, Y, _ = data
+    for link in ("sigmoid", jax.nn.sigmoid, "tanh", jnp.tanh):
+        problem = ld.LeastSquares(X, Y, link=link)
+        again = pickle.loads(pickle.dumps(problem))
+        assert again.link is problem.link and np.array_equal(again.Ytil, problem.Ytil)
