@@ -17,7 +17,17 @@ from jaxtyping import Array, PRNGKeyArray, UInt32
 from . import _checks
 from ._public import public
 from .statistics import AbstractReduction
-from .store import TRIAL, Merged, SweepStore, Variable, open_reductions, open_sweep
+from .store import (
+    TRIAL,
+    Merged,
+    SweepStore,
+    Variable,
+    check_name,
+    check_names,
+    open_reductions,
+    open_sweep,
+    warn_of_damage,
+)
 
 Trial = Callable[..., Mapping[str, Array]]
 Progress = Callable[[int, int], None]
@@ -25,6 +35,8 @@ StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
 
 BATCHES = ("auto", "map", "vmap", "blocks")
 BLOCK = 256
+# Generators whose numbers under vmap depend on which keys are batched together.
+UNBATCHED = ("rbg", "unsafe_rbg")
 
 
 @public
@@ -56,20 +68,23 @@ def run_ensemble(
         trial succeeded; without it a trial is ok when all its outputs are finite.
     - `grid`: name -> vector of numbers (widths, exponents, scales, imbalance levels).
     - `trials`: trials at each grid point.
-    - `key`: the root key.
+    - `key`: the root key. Keys of the generators rbg and unsafe_rbg need `batch="map"`: in lock step their numbers would depend
+        on which trials are batched together.
     - `chunk`: trials computed, stored and resumed as one piece, all grid points together. By default `largest_chunk`, or less
         where the devices have no memory for that: half of what is free is used.
     - `largest_chunk`: a limit for the chosen chunk; by default 256 evaluations (trials times grid points) under `"map"`, where
         one can take long, and 1024 trials otherwise.
     - `batch`: `"map"` runs trials one after another on each device, `"vmap"` the trials of a grid point in lock step,
         `"blocks"` blocks of 256 of them in lock step, one block after another: on CPU the fastest for trials that all take
-        equally long. `"auto"` is `"map"` on CPU, `"vmap"` elsewhere. The work is spread over all local devices, whose number
-        need not divide it.
-    - `store`: folder of a Zarr store. What is complete there is not computed again.
+        equally long. `"auto"` is `"map"` on CPU and for keys of rbg, `"vmap"` elsewhere. The work is spread over all local
+        devices, whose number need not divide it.
+    - `store`: folder of a Zarr store. What is complete there is checked and not computed again; what is missing or damaged is,
+        and a warning says so.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
     - `attributes`: attributes (units, convention, description) of coordinates and outputs.
-    - `settings`: whatever else determines the results; a store made with other settings is refused.
+    - `settings`: whatever else determines the results, the data above all; a store made with other settings is refused. The
+        grid, trials, key, batch, precision and reductions are among them anyway.
     - `reductions`: name -> what to keep of each chunk as a whole (`statistics.Count`, `Moments`, `Histogram`), computed on the
         device. They see failed trials as NaN.
     - `keep_trials`: whether to keep the outputs of every trial. Without them the memory in use is that of one chunk, whatever
@@ -84,8 +99,9 @@ def run_ensemble(
     merged reductions over the grid, and the number of trials behind them as `trials_computed`.
 
     **Raises:** `ValueError` for an empty grid or one that is not numbers, trials or chunk below 1, a trial function that does
-    not return a dictionary of arrays, neither trials nor reductions to keep, several processes without a store;
-    `StoreError` for a store made with other settings.
+    not return a dictionary of arrays, neither trials nor reductions to keep, several processes without a store, names that a
+    store cannot hold beside one another, keys of rbg in lock step; `StoreError` for a store made with other settings or for
+    other outputs, and for a disk that cannot be used.
 
     **Notes:** reductions are merged in the order of the chunks and do not depend on devices, processes or restarts; another
     chunk size moves the last digits of their means. Under `"map"` and `"blocks"` no bit of a trial depends on the devices.
@@ -93,6 +109,8 @@ def run_ensemble(
     import xarray as xr
 
     grid = _grid(grid)
+    for name in reductions or {}:
+        check_name(name, "Reduction")
     trials = _count(trials, "trials")
     reductions = dict(reductions or {})
     if not (keep_trials or reductions):
@@ -100,8 +118,14 @@ def run_ensemble(
     if stop_when is not None and not reductions:
         raise ValueError("Argument `stop_when` judges merged reductions: pass `reductions` as well.")
     _checks.check_choice(batch, "batch", BATCHES)
+    generator = _generator(key)
     if batch == "auto":
-        batch = "map" if jax.default_backend() == "cpu" else "vmap"
+        batch = "map" if jax.default_backend() == "cpu" or generator in UNBATCHED else "vmap"
+    if batch != "map" and generator in UNBATCHED:
+        raise ValueError(
+            f"Argument `key` is of the generator {generator}, whose numbers depend on which trials are computed in lock step: "
+            f'pass `batch="map"`, or `jax.random.key(seed, impl="threefry2x32")`.'
+        )
     rank, processes = (jax.process_index(), jax.process_count()) if process is None else process
     if not 0 <= rank < processes:
         raise ValueError(
@@ -115,9 +139,12 @@ def run_ensemble(
         "grid": {name: values.tolist() for name, values in grid.items()},
         "trials": trials,
         "key": _key_words(key),
+        "generator": generator,
         "batch": batch,
         "dtype": str(jnp.result_type(float)),
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
         "keep_trials": keep_trials,
+        "reductions": {name: _described(name, reductions[name]) for name in sorted(reductions)},
         **(settings or {}),
     }
     if isinstance(store, (str, os.PathLike)):
@@ -143,6 +170,7 @@ def run_ensemble(
     variables = _variables(run.outputs, names, shape, trials, dims or {}, attributes or {}) if keep_trials else {}
     reduced = _reduced_variables(run.reduced, reductions, names, attributes or {})
     coordinates = {**grid, TRIAL: np.arange(trials)} if keep_trials else grid
+    check_names(variables, coordinates, reduced)
     environment = describe_environment()
     if store is not None:
         recorded = {"environment": environment}
@@ -150,7 +178,9 @@ def run_ensemble(
         if chunk != run.chunk:
             # Another process made the store, with the chunk that suits its devices.
             run = make(chunk)
-        complete = store.complete()
+        snapshot = store.snapshot()
+        warn_of_damage(store, snapshot)
+        complete = snapshot.complete
         arrays = {}
     else:
         complete = np.zeros(-(-trials // chunk), bool)
@@ -165,11 +195,16 @@ def run_ensemble(
             index = prefix.chunks
             prefix.add(ours.pop(index) if index in ours else store.read_reduced(index))
 
+    sizes = np.minimum(chunk, trials - np.arange(total) * chunk)
+
     def report() -> None:
         if progress is not None:
-            progress(points * min(trials, int(np.sum(complete)) * chunk), points * trials)
+            progress(points * int(np.sum(sizes[complete])), points * trials)
 
     advance()
+    if store is not None and not prefix.stopped:
+        # What an earlier run found narrow enough is not for this one.
+        store.set_stop(None, seen=None if stop_when is None else prefix.chunks)
     report()
     for index in range(rank, total, processes):
         if prefix.stopped:
@@ -192,13 +227,17 @@ def run_ensemble(
             if index == prefix.chunks:
                 ours[index] = parts
             if processes > 1:
-                complete = store.complete()
+                complete = store.complete(complete)
             advance()
         report()
 
     if store is not None:
-        stopped = stop_when is not None and prefix.stopped
-        store.set_stop({"chunks": prefix.chunks, "trials": prefix.trials} if stopped else None)
+        if follow and processes > 1:
+            # Others may have gone on since this one wrote its last chunk.
+            complete = store.complete(complete)
+            advance()
+        stop = {"chunks": prefix.chunks, "trials": prefix.trials} if prefix.stopped else None
+        store.set_stop(stop, seen=None if stop_when is None else prefix.chunks)
         dataset = open_sweep(store.path) if keep_trials else open_reductions(store.path)
     else:
         attrs = {"settings": settings, "environment": environment, "chunk": chunk, "trials": trials}
@@ -304,6 +343,7 @@ def describe_environment() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": len(jax.local_devices()),
         "float": str(jnp.result_type(float)),
+        "generator": _generator(jax.random.key(0)),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }
 
@@ -353,6 +393,9 @@ class _Runner:
                     f"The trial function must return a dictionary of arrays, but returned {type(outputs).__name__}."
                 )
             outputs = {name: jnp.asarray(value) for name, value in outputs.items()}
+            for name, value in outputs.items():
+                if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+                    raise ValueError(f"Output `{name}` has dtype {value.dtype}: return numbers.")
             if "ok" not in outputs:
                 finite = [jnp.all(jnp.isfinite(v)) for v in outputs.values() if jnp.issubdtype(v.dtype, jnp.inexact)]
                 outputs["ok"] = jnp.all(jnp.stack(finite)) if finite else jnp.ones((), bool)
@@ -434,13 +477,12 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise ValueError("Argument `grid` must name at least one coordinate, such as {'width': [100, 1000]}.")
     checked = {}
     for name, values in grid.items():
+        check_name(name, "A grid coordinate")
         values = np.atleast_1d(np.asarray(values))
-        if values.ndim != 1 or values.size == 0 or not np.issubdtype(values.dtype, np.number):
+        if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
             raise ValueError(f"Grid coordinate `{name}` must be a vector of numbers with at least one entry.")
         if not np.all(np.isfinite(values)):
             raise ValueError(f"Grid coordinate `{name}` must be finite.")
-        if name == TRIAL:
-            raise ValueError(f"A grid coordinate may not be called `{TRIAL}`: that is the dimension of the trials.")
         checked[name] = values
     return checked
 
@@ -478,6 +520,27 @@ def _reduced_variables(outputs, reductions, names, attributes) -> dict[str, Vari
         described = {**source, **attributes.get(name, {}), **meaning, "merging": reduction.merging}
         variables[name] = Variable(dims, output.shape, np.dtype(output.dtype), described)
     return variables
+
+
+def _described(name: str, reduction: AbstractReduction) -> dict[str, Any]:
+    _, lengths, meaning = reduction.extra(name)
+    of = reduction.of if isinstance(reduction.of, str) else "a function"
+    return {"of": of, "dims": reduction.dims, "lengths": lengths, "merging": reduction.merging, **meaning}
+
+
+def _generator(key) -> str:
+    """The implementation that draws from a key, with what else decides its numbers."""
+    if not (hasattr(key, "dtype") and hasattr(key, "shape")):
+        raise ValueError(f"Argument `key` must be a key such as `jax.random.key(0)`, but is {key!r}.")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = jax.random.key_data(jax.random.key(0)).shape
+    if key.shape != (() if typed else raw) or not (typed or key.dtype == jnp.uint32):
+        raise ValueError(
+            f"Argument `key` must be one key such as `jax.random.key(0)`, but has dtype {key.dtype} and shape {key.shape}."
+        )
+    name = str(jax.random.key_impl(key)) if typed else str(jax.config.jax_default_prng_impl)
+    partitionable = name != "threefry2x32" or jax.config.jax_threefry_partitionable
+    return name if partitionable else f"{name}, not partitionable"
 
 
 def _key_words(key) -> list[int]:

@@ -9,7 +9,7 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_roots", "_svd", "_checks", "_public"),
+    ("_linalg", "_roots", "_svd", "_checks", "_files", "_public"),
     ("problem", "penalty"),
     ("models",),
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),

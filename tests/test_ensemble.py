@@ -14,7 +14,7 @@ import zarr
 import lindyn_jax as ld
 from lindyn_jax import ensemble
 from lindyn_jax.statistics import Count, Histogram, Moments, histogram_quantile
-from lindyn_jax.store import COMPLETE, StoreError, open_reductions
+from lindyn_jax.store import COMPLETE, StoreError, open_reductions, progress_of
 
 GRID = {"scale": [1.0, 10.0], "shift": [0.0, 1.0, 2.0]}
 KEPT = {
@@ -152,6 +152,139 @@ def test_a_process_with_other_settings_is_refused(tmp_path):
         run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-6})
     with pytest.raises(StoreError, match="keep_trials is true there and false here"):
         run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-8}, keep_trials=False)
+
+
+def test_the_progress_of_a_result_is_that_of_its_values_whatever_others_wrote_since(tmp_path):
+    first = run(store=tmp_path / "store", process=(0, 2))
+    reduced = open_reductions(tmp_path / "store")
+    last = run(store=tmp_path / "store", process=(1, 2))
+    # Process 0 of 2 has chunks 0, 2, 4 and 6 of 7, the last one of 4 trials.
+    assert progress_of(first) == progress_of(reduced) == (52, 100, False)
+    assert np.all(reduced["sketch"].values.sum(axis=-1) <= 52)
+    assert progress_of(last) == (100, 100, False)
+
+
+def outputs(**values):
+    return lambda key, **point: {name: jnp.asarray(value, float) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("returned", "grid", "options", "match"),
+    [
+        ({"rate [/s]": 1}, {"x": [1.0]}, {}, r"Output may not be called 'rate \[/s\]': names are those of folders"),
+        ({"a": 1}, {"x/y": [1.0]}, {}, "A grid coordinate may not be called 'x/y'"),
+        ({"a": 1, "..": 2}, {"x": [1.0]}, {}, r"Output may not be called '\.\.'"),
+        ({"a" * 300: 1}, {"x": [1.0]}, {}, "name of more than 200 bytes"),
+        ({"computed": 1}, {"x": [1.0]}, {}, "Output may not be called `computed`, which a store uses itself"),
+        ({"trial": 1}, {"x": [1.0]}, {}, "Output may not be called `trial`"),
+        ({"reduced": 1}, {"x": [1.0]}, {}, "Output may not be called `reduced`"),
+        ({"chunk_complete": 1}, {"x": [1.0]}, {}, "Output may not be called `chunk_complete`"),
+        ({"a": 1}, {"computed": [1.0]}, {}, "A grid coordinate may not be called `computed`"),
+        ({"a": 1}, {"trial": [1.0]}, {}, "A grid coordinate may not be called `trial`"),
+        ({"width": 1}, {"width": [1.0]}, {}, "Output `width` has the name of a dimension or grid coordinate"),
+        ({"a": 1}, {"ok": [1.0]}, {}, "Output `ok` has the name of a dimension or grid coordinate"),
+        ({"a": [1, 2], "a_0": 1}, {"x": [1.0]}, {}, "Output `a_0` has the name of a dimension"),
+        ({"a": [1, 2]}, {"x": [1.0]}, {"dims": {"a": ("x",)}}, "Output `a` has a dimension twice"),
+        (
+            {"a": [1, 2]},
+            {"x": [1.0]},
+            {"dims": {"a": ("chunk",)}},
+            "A dimension of output `a` may not be called `chunk`",
+        ),
+        ({"a": [1, 2], "b": [1]}, {"x": [1.0]}, {"dims": {"a": ("t",), "b": ("t",)}}, "Dimension `t` has length 1"),
+        ({"a": []}, {"x": [1.0]}, {}, "there is nothing in it to keep"),
+        ({"a": 1}, {"x": [1.0]}, {"reductions": {"x": Moments("a")}}, "Reduction `x` has the name of a dimension"),
+        (
+            {"a": 1},
+            {"x": [1.0]},
+            {"reductions": {"trials_computed": Moments("a")}},
+            "may not be called `trials_computed`",
+        ),
+    ],
+)
+def test_names_that_a_store_cannot_hold_are_refused_before_anything_is_computed(
+    returned, grid, options, match, tmp_path
+):
+    def progress(done, total):
+        raise AssertionError("something was computed")
+
+    for store in (None, tmp_path / "store"):
+        with pytest.raises(ValueError, match=match):
+            ld.run_ensemble(
+                outputs(**returned), grid, 2, key=jax.random.key(0), store=store, progress=progress, **options
+            )
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "match"),
+    [
+        ({"a": 1}, {"a": 1, "b": 1}, r"output `b` is missing there and float64 \(x, trial\) \(1, 2\) here"),
+        ({"a": 1, "b": 1}, {"a": 1}, "output `b` is float64 .* there and missing here"),
+        ({"a": 1}, {"a": [1, 2]}, "output `a` is float64"),
+    ],
+)
+def test_a_store_of_other_outputs_is_refused(first, second, match, tmp_path):
+    ld.run_ensemble(outputs(**first), {"x": [1.0]}, 2, key=jax.random.key(0), store=tmp_path / "s")
+    with pytest.raises(StoreError, match=match):
+        ld.run_ensemble(outputs(**second), {"x": [1.0]}, 2, key=jax.random.key(0), store=tmp_path / "s")
+
+
+def test_a_store_of_other_reductions_is_refused(tmp_path):
+    def kept(**reductions):
+        grid, key = {"x": [1.0]}, jax.random.key(0)
+        return ld.run_ensemble(outputs(a=1), grid, 2, key=key, store=tmp_path / "s", reductions=reductions)
+
+    kept(a=Histogram("a", 1.0, 2.0, 10))
+    for reductions in ({"a": Histogram("a", 1.0, 3.0, 10)}, {"a": Moments("a")}, {}):
+        with pytest.raises(StoreError, match="reductions is"):
+            kept(**reductions)
+
+
+def uniform(key, x):
+    first, second = jax.random.split(key)
+    return {"a": x * jax.random.uniform(first), "b": jax.random.normal(second, (2,))}
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_trials_of_rbg_keys_do_not_depend_on_how_the_work_is_cut_up(generator, tmp_path):
+    key = jax.random.key(1, impl=generator)
+    whole = ld.run_ensemble(uniform, {"x": [1.0, 2.0]}, 6, key=key, store=tmp_path / "s")
+    other = ld.run_ensemble(uniform, {"x": [1.0, 2.0]}, 6, key=key, chunk=2)
+    assert same_bits(whole.drop_vars("computed"), other) == []
+    alone = jax.jit(lambda index: uniform(jax.random.fold_in(key, index), 1.0))
+    assert np.array_equal(whole["b"].values[1], np.array([alone(index)["b"] for index in range(6)]))
+    for batch in ("vmap", "blocks"):
+        with pytest.raises(ValueError, match=f"generator {generator}, whose numbers depend on which trials"):
+            ld.run_ensemble(uniform, {"x": [1.0]}, 6, key=key, batch=batch)
+
+
+def test_keys_of_the_same_words_and_another_generator_are_other_settings(tmp_path):
+    words = jax.random.key_data(jax.random.key(1, impl="rbg"))
+    for generator in ("rbg", "unsafe_rbg"):
+        key = jax.random.wrap_key_data(words, impl=generator)
+        if generator == "rbg":
+            ld.run_ensemble(uniform, {"x": [1.0]}, 2, key=key, store=tmp_path / "s")
+        else:
+            with pytest.raises(StoreError, match='generator is "rbg" there and "unsafe_rbg" here'):
+                ld.run_ensemble(uniform, {"x": [1.0]}, 2, key=key, store=tmp_path / "s")
+
+
+def test_damaged_chunks_are_computed_again_to_the_same_bits_and_a_warning_says_so(trials, reduced, tmp_path):
+    run(store=tmp_path / "store")
+    (tmp_path / "store" / "large" / "c" / "0" / "0" / "3").unlink()
+    garbled = tmp_path / "store" / "reduced" / "sketch" / "c" / "5" / "0" / "0" / "0"
+    garbled.write_bytes(garbled.read_bytes()[:-3])
+    with pytest.warns(UserWarning, match=r"2 chunks of .* are damaged \(chunk 3: large/c/0/0/3 is missing\)"):
+        part = ld.open_sweep(tmp_path / "store")
+    assert progress_of(part) == (100 - 2 * 16, 100, False)
+    assert not part["computed"].values[3 * 16 : 4 * 16].any()
+    seen = []
+    with pytest.warns(UserWarning, match="the same run computes them again"):
+        whole = run(store=tmp_path / "store", progress=lambda done, total: seen.append(done))
+    assert seen == [68 * 6, 84 * 6, 100 * 6]
+    assert same_bits(whole.drop_vars("computed"), trials) == []
+    assert same_bits(open_reductions(tmp_path / "store"), reduced) == []
 
 
 def narrow(merged, count):

@@ -1,5 +1,6 @@
 """The store: made in one move, shared by processes, and never believing a chunk that is not complete."""
 
+import json
 import os
 
 import numpy as np
@@ -7,7 +8,16 @@ import pytest
 
 import lindyn_jax as ld
 from lindyn_jax.statistics import merge
-from lindyn_jax.store import COMPLETE, Merged, StoreError, SweepStore, Variable, open_reductions, open_sweep
+from lindyn_jax.store import (
+    COMPLETE,
+    Merged,
+    StoreError,
+    SweepStore,
+    Variable,
+    open_reductions,
+    open_sweep,
+    progress_of,
+)
 
 WIDTHS = np.array([10.0, 100.0])
 VALUES = {
@@ -92,7 +102,10 @@ def test_of_two_processes_that_make_the_store_at_once_one_wins(tmp_path, monkeyp
         build(*arguments)
         monkeypatch.setattr(SweepStore, "_build", staticmethod(build))
         prepare(SweepStore(path), {"seed": seed}, chunk=5)
-        SweepStore(path).write(1, slice(5, 10), {})
+        other = np.ones((2, 5))
+        values = {"distance": other, "ok": other > 0, "steps": other.astype(np.int32)}
+        reduced = {"events": np.full(2, 5, np.int32), "moments": moments(other)}
+        SweepStore(path).write(1, slice(5, 10), values, reduced)
 
     monkeypatch.setattr(SweepStore, "_build", staticmethod(overtaken))
     if seed == 0:
@@ -121,14 +134,14 @@ def test_a_store_whose_making_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(SweepStore, "_build", staticmethod(fails))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StoreError, match=r"cannot be used \(disk full\)"):
         prepare(SweepStore(tmp_path / "sweep.zarr"))
     assert os.listdir(tmp_path) == []
 
 
 def test_chunks_are_there_only_once_they_are_complete(store):
     part, outputs, reduced = chunk_of(1)
-    with pytest.raises(KeyError):
+    with pytest.raises(StoreError, match="do not have the same outputs: `unknown`"):
         store.write(1, part, {**outputs, "unknown": outputs["distance"]}, reduced)
     assert not store.complete().any()
     store.write(1, part, outputs, reduced)
@@ -158,6 +171,90 @@ def test_chunks_of_any_order_give_the_same_reductions(store, tmp_path):
     np.testing.assert_allclose(first["moments"], moments(values), rtol=1e-14)
     assert int(first["trials_computed"]) == 10
     assert store.progress() == (10, 10, False)
+
+
+def test_a_chunk_that_is_written_while_reductions_are_read_is_neither_merged_nor_counted(store, monkeypatch):
+    store.write(0, *chunk_of(0))
+    read = SweepStore.read_reduced
+
+    def overtaken(self, *arguments):
+        SweepStore(store.path).write(1, *chunk_of(1))
+        return read(self, *arguments)
+
+    monkeypatch.setattr(SweepStore, "read_reduced", overtaken)
+    reduced = open_reductions(store.path)
+    assert list(store.complete()) == [True, True, False]
+    assert np.all(reduced["moments"].values[..., 0] == 4)
+    assert progress_of(reduced) == (4, 10, False)
+
+
+def test_a_chunk_that_is_written_after_a_sweep_was_opened_is_neither_read_nor_counted(store):
+    store.write(0, *chunk_of(0))
+    dataset = open_sweep(store.path)
+    store.write(1, *chunk_of(1))
+    assert progress_of(dataset) == (4, 10, False)
+    assert np.isnan(dataset["distance"].values[:, 4:]).all()
+    assert not dataset["ok"].values[:, 4:].any()
+
+
+def test_a_stop_that_another_process_has_seen_later_is_kept(store):
+    store.set_stop({"chunks": 2, "trials": 8})
+    store.set_stop(None, seen=1)
+    assert store.progress()[2]
+    store.set_stop(None, seen=2)
+    assert not store.progress()[2]
+
+
+def test_settings_with_nan_are_those_of_their_own_store(tmp_path):
+    store, settings = SweepStore(tmp_path / "s"), {"stop": np.nan, "list": [np.inf, np.nan], "precision": np.float32(2)}
+    prepare(store, settings)
+    assert store.check(settings)
+    with pytest.raises(StoreError, match="stop is NaN there and 1 here"):
+        store.check({**settings, "stop": 1})
+
+
+def test_settings_that_differ_in_their_order_alone_differ(tmp_path):
+    prepare(SweepStore(tmp_path / "s"), {"cases": {"wide": 1, "narrow": 2}})
+    with pytest.raises(StoreError, match="cases is"):
+        prepare(SweepStore(tmp_path / "s"), {"cases": {"narrow": 2, "wide": 1}})
+
+
+def test_settings_without_a_value_to_compare_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="one is a function"):
+        prepare(SweepStore(tmp_path / "s"), {"link": moments})
+
+
+def test_stores_of_earlier_versions_are_refused_with_the_reason(store):
+    document = json.loads((store.path / "zarr.json").read_text())
+    document["attributes"]["format"] = "lindyn_jax sweep 2"
+    (store.path / "zarr.json").write_text(json.dumps(document))
+    for attempt in (lambda: prepare(store), lambda: open_sweep(store.path)):
+        with pytest.raises(StoreError, match="of an earlier version, whose chunks cannot be checked"):
+            attempt()
+
+
+def test_stores_open_with_plain_xarray_and_zarr(store):
+    import xarray as xr
+    import zarr
+
+    for index in (0, 1, 2):
+        store.write(index, *chunk_of(index))
+    plain = xr.open_zarr(store.path, consolidated=False, chunks=None)
+    assert np.array_equal(plain["distance"], np.arange(20.0).reshape(2, 10) ** 2)
+    assert np.array_equal(zarr.open_group(store.path, mode="r")["steps"][:], plain["distance"])
+    assert plain.attrs["settings"] == {"seed": 0}
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_stores_whose_making_was_killed_are_cleared_away(tmp_path, live):
+    process = os.getpid() if live else 2**22 + 1
+    leftover = tmp_path / f".sweep.zarr.building-{process}-{'0' * 32}"
+    leftover.mkdir()
+    prepare(SweepStore(tmp_path / "sweep.zarr"))
+    assert leftover.exists() == live
+    os.utime(leftover, (0, 0)) if live else None
+    prepare(SweepStore(tmp_path / "sweep.zarr"))
+    assert os.listdir(tmp_path) == ["sweep.zarr"]
 
 
 def test_reductions_of_nothing_are_zeros(store):

@@ -43,6 +43,7 @@ def main() -> None:
     """Runs the command line: bad input ends with one sentence and exit code 2, an interruption with 130."""
     try:
         app()
-    except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
-        print(f"lindyn-jax: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        text = f"{error.strerror}: {error.filename}" if getattr(error, "filename", None) else error
+        print(f"lindyn-jax: {text}", file=sys.stderr)
         sys.exit(2)

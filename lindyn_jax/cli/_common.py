@@ -294,9 +294,11 @@ def interruptible(notes):
         raise typer.Exit(130) from None
 
 
-def computed(store, notes) -> int | None:
+def computed(result, notes) -> int | None:
     """Trials behind the summary; `None`, and a sentence, while other processes still compute theirs."""
-    done, wanted, stopped = store.progress()
+    from ..store import progress_of
+
+    done, wanted, stopped = progress_of(result)
     if stopped:
         notes.print(f"stopped early: {done} trials a point make every interval as narrow as asked")
     elif done < wanted:
@@ -306,6 +308,18 @@ def computed(store, notes) -> int | None:
         )
         return None
     return done
+
+
+def save_picture(picture, out: Path, notes) -> str:
+    """Saves a picture and names its files; a disk that does not take it costs the picture, and not what was computed."""
+    from .. import plots
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return ", ".join(str(path) for path in plots.save(picture, out))
+    except OSError as error:
+        notes.print(f"The picture cannot be saved in {out} ({error.strerror or error}).", markup=False)
+        return "not saved"
 
 
 def named(data: str) -> str:

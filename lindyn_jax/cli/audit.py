@@ -33,6 +33,7 @@ from ._common import (
     print_problem,
     problem_of,
     refuse_foreign_folder,
+    save_picture,
     start_of,
     step_size_of,
     table_of,
@@ -150,12 +151,12 @@ def audit(
         raise typer.Exit(130) from None
     summary = summarise(result)
     sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
-    paths = plots.save(plots.audit(summary, f"{name}: {sizes}; {trials} starts of each kind"), out)
+    saved = save_picture(plots.audit(summary, f"{name}: {sizes}; {trials} starts of each kind"), out, notes)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_audit(console, summary)
-    console.print(f"every trial: {store.path}   figure: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"every trial: {store.path}   figure: {saved}", soft_wrap=True)
 
 
 def _print_audit(console, summary) -> None:

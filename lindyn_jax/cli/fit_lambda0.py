@@ -29,6 +29,7 @@ from ._common import (
     named,
     print_problem,
     problem_of,
+    save_picture,
     store_in,
     table_of,
     widths_of,
@@ -111,17 +112,17 @@ def fit_lambda0(
             process=process,
             progress=progress,
         )
-    done = computed(store, notes)
+    done = computed(dataset, notes)
     if done is None:
         return
     summary = study.summarise(dataset, problem)
     title = f"{name}, {problem.rank} x {problem.num_outputs}: {done} starts with entries N(0, {std:g}$^2$)"
-    paths = plots.save(plots.fit_lambda0(dataset, summary, title), out)
+    saved = save_picture(plots.fit_lambda0(dataset, summary, title), out, notes)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print(console, summary)
-    console.print(f"every start: {store.path}   figure: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"every start: {store.path}   figure: {saved}", soft_wrap=True)
 
 
 def _print(console, summary) -> None:

@@ -27,6 +27,7 @@ from ._common import (
     load_data,
     named,
     numbers,
+    save_picture,
     store_in,
     widths_of,
 )
@@ -110,17 +111,17 @@ def sweep_lemma11(
             process=process,
             progress=progress,
         )
-    done = computed(store, notes)
+    done = computed(result, notes)
     if done is None:
         return
     summary = study.summarise(result, problem, delta)
-    paths = plots.save(plots.lemma11(summary, f"Lemma 11, {name}: {sizes}; {done} trials a point"), out)
+    saved = save_picture(plots.lemma11(summary, f"Lemma 11, {name}: {sizes}; {done} trials a point"), out, notes)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_lemma11(console, summary)
     kept = "every trial" if keep_trials else "reductions of the trials"
-    console.print(f"{kept}: {store.path}   figure: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"{kept}: {store.path}   figure: {saved}", soft_wrap=True)
 
 
 def _print_lemma11(console, summary) -> None:

@@ -27,6 +27,7 @@ from ._common import (
     named,
     print_problem,
     problem_of,
+    save_picture,
     start_of,
     step_size_of,
     table_of,
@@ -110,15 +111,20 @@ def simulate(
         seed=seed,
         record={"data": named(data), "description": description},
     )
-    paths = save(dataset, out)
-    paths += plots.save(plots.trajectory(dataset, f"{name}: {begin.label()}; {dynamics}"), out)
+    try:
+        written = ", ".join(str(path) for path in save(dataset, out))
+    except OSError as error:
+        notes.print(f"The trajectory cannot be saved in {out} ({error.strerror or error}).", markup=False)
+        written = ""
+    saved = save_picture(plots.trajectory(dataset, f"{name}: {begin.label()}; {dynamics}"), out, notes)
     if json_:
         print(json.dumps(as_json(dataset), indent=1))
     else:
         _print_trajectory(console, dataset)
-        console.print(f"written: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+        console.print(f"written: {written or 'nothing'}   figure: {saved}", soft_wrap=True)
     if not dataset.attrs["ok"]:
         notes.print(f"[bold]The run failed[/]: {dataset.attrs['result']}.")
+    if not (dataset.attrs["ok"] and written):
         raise typer.Exit(1)
 
 

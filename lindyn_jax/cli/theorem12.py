@@ -32,6 +32,7 @@ from ._common import (
     named,
     numbers,
     power,
+    save_picture,
     store_in,
     widths_of,
 )
@@ -161,20 +162,20 @@ def sweep_theorem12(
             process=process,
             progress=progress,
         )
-    done = computed(store, notes)
+    done = computed(result, notes)
     if done is None:
         return
     summary = study.summarise(result, problem, delta)
     sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
     title = f"{dataset.name}: {sizes}; {done} trials a point"
-    paths = plots.save(plots.theorem12(summary, title), out)
+    saved = save_picture(plots.theorem12(summary, title), out, notes)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_table(console, summary)
     console.print(f"largest imbalance drift {float(summary['max_drift']):.1e}")
     kept = "every trial" if keep_trials else "reductions of the trials"
-    console.print(f"{kept}: {store.path}   figure: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+    console.print(f"{kept}: {store.path}   figure: {saved}", soft_wrap=True)
 
 
 def _print_table(console, summary) -> None:

@@ -4,7 +4,6 @@ A trial draws one start, moves it by flow and by descent, and holds every state 
 and the excess losses against the bounds on the loss. The statements are proved for the flow: descent is measured with them.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ..statistics import wilson
 from ..trajectory import FINISHED, RESULTS
+from ._record import of_draws, of_problem
 from .simulate import Start, as_core, check_start, default_horizon, design, draw, scales, step_numbers, time_grid
 
 Number = float | int
@@ -216,9 +216,6 @@ def audit(
         ts = step * numbers
     dynamics = tuple(dynamics)
     trial = _make_trial(problem, starts, dynamics, ts, step, numbers, solver, float(rtol), max_steps)
-    fingerprint = hashlib.sha256()
-    for array in (problem.X, problem.Y):
-        fingerprint.update(b"" if array is None else np.ascontiguousarray(np.asarray(array, np.float64)).tobytes())
     dataset = run_ensemble(
         trial,
         {"case": np.arange(len(starts))},
@@ -227,11 +224,13 @@ def audit(
         dims=DIMS,
         attributes=ATTRIBUTES,
         settings={
+            **(record or {}),
             "study": "audit",
             "cases": {
                 name: start.label() if isinstance(start, Start) else getattr(start, "__name__", "a function")
                 for name, start in starts.items()
             },
+            "starts": {name: _recorded(start, problem) for name, start in starts.items()},
             "dynamics": list(dynamics),
             "times": ts.tolist(),
             "step_size": step,
@@ -239,14 +238,18 @@ def audit(
             "rtol": float(rtol),
             "max_steps": max_steps,
             "seed": seed,
-            "data_sha256": fingerprint.hexdigest(),
-            "loss_scale": float(problem.scale),
-            "output_scale": float(problem.output_scale),
-            **(record or {}),
+            **of_problem(problem),
         },
         **options,
     )
     return labelled(dataset)
+
+
+def _recorded(start: AnyStart, problem: LeastSquares) -> dict[str, Any]:
+    """All of a named start; of a function, which has no value to compare, what it draws from one key."""
+    if isinstance(start, Start):
+        return start._asdict()
+    return {"function": of_draws(as_core(start(jax.random.key(0)), problem))}
 
 
 def labelled(dataset):

@@ -22,6 +22,7 @@ from ..flow import gradient_flow
 from ..models import WideLimit
 from ..problem import LeastSquares, factorization
 from ._grid import check_grid
+from ._record import of_problem
 
 SIGNS = ("positive", "negative")
 PATHS = ("flow", "homogeneous", "wide limit")
@@ -176,7 +177,13 @@ def run(
         key=jax.random.key(seed),
         dims=DIMS,
         attributes=ATTRIBUTES,
-        settings={"study": "fit_lambda0", "seed": seed, **settings._asdict(), **(record or {})},
+        settings={
+            **(record or {}),
+            "study": "fit_lambda0",
+            "seed": seed,
+            **of_problem(problem),
+            **settings._asdict(),
+        },
         **options,
     )
     return label(dataset)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import init, observables, theory
+from .. import _files, init, observables, theory
 from .._checks import check_choice, check_positive
 from .._public import public
 from ..descent import gradient_descent, plain_descent, stable_step
@@ -24,7 +24,9 @@ from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares, factorization
 from ..reduction import reduce
+from ..store import save_dataset
 from ..trajectory import RESULTS, STOPPED, Trajectory
+from ._record import of_arrays, of_problem
 
 Kind = Literal["gaussian", "balanced", "spectral", "imbalance"]
 KINDS = ("gaussian", "balanced", "spectral", "imbalance")
@@ -396,11 +398,21 @@ def simulate(
         "final_time": float(dataset["time"][-1]),
         "num_steps": int(trajectory.stats["num_steps"]),
         "horizon": float(horizon),
+        **(record or {}),
         "seed": seed,
-        "loss_scale": float(problem.scale),
+        **of_problem(problem),
         "loss_star": float(problem.loss_star),
         **({} if step is None else {"step_size": step}),
-        **(record or {}),
+        "settings": {
+            "start": start._asdict() if isinstance(start, Start) else {"arrays": of_arrays(model)},
+            "points": points,
+            "spacing": spacing,
+            "observables": list(observables),
+            "stop": None if stop is None else float(stop),
+            "solver": solver if dynamics == "flow" else None,
+            "rtol": None if rtol is None else float(rtol),
+            "max_steps": max_steps,
+        },
         "environment": describe_environment(),
     }
     return dataset
@@ -481,8 +493,8 @@ def save(dataset, folder: str | os.PathLike) -> list[Path]:
         ",".join(table),
         *(",".join(repr(value.item()) for value in row) for row in zip(*table.values(), strict=True)),
     ]
-    paths[0].write_text("\n".join(rows) + "\n")
-    dataset.to_zarr(paths[1], mode="w", consolidated=False, zarr_format=3)
+    _files.put(paths[0], ("\n".join(rows) + "\n").encode())
+    save_dataset(dataset, paths[1])
     return paths
 
 

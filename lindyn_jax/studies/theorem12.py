@@ -5,7 +5,6 @@ excess-loss ratio), and measures `||Theta(inf) - Theta_hat||`. Width and exponen
 whole grid.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -37,6 +36,7 @@ from ..statistics import (
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
 from ._grid import check_grid
+from ._record import of_problem
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
@@ -267,9 +267,6 @@ def run(
     check(problem, widths, alphas, settings)
     check_precision(precision)
     lost = init.warn_of_lost_digits(problem.dtype, max(widths))
-    fingerprint = hashlib.sha256()
-    for array in (problem.X, problem.Y):
-        fingerprint.update(np.ascontiguousarray(np.asarray(array, np.float64)).tobytes())
     return run_ensemble(
         make_trial(problem, settings),
         {"alpha": alphas, "width": widths},
@@ -279,13 +276,12 @@ def run(
         reductions=reductions(problem, widths, alphas),
         stop_when=None if precision is None else lambda merged, count: _widest(merged, count) < precision,
         settings={
+            **(record or {}),
             "study": "theorem12",
             "seed": seed,
-            "data_sha256": fingerprint.hexdigest(),
-            "loss_scale": float(problem.scale),
+            **of_problem(problem),
             **settings._asdict(),
             **lost,
-            **(record or {}),
         },
         **options,
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..._checks import check_choice
 from ...ensemble import Progress, describe_environment
+from ...store import StoreError, check_dataset
 from . import g19, m22, own, t21
 from ._common import OWN, Figure, failures, finite, reporting, write
 
@@ -220,11 +221,16 @@ def open_figure(path: str | os.PathLike):
     if not path.is_dir():
         raise FileNotFoundError(f"There is no figure data at {path}.")
     try:
+        check_dataset(path)
         dataset = xr.open_zarr(path, consolidated=False, chunks=None).load()
+    except StoreError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is not the data of a figure: choose a folder NAME.zarr beside a picture.") from error
     if dataset.attrs.get("figure") not in FIGURES:
         raise ValueError(f"{path} is not the data of a figure: choose a folder NAME.zarr beside a picture.")
+    for name in ("files", "checksum"):
+        dataset.attrs.pop(name, None)
     return dataset
 
 

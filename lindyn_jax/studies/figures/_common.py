@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ...ensemble import Progress, run_ensemble
+from ...store import save_dataset
 
 Numbers = dict[str, Any]
 
@@ -182,4 +183,4 @@ def spread(values, form: str = "{:.3g}") -> str:
 
 def write(dataset, path: str | os.PathLike) -> None:
     """Writes a figure's data as a Zarr store, in place of what was there."""
-    dataset.to_zarr(path, mode="w", consolidated=False, zarr_format=2)
+    save_dataset(dataset, path, zarr_format=2)

@@ -1,0 +1,104 @@
+"""Files that survive: written beside their place and moved into it, asked onto the disk, known again by checksum."""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Length and CRC-32, each modulo 2^32.
+Stamp = tuple[int, int]
+
+
+def stamp(data: bytes) -> Stamp:
+    """What a file of these bytes is known by."""
+    return len(data) % 2**32, zlib.crc32(data)
+
+
+def sync(path: Path) -> None:
+    """Asks the disk for a file or a folder, as far as the file system can be asked."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no such request for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def put(path: Path, data: bytes) -> None:
+    """Writes a file so that after a loss of power either it or what was there before is there."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.write_bytes(data)
+        sync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A folder to be written, which in the end takes the place of `path` whole; after an error what was there stays."""
+    beside = f".{path.name}.{uuid.uuid4().hex[:8]}"
+    new, old = path.with_name(f"{beside}.new"), path.with_name(f"{beside}.old")
+    try:
+        yield new
+        tree = list(new.rglob("*"))
+        settle(new, [file for file in tree if file.is_file()])
+        for folder in (new, *(folder for folder in tree if folder.is_dir())):
+            sync(folder)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+        sync(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def settle(root: Path, paths: Iterable[Path]) -> list[Stamp]:
+    """Asks the disk for files below `root` and for the folders that lead to them, and says what each is known by."""
+    paths = list(paths)
+
+    def one(path: Path) -> Stamp:
+        sync(path)
+        return stamp(path.read_bytes())
+
+    # Requests that wait together are served together.
+    with ThreadPoolExecutor(8) as pool:
+        stamps = list(pool.map(one, paths))
+        folders = {folder for path in paths for folder in path.parents if folder == root or root in folder.parents}
+        list(pool.map(sync, folders))
+    return stamps
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a file; `None` if it is not there or the disk cannot read it."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return None
+        raise
+
+
+def difference(data: bytes | None, expected: Stamp) -> str | None:
+    """How a file differs from what it is known by: `None` if it does not."""
+    if data is None:
+        return "is missing"
+    return None if stamp(data) == tuple(expected) else "is damaged"
