@@ -94,7 +94,7 @@ def distance_against_width(ax, summary) -> None:
 
 
 def events_against_width(ax, summary) -> None:
-    """Frequencies of Lemma 11's events against width, with Wilson 95% intervals and the level 1 - delta."""
+    """Frequencies of Lemma 11's events against width, with exact 95% intervals and the level 1 - delta."""
     widths = summary["width"].values
     names = {
         "level_is_large": "(33) imbalance",
@@ -365,7 +365,7 @@ def tightness_against_time(ax, summary) -> None:
 
 
 def hypotheses_and_tightness(ax, summary) -> None:
-    """How often the hypotheses hold, with Wilson intervals, for the statements on the loss that have one."""
+    """How often the hypotheses hold, with exact intervals, for the statements on the loss that have one."""
     names = {"corollary4": "Cor. 4", "corollary5": "Cor. 5", "corollary6": "Cor. 6"}
     cases = summary["case"].values
     for index, (statement, text) in enumerate(names.items()):

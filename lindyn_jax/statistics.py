@@ -6,7 +6,7 @@ host in the order of the chunks, so the result does not depend on which device o
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,13 +15,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Real, Shaped
 
 Z95 = 1.959963984540054
+# Below it an interval can be narrow by chance: stopping at the first narrow one then covers 87%, not 95%.
+LEAST_TO_STOP = 30
 MOMENTS = ("count", "mean", "sum_of_squared_deviations", "minimum", "maximum")
 
 Source = str | Callable[[Mapping[str, Array]], Array]
 
 
 class Interval(NamedTuple):
-    """An estimate with a 95% interval."""
+    """An estimate with a 95% interval, infinitely wide where the trials say nothing of their spread."""
 
     value: np.ndarray
     low: np.ndarray
@@ -32,6 +34,9 @@ def wilson(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) ->
     """Frequency of an event with its Wilson 95% score interval; all of [0, 1] where there are no trials.
 
     **Args:** `successes` and `trials`, counts of one shape.
+
+    **Notes:** covers 95% on average over the probabilities, and as little as 83% of those near 0 and 1: what this package prints
+    is `frequency`.
 
     **Source:** Wilson (1927).
     """
@@ -47,14 +52,55 @@ def wilson(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) ->
     return Interval(frequency, np.where(trials > 0, low, 0.0), np.where(trials > 0, high, 1.0))
 
 
+def frequency(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) -> Interval:
+    """Frequency of an event with its exact 95% interval; all of [0, 1] where there are no trials.
+
+    Whatever the probability and the number of trials, at least 95% of such intervals hold it.
+
+    **Args:** `successes` and `trials`, counts of one shape.
+
+    **Source:** Clopper and Pearson (1934).
+    """
+    from scipy.special import betaincinv
+
+    successes, trials = np.asarray(successes, float), np.asarray(trials, float)
+    failures = trials - successes
+    low = np.where(successes > 0, betaincinv(np.maximum(successes, 1), failures + 1, 0.025), 0.0)
+    high = np.where(failures > 0, betaincinv(successes + 1, np.maximum(failures, 1), 0.975), 1.0)
+    return Interval(np.where(trials > 0, successes / np.maximum(trials, 1), np.nan), low, high)
+
+
+def half_width(error: Real[ArrayLike, "..."], count: Real[ArrayLike, "..."]) -> np.ndarray:
+    """Half of a 95% interval: the standard error times Student's quantile; infinite with fewer than two trials.
+
+    **Args:** `error`, the standard error estimated from the trials themselves; `count`, of the trials.
+
+    **Source:** Student (1908). The normal quantile in its place covers .70/.81/.88/.92 at 2/3/5/10 trials.
+    """
+    from scipy.special import stdtrit
+
+    freedom = np.asarray(count, float) - 1
+    return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1), 0.975) * np.asarray(error, float), np.inf)
+
+
+def narrow_enough(intervals: Sequence[Interval], count: int, precision: float) -> bool:
+    """Whether a study may stop: every interval is narrower than `precision`, and rests on 30 trials at least.
+
+    **Args:** `intervals`; `count`, of the trials behind them; `precision`, a width.
+    """
+    widths = [np.max(interval.high - interval.low) for interval in intervals]
+    return count >= LEAST_TO_STOP and bool(np.max(widths) < precision)
+
+
 def mean_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     """Least-squares slope of y against x, averaged over trials, with a 95% interval from the spread between trials.
 
-    Trials are independent, points of one trial need not be: sharing random numbers across x does not spoil the interval.
+    Trials are independent, points of one trial need not be: sharing random numbers across x does not spoil the interval, nor do
+    variances that differ between x.
 
     **Args:** `x`, shape (k,); `y`, shape (k, trials); trials with a value that is not finite are left out.
 
-    **Returns:** an `Interval`, NaN with fewer than two points or no trial, infinitely wide with one trial.
+    **Returns:** an `Interval`, NaN with fewer than two points or no trial, infinitely wide with one trial, which has none.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     y = y[:, np.all(np.isfinite(y), axis=0)]
@@ -63,7 +109,37 @@ def mean_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     centred = x - x.mean()
     slopes = centred @ y / (centred @ centred)
     value, count = slopes.mean(), slopes.size
-    half = Z95 * slopes.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
+    half = half_width(slopes.std(ddof=min(count - 1, 1)) / math.sqrt(count), count)
+    return Interval(value, value - half, value + half)
+
+
+def rms_slope(x: np.ndarray, y: np.ndarray) -> Interval:
+    """Least-squares slope against x of log sqrt(mean over trials of y^2), with a 95% interval by the jackknife.
+
+    **Args:** `x`, shape (k,); `y`, shape (k, trials), NaN where a trial has no value: that point has a trial less.
+
+    **Returns:** an `Interval`, NaN with fewer than two points or one without a positive mean, infinitely wide where a point has
+    one trial.
+
+    **Source:** Quenouille, Tukey: the standard error of what a trial left out changes. It covers 93% to 97% from 2 trials on
+    where the linear form covers down to 88%, of the squares of normal numbers.
+    """
+    x, squares = np.asarray(x, float), np.asarray(y, float) ** 2
+    there = np.isfinite(squares)
+    squares, count = np.where(there, squares, 0), there.sum(axis=1)
+    total = squares.sum(axis=1)
+    if x.size < 2 or not np.all(total > 0):
+        return Interval(*(np.float64(np.nan),) * 3)
+    centred = x - x.mean()
+    weights = centred / (centred @ centred) / 2
+    value, least = weights @ np.log(total / count), count.min()
+    if least < 2:
+        return Interval(value, np.float64(-np.inf), np.float64(np.inf))
+    used = there.any(axis=0)
+    # What is left of a point when its largest square goes can be zero to round-off.
+    rest = np.maximum(total[:, None] - squares, np.finfo(float).tiny) / (count[:, None] - there)
+    without = (weights @ np.log(rest))[used]
+    half = half_width(math.sqrt((without.size - 1) * without.var()), least)
     return Interval(value, value - half, value + half)
 
 
@@ -205,14 +281,19 @@ def merge(merging: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.stack(parts, axis=-1)
 
 
+def standard_error(moments: np.ndarray) -> np.ndarray:
+    """The standard error of the mean of merged `Moments`, shape (..., 5); infinite with fewer than two trials."""
+    count, _, spread = (np.asarray(moments, float)[..., i] for i in range(3))
+    return np.where(count > 1, np.sqrt(spread / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.inf)
+
+
 def mean_interval(moments: np.ndarray) -> Interval:
     """The mean with its 95% interval from the spread between trials, of merged `Moments`.
 
     **Args:** `moments`, shape (..., 5). Without trials the mean is NaN; with one the interval is infinite.
     """
-    count, mean, spread = (np.asarray(moments, float)[..., i] for i in range(3))
-    error = np.sqrt(spread / np.maximum(count - 1, 1) / np.maximum(count, 1))
-    half = np.where(count > 1, Z95 * error, np.inf)
+    count, mean = (np.asarray(moments, float)[..., i] for i in range(2))
+    half = half_width(standard_error(moments), count)
     mean = np.where(count > 0, mean, np.nan)
     return Interval(mean, mean - half, mean + half)
 

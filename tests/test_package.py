@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_the_version_is_the_same_everywhere():
     citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
     changes = (ROOT / ".docs" / "pages" / "changelog.md").read_text()
-    newest = re.search(r"^## (.+)$", changes, re.MULTILINE)[1]
+    newest = re.search(r"^## (?!Unreleased$)(.+)$", changes, re.MULTILINE)[1]
     assert ld.__version__ == PROJECT["project"]["version"] == citation == newest == version("lindyn_jax")
 
 

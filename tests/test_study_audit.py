@@ -15,7 +15,7 @@ from helpers import relative_error, tolerance
 import lindyn_jax as ld
 from lindyn_jax import cli, plots
 from lindyn_jax.cli._common import as_json
-from lindyn_jax.statistics import wilson
+from lindyn_jax.statistics import frequency
 from lindyn_jax.studies.audit import LOSS_STATEMENTS, RATE_STATEMENTS, audit, figure3, labelled, summarise
 from lindyn_jax.studies.simulate import Start, draw
 
@@ -234,7 +234,7 @@ def test_summary_counts_and_masks_by_hand(figure):
     assert int(summary["failures"][0, 0]) == 1
     assert int(summary["failures"].sum()) == 1
     # Of the three starts left, two meet the hypothesis.
-    expected = wilson(np.array(2), np.array(3))
+    expected = frequency(np.array(2), np.array(3))
     got = [float(summary[f"applies{end}"][0, 0, 1]) for end in ("", "_low", "_high")]
     assert relative_error(got, [float(value) for value in expected]) < tolerance("float64")
     assert summary["loss_crossed"].sum() == 1

@@ -16,7 +16,7 @@ from scipy import stats
 
 import lindyn_jax as ld
 from lindyn_jax import cli
-from lindyn_jax.statistics import wilson
+from lindyn_jax.statistics import frequency
 from lindyn_jax.store import open_reductions
 from lindyn_jax.studies import lemma11 as study
 
@@ -155,7 +155,7 @@ def test_precision_stops_the_study_at_the_first_chunk_that_makes_every_interval_
     held = kept["level_is_large"].sel(alpha=0.5, width=13.0).values
 
     def width(trials):
-        interval = wilson(np.array(held[:trials].sum()), np.array(trials))
+        interval = frequency(np.array(held[:trials].sum()), np.array(trials))
         return interval.high - interval.low
 
     assert width(count) < 0.05 <= width(count - 250)

@@ -208,7 +208,7 @@ def _print_audit(console, summary) -> None:
         )
     console.print(table)
     table = table_of(
-        f"Statements (tightness: bound / true along the {dynamics[0]}, medians over the starts; intervals: Wilson 95%)",
+        f"Statements (tightness: bound / true along the {dynamics[0]}, medians over the starts; intervals: exact 95%)",
         ("case", "statement", "hypothesis", "at 0", "at the end", "largest", *(f"crossed by {d}" for d in dynamics)),
         words=3,
     )

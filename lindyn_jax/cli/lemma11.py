@@ -131,7 +131,7 @@ def _print_lemma11(console, summary) -> None:
     from ..studies.lemma11 import hypothesis
 
     table = Table(
-        title="How often events (33) to (35) of Lemma 11 hold [Wilson 95%]; mean of Delta/h^(1 - 2 alpha); 95% quantiles of the "
+        title="How often events (33) to (35) of Lemma 11 hold [exact 95%]; mean of Delta/h^(1 - 2 alpha); 95% quantiles of the "
         "norms in (34), (35) over their bounds",
         title_justify="left",
         box=SIMPLE_HEAD,

@@ -185,7 +185,7 @@ def _print_table(console, summary) -> None:
     from ..studies.theorem12 import EVENTS, hypothesis
 
     table = Table(
-        title="Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [Wilson 95%]",
+        title="Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [exact 95%]",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,

@@ -22,7 +22,7 @@ from ..ensemble import run_ensemble
 from ..flow import gradient_flow
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
-from ..statistics import wilson
+from ..statistics import frequency as exact_frequency
 from ..trajectory import FINISHED, RESULTS
 from ._record import of_draws, of_problem
 from .simulate import Start, as_core, check_start, default_horizon, design, draw, scales, step_numbers, time_grid
@@ -466,7 +466,7 @@ def summarise(dataset, ratio: Number = 1e-2):
 
     **Returns:** an `xarray.Dataset` over (case, dynamics) and where it makes sense statement and time:
 
-    - `applies`, `local_rate_applies`, `tightness_attained` and `tightness_applies`: frequencies, with Wilson 95% intervals
+    - `applies`, `local_rate_applies`, `tightness_attained` and `tightness_applies`: frequencies, with exact 95% intervals
         (`..._low`, `..._high`);
     - `loss_crossed`, `rate_crossed`: how many trials cross a bound whose hypotheses hold, with `..._low`, `..._high` of the
         frequency;
@@ -496,7 +496,7 @@ def summarise(dataset, ratio: Number = 1e-2):
     def frequency(name, events, trials, count=False):
         trials = xr.broadcast(trials, events.isel(trial=0, drop=True))[0]
         happened = events.sum("trial").transpose(*trials.dims)
-        value, low, high = wilson(happened.values, trials.values)
+        value, low, high = exact_frequency(happened.values, trials.values)
         summary[name] = happened if count else (trials.dims, value)
         summary[f"{name}_low"], summary[f"{name}_high"] = (trials.dims, low), (trials.dims, high)
 

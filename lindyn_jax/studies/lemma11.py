@@ -16,7 +16,17 @@ from jaxtyping import Array
 from .. import init, theory
 from ..ensemble import run_ensemble
 from ..problem import LeastSquares
-from ..statistics import AbstractReduction, Count, Histogram, Moments, histogram_quantile, mean_interval, wilson
+from ..statistics import (
+    AbstractReduction,
+    Count,
+    Histogram,
+    Interval,
+    Moments,
+    frequency,
+    histogram_quantile,
+    mean_interval,
+    narrow_enough,
+)
 from ._grid import check_grid
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small", "all_hold")
@@ -176,7 +186,9 @@ def run(
         },
         reductions=reductions(),
         keep_trials=keep_trials,
-        stop_when=None if precision is None else lambda merged, count: _widest(merged, count) < precision,
+        stop_when=None
+        if precision is None
+        else lambda merged, count: narrow_enough(_intervals(merged, count), count, precision),
         **options,
     )
 
@@ -190,9 +202,8 @@ def check_precision(precision: float | None) -> None:
         raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
 
 
-def _widest(merged: Mapping[str, np.ndarray], count: int) -> float:
-    intervals = [wilson(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
-    return max(float(np.max(interval.high - interval.low)) for interval in intervals)
+def _intervals(merged: Mapping[str, np.ndarray], count: int) -> list[Interval]:
+    return [frequency(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
 
 
 def summarise(dataset, problem: LeastSquares, delta: float):
@@ -200,8 +211,8 @@ def summarise(dataset, problem: LeastSquares, delta: float):
 
     **Args:** `dataset`, from `run`, with or without single trials; `problem`; `delta`.
 
-    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event with its Wilson interval (`..._low`,
-    `..._high`), `..._mean`, `..._standard_error`, `..._median`, `..._q95` of each ratio, whether the hypotheses hold with the
+    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event with its exact interval (`..._low`,
+    `..._high`), `..._mean` with its own, `..._median`, `..._q95` of each ratio, whether the hypotheses hold with the
     printed constant (`applies`) and with that of Davidson and Szarek (`applies_ds`), and whether the width is large enough
     for (33) by the tail bound of [V; U1] alone (`level_applies`); over width the number of trials in which exponents
     `disagree`; the constants `w`, `w_ds`, `h0`, `h0_ds`, `h0_level` as attributes.
@@ -215,7 +226,7 @@ def summarise(dataset, problem: LeastSquares, delta: float):
     summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
     counts = np.full((dataset.sizes["alpha"], dataset.sizes["width"]), count)
     for event in (*EVENTS, *SHARP_EVENTS):
-        interval = wilson(dataset[event].transpose(*dims).values, counts)
+        interval = frequency(dataset[event].transpose(*dims).values, counts)
         for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
             summary[event + suffix] = (dims, values)
     for ratio in RATIOS:

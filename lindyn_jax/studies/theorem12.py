@@ -23,16 +23,18 @@ from ..flow import gradient_flow
 from ..limits import flow_to_limit
 from ..problem import LeastSquares
 from ..statistics import (
-    Z95,
     AbstractReduction,
     Count,
     Histogram,
     Interval,
     Moments,
+    frequency,
     histogram_quantile,
     mean_interval,
     mean_slope,
-    wilson,
+    narrow_enough,
+    rms_slope,
+    standard_error,
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
 from ._grid import check_grid
@@ -274,7 +276,9 @@ def run(
         key=jax.random.key(seed),
         attributes={**ATTRIBUTES, **{name: {**ATTRIBUTES[name], **lost} for name in ("level", "imbalance_drift")}},
         reductions=reductions(problem, widths, alphas),
-        stop_when=None if precision is None else lambda merged, count: _widest(merged, count) < precision,
+        stop_when=None
+        if precision is None
+        else lambda merged, count: narrow_enough(_intervals(merged, count), count, precision),
         settings={
             **(record or {}),
             "study": "theorem12",
@@ -326,11 +330,11 @@ def check_precision(precision: float | None) -> None:
         raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
 
 
-def _widest(merged: Mapping[str, np.ndarray], count: int) -> float:
-    intervals = [wilson(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
+def _intervals(merged: Mapping[str, np.ndarray], count: int) -> list[Interval]:
+    intervals = [frequency(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
     if "slope_moments" in merged:
         intervals.append(mean_interval(merged["slope_moments"]))
-    return max(float(np.max(interval.high - interval.low)) for interval in intervals)
+    return intervals
 
 
 @public
@@ -339,7 +343,7 @@ def summarise(dataset, problem: LeastSquares, delta: float):
 
     **Args:** `dataset`, from `run`, with single trials or of reductions; `problem`; `delta`.
 
-    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event of Lemma 11 with its Wilson interval
+    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event of Lemma 11 with its exact interval
     (`..._low`, `..._high`), median, 95% quantile, mean, standard error and root mean square of the distance, the theorem's
     bound (`log10_bound`) and how many times the 95% quantile it is (`log10_bound_over_q95`), its width
     (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11 (`lemma11_applies`), the sharp law
@@ -356,7 +360,7 @@ def summarise(dataset, problem: LeastSquares, delta: float):
     measured = _from_trials(dataset) if "trial" in dataset.dims else _from_reductions(dataset)
     counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
     for event in EVENTS:
-        interval = wilson(measured.pop(event), counts)
+        interval = frequency(measured.pop(event), counts)
         for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
             summary[event + suffix] = (dims, values)
     slope, rms_slope, successes = (measured.pop(name) for name in ("slope", "rms_slope", "successes"))
@@ -412,10 +416,7 @@ def _from_trials(dataset) -> dict[str, Any]:
     log_widths = np.log(dataset["width"].values)
     slopes = [mean_slope(log_widths, values) for values in log_distance]
     mean_square = over_trials(lambda d: np.mean(d**2))
-    rms_slopes = [
-        _rms_slope(log_widths, values[:, complete], means)
-        for values, complete, means in zip(distance**2, ok.all(axis=1), mean_square, strict=True)
-    ]
+    rms_slopes = [rms_slope(log_widths, values) for values in np.where(ok, distance, np.nan)]
     expected = valid["expected_distance"].transpose(*dims, "trial").values ** 2
     expected = np.where(enough, np.where(ok, expected, 0).sum(axis=-1) / np.maximum(ok.sum(axis=-1), 1), np.nan)
     return {
@@ -434,18 +435,6 @@ def _from_trials(dataset) -> dict[str, Any]:
     }
 
 
-def _rms_slope(log_widths, squares, mean_square) -> Interval:
-    """Slope of the log of the root mean square, and its interval to first order in the deviations of the squares."""
-    centred = log_widths - log_widths.mean()
-    if log_widths.size < 2 or not np.all(mean_square > 0):
-        return Interval(*(np.float64(np.nan),) * 3)
-    weights = centred / (centred @ centred) / 2
-    value, count = weights @ np.log(mean_square), squares.shape[1]
-    influence = weights @ (squares / mean_square[:, None])
-    half = Z95 * influence.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
-    return Interval(value, value - half, value + half)
-
-
 def _from_reductions(dataset) -> dict[str, Any]:
     """What `summarise` needs, from reductions: quantiles are read from a sketch."""
     dims = ("alpha", "width")
@@ -461,7 +450,7 @@ def _from_reductions(dataset) -> dict[str, Any]:
     expected = dataset["expected_moments"].transpose(*dims, ...).values
     mean_square = np.where(squares[..., 1] > 0, squares[..., 1], np.nan)
     log_widths = np.log(dataset["width"].values)
-    rms_slope = np.array([mean_slope(log_widths, 0.5 * np.log(row)[:, None]).value for row in mean_square])
+    rms = np.array([mean_slope(log_widths, 0.5 * np.log(row)[:, None]).value for row in mean_square])
 
     def quantile(q):
         return histogram_quantile(sketch.values, sketch.attrs["low"], sketch.attrs["high"], q, moments)
@@ -473,11 +462,11 @@ def _from_reductions(dataset) -> dict[str, Any]:
         "median": quantile(0.5),
         "q95": quantile(0.95),
         "mean": mean.value,
-        "standard_error": (mean.high - mean.low) / (2 * Z95),
+        "standard_error": standard_error(moments),
         "rms": np.sqrt(mean_square),
         "exact_rms": np.sqrt(np.where(expected[..., 0] > 0, expected[..., 1], np.nan)),
         "slope": slope,
-        "rms_slope": Interval(rms_slope, np.full_like(rms_slope, np.nan), np.full_like(rms_slope, np.nan)),
+        "rms_slope": Interval(rms, np.full_like(rms, np.nan), np.full_like(rms, np.nan)),
         "max_drift": float(np.max(drift, initial=0.0, where=np.isfinite(drift))),
     }
 
