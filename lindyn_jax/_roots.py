@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._norms import quotient
+
 
 @jax.custom_jvp
 def gram_roots(Theta: Float[Array, "n m"], level: Float[Array, ""]) -> tuple[Float[Array, "n n"], Float[Array, "m m"]]:
@@ -14,9 +16,9 @@ def gram_roots(Theta: Float[Array, "n m"], level: Float[Array, ""]) -> tuple[Flo
     the root has no derivative; what is returned there leaves the null space alone.
     """
     left, s, rightT = jnp.linalg.svd(Theta, full_matrices=False)
-    total = jnp.sqrt(s**2 + level**2) + level
+    total = jnp.hypot(s, level) + level
     # sqrt(s^2 + c^2) - c without cancellation.
-    above = jnp.where(total > 0, s**2 / jnp.where(total > 0, total, 1), 0)
+    above = s * quotient(s, total)
     return tuple(
         level * jnp.eye(size, dtype=Theta.dtype) + (vectors * above) @ vectors.T
         for size, vectors in ((Theta.shape[0], left), (Theta.shape[1], rightT.T))

@@ -6,19 +6,23 @@ does not depend on the width; a function of your own is given the model in your 
 
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import signature_spectrum
+from ._norms import all_finite, norm, quotient, root
 from ._public import public
+from ._roots import gram_roots
 from .models import (
     AbstractModel,
     DeepLinear,
+    LinearModel,
     ReducedDeepLinear,
     ReducedTwoLayer,
-    SymmetricFactors,
     TwoLayer,
+    WideLimit,
     refuse_matrix_penalty,
     refuse_penalty,
 )
@@ -59,7 +63,7 @@ def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     out count `(h - k) lambda0^2`.
     """
     if problem.regularization is None:
-        return jnp.zeros((), problem.dtype)
+        return _zero(model.product(), problem.dtype)
     if isinstance(model, ReducedTwoLayer):
         refuse_matrix_penalty(problem)
     elif not isinstance(model, TwoLayer):
@@ -81,10 +85,11 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
 
     Without a target, Ytil = 0, it is infinite, or 0 where the error is 0 as well.
     """
-    error, size = excess_loss(model, problem), problem.scale / 2 * jnp.sum(problem.Ytil**2)
-    exact, aimless = error == 0, size == 0
-    relative = _root(error / jnp.where(aimless, 1, size))
-    return jnp.where(aimless & ~exact, jnp.inf, relative)
+    problem.refuse_link("reconstruction_error")
+    error, size = norm(problem.error(reduced_product(model, problem))), norm(problem.Ytil)
+    aimless = size == 0
+    without = jnp.where(error == 0, 0, jax.lax.stop_gradient(jnp.inf * error))
+    return jnp.where(aimless, without, error / jnp.where(aimless, 1, size))
 
 
 @public
@@ -115,12 +120,12 @@ def imbalance_drift(
     Computed from the rows of both factors, never at size h x h. For deep networks the norm of all the imbalances together,
     `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
     """
-    if isinstance(model, (DeepLinear, ReducedDeepLinear)):
+    if isinstance(model, (DeepLinear, ReducedDeepLinear)) and isinstance(start, (DeepLinear, ReducedDeepLinear)):
         return _deep_drift(model, problem, start)
     (U1, V), (U1_start, V_start) = _moving(model, problem), _moving(start, problem)
     signs = _signs(U1.shape[0], V.shape[0], U1.dtype)
     rows = jnp.concatenate([U1, V, U1_start, V_start])
-    return _norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
+    return norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
 
 
 @public
@@ -128,20 +133,19 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
     """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
     if isinstance(model, Reduced):
         inside = model.product() - problem.reduced_theta_hat
-        outside = model.frozen_product() if _has_frozen(model, problem) else jnp.zeros((), inside.dtype)
-        return _root(jnp.sum(inside**2) + jnp.sum(outside**2))
-    return _norm(model.product() - problem.theta_hat)
+        return norm(inside, *([model.frozen_product()] if _has_frozen(model, problem) else []))
+    return norm(model.product() - problem.theta_hat)
 
 
 @public
 def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
     if isinstance(model, Reduced):
-        if not _has_frozen(model, problem):
-            return jnp.zeros((), problem.dtype)
-        return _norm(model.frozen_product())
+        outside = norm(model.frozen_product()) if _has_frozen(model, problem) else jnp.zeros((), problem.dtype)
+        # The moving rows are not in it, but a network that has diverged has no bias either.
+        return jnp.where(all_finite(model), outside, jnp.nan)
     Theta = model.product()
-    return _norm(Theta - problem.from_data(problem.to_data(Theta)))
+    return norm(Theta - problem.from_data(problem.to_data(Theta)))
 
 
 @public
@@ -158,10 +162,10 @@ def effective_rank(model: AbstractModel, problem: LeastSquares) -> Float[Array, 
     """
     sigma = singular_values(model, problem)
     total = jnp.sum(sigma)
-    p = sigma / jnp.where(total > 0, total, 1)
-    present = p > 0
-    entropy = -jnp.sum(jnp.where(present, p * jnp.log(jnp.where(present, p, 1)), 0))
-    return jnp.where(total > 0, jnp.exp(entropy), 0)
+    p = quotient(sigma, total)
+    absent = p == 0
+    entropy = -jnp.sum(jnp.where(absent, 0, p * jnp.log(jnp.where(absent, 1, p))))
+    return jnp.where(total == 0, 0, jnp.exp(entropy))
 
 
 @public
@@ -180,8 +184,7 @@ def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
 
     1 where the modes have decoupled, 1/max(r, m) on average for a random Theta; 0 for Theta = 0.
     """
-    size = jnp.sum(reduced_product(model, problem) ** 2)
-    return jnp.sum(mode_strengths(model, problem) ** 2) / jnp.where(size > 0, size, 1)
+    return quotient(norm(mode_strengths(model, problem)), norm(reduced_product(model, problem))) ** 2
 
 
 @public
@@ -189,16 +192,28 @@ def kernel_distance(model: AbstractModel, problem: LeastSquares, start: Abstract
     """`1 - <K(0), K>/(||K(0)||_F ||K||_F)`, how far the tangent kernel has turned; `start` is the model at time 0.
 
     `K = X U U^T X^T kron I + X X^T kron V V^T` for two layers, and `sum_l X A_l A_l^T X^T kron B_l^T B_l` for more, with the
-    partial products before and behind layer l. Computed from matrices of the sizes r x r and m x m, without cancellation; with
-    a link it is the kernel of the outputs before it. Zero where either kernel is.
+    partial products before and behind layer l; for a `WideLimit`
+    `K = X (Theta Theta^T + c^2 I)^{1/2} X^T kron I + X X^T kron (Theta^T Theta + c^2 I)^{1/2}`. Computed from matrices of the
+    sizes r x r and m x m, without cancellation; with a link it is the kernel of the outputs before it. Zero where either is.
+
+    **Raises:** `ValueError` for a kind of model whose tangent kernel is not known, or two networks of different depth.
     """
     kernel, before = _tangent_kernel(model, problem), _tangent_kernel(start, problem)
-    size, size_before = (jnp.sqrt(_positive(_inner(factors, factors))) for factors in (kernel, before))
+    if len(kernel) != len(before):
+        raise ValueError(
+            f"The kernel distance compares networks of one depth, but the kernel of the model has {len(kernel)} terms and that "
+            f"of the start {len(before)}."
+        )
+    size, size_before = (root(_inner(factors, factors)) for factors in (kernel, before))
+    absent = (size == 0) | (size_before == 0)
+    size, size_before = (jnp.where(absent, 1, x) for x in (size, size_before))
     # Half the squared distance of the two kernels of norm 1, as a sum of terms that are each small where they are close.
     change = []
     for (P, Q), (P_before, Q_before) in zip(kernel, before, strict=True):
         change += [(P / size - P_before / size_before, Q), (P_before / size_before, Q - Q_before)]
-    return jnp.maximum(_inner(change, change), 0) / 2
+    distance = jnp.where(absent, 0, jnp.maximum(_inner(change, change), 0) / 2)
+    # A single layer's kernel is the same wherever it is, but not where it is nowhere.
+    return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
 OBSERVABLES: dict[str, Callable] = {
@@ -272,12 +287,14 @@ def _data_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float[Array
 
 
 def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:
-    """Pairs (P, Q): the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
-    if isinstance(model, SymmetricFactors):
-        raise ValueError(
-            "The kernel distance is defined for networks whose layers are independent, but the model is a SymmetricFactors: use "
-            "a `TwoLayer` or a `DeepLinear`."
-        )
+    """Pairs (P, Q): up to a positive factor the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
+    s = problem.singular_values / problem.singular_values[0]
+    if isinstance(model, WideLimit):
+        unit = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(model.Theta)), model.level))
+        unit = jnp.where(unit == 0, 1, unit)
+        rows, columns = gram_roots(model.Theta / unit, model.level / unit)
+        seen = problem.to_data(problem.to_data(rows).T)
+        return [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
     if isinstance(model, ReducedTwoLayer):
         layers = (model.U1, model.V.T)
     elif isinstance(model, TwoLayer):
@@ -286,25 +303,37 @@ def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:
         layers = model.layers
     elif isinstance(model, DeepLinear):
         layers = (problem.to_data(model.layers[0]), *model.layers[1:])
+    elif isinstance(model, LinearModel):
+        layers = (problem.to_data(model.Theta),)
     else:
-        layers = (problem.to_data(model.product()),)
-    s = problem.singular_values
-    ahead = [jnp.diag(s)]
-    for W in layers[:-1]:
-        ahead.append(s[:, None] * W if len(ahead) == 1 else ahead[-1] @ W)
-    behind = [jnp.eye(layers[-1].shape[1], dtype=s.dtype)]
+        raise ValueError(
+            "The kernel distance is defined for networks whose layers are independent, but the model is a "
+            f"{type(model).__name__}, whose tangent kernel is not known: use a `TwoLayer`, a `DeepLinear` or a `WideLimit`."
+        )
+    # Products of many small or large layers leave the range of floats: each is kept at size 1, and its logarithm beside it.
+    ahead = [_unit(jnp.diag(s), 0.0)]
+    for i, W in enumerate(layers[:-1]):
+        A, log = ahead[-1]
+        ahead.append(_unit(s[:, None] * W if i == 0 else A @ W, log))
+    behind = [_unit(jnp.eye(layers[-1].shape[1], dtype=s.dtype), 0.0)]
     for W in reversed(layers[1:]):
-        behind.append(W @ behind[-1])
-    return [(A @ A.T, B.T @ B) for A, B in zip(ahead, reversed(behind), strict=True)]
+        B, log = behind[-1]
+        behind.append(_unit(W @ B, log))
+    logs = jnp.stack([2 * (a + b) for (_, a), (_, b) in zip(ahead, reversed(behind), strict=True)])
+    largest = jnp.max(logs)
+    weights = jnp.exp(logs - jnp.where(jnp.isneginf(largest), 0, largest))
+    pairs = zip(weights, ahead, reversed(behind), strict=True)
+    return [(weight * (A @ A.T), B.T @ B) for weight, (A, _), (B, _) in pairs]
+
+
+def _unit(A: Array, log: Array | float) -> tuple[Array, Array]:
+    """A divided by its largest entry, and `log` plus the logarithm of that: minus infinity for A = 0."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(A)))
+    return A / jnp.where(size == 0, 1, size), log + jnp.log(size)
 
 
 def _inner(first: list[tuple[Array, Array]], second: list[tuple[Array, Array]]) -> Array:
     return sum(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
-
-
-def _positive(x: Array) -> Array:
-    """x, or infinity where it is 0: what is divided by its root then vanishes."""
-    return jnp.where(x > 0, x, jnp.inf)
 
 
 def _moving(model, problem: LeastSquares) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
@@ -312,12 +341,11 @@ def _moving(model, problem: LeastSquares) -> tuple[Float[Array, "r k"], Float[Ar
         return model.U1, model.V
     if isinstance(model, TwoLayer):
         return problem.to_data(model.U), model.V
-    kind = "SymmetricFactors" if isinstance(model, SymmetricFactors) else type(model).__name__
-    raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {kind}.")
+    raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {type(model).__name__}.")
 
 
 def _deep_drift(model, problem: LeastSquares, start) -> Array:
-    total = jnp.zeros((), problem.dtype)
+    parts = []
     layers, before = (
         x.layers if isinstance(x, ReducedDeepLinear) else (problem.to_data(x.layers[0]), *x.layers[1:])
         for x in (model, start)
@@ -327,23 +355,18 @@ def _deep_drift(model, problem: LeastSquares, start) -> Array:
         signs = jnp.concatenate(
             [jnp.full(A.shape[0], sign, A.dtype) for A, sign in zip(rows, (1, -1, -1, 1), strict=True)]
         )
-        total += jnp.sum(_dense_signature(jnp.concatenate(rows), signs) ** 2)
+        parts.append(norm(_dense_signature(jnp.concatenate(rows), signs)))
         if isinstance(model, ReducedDeepLinear):
             # What weight decay does to the part of the layers that the cores leave out.
             A, B, AB = model.rest[i].gram
             a, b = model.rest[i].factor ** 2 - 1, model.rest[i + 1].factor ** 2 - 1
-            total += a**2 * A + b**2 * B - 2 * a * b * AB
-    return _root(total)
+            parts.append(root(a**2 * A + b**2 * B - 2 * a * b * AB))
+    return norm(*parts) if parts else _zero(model.product(), problem.dtype)
 
 
-def _root(square: Array) -> Array:
-    """Square root of a squared norm, whose derivative at zero is taken as zero."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
-
-
-def _norm(A: Array) -> Array:
-    return _root(jnp.sum(A**2))
+def _zero(A: Array, dtype) -> Array:
+    """0, or NaN if some entry of A is NaN."""
+    return jnp.where(jnp.any(jnp.isnan(A)), jnp.nan, jnp.zeros((), dtype))
 
 
 def _signs(r: int, m: int, dtype) -> Float[Array, " p"]:

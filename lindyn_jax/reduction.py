@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._linalg import row_factor
+from ._norms import norm
 from ._public import FITS, public
 from .models import (
     AbstractModel,
@@ -109,7 +110,7 @@ def reduce(
         frozen_rows = model.U - problem.from_data(problem.to_data(model.U))
         seen = frozen_rows if Q is None else frozen_rows @ Q
         core = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
-        frozen = Frozen(core, _norm(frozen_rows), jnp.ones((), core.dtype))
+        frozen = Frozen(core, norm(frozen_rows), jnp.ones((), core.dtype))
     reduced = ReducedTwoLayer(U1, V, model.width, problem.num_frozen, frozen)
     return reduced, Basis(problem.Phi1, Q, frozen_rows)
 
@@ -200,7 +201,9 @@ def check_sizes(model, problem: LeastSquares) -> None:
         "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
     }
     kind = next((kind.__name__ for kind in type(model).__mro__ if kind.__name__ in known), None)
-    expected, name, given = known.get(kind, lambda: (None, "", None))()
+    expected, name, given = known.get(
+        kind, lambda: ((n, m), "the shape of its product", jax.eval_shape(model.product).shape)
+    )()
     if expected != given:
         made = isinstance(model, (ReducedTwoLayer, ReducedDeepLinear))
         why = "; a reduced model has the coordinates of the data it was made for and no others" if made else ""
@@ -238,9 +241,10 @@ def from_state(
         return from_deep_state(state, start)
     if start.frozen is None:
         return ReducedTwoLayer(state.U, state.V, start.width, start.num_frozen, None)
-    norm = start.frozen.norm
-    factor = jnp.where(norm > 0, state.U[-1, -1] / jnp.where(norm > 0, norm, 1), 1.0)
-    frozen = Frozen(start.frozen.core, norm, factor)
+    size = start.frozen.norm
+    absent = size == 0
+    factor = jnp.where(absent, 1.0, state.U[-1, -1] / jnp.where(absent, 1, size))
+    frozen = Frozen(start.frozen.core, size, factor)
     return ReducedTwoLayer(state.U[:-1, :-1], state.V[:, :-1], start.width, start.num_frozen, frozen)
 
 
@@ -275,7 +279,7 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     G_U1, G_V = (jnp.asarray(rng.normal(size=(steps, rows, k))) for rows in (r, m))
 
     core = row_factor(U2 @ Q)[0]
-    reduced = to_state(ReducedTwoLayer(U1, V, float(h), float(n - r), Frozen(core, _norm(U2), jnp.ones((), U2.dtype))))
+    reduced = to_state(ReducedTwoLayer(U1, V, float(h), float(n - r), Frozen(core, norm(U2), jnp.ones((), U2.dtype))))
     full = TwoLayer(Phi1 @ U1 @ Q.T + Phi2 @ U2, V @ Q.T)
     reduced_gradients = jax.vmap(lambda a, b: TwoLayer(jnp.pad(a, ((0, 1), (0, 1))), jnp.pad(b, ((0, 0), (0, 1)))))(
         G_U1, G_V
@@ -301,7 +305,7 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
     def difference(size: Array) -> Array:
         # Updates are compared, not weights: small ones would drown in the round-off of the weights.
         wide, small = run(full, full_gradients, size), run(reduced, reduced_gradients, size)
-        decay = small.U[:, -1:, -1:] / _norm(U2)
+        decay = small.U[:, -1:, -1:] / norm(U2)
         lifted_U = Phi1 @ small.U[:, :-1, :-1] @ Q.T + decay * (Phi2 @ U2)
         lifted_V = small.V[:, :, :-1] @ Q.T
         leak = small.U[:, -1, :-1], small.U[:, :-1, -1], small.V[:, :, -1]
@@ -360,9 +364,3 @@ def _cached_difference(optimizer: optax.GradientTransformation, depth: int | Non
     if _checks.is_traced(difference):
         raise _Traced
     return float(difference)
-
-
-def _norm(A: Array) -> Float[Array, ""]:
-    """Frobenius norm, with derivative zero at zero."""
-    square = jnp.sum(A**2)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

@@ -159,3 +159,61 @@ def test_tied_layers_have_no_kernel_distance(rng):
     model = ld.SymmetricFactors(rng.normal(size=(3, 3)))
     with pytest.raises(ValueError, match="whose layers are independent, but the model is a SymmetricFactors"):
         obs.kernel_distance(model, problem, model)
+
+
+def test_the_wide_limit_has_the_tangent_kernel_of_a_wide_network(rng):
+    n, m, r, h, level = 5, 3, 4, 20_000, 0.8
+    problem = ld.LeastSquares(rng.normal(size=(r, n)), rng.normal(size=(r, m)))
+    Theta = 0.5 * rng.normal(size=(n, m))
+    wide, at_zero = ld.WideLimit(Theta, level), ld.WideLimit(np.zeros((n, m)), level)
+    distance = obs.kernel_distance(wide, problem, at_zero)
+    rows, columns = (_square_root(G + level**2 * np.eye(len(G))) for G in (Theta @ Theta.T, Theta.T @ Theta))
+    X, kernels = np.asarray(problem.X), []
+    for R, C in ((rows, columns), (level * np.eye(n), level * np.eye(m))):
+        kernels.append(np.kron(X @ R @ X.T, np.eye(m)) + np.kron(X @ X.T, C))
+    K, K0 = kernels
+    assert abs(distance - (1 - np.sum(K * K0) / (np.linalg.norm(K) * np.linalg.norm(K0)))) < 1e-13
+    assert distance > 1e-3
+    # As of a network of this width from a Gaussian start, in its own tangent kernel.
+    start = ld.init.gaussian(n, m, h, std=(level / h) ** 0.5, key=jax.random.key(0))
+    times = jnp.array([1.0])
+    runs = [ld.gradient_flow(model, problem, times, observables="kernel_distance") for model in (start, at_zero)]
+    network, limit = (run.observables["kernel_distance"][0] for run in runs)
+    assert abs(network - limit) < 0.05 * limit
+
+
+def test_unknown_kinds_of_models_are_refused_and_not_given_a_number(rng):
+    class Own(ld.AbstractModel):
+        Theta: jnp.ndarray
+
+        def product(self):
+            return self.Theta
+
+        def velocity(self, problem):
+            return Own(-problem.loss_gradient(self.Theta))
+
+    problem = ld.LeastSquares(rng.normal(size=(4, 5)), rng.normal(size=(4, 2)))
+    own, wide = Own(jnp.ones((5, 2))), ld.WideLimit(np.ones((5, 2)), 1.0)
+    for call in (
+        lambda: obs.kernel_distance(own, problem, own),
+        lambda: ld.theory.stationarity(own, problem),
+        lambda: ld.theory.stationary_point(own, problem),
+        lambda: ld.theory.hessian_sharpness(own, problem),
+    ):
+        with pytest.raises(ValueError, match="Own"):
+            call()
+    with pytest.raises(ValueError, match="WideLimit has no Hessian"):
+        ld.theory.hessian_sharpness(wide, problem)
+    with pytest.raises(ValueError, match=r"the shape of its product must be \(5, 2\), but is \(4, 2\)"):
+        ld.gradient_flow(Own(jnp.ones((4, 2))), problem, jnp.array([1.0]))
+    deep = ld.DeepLinear([rng.normal(size=s) for s in ((5, 4), (4, 4), (4, 2))])
+    with pytest.raises(ValueError, match="networks of one depth"):
+        obs.kernel_distance(deep, problem, wide)
+    # A WideLimit stands still where K G = 0, which is at the minimum.
+    assert ld.theory.stationarity(ld.WideLimit(problem.theta_hat, 1.0), problem).holds
+    assert not ld.theory.stationarity(wide, problem).holds
+
+
+def _square_root(A):
+    values, vectors = np.linalg.eigh(A)
+    return (vectors * np.sqrt(values)) @ vectors.T

@@ -124,9 +124,10 @@ def _ratio_jvp(primals, tangents):
 def hypot(a: Array, b: Array) -> Array:
     """`sqrt(a^2 + b^2)` without overflow of the squares; every derivative is zero at a = b = 0."""
     size = jnp.maximum(jnp.abs(a), jnp.abs(b))
-    positive = size > 0
-    size = jnp.where(positive, size, 1)
-    return jnp.where(positive, size * jnp.sqrt((a / size) ** 2 + (b / size) ** 2), 0)
+    usual = (size > 0) & (size < jnp.inf)
+    scale = jnp.where(usual, size, 1)
+    # 0, infinity and NaN are what the larger of the two is.
+    return jnp.where(usual, scale * jnp.sqrt((a / scale) ** 2 + (b / scale) ** 2), size)
 
 
 @hypot.defjvp

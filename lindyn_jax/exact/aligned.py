@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._finite import elementwise, of_finite_numbers
 from .._public import public
 from ._common import Limit, Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, polynomial
 
@@ -56,6 +57,7 @@ def aligned(
 
 
 @public
+@elementwise
 def aligned_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d: Real[ArrayLike, "..."] = 0.0) -> Limit:
     """Limit of a component as t grows, and whether it is sigma/lambda.
 
@@ -79,6 +81,7 @@ def aligned_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d:
 
 
 @public
+@elementwise
 def aligned_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]) -> Rate:
     """Rate at which a component approaches its limit: `2 |sigma|`.
 
@@ -98,6 +101,7 @@ def aligned_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]) -> 
 
 
 @public
+@elementwise
 def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d: Real[ArrayLike, "..."]) -> Time:
     """Time at which a component is at half its limit: `(2d + log(sigma/lambda - e^{-2d}))/(2 sigma)`.
 
@@ -125,6 +129,7 @@ def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]
 
 
 @public
+@elementwise
 def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
     """Time, in units of d, at which a component jumps as d grows: `T = 1/sigma` from `w(0) = e^{-2d}`.
 
@@ -144,6 +149,7 @@ def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
 
 
 @public
+@elementwise
 def aligned_step(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]) -> Limit:
     r"""The limit of `w(d t)` as d grows: a step from 0 to `sigma/lambda` at `T = 1/sigma`, `sigma/(lambda + sigma)` at T itself.
 
@@ -169,6 +175,7 @@ def aligned_step(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], t: 
 
 
 @public
+@of_finite_numbers
 def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) -> Limit:
     """The components between the jumps k and k + 1, and whether they are the best fit of rank k.
 
@@ -195,6 +202,7 @@ def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) ->
 
 
 @public
+@of_finite_numbers
 def reduced_rank(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) -> Float[Array, " p"]:
     """Components of the best fit of rank k: `sigma_i/lambda_i` where `sigma_i^2/lambda_i` is among the k largest.
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._finite import of_finite_numbers
 from .._linalg import row_factor
 from .._public import public
 from ._common import Limit, Rate, last_derivative
@@ -88,6 +89,7 @@ def is_generic(a: Float[Array, " p"], pivots: Bool[Array, " p"]) -> Bool[Array, 
 
 
 @public
+@of_finite_numbers
 def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[ArrayLike, "p h"]) -> Limit:
     """Limit of the Riccati flow `P' = A P + P A - g P^2` as t goes to infinity.
 
@@ -129,6 +131,7 @@ def _limit(A: Array, g: Array, U0: Array) -> Limit:
 
 
 @public
+@of_finite_numbers
 def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[ArrayLike, "p h"]) -> Rate:
     """Asymptotic rate of the Riccati flow: `||P(t) - P(inf)||` falls like `exp(-rate t)`.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._finite import elementwise
 from .._public import public
 from ._common import Limit, Rate, as_floats, check_not_negative, least_divisor, polynomial
 
@@ -103,6 +104,7 @@ def deep_mode_time(
 
 
 @public
+@elementwise
 def deep_mode_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], s0: Real[ArrayLike, "..."]) -> Limit:
     """Limit of a balanced mode of two layers or more, and whether it is sigma/lambda: it is from s0 > 0 for sigma >= 0.
 
@@ -118,6 +120,7 @@ def deep_mode_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], 
 
 
 @public
+@elementwise
 def deep_mode_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], depth: int) -> Rate:
     """Rate at which a balanced mode approaches sigma/lambda: `L lambda (sigma/lambda)^{2 - 2/L}`, for sigma > 0.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._finite import of_finite_numbers
 from .._linalg import signature_spectrum
 from .._public import public
 from ._common import Limit, Rate, as_times, hypot
@@ -125,6 +126,7 @@ def homogeneous_grams(
 
 
 @public
+@of_finite_numbers
 def homogeneous_limit(
     Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
 ) -> Limit:
@@ -145,6 +147,7 @@ def homogeneous_limit(
 
 
 @public
+@of_finite_numbers
 def homogeneous_rates(
     Y: Real[ArrayLike, "n m"], U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number
 ) -> HomogeneousRates:
@@ -199,6 +202,7 @@ def homogeneous_eigenvalues(Y: Real[ArrayLike, "n m"], lambda0: Number) -> Float
 
 
 @public
+@of_finite_numbers
 def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"], lambda0: Number) -> Condition:
     """Whether a start has homogeneous imbalance, `U0^T U0 - V0^T V0 = lambda0 I`, so that the closed form is the plain flow.
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._finite import elementwise
 from .._public import public
 from ._common import Rate, as_floats, check_not_negative, hypot, least_divisor, polynomial
 
@@ -104,6 +105,7 @@ def mode(
 
 
 @public
+@elementwise
 def mode_limit(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]) -> ModeLimit:
     r"""Limit of a mode as t grows, and whether its product is sigma.
 
@@ -123,6 +125,7 @@ def mode_limit(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Re
 
 
 @public
+@elementwise
 def mode_rate(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]) -> Rate:
     r"""Rate at which the product of a mode approaches sigma: `mu = sqrt(4 sigma^2 + lambda^2)`.
 
@@ -142,6 +145,7 @@ def mode_rate(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Rea
 
 
 @public
+@elementwise
 def mode_constant(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
 ) -> ModeConstant:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._finite import of_finite_numbers
 from .._public import public
 from .._svd import remainder, thin_svd
 from ._common import Limit, Rate, as_floats, as_times, check_vector, last_derivative
@@ -45,6 +46,7 @@ def spectral(
 
 
 @public
+@of_finite_numbers
 def spectral_limit(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]) -> Limit:
     """Limits of the modes, shape (k,), and whether every mode reaches its target.
 
@@ -63,6 +65,7 @@ def spectral_limit(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: 
 
 
 @public
+@of_finite_numbers
 def spectral_rate(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]) -> Rate:
     """Rate of the slowest mode: `min_i sqrt(4 sigma_i^2 + lambda_i^2)`.
 

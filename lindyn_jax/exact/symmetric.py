@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._finite import of_finite_numbers
 from .._public import public
 from ._common import Limit, Rate, as_floats, as_times, check_not_negative, polynomial, ratio
 from .asymptotics import entry_rates, reach, riccati_limit, riccati_rate
@@ -55,6 +56,7 @@ def symmetric_factors(
 
 
 @public
+@of_finite_numbers
 def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Limit:
     """Limit of the flow of tied layers as t goes to infinity.
 
@@ -72,6 +74,7 @@ def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Li
 
 
 @public
+@of_finite_numbers
 def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Bool[Array, ""]:
     """Whether the flow of tied layers tends to the positive semidefinite part of the target.
 
@@ -88,6 +91,7 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
 
 
 @public
+@of_finite_numbers
 def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rate:
     """Asymptotic rate of the flow of tied layers: `||X(t) - X(inf)||` falls like `exp(-rate t)`.
 
@@ -105,6 +109,7 @@ def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rat
 
 
 @public
+@of_finite_numbers
 def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rate:
     """Asymptotic rate of every entry of `Phi^T X(t) Phi`, in the eigenbasis of `Y = Phi diag(sigma) Phi^T`.
 

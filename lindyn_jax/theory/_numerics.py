@@ -3,16 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._norms import norm, quotient, root
 from ..exact._common import hypot
 
-__all__ = ["hypot", "norm", "singular_value"]
-
-
-def norm(A: Float[Array, "..."]) -> Float[Array, ""]:
-    """Frobenius norm, with derivative zero at A = 0."""
-    square = jnp.sum(A**2)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+__all__ = ["hypot", "norm", "quotient", "root", "singular_value"]
 
 
 def singular_value(values: Float[Array, " k"], index: int) -> Float[Array, ""]:

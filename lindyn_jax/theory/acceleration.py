@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._finite import elementwise, of_finite_numbers
 from .._public import public
 from ..exact import mode_rate, spectral_rate
 from ..exact._common import as_floats, check_not_negative
@@ -29,6 +30,7 @@ class Acceleration(NamedTuple):
 
 
 @public
+@elementwise
 def mode_acceleration(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
 ) -> Acceleration:
@@ -48,6 +50,7 @@ def mode_acceleration(
 
 
 @public
+@of_finite_numbers
 def spectral_acceleration(
     sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]
 ) -> Acceleration:
@@ -67,6 +70,7 @@ def spectral_acceleration(
 
 
 @public
+@elementwise
 def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."]) -> Acceleration:
     """Tied layers against one layer, one component: faster if and only if `4 |sigma| > 1`.
 
@@ -88,6 +92,7 @@ def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."])
 
 
 @public
+@elementwise
 def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
     """The |lambda| above which a mode of two layers is faster than one layer: `sqrt([1 - 4 sigma^2]_+)`.
 
@@ -107,6 +112,7 @@ def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
 
 
 @public
+@elementwise
 def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Acceleration:
     """Tied layers against one layer under descent with the same step: faster iff `|factor| < |1 - eta|`.
 

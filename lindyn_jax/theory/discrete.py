@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._finite import elementwise, of_finite_numbers, of_finite_state
 from .._linalg import signature_spectrum
 from .._public import public
 from ..exact._common import Limit, Rate, Time, as_floats, check_not_negative, check_vector, least_divisor, ratio
@@ -105,6 +106,7 @@ class StepInequality(NamedTuple):
 
 
 @public
+@elementwise
 def tied_descent_step(
     x: Real[ArrayLike, "..."], sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
@@ -124,6 +126,7 @@ def tied_descent_step(
 
 
 @public
+@elementwise
 def tied_descent_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> DescentRate:
     r"""Asymptotic rate of descent on tied scalar layers, beside the flow's `4 |sigma|`.
 
@@ -153,6 +156,7 @@ def tied_descent_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
 
 
 @public
+@elementwise
 def linear_descent_step_rate(curvature: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> DescentRate:
     """Rate of descent on one scalar layer, beside the flow's `curvature`: the error is multiplied by `1 - eta curvature`.
 
@@ -176,6 +180,7 @@ def linear_descent_step_rate(curvature: Real[ArrayLike, "..."], eta: Real[ArrayL
 
 
 @public
+@elementwise
 def descent_bounds(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -228,6 +233,7 @@ def descent_bounds(
 
 
 @public
+@elementwise
 def descent_component_step(
     w: Real[ArrayLike, "..."], sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
@@ -250,6 +256,7 @@ def descent_component_step(
 
 
 @public
+@elementwise
 def theorem3(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -344,6 +351,7 @@ def _bounds_away(sigma, lam, w0, eta, steps) -> DescentBounds:
 
 
 @public
+@elementwise
 def descent_step_limit(
     sigma: Real[ArrayLike, "..."],
     lam: Real[ArrayLike, "..."],
@@ -376,6 +384,7 @@ def descent_step_limit(
 
 
 @public
+@of_finite_numbers
 def separation_steps(sigma: Real[ArrayLike, " p"]) -> StepSizes:
     r"""Largest step sizes for which descent learns the components at `1/(eta sigma_i)`, G19's times, one after another.
 
@@ -417,6 +426,7 @@ def separation_steps(sigma: Real[ArrayLike, " p"]) -> StepSizes:
 
 
 @public
+@elementwise
 def zero_mode_bounds(
     lam: Real[ArrayLike, "..."], w0: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."], steps: Real[ArrayLike, "..."]
 ) -> DescentBounds:
@@ -446,6 +456,7 @@ def zero_mode_bounds(
 
 
 @public
+@elementwise
 def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Time:
     """Steps, in units of d, at which the components jump under descent as d grows: `T_j = 1/log(1 + eta sigma_j)`.
 
@@ -468,6 +479,7 @@ def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Time:
 
 
 @public
+@of_finite_numbers
 def jumps_are_separate(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Bool[Array, ""]:
     """Whether the times that G19 prints for the jumps under descent are in order: `log(1 + eta sigma_i) > eta sigma_{i+1}`.
 
@@ -485,6 +497,7 @@ def jumps_are_separate(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -
 
 
 @public
+@elementwise
 def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Rate:
     """Asymptotic rate a step of an aligned component: `-log|1 - 2 eta sigma|`, whose flow has `2 eta sigma`.
 
@@ -506,6 +519,7 @@ def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "
 
 
 @public
+@of_finite_state
 def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
     r"""What one step of descent does to the imbalance, `D+ - D = eta^2 (G_U1^T G_U1 - G_V^T G_V)`, by its spectrum.
 
@@ -533,6 +547,7 @@ def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]
 
 
 @public
+@of_finite_state
 def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
     r"""Largest step sizes at which descent stays at a solution, `2/sharpness`.
 
@@ -560,15 +575,16 @@ def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
     rows = s[:, None] * jnp.concatenate([U1, top * jnp.eye(U1.shape[0], dtype=U1.dtype)], axis=1)
     largest = jnp.linalg.norm(rows, ord=2) ** 2
     bound = s[0] ** 2 * (jnp.linalg.norm(U1, ord=2) ** 2 + top**2)
-    solved = jnp.sum(E**2) <= 1e6 * jnp.finfo(E.dtype).eps ** 2 * jnp.sum(problem.Ytil**2)
-    moves = largest > 0
+    solved = norm(E) <= 1e3 * jnp.finfo(E.dtype).eps * norm(problem.Ytil)
+    still = largest == 0
     exact, sufficient = (
-        jnp.where(moves, 2 / (problem.scale * jnp.where(moves, value, 1)), jnp.inf) for value in (largest, bound)
+        jnp.where(still, jnp.inf, 2 / (problem.scale * jnp.where(still, 1, value))) for value in (largest, bound)
     )
     return StepSizes(exact, sufficient, solved)
 
 
 @public
+@of_finite_state
 def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
     r"""L - L* behind one step of descent, as a polynomial in its step size: five coefficients, ascending.
 
@@ -601,6 +617,7 @@ def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
 
 
 @public
+@of_finite_state
 def line_search(model: Model, problem: LeastSquares) -> LineSearch:
     r"""Exact line search: the step size of least loss along the gradient, in closed form.
 
@@ -654,6 +671,7 @@ def line_search(model: Model, problem: LeastSquares) -> LineSearch:
 
 
 @public
+@of_finite_state
 def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> StepInequality:
     r"""X23's inequality for one step of descent, with the constants measured on this very step.
 

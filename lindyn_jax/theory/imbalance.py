@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._finite import of_finite_state
 from .._linalg import signature_spectrum
 from .._public import public
 from ..models import ReducedTwoLayer, TwoLayer
@@ -41,6 +42,7 @@ class SpectrumEdges(NamedTuple):
 
 
 @public
+@of_finite_state
 def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbalance:
     r"""Delta+, Delta- and Delta of a two-layer network.
 
@@ -72,6 +74,7 @@ def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbal
 
 
 @public
+@of_finite_state
 def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> SpectrumEdges:
     """The first and the r-th eigenvalue of D and the first and the m-th of -D, cut off at zero.
 

@@ -10,15 +10,18 @@ lambda and sigma are those of `q c^2 X^T X` and `q c X^T Y`, as in `theory.rank`
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
+from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
 from ..exact._common import as_floats, as_times, check_not_negative
 from ..exact.aligned import aligned, gain_round_off
 from ..models import TwoLayer
 from ..problem import LeastSquares
+from ._numerics import hypot, norm, quotient
 from .imbalance import moving_layers
 from .rank import _components, _rank_number, covariance_problem, data_modes
 
@@ -83,6 +86,7 @@ def decoupled_problem(problem: LeastSquares) -> LeastSquares:
 
 
 @public
+@of_finite_state
 def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, " T"]) -> AlignedLayers:
     r"""The layers of the closed form at eps = 0, at several times, from a start that is aligned with the modes.
 
@@ -98,19 +102,21 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
 
     **Returns:** an `AlignedLayers`.
 
-    **Raises:** `ValueError` for shapes that do not fit, negative times, or a problem with a link.
+    **Raises:** `ValueError` for shapes that do not fit, another kind of model, negative times, or a problem with a link.
 
     **Source:** G19 Theorem 1, (14).
     """
+    if not isinstance(model, TwoLayer):
+        raise ValueError(f"Argument `model` must be a TwoLayer, but is a {type(model).__name__}.")
     moving_layers(model, problem)
     modes = data_modes(problem)
     ts = as_times(ts, problem.dtype)
     rows_U, rows_V = modes.Phi.T @ model.U, modes.Psi.T @ model.V
     w0 = jnp.sum(rows_U * rows_V, axis=1)
     # Round-off of the projection onto a mode is no start: the closed form would let it grow.
-    both = jnp.sum(rows_U**2 + rows_V**2, axis=1)
+    both = jax.vmap(norm)(rows_U, rows_V)
     least = 2 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    absent = both <= least**2 * jnp.sum(both)
+    absent = both <= least * norm(both)
     begun = (w0 > 0) & ~absent
     d = -jnp.log(jnp.where(begun, w0, 1)) / 2
     growth = jnp.sqrt(aligned(modes.sigma, modes.lam, d, ts[:, None])) * jnp.exp(d) - 1
@@ -119,15 +125,14 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     V = model.V + jnp.einsum("mp,tph->tmh", modes.Psi, change * rows_V)
     # Whatever is not of the form diag(e^{-d}) O, relative to it.
     gram = rows_U @ rows_V.T
-    size, total = jnp.sum(rows_U**2), jnp.sum(w0**2)
-    error = (
-        jnp.sum((rows_U - rows_V) ** 2) + jnp.sum((gram - jnp.diag(w0)) ** 2) / jnp.where(total > 0, total, 1) * size
-    )
+    size = norm(rows_U)
+    error = hypot(norm(rows_U - rows_V), quotient(norm(gram - jnp.diag(w0)), norm(w0)) * size)
     small = 1e3 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    return AlignedLayers(U, V, jnp.all(begun | absent) & (error <= small**2 * size))
+    return AlignedLayers(U, V, jnp.all(begun | absent) & (error <= small * size))
 
 
 @public
+@of_finite_state
 def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Perturbation:
     r"""How far the layers can be from the closed form: `eps C (e^{ct} - 1)/c`, to first order in eps.
 
@@ -150,19 +155,19 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     modes = data_modes(problem)
     ts = as_times(ts, problem.dtype)
     d = d.astype(ts.dtype)
-    there = modes.lam > 0
-    height = jnp.where(there, modes.sigma / jnp.where(there, modes.lam, 1), 0)
+    height = quotient(modes.sigma, modes.lam)
     highest = jnp.maximum(height, jnp.exp(-2 * d))
     eps, rate = jnp.linalg.norm(modes.coupling, ord=2), modes.sigma[0]
     # (e^{ct} - 1)/c is t at c = 0: without targets nothing grows.
-    grows = rate > 0
-    growth = jnp.where(grows, jnp.expm1(rate * ts) / jnp.where(grows, rate, 1), ts)
+    still = rate == 0
+    growth = jnp.where(still, ts, jnp.expm1(rate * ts) / jnp.where(still, 1, rate))
     value = eps * jnp.sqrt(2 * jnp.sum(highest**3)) * growth
     weights = jnp.sqrt(2 * jnp.sum(aligned(modes.sigma, modes.lam, d, ts[:, None]), axis=1))
     return Perturbation(value, rate, eps, value <= 0.1 * weights)
 
 
 @public
+@of_finite_numbers
 def tilt_matrix(
     sigma_i: Real[ArrayLike, ""], lam_i: Real[ArrayLike, ""], sigma_j: Real[ArrayLike, ""], lam_j: Real[ArrayLike, ""]
 ) -> Float[Array, "2 2"]:
@@ -186,6 +191,7 @@ def tilt_matrix(
 
 
 @public
+@of_finite_numbers
 def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: Int[ArrayLike, ""]) -> Tilt:
     r"""Whether the plateau of k modes is stable against tilting them, and how fast a tilt grows if it is not.
 
@@ -212,10 +218,7 @@ def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: In
     # The larger root of x^2 - (a + b) x + ab - coupling^2, of which a + b is never positive: the conjugate form.
     determinant = (lam[None, :] * (sigma**2 / lam)[:, None]) - coupling**2
     half = -(a + b) / 2
-    square = ((a - b) / 2) ** 2 + coupling**2
-    root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-    total = half + root
-    rates = jnp.where(total > 0, -determinant / jnp.where(total > 0, total, 1), 0)
+    rates = quotient(-determinant, half + hypot((a - b) / 2, coupling))
     index = jnp.arange(p)
     pairs = (index[:, None] < k) & (index[None, :] >= k)
     rates = jnp.where(pairs, rates, -jnp.inf)

@@ -8,6 +8,7 @@ in its coordinates, with its loss scale q and output scale c: lambda and sigma a
 `exact.aligned` and its companions are the same statements for single components.
 """
 
+import math
 import operator
 from typing import NamedTuple
 
@@ -17,12 +18,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
+from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
 from .._svd import thin_svd
 from ..exact._common import as_floats, as_times, check_not_negative, check_vector, least_divisor
 from ..exact.aligned import aligned_step, gain_round_off
 from ..models import AbstractModel, SymmetricFactors, TwoLayer
 from ..problem import LeastSquares
+from ._numerics import norm, quotient
 
 
 class Modes(NamedTuple):
@@ -124,6 +127,7 @@ class Tied(NamedTuple):
 
 
 @public
+@of_finite_state
 def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     """Modes of the data, and whether they decouple: whether Sigma_x is diagonal in the singular vectors of Sigma_xy.
 
@@ -152,11 +156,12 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     coupling = residual + residual.T - known @ (known.T @ residual)
     if rtol is None:
         rtol = 1e3 * max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(problem.dtype).eps)
-    applies = jnp.linalg.norm(coupling) <= rtol * jnp.linalg.norm(q * s**2)
+    applies = norm(coupling) <= rtol * norm(q * s**2)
     return Modes(sigma, lam, problem.from_data(P), PsiT.T, coupling, applies)
 
 
 @public
+@of_finite_state
 def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float | None = None) -> Order:
     r"""When each mode is learned: order, jump times and times of half height.
 
@@ -193,6 +198,7 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
 
 
 @public
+@of_finite_state
 def reduced_rank_regression(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank:
     r"""Reduced-rank regression: the Theta of rank k at most with the least loss, and of these the one of least norm.
 
@@ -287,6 +293,7 @@ def covariance_problem(
 
 
 @public
+@of_finite_numbers
 def top_projector(A: Float[Array, "r m"], k: Int[Array, ""]) -> Float[Array, "m m"]:
     """Psi_k Psi_k^T, the projector onto the top k right singular vectors of A."""
     return right_projector(A, jnp.arange(min(A.shape)) < k)
@@ -320,6 +327,7 @@ def _right_projector_jvp(primals, tangents):
 
 
 @public
+@of_finite_numbers
 def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"]) -> Bool[Array, " p"]:
     r"""For each k = 1, ..., p, whether the plateau of k modes is the reduced-rank regression of that rank.
 
@@ -344,6 +352,7 @@ def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"
 
 
 @public
+@of_finite_state
 def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | None = None) -> Plateau:
     r"""The plateau between the jumps k and k + 1 of the flow, and whether it is the best fit of rank k.
 
@@ -366,7 +375,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     value = (modes.Phi * height) @ modes.Psi.T
     best = reduced_rank_regression(problem, k)
     # In units of the size of what there is to learn, so that ties count as fulfilled.
-    gain = jnp.where(modes.lam > 0, modes.sigma**2 / jnp.where(modes.lam > 0, modes.lam, 1), 0)
+    gain = modes.sigma * quotient(modes.sigma, modes.lam)
     inside = jnp.arange(gain.shape[0]) < k
     slack = _round_off(problem) * jnp.max(gain)
     ordered = jnp.min(jnp.where(inside, gain, jnp.inf)) >= jnp.max(jnp.where(inside, -jnp.inf, gain)) - slack
@@ -374,6 +383,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
 
 
 @public
+@of_finite_state
 def theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float | None = None) -> Steps:
     r"""The limit of `Theta(d t)` as the start vanishes, d -> infinity, at fixed t.
 
@@ -396,6 +406,7 @@ def theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float |
 
 
 @public
+@of_finite_state
 def corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float | None = None) -> Norms:
     r"""Norms of the limit of `Theta(d t)`: `||Theta||_F^2 = sum_{i: sigma_i t > 1} (sigma_i/lambda_i)^2`, and the nuclear norm.
 
@@ -417,6 +428,7 @@ def corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: float
 
 
 @public
+@of_finite_state
 def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank:
     """The projector onto the top k principal components of the inputs, `Phi_k Phi_k^T`.
 
@@ -440,6 +452,7 @@ def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank
 
 
 @public
+@of_finite_state
 def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Tied:
     r"""Whether a linear autoencoder whose layers start equal keeps them equal, and so learns principal components by tying.
 
@@ -475,11 +488,9 @@ def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float
     # [Sigma_x, M] has the entries (s_i - s_j) M_ij on the range of X, and s_i times the rows that tie it to the rest.
     inside = (s[:, None] - s[None, :]) * (seen @ seen.T)
     outside = s[:, None] * (seen @ (U - problem.from_data(seen)).T)
-    size = 2 * _norm(s) * _norm(U.T @ U)
-    commutator = jnp.sqrt(_square(inside) + 2 * _square(outside)) / jnp.where(size > 0, size, 1)
-    total = _norm(U) + _norm(V)
-    difference = _norm(U - V) / jnp.where(total > 0, total, 1)
-    same = _norm(problem.Y - problem.output_scale * problem.X) <= rtol * _norm(problem.Y)
+    commutator = quotient(norm(inside, math.sqrt(2) * outside), 2 * norm(s) * norm(U.T @ U))
+    difference = quotient(norm(U - V), norm(U) + norm(V))
+    same = norm(problem.Y - problem.output_scale * problem.X) <= rtol * norm(problem.Y)
     return Tied(difference, commutator, same & (difference <= rtol) & (commutator <= rtol))
 
 
@@ -523,15 +534,6 @@ def _rank_number(k: Int[ArrayLike, ""], most: int) -> Int[Array, ""]:
 
 def _round_off(problem: LeastSquares) -> float:
     return 16 * max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(problem.dtype).eps)
-
-
-def _square(A: Array) -> Array:
-    return jnp.sum(A**2)
-
-
-def _norm(A: Array) -> Array:
-    square = _square(A)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def _refuse_link(problem: LeastSquares, name: str) -> None:

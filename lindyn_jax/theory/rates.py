@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from .. import _checks
+from .._finite import elementwise, of_finite_state
 from .._linalg import row_factor
 from .._public import public
 from .._svd import least_left_vector
@@ -38,7 +39,7 @@ class Bound(NamedTuple):
 class LayerBounds(NamedTuple):
     """Lemma 8's lower bounds on the least eigenvalues of the layers.
 
-    **Fields:** `first`, at most lambda_r(U1 U1^T); `second`, at most lambda_m(V V^T); `applies`, always true.
+    **Fields:** `first`, at most lambda_r(U1 U1^T); `second`, at most lambda_m(V V^T); `applies`, whether both are finite.
     """
 
     first: Float[Array, ""]
@@ -71,6 +72,7 @@ class LogBound(NamedTuple):
 
 
 @public
+@of_finite_state
 def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     r"""The rate `-L'/(L - L*)` of the flow at this state, exactly.
 
@@ -116,6 +118,7 @@ def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -
 
 
 @public
+@of_finite_state
 def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
     """Eigenvalues of the operator T, descending: 2q times the last and the first bound the rate over all errors.
 
@@ -182,6 +185,7 @@ def adversarial_target(
 
 
 @public
+@of_finite_state
 def lemma7(model: Model, problem: LeastSquares) -> Bound:
     """Lower bound on the instantaneous rate by the least eigenvalues of the layers; it needs no hypothesis.
 
@@ -203,6 +207,7 @@ def lemma7(model: Model, problem: LeastSquares) -> Bound:
 
 
 @public
+@of_finite_state
 def lemma8(model: Model, problem: LeastSquares) -> LayerBounds:
     r"""Lower bounds on the least eigenvalues of the layers by their imbalance and their product; no hypothesis.
 
@@ -218,10 +223,11 @@ def lemma8(model: Model, problem: LeastSquares) -> LayerBounds:
     **Source:** M22 Lemma 8.
     """
     first, second = _layer_bounds(spectrum_edges(model, problem), *_product_edges(model, problem))
-    return LayerBounds(first, second, jnp.asarray(True))
+    return LayerBounds(first, second, jnp.isfinite(first + second))
 
 
 @public
+@of_finite_state
 def rate_bound(model: Model, problem: LeastSquares) -> Bound:
     r"""Lower bound on the instantaneous rate by imbalance and product, for every r, m and h; it needs no hypothesis.
 
@@ -245,6 +251,7 @@ def rate_bound(model: Model, problem: LeastSquares) -> Bound:
 
 
 @public
+@of_finite_state
 def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     """`sigma_{min(r, m)}(Ytil) - ||E||_F`: while it is positive the product cannot lose rank.
 
@@ -262,6 +269,7 @@ def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
 
 
 @public
+@of_finite_state
 def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""]:
     r"""c(t): Proposition 1's bracket with the product bounded by how far the target's singular values exceed the error.
 
@@ -279,6 +287,7 @@ def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""
 
 
 @public
+@of_finite_state
 def local_rate(model: Model, problem: LeastSquares) -> Bound:
     """The rate that Theorem 3 gives near the end of training: `q lambda_r` times the limit of c(t) at zero error.
 
@@ -301,6 +310,7 @@ def local_rate(model: Model, problem: LeastSquares) -> Bound:
 
 
 @public
+@of_finite_state
 def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -> LossBound:
     r"""Upper bound on the excess loss along the flow that starts here; it needs no hypothesis.
 
@@ -318,10 +328,12 @@ def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -
 
     **Source:** M22 Theorem 3.
     """
-    return corollary6(model, problem, ts, 0.0)._replace(applies=jnp.asarray(True))
+    bound = corollary6(model, problem, ts, 0.0)
+    return bound._replace(applies=jnp.isfinite(bound.rate))
 
 
 @public
+@of_finite_state
 def corollary4(model: Model, problem: LeastSquares) -> Bound:
     """Rate of convergence by the level of imbalance alone: `2 q lambda_r Delta`. Hypothesis: Delta > 0.
 
@@ -340,6 +352,7 @@ def corollary4(model: Model, problem: LeastSquares) -> Bound:
 
 
 @public
+@of_finite_state
 def corollary5(model: Model, problem: LeastSquares) -> Bound:
     """Rate of convergence of a start with margin: `q lambda_r c(0)`. Hypothesis: the margin is positive.
 
@@ -360,6 +373,7 @@ def corollary5(model: Model, problem: LeastSquares) -> Bound:
 
 
 @public
+@of_finite_state
 def corollary6(
     model: Model, problem: LeastSquares, ts: Real[Array, "*times"], t0: Real[Array, ""] | float
 ) -> LossBound:
@@ -389,6 +403,7 @@ def corollary6(
 
 
 @public
+@of_finite_state
 def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> LogBound:
     r"""Upper bound on `||Z1(t)||_F^2`, Z1 = [U1; V]. Hypothesis: c(0) > 0.
 
@@ -412,6 +427,7 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
 
 
 @public
+@of_finite_state
 def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> LogBound:
     r"""Upper bound on `||Z1(t) U2^T||_F`, and so on the distance `||U2 V(t)^T||_F` from the row space of the data.
 
@@ -436,6 +452,7 @@ def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"
 
 
 @public
+@elementwise
 def scalar_rate(
     u: Real[Array, "..."] | float, v: Real[Array, "..."] | float, *, scale: Real[Array, ""] | float = 1.0
 ) -> Float[Array, "..."]:
@@ -451,6 +468,7 @@ def scalar_rate(
 
 
 @public
+@elementwise
 def scalar_rate_bound(
     u: Real[Array, "..."] | float,
     v: Real[Array, "..."] | float,
@@ -472,16 +490,16 @@ def scalar_rate_bound(
     D = (u - v) * (u + v)
     # |y| - |y - u v| without its cancellation where u v is much smaller than y.
     total = jnp.abs(y) + jnp.abs(y - u * v)
-    kept = jnp.maximum(u * v * ratio(2 * y - u * v, jnp.where(total > 0, total, 1)), 0)
+    kept = jnp.maximum(u * v * ratio(2 * y - u * v, jnp.where(total == 0, 1, total)), 0)
     value = 2 * scale * hypot(jnp.abs(D), 2 * kept)
-    return Bound(value, jnp.ones_like(value, bool))
+    return Bound(value, jnp.isfinite(value))
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------
 
 
 def _always(value: Array) -> Bound:
-    return Bound(value, jnp.asarray(True))
+    return Bound(value, jnp.isfinite(value))
 
 
 def _layer_bounds(edges: SpectrumEdges, sigma_m: Array, sigma_r: Array) -> tuple[Array, Array]:
@@ -498,7 +516,7 @@ def _half_gap(x: Array, y: Array, sigma: Array) -> Array:
     """
     root = hypot(x + y, 2 * sigma)
     total = x + root
-    safe = jnp.where(total > 0, total, 1)
+    safe = jnp.where(total == 0, 1, total)
     return (y + y * ((2 * x + y) / safe) + 2 * sigma * (2 * sigma / safe)) / 2
 
 
@@ -563,5 +581,5 @@ def _times(ts) -> Array:
 
 def _log_bound(exponent: Array, power: int, size: Array) -> Array:
     """Logarithm of `e^exponent size^power`: minus infinity, with derivative zero, at size 0, which no exponent moves."""
-    positive = size > 0
-    return jnp.where(positive, exponent + power * jnp.log(jnp.where(positive, size, 1)), -jnp.inf)
+    absent = size == 0
+    return jnp.where(absent, -jnp.inf, exponent + power * jnp.log(jnp.where(absent, 1, size)))

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
+from .._finite import of_finite_state
 from .._public import public
 from ..models import (
     AbstractModel,
@@ -25,12 +26,15 @@ from ..models import (
     LinearModel,
     ReducedDeepLinear,
     ReducedTwoLayer,
+    SymmetricFactors,
     TwoLayer,
     chain,
     refuse_penalty,
 )
 from ..problem import LeastSquares
 from ..reduction import check_fits
+from ._numerics import norm
+from ._numerics import quotient as _quotient
 
 Network = LinearModel | TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear
 
@@ -55,6 +59,7 @@ class Sharpness(NamedTuple):
 
 
 @public
+@of_finite_state
 def sharpness(
     model: Network,
     problem: LeastSquares,
@@ -111,6 +116,7 @@ def sharpness(
 
 
 @public
+@of_finite_state
 def largest_stable_step(
     model: Network,
     problem: LeastSquares,
@@ -132,7 +138,8 @@ def largest_stable_step(
     **Source:** G19 section 3.2 for one layer, `0 < eta < 2/(q lambda_1)`.
     """
     value = sharpness(model, problem, rtol=rtol, max_steps=max_steps).value
-    return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.inf)
+    flat = value == 0
+    return jnp.where(flat, jnp.inf, 2 / jnp.where(flat, 1, value))
 
 
 class HessianSharpness(NamedTuple):
@@ -149,6 +156,7 @@ class HessianSharpness(NamedTuple):
 
 
 @public
+@of_finite_state
 def hessian_sharpness(
     model: AbstractModel,
     problem: LeastSquares,
@@ -160,13 +168,13 @@ def hessian_sharpness(
 
     From products of the Hessian with a vector of all weights, which cost about two gradients; nothing larger is formed.
 
-    **Args:** as for `sharpness`, but any model and any problem; the model's own weights are the coordinates, so that two-layer
-    and deep networks with the same Theta differ.
+    **Args:** as for `sharpness`, but any problem, and a `SymmetricFactors` as well; the model's own weights are the coordinates,
+    so that two-layer and deep networks with the same Theta differ.
 
     **Returns:** a `HessianSharpness`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a reduced model, whose coordinates leave out
-    directions of the hidden layers that count here.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, for a reduced model, whose coordinates leave out
+    directions of the hidden layers that count here, or one whose velocity is not minus the gradient of a loss (`WideLimit`).
 
     **Notes:** the same iteration as `sharpness`, on vectors of weights. Not for reverse-mode derivatives.
 
@@ -176,6 +184,10 @@ def hessian_sharpness(
     if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)):
         raise ValueError(
             "The Hessian is that of the full network, but the model is reduced: lift it, or use `sharpness`."
+        )
+    if not isinstance(model, (LinearModel, TwoLayer, DeepLinear, SymmetricFactors)):
+        raise ValueError(
+            f"A {type(model).__name__} has no Hessian here: its velocity is not known to be minus the gradient of the loss."
         )
     return _hessian_sharpness(model, problem, _default_rtol(rtol, problem.dtype), max_steps)
 
@@ -203,16 +215,13 @@ def largest_eigenvector(
     tiny = jnp.finfo(dtype).tiny
 
     def unit(x):
-        length = jnp.sqrt(jnp.sum(x**2))
-        return jnp.where(length > tiny, x / jnp.where(length > tiny, length, 1), 0)
+        return _quotient(x, norm(x))
 
     def quotient(x, Tx):
         value = jnp.sum(x * Tx)
         rest = Tx - value * x
-        size = jnp.sqrt(jnp.sum(rest**2))
-        scale = jnp.maximum(jnp.abs(value), tiny)
         # An operator that is zero has converged.
-        return rest, jnp.where(size > 0, size / scale, 0)
+        return rest, _quotient(norm(rest), jnp.maximum(jnp.abs(value), tiny))
 
     def beside(extra, basis):
         """What an array has outside of an orthonormal list, with unit length; zero if that is almost nothing."""
@@ -284,7 +293,7 @@ def _deviation(layers, problem: LeastSquares) -> Array:
     if len(layers) == 1:
         return jnp.zeros((), problem.dtype)
     G = jax.lax.stop_gradient(problem.reduced_loss_gradient(chain(layers)))
-    norms = [jnp.sqrt(jnp.sum(jax.lax.stop_gradient(W) ** 2)) for W in layers]
+    norms = [norm(jax.lax.stop_gradient(W)) for W in layers]
     depth = range(len(layers))
     others = lambda i, j: math.prod(x for k, x in enumerate(norms) if k not in (i, j))  # noqa: E731
     matrix = jnp.stack(

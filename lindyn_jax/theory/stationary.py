@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
+from .._finite import of_finite_state
 from .._linalg import row_factor
 from .._public import public
 from ..models import (
@@ -24,11 +25,12 @@ from ..models import (
     ReducedTwoLayer,
     SymmetricFactors,
     TwoLayer,
+    WideLimit,
 )
 from ..observables import reduced_product
 from ..problem import LeastSquares
 from ..reduction import check_fits
-from ._numerics import hypot, norm
+from ._numerics import hypot, norm, quotient
 from .imbalance import moving_layers
 from .rank import right_projector
 
@@ -76,6 +78,7 @@ class Balance(NamedTuple):
 
 
 @public
+@of_finite_state
 def stationarity(
     model: AbstractModel, problem: LeastSquares, *, rtol: Float[ArrayLike, ""] | None = None
 ) -> Stationarity:
@@ -92,7 +95,7 @@ def stationarity(
 
     **Returns:** a `Stationarity`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a kind of model that is not of this package.
 
     **Notes:** the residual is relative to the weights as well as to the data, so tiny weights near the saddle at zero are
     not taken for a stationary point. The gradients of the loss and of a penalty on the imbalance are orthogonal: with
@@ -118,20 +121,27 @@ def stationarity(
         # Every layer's gradient has all other layers as factors.
         others = [math.prod(size for j, size in enumerate(norms) if j != i) for i in range(len(norms))]
         weights = functools.reduce(hypot, [other * jnp.ones_like(speed) for other in others])
-    else:
+    elif isinstance(model, WideLimit):
+        # Minus the gradient times roots of this spectral norm, from either side.
+        speed, weights = norm(velocity.Theta), 2 * hypot(jnp.linalg.norm(model.Theta, ord=2), model.level)
+    elif isinstance(model, LinearModel):
         speed, weights = norm(velocity.Theta), jnp.ones((), velocity.Theta.dtype)
+    else:
+        raise ValueError(
+            f"What stands still is told from the terms that cancel in the velocity, unknown for a {type(model).__name__}."
+        )
     s = problem.singular_values[0]
     target = norm(problem.Y) if problem.link is not None else norm(problem.Ytil)
     scale = problem.scale * s * (target + s * product) * weights
     if problem.regularization is not None:
         penalty = problem.regularization
         scale = scale + 4 * penalty.weight * (weights**2 + norm(penalty.Lambda)) * weights
-    moving = scale > 0
-    residual = jnp.where(moving, speed / jnp.where(moving, scale, 1), 0)
+    residual = quotient(speed, scale)
     return Stationarity(speed, residual, residual <= _tolerance(rtol, residual.dtype))
 
 
 @public
+@of_finite_state
 def stationary_point(
     model: AbstractModel, problem: LeastSquares, *, rtol: Float[ArrayLike, ""] | None = None
 ) -> StationaryPoint:
@@ -189,6 +199,7 @@ def stationary_point(
 
 
 @public
+@of_finite_state
 def least_excess_loss(
     problem: LeastSquares, h: Float[ArrayLike, ""] | Int[ArrayLike, ""] | int, *, tied: bool = False
 ) -> Float[Array, ""]:
@@ -263,6 +274,7 @@ def stationary_product(
 
 
 @public
+@of_finite_state
 def balance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, epsilon: Float[ArrayLike, ""] | int) -> Balance:
     r"""Whether a two-layer network is epsilon-balanced: `||D||_F <= epsilon`, `D = U1^T U1 - V^T V`.
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from .. import _checks
+from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
 from ..init import with_imbalance
 from ..models import ReducedTwoLayer, TwoLayer
@@ -29,6 +30,7 @@ class Tightness(NamedTuple):
 
 
 @public
+@of_finite_state
 def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Tightness:
     r"""Whether Proposition 1 is attained over all networks with this imbalance `D` and this product `W = U1 V^T`.
 
@@ -75,6 +77,7 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
 
 
 @public
+@of_finite_numbers
 def tight_pairing(
     positive: Float[ArrayLike, " r"], negative: Float[ArrayLike, " m"], sigma: Float[ArrayLike, " k"]
 ) -> tuple[Float[Array, " r"], Float[Array, " m"]]:

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real
 
 from .. import _checks
+from .._finite import of_finite_state
+from .._norms import all_finite
 from .._public import public
 from .._roots import gram_roots
 from ..exact._common import Limit
@@ -184,11 +186,12 @@ def lemma11(
         w=w,
         h0=h0,
         h0_level=16 * (math.sqrt(m + r) + _davidson_szarek(delta)) ** 2,
-        applies=(h > h0) & (delta > 0) & (delta < 1),
+        applies=(h > h0) & (delta > 0) & (delta < 1) & jnp.isfinite(h * alpha),
     )
 
 
 @public
+@of_finite_state
 def lemma11_events(
     model: Model,
     problem: LeastSquares,
@@ -210,8 +213,8 @@ def lemma11_events(
 
     **Source:** M22 (33) to (35).
     """
-    bounds = lemma11(problem, model.width, alpha, delta, constant=constant)
     U1, V = moving_layers(model, problem)
+    bounds = lemma11(problem, model.width, alpha, delta, constant=constant)
     level = imbalance(model, problem).level
     coupling_norm = norm(coupling(model, problem))
     product_norm = norm(U1 @ V.T)
@@ -267,7 +270,7 @@ def theorem12(
     )
     above = alpha > 0.25
     log_width = jnp.where(above, jnp.log(h0) / jnp.where(above, 4 * alpha - 1, 1), jnp.inf)
-    applies = (jnp.log(h) > log_width) & _exponent_fits(alpha) & (delta > 0) & (delta < 1)
+    applies = (jnp.log(h) > log_width) & _exponent_fits(alpha) & (delta > 0) & (delta < 1) & jnp.isfinite(log_bound)
     shape = log_bound.shape
     return Theorem12(log_bound, jnp.broadcast_to(log_C, shape), w, h0, log_width, jnp.broadcast_to(applies, shape))
 
@@ -300,7 +303,7 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     trace = sum(hypot(level, sigma[j]) for j in range(sigma.shape[0]))
     trace = trace + (problem.num_outputs - sigma.shape[0]) * level
     rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
-    applies = jnp.broadcast_to(h >= problem.rank + problem.num_outputs, rms.shape)
+    applies = jnp.broadcast_to(h >= problem.rank + problem.num_outputs, rms.shape) & jnp.isfinite(rms)
     return SharpDistance(rms, level, applies)
 
 
@@ -327,7 +330,7 @@ def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLi
     _checks.check_positive(h, "h")
     h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
     _, gram = gram_roots(problem.reduced_theta_hat, _level(h, alpha))
-    return Limit(gram, h >= problem.rank + problem.num_outputs)
+    return Limit(gram, (h >= problem.rank + problem.num_outputs) & all_finite(gram))
 
 
 @public
@@ -380,7 +383,7 @@ def sample_distance(
 
     **Source:** this package.
     """
-    frozen = law.degrees > 0
+    frozen = law.degrees != 0
     half = jnp.where(frozen, law.degrees, 1) / 2
     chi_squares = 2 * jax.random.gamma(key, half, (*shape, law.weights.shape[0]), law.weights.dtype)
     square = jnp.sum(law.weights * chi_squares, axis=-1)
@@ -419,6 +422,7 @@ def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""
 
 
 @public
+@of_finite_state
 def invariant_set(model: Model, problem: LeastSquares, *, rtol: float | None = None) -> InvariantSet:
     r"""Whether a start lies in the invariant set `V U2^T = 0`, `U1 U2^T = 0`, where the flow ends at Theta_hat.
 

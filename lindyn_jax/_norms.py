@@ -1,0 +1,40 @@
+"""Norms, roots and quotients that are 0 at 0 and nowhere else: NaN stays NaN, and small and large numbers keep their digits.
+
+Guards ask whether a number **is** zero. One that asks whether it is positive takes NaN for zero, and a norm of zero is the
+perfect verdict: at rest, balanced, solved.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def norm(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
+    """Frobenius norm of all entries together, with derivative zero at zero; squares neither overflow nor underflow."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(A), initial=0) for A in arrays])))
+    usual = (size > 0) & (size < jnp.inf)
+    scale = jnp.where(usual, size, 1)
+    square = sum(jnp.sum((A / scale) ** 2) for A in arrays)
+    # A largest entry of 0, infinity or NaN is the norm itself.
+    return jnp.where(usual, scale * jnp.sqrt(jnp.where(usual, square, 1)), size)
+
+
+def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Square root of what is at least 0 up to round-off, with derivative zero at zero."""
+    absent = square <= 0
+    return jnp.where(absent, 0, jnp.sqrt(jnp.where(absent, 1, square)))
+
+
+def quotient(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """a / b, and 0 where b is 0."""
+    absent = b == 0
+    return jnp.where(absent, 0, a / jnp.where(absent, 1, b))
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every floating-point number in a tree is finite."""
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)
