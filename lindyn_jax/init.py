@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 from . import _checks
 from ._linalg import row_factor
+from ._modes import mode_directions
 from ._public import public
 from ._svd import complement, remainder, thin_svd
 from .models import DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
@@ -171,12 +172,11 @@ def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Ke
     """
     d, h = _checks.as_float(d, "d"), _size(h, "h")
     _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))
-    correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
-    Phi, _, PsiT = thin_svd(correlation)
     k = d.shape[0]
+    Phi, Psi = mode_directions(problem, k)
     O = _frame(h, k, key, problem.dtype).T
     strength = jnp.exp(-d)
-    return TwoLayer((Phi[:, :k] * strength) @ O, (PsiT[:k].T * strength) @ O)
+    return TwoLayer((Phi * strength) @ O, (Psi * strength) @ O)
 
 
 @public
@@ -447,10 +447,9 @@ def deep_aligned(
     if not widths:
         raise ValueError("Argument `widths` must name at least one hidden layer.")
     _check_modes(d, d, min(problem.num_inputs, problem.num_outputs, *widths))
-    correlation = problem.from_data(problem.singular_values[:, None] * problem.Ytil)
-    Phi, _, PsiT = thin_svd(correlation)
     k, strength = d.shape[0], jnp.exp(-d)
-    cores = [Phi[:, :k] * strength, *(jnp.diag(strength) for _ in widths[1:]), strength[:, None] * PsiT[:k]]
+    Phi, Psi = mode_directions(problem, k)
+    cores = [Phi * strength, *(jnp.diag(strength) for _ in widths[1:]), strength[:, None] * Psi.T]
     return DeepLinear(_embed(cores, _deep_frames(widths, (k,) * len(widths), key, problem.dtype)))
 
 

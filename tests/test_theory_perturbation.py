@@ -196,3 +196,22 @@ def test_wrong_arguments_are_refused():
     problem = ld.factorization(np.eye(2))
     with pytest.raises(ValueError, match="`ts` must not be negative"):
         theory.perturbation_bound(problem, 1.0, np.array([-1.0]))
+
+
+def test_modes_without_a_target_fall_as_the_second_branch_says(rng):
+    n, m, h = 5, 3, 4
+    Phi, Psi = (np.linalg.qr(rng.normal(size=(size, size)))[0] for size in (n, m))
+    lam = np.array([2.0, 1.3, 0.9, 0.4, 0.2])
+    problem = theory.covariance_problem((Phi * lam) @ Phi.T, 1.5 * np.outer(Phi[:, 1], Psi[:, 0]))
+    modes = theory.data_modes(problem)
+    # The mode of the target, and beside it the directions in which Sigma_x is diagonal, although nothing in Sigma_xy names them.
+    np.testing.assert_allclose(modes.lam, [1.3, 2.0, 0.9], rtol=1e-12)
+    d, ts = np.array([1.5, 0.3, 0.1]), jnp.array([0.5, 2.0, 10.0])
+    start = ld.init.aligned(problem, d, h, key=jax.random.key(0))
+    layers = theory.aligned_layers(start, problem, ts)
+    flow = ld.gradient_flow(start, problem, ts, keep_models=True, rtol=1e-11)
+    assert layers.applies
+    assert relative_error(layers.U, flow.models.U) < 1e-9 and relative_error(layers.V, flow.models.V) < 1e-9
+    strengths = jnp.einsum("np,tnh,tmh,mp->tp", modes.Phi, layers.U, layers.V, modes.Psi)
+    falling = np.exp(-2 * d[1:]) / (1 + 2 * np.exp(-2 * d[1:]) * lam[[0, 2]] * ts[:, None])
+    assert relative_error(strengths[:, 1:], falling) < 1e-12

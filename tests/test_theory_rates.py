@@ -503,3 +503,14 @@ def test_padded_cores_narrower_than_the_data_have_no_positive_rate_bound(rng):
         lambda key: ld.theory.rate_bound(ld.init.gaussian_core(problem, 2.0, std=1.0, key=key), problem).value
     )(keys)
     assert np.all(np.asarray(bound) == 0)
+
+
+def test_corollary6_needs_a_positive_rate_and_no_margin():
+    # Imbalanced weights far from the target: ||E|| exceeds its least singular value, but the level of imbalance is 3.
+    model, problem = ld.TwoLayer(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]])), ld.factorization(np.array([[-1.0]]))
+    assert ld.theory.margin(model, problem) <= 0 < ld.theory.convergence_constant(model, problem)
+    bound = ld.theory.corollary6(model, problem, jnp.array([1.0, 2.0]), 1.0)
+    assert bool(bound.applies) and not bool(ld.theory.corollary5(model, problem).applies)
+    # Equal orthogonal layers have neither.
+    still = ld.theory.corollary6(ld.TwoLayer(np.eye(2), np.eye(2)), ld.factorization(-np.eye(2)), jnp.array([1.0]), 0.0)
+    assert still.rate == 0 and not bool(still.applies)

@@ -100,6 +100,7 @@ from .rates import (
     scalar_rate_bound,
 )
 from .sharpness import HessianSharpness, Sharpness, hessian_sharpness, largest_stable_step, sharpness
+from .spectra import ProductBound, SingularRange, lemma_e1, lemma_e2
 from .stationary import (
     Balance,
     Stationarity,
@@ -160,8 +161,10 @@ __all__ = [
     "Order",
     "Perturbation",
     "Plateau",
+    "ProductBound",
     "SharpDistance",
     "Sharpness",
+    "SingularRange",
     "SpectrumEdges",
     "Stationarity",
     "StationaryPoint",
@@ -210,6 +213,8 @@ __all__ = [
     "lemma8",
     "lemma11",
     "lemma11_events",
+    "lemma_e1",
+    "lemma_e2",
     "line_search",
     "linear_descent_step_rate",
     "local_rate",

@@ -91,7 +91,8 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     r"""The layers of the closed form at eps = 0, at several times, from a start that is aligned with the modes.
 
     `phi_i^T U(t) = g_i phi_i^T U(0)`, `psi_i^T V(t) = g_i psi_i^T V(0)` with `g_i^2 = w_i(t)/w_i(0)` and
-    `w_i = exact.aligned(sigma_i, lambda_i, d_i, t)`; what the layers have outside of the modes stays.
+    `w_i = exact.aligned(sigma_i, lambda_i, d_i, t)`; what the layers have outside of the modes stays. Modes that the targets
+    do not have, sigma_i = 0, fall: `w_i = e^{-2d}/(1 + 2 e^{-2d} lambda_i t)`.
 
     Hypothesis, on the start alone: `phi_i^T U(0) = psi_i^T V(0)`, and these rows are orthogonal, as `init.aligned` makes them.
     The closed form is the flow of `problem` itself where its modes decouple (`data_modes`), and else that of

@@ -19,8 +19,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
+from .._modes import correlation_modes, mode_round_off
 from .._public import public
-from .._svd import thin_svd
 from ..exact._common import as_floats, as_times, check_not_negative, check_vector, least_divisor
 from ..exact.aligned import aligned_step, gain_round_off
 from ..models import AbstractModel, SymmetricFactors, TwoLayer
@@ -135,7 +135,7 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     default `1e3 max(n, m)` times the machine epsilon.
 
     **Returns:** a `Modes`. What Sigma_x does outside the modes does not matter, but what ties that to them does. Modes with
-    sigma = 0 are an arbitrary basis and count as outside.
+    sigma = 0 count as outside; they are the directions in which Sigma_x is diagonal there, in descending order of lambda.
 
     **Raises:** `ValueError` for a problem with a link.
 
@@ -148,10 +148,10 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     """
     _refuse_link(problem, "data_modes")
     s, q = problem.singular_values, problem.scale
-    P, sigma, PsiT = thin_svd(q * s[:, None] * problem.Ytil)
+    P, sigma, PsiT = correlation_modes(problem)
     lam = q * jnp.sum((P * s[:, None]) ** 2, axis=0)
     # Sigma_x P - P diag(lam), which ties modes to one another and to directions outside of them, made symmetric.
-    known = P * (sigma > _round_off(problem) * sigma[0])
+    known = P * (sigma > mode_round_off(problem) * sigma[0])
     residual = (q * s[:, None] ** 2 * known - known * lam) @ P.T
     coupling = residual + residual.T - known @ (known.T @ residual)
     if rtol is None:
@@ -182,7 +182,7 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     (d,) = as_floats(d=d)
     modes = data_modes(problem, rtol=rtol)
     d, sigma, lam = d.astype(problem.dtype), modes.sigma, modes.lam
-    there = (sigma > _round_off(problem) * sigma[0]) & (lam > least_divisor(lam.dtype))
+    there = (sigma > mode_round_off(problem) * sigma[0]) & (lam > least_divisor(lam.dtype))
     safe_sigma, safe_lam = jnp.where(there, sigma, 1), jnp.where(there, lam, 1)
     height = jnp.where(there, safe_sigma / safe_lam, 0)
     gain = jnp.log(safe_sigma / safe_lam) + 2 * d
@@ -224,7 +224,7 @@ def reduced_rank_regression(problem: LeastSquares, k: Int[ArrayLike, ""]) -> Low
     index = jnp.arange(strength.shape[0])
     kept = jnp.min(jnp.where(index < k, strength, jnp.inf))
     next_one = jnp.max(jnp.where(index < k, -jnp.inf, strength), initial=0.0)
-    nothing_left = next_one <= _round_off(problem) * strength[0]
+    nothing_left = next_one <= mode_round_off(problem) * strength[0]
     return LowRank(value, problem.excess_loss(problem.to_data(value)), (kept > next_one) | nothing_left)
 
 
@@ -377,7 +377,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     # In units of the size of what there is to learn, so that ties count as fulfilled.
     gain = modes.sigma * quotient(modes.sigma, modes.lam)
     inside = jnp.arange(gain.shape[0]) < k
-    slack = _round_off(problem) * jnp.max(gain)
+    slack = mode_round_off(problem) * jnp.max(gain)
     ordered = jnp.min(jnp.where(inside, gain, jnp.inf)) >= jnp.max(jnp.where(inside, -jnp.inf, gain)) - slack
     return Plateau(value, problem.excess_loss(problem.to_data(value)), best.excess_loss, modes.applies & ordered)
 
@@ -500,13 +500,13 @@ def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float
 def _steps(problem: LeastSquares, ts, rtol) -> tuple[Modes, Array]:
     ts = as_times(ts, problem.dtype)
     modes = data_modes(problem, rtol=rtol)
-    there = modes.sigma > _round_off(problem) * modes.sigma[0]
+    there = modes.sigma > mode_round_off(problem) * modes.sigma[0]
     w = aligned_step(jnp.where(there, modes.sigma, 0), modes.lam, ts[:, None]).value
     return modes, w
 
 
 def _heights(problem: LeastSquares, modes: Modes) -> Float[Array, " p"]:
-    there = (modes.sigma > _round_off(problem) * modes.sigma[0]) & (modes.lam > least_divisor(modes.lam.dtype))
+    there = (modes.sigma > mode_round_off(problem) * modes.sigma[0]) & (modes.lam > least_divisor(modes.lam.dtype))
     return jnp.where(there, modes.sigma / jnp.where(there, modes.lam, 1), 0)
 
 
@@ -530,10 +530,6 @@ def _rank_number(k: Int[ArrayLike, ""], most: int) -> Int[Array, ""]:
         if not 0 <= number <= most:
             raise ValueError(f"Argument `k` must lie between 0 and {most}, the largest rank there is, but is {number}.")
     return jnp.asarray(k)
-
-
-def _round_off(problem: LeastSquares) -> float:
-    return 16 * max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(problem.dtype).eps)
 
 
 def _refuse_link(problem: LeastSquares, name: str) -> None:

@@ -377,7 +377,7 @@ def corollary5(model: Model, problem: LeastSquares) -> Bound:
 def corollary6(
     model: Model, problem: LeastSquares, ts: Real[Array, "*times"], t0: Real[Array, ""] | float
 ) -> LossBound:
-    r"""Upper bound on the excess loss after a time t0 at which there is a margin. Hypothesis: the margin is positive.
+    r"""Upper bound on the excess loss after a time t0 at which the rate is known to be positive. Hypothesis: c(t0) > 0.
 
     `L(t) - L* <= exp(-q lambda_r c(t0) (t - t0)) (L(t0) - L*)`, t >= t0.
 
@@ -387,19 +387,21 @@ def corollary6(
 
     **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
-    **Notes:** the paper prints twice this rate, and t for t - t0.
+    **Notes:** a positive margin (`corollary5`) or level of imbalance (`corollary4`) is enough for c(t0) > 0. The paper prints
+    twice this rate, and t for t - t0.
 
     **Source:** M22 Corollary 6, corrected.
     """
     require_plain_flow(problem)
     ts = _times(ts)
-    s, target, error = _target_and_error(model, problem)
-    rate = problem.scale * s[-1] ** 2 * _constant_now(model, problem)
+    s, _, error = _target_and_error(model, problem)
+    constant = _constant_now(model, problem)
+    rate = problem.scale * s[-1] ** 2 * constant
     elapsed = ts - t0
     begun = elapsed >= 0
     loss = problem.scale / 2 * error**2
     value = jnp.where(begun, jnp.exp(-rate * jnp.where(begun, elapsed, 0)) * loss, jnp.inf)
-    return LossBound(value, rate, target[-1] > error)
+    return LossBound(value, rate, constant > 0)
 
 
 @public
