@@ -1,5 +1,6 @@
 """Stores that lost files, changed bytes or power: everything is healed or named, and nothing is counted wrong."""
 
+import errno
 import os
 import shutil
 import stat
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from lindyn_jax.store import (
     COMPLETE,
@@ -15,9 +17,11 @@ from lindyn_jax.store import (
     StoreError,
     SweepStore,
     Variable,
+    check_dataset,
     open_reductions,
     open_sweep,
     progress_of,
+    save_dataset,
 )
 
 WIDTHS = np.array([10.0, 100.0])
@@ -227,3 +231,83 @@ def test_after_a_loss_of_power_at_any_moment_the_store_goes_on(finished, tmp_pat
         if repetition == 0:
             assert computed == [], "what had ended was lost"
     assert kept == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
+def test_a_disk_that_fails_at_any_moment_ends_in_a_sentence_and_keeps_what_is_complete(number, finished, tmp_path, rng):
+    trials, _ = read(finished)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        done = -1
+        for limit in range(0, 60, 7):
+            path, left = tmp_path / "sweep.zarr", [limit]
+            before = SweepStore(path).complete().sum() if path.exists() else 0
+
+            def fails(descriptor, left=left):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise OSError(number, os.strerror(number))
+
+            patch.setattr(os, "fsync", fails)
+            try:
+                run(path)
+            except StoreError as error:
+                assert os.strerror(number) in str(error) and str(error).count("\n") == 0
+            patch.setattr(os, "fsync", lambda descriptor: None)
+            done = SweepStore(path).complete().sum() if path.exists() else 0
+            assert done >= before
+            assert not list(tmp_path.glob(".sweep*")) and not list(tmp_path.rglob("*.partial"))
+        run(path)
+    assert open_sweep(path)["distance"].values.tobytes() == trials["distance"].values.tobytes()
+
+
+def test_a_finished_store_on_a_read_only_disk_is_read_and_resumed(finished, monkeypatch, tmp_path):
+    path = shutil.copytree(finished, tmp_path / "sweep.zarr")
+
+    def refuses(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for place in (
+        "os.replace",
+        "os.rename",
+        "os.fsync",
+        "os.mkdir",
+        "os.unlink",
+        "os.rmdir",
+        "pathlib.Path.write_bytes",
+    ):
+        monkeypatch.setattr(place, refuses)
+    assert run(path) == []
+    assert read(path)[0].identical(read(finished)[0])
+
+
+def test_what_is_no_place_for_a_store_is_named(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    for path, match in (
+        (tmp_path / ("a" * 300), "File name too long"),
+        (tmp_path / "link", "is a link to .*nowhere, which does not exist"),
+        (tmp_path / "file" / "sweep.zarr", "Not a directory|File exists"),
+        (Path("/dev/null") / "sweep.zarr", "Not a directory|File exists"),
+        (tmp_path / "link" / "sweep.zarr", "File exists"),
+    ):
+        with pytest.raises(StoreError, match=match):
+            run(path)
+        with pytest.raises((StoreError, FileNotFoundError)):
+            open_sweep(path)
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
+def test_saved_datasets_are_replaced_whole_and_known_by_their_bytes(tmp_path, rng, monkeypatch):
+    path = tmp_path / "trajectory.zarr"
+    dataset = xr.Dataset({"loss": ("time", np.arange(1.0, 6.0))}, attrs={"seed": 1})
+    save_dataset(dataset, path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        save_dataset(dataset * 2, path)
+    assert os.listdir(tmp_path) == ["trajectory.zarr"]
+    check_dataset(path)
+    assert np.array_equal(xr.open_zarr(path, consolidated=False)["loss"], dataset["loss"])
+    flip(rng, path / "loss" / "c" / "0", ())
+    with pytest.raises(StoreError, match="loss/c/0 is damaged"):
+        check_dataset(path)

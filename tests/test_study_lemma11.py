@@ -1,6 +1,7 @@
 """The Lemma 11 study against measured frequencies, exact moments and full-size draws, and its two-process runs."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -255,6 +256,22 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
     assert "hypothesis not met" in printed
     assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
     assert ld.open_sweep(out).attrs["settings"]["n"] == 10**6
+
+
+def test_a_finished_study_prints_its_table_although_the_picture_cannot_be_saved(command, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    out, printed = command
+    monkeypatch.setattr("lindyn_jax.plots.save", full)
+    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    again = capsys.readouterr()
+    assert not ended.value.code
+    assert again.out.splitlines()[:-1] == printed.splitlines()[:-1]
+    assert again.out.endswith("figure: not saved\n")
+    assert "The picture cannot be saved in" in again.err and "Read-only file system" in again.err
 
 
 def test_a_million_inputs_and_a_width_of_a_billion_have_their_exact_moments(command):

@@ -1,6 +1,7 @@
 """The command line `lindyn-jax`: parses, calls and prints; the numerics are elsewhere. One command a file."""
 
 import sys
+import warnings
 
 import typer
 
@@ -41,6 +42,7 @@ app.command("info")(info.info)
 
 def main() -> None:
     """Runs the command line: bad input ends with one sentence and exit code 2, an interruption with 130."""
+    warnings.formatwarning = lambda message, *_: f"lindyn-jax: {message}\n"
     try:
         app()
     except (ValueError, OSError) as error:
