@@ -9,9 +9,9 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_roots", "_svd", "_checks", "_files", "_public"),
+    ("_linalg", "_roots", "_svd", "_checks", "_files", "_norms", "_public"),
     ("problem", "penalty"),
-    ("models",),
+    ("models", "_finite", "_modes"),
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
     ("store",),
