@@ -1,5 +1,7 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
+import importlib
+
 from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent, stable_step
 from .ensemble import masked, run_ensemble
@@ -70,6 +72,7 @@ __all__ = [
     "open_reductions",
     "open_sweep",
     "plain_descent",
+    "plots",
     "reduce",
     "reduction",
     "run_ensemble",
@@ -78,3 +81,10 @@ __all__ = [
     "theory",
     "to_gauge",
 ]
+
+
+def __getattr__(name: str):
+    # Drawing is imported when it is first asked for: a simulation does not need matplotlib.
+    if name == "plots":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

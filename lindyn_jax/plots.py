@@ -7,12 +7,15 @@ and the quantities drawn of each in their line styles.
 import contextlib
 import logging
 import math
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.figure
 import matplotlib.lines
 import numpy as np
+
+from .data._common import on_one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -36,6 +39,16 @@ def style():
         }
     ):
         yield
+
+
+def literal(text: object) -> str:
+    """`text` as matplotlib shows it letter by letter: for names that users give, in titles, labels and legends.
+
+    A dollar sign would start mathematics, and what cannot be printed cannot be drawn.
+
+    **Args:** `text`, of which line breaks, terminal codes and undecodable bytes are escaped.
+    """
+    return on_one_line(str(text)).replace("$", r"\$")
 
 
 def _look(index: int, count: int = 1, *, hollow: bool = False, every: float = 0.12) -> dict:
@@ -203,7 +216,9 @@ def save(figure, folder: Path, name: str = "figure") -> list[Path]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with style():
+        with style(), warnings.catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
             for path in paths:
                 figure.savefig(path)
     finally:
@@ -223,6 +238,10 @@ TRAJECTORY_PANELS = (
     ("imbalance", ("imbalance_plus", "imbalance_minus", "imbalance_level"), False),
     ("margin", ("margin",), False),
     ("drift of the imbalance", ("imbalance_drift",), True),
+    ("modes of $X^T Y$", ("mode_strengths",), False),
+    ("share along the modes of $X^T Y$", ("alignment",), False),
+    ("nuclear norm and effective rank", ("nuclear_norm", "effective_rank"), False),
+    ("turn of the tangent kernel", ("kernel_distance",), True),
 )
 TRAJECTORY_LABELS = {
     "loss": "$L$",
@@ -240,6 +259,9 @@ TRAJECTORY_LABELS = {
     "imbalance_level": r"$\Delta$",
     "margin": r"$\sigma_{\min}(\tilde Y) - \|E\|_F$",
     "imbalance_drift": r"$\|D - D(0)\|_F$",
+    "nuclear_norm": r"$\|\Theta\|_*$",
+    "effective_rank": "effective rank",
+    "kernel_distance": "1 - cosine to that at the start",
 }
 
 
@@ -250,10 +272,11 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
         values = dataset[name].values.reshape(len(time), -1)
         if logarithmic:
             values = np.where(values > 0, values, np.nan)
+        label = TRAJECTORY_LABELS.get(name, literal(name))
         if not np.any(np.isfinite(values)):
+            ax.plot([], [], linestyle="none", label=f"{label}: {'never positive' if logarithmic else 'not finite'}")
             continue
         drawn = True
-        label = TRAJECTORY_LABELS.get(name)
         for component in range(values.shape[1]):
             several = values.shape[1] > 1
             ax.plot(
@@ -272,7 +295,7 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
 
 
 def trajectory(dataset, title: str):
-    """The figure of one trajectory: a panel for each group of observables.
+    """The figure of one trajectory: a panel for each group of observables, and one for each that is in no group.
 
     **Args:** `dataset`, from `studies.simulate`; `title`.
 
@@ -283,6 +306,8 @@ def trajectory(dataset, title: str):
         for text, names, logarithmic in TRAJECTORY_PANELS
         if any(name in dataset for name in names)
     ]
+    grouped = {name for _, names, _ in TRAJECTORY_PANELS for name in names}
+    panels += [(literal(name), [name], False) for name in dataset.data_vars if name not in grouped]
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = -(-len(panels) // columns)
     with style():
@@ -396,7 +421,7 @@ def hypotheses_and_tightness(ax, summary) -> None:
         [], [], color="0.3", marker="_", markersize=8, linestyle="none", label="largest promised / achieved decrease"
     )
     ax.axhline(1, color="0.5", linewidth=0.8)
-    ax.set_xticks(np.arange(len(cases)), [str(case) for case in cases], rotation=20 if len(cases) > 3 else 0)
+    ax.set_xticks(np.arange(len(cases)), [literal(case) for case in cases], rotation=20 if len(cases) > 3 else 0)
     ax.set(ylim=(-0.05, 1.45), ylabel="frequency (95% interval); ratio")
     ax.set_title("Statements on the loss")
     ax.legend(frameon=False, loc="upper left", ncols=2)
@@ -417,7 +442,7 @@ def audit(summary, title: str):
         tightness_against_time(third, summary)
         hypotheses_and_tightness(fourth, summary)
         handles = [mpl.lines.Line2D([], [], **_look(i)) for i in range(summary.sizes["case"])]
-        labels = [str(case) for case in summary["case"].values]
+        labels = [literal(case) for case in summary["case"].values]
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
         figure.suptitle(title, fontsize=9)
         return figure

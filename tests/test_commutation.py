@@ -4,6 +4,7 @@ import gzip
 import json
 import struct
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -195,3 +196,50 @@ def test_command_takes_a_subset_and_refuses_what_is_not_data(call, tmp_path):
     (tmp_path / "images").write_bytes(idx_bytes(np.ones((3, 2, 2)))[:-1])
     code, printed, error = call("commutation", "--data", f"{tmp_path}/images,{tmp_path}/images")
     assert (code, printed) == (2, "") and "which takes 12 bytes, but holds 11" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("completion", COMPLETIONS)
+@pytest.mark.parametrize(("num_samples", "n", "m"), [(5, 30, 2), (50, 60, 3), (6, 40, 1), (20, 6, 9), (40, 8, 3)])
+def test_fewer_samples_than_inputs_have_the_measures_of_full_matrices(num_samples, n, m, completion, rng):
+    X, Y = rng.normal(size=(num_samples, n)), rng.normal(size=(num_samples, m))
+    found = commutation(X, Y, completion=completion)
+    Sigma_x, Sigma_xy = X.T @ X / num_samples, X.T @ Y / num_samples
+    Phi, sigma, _ = np.linalg.svd(Sigma_xy)
+    rank = min(n, m)
+    rest = Phi[:, rank:]
+    if completion == "diagonal":
+        rest = rest @ np.linalg.eigh(rest.T @ Sigma_x @ rest)[1]
+    Phi = np.concatenate([Phi[:, :rank], rest[:, : 0 if completion == "thin" else None]], axis=1)
+    seen = Phi.T @ Sigma_x @ Phi
+    off, size = seen - np.diag(np.diag(seen)), np.linalg.norm(Sigma_x)
+    close = {"rtol": 1e-12, "atol": 1e-13}
+    np.testing.assert_allclose(found.delta_xy, np.linalg.norm(off) / size, **close)
+    np.testing.assert_allclose(
+        found.delta_xy_spectral, np.linalg.norm(off, ord=2) / np.linalg.norm(Sigma_x, ord=2), **close
+    )
+    np.testing.assert_allclose(found.delta_x, np.linalg.norm(Sigma_x / size - np.eye(n) / np.sqrt(n)) / 2, **close)
+    np.testing.assert_allclose(found.sigma, sigma, **close)
+    np.testing.assert_allclose(found.lam[:rank], np.diag(seen)[:rank], **close)
+    np.testing.assert_allclose(np.sort(found.lam), np.sort(np.diag(seen)), rtol=1e-12, atol=1e-12 * size)
+    assert found.rank == rank
+
+
+def test_measures_of_many_inputs_form_no_matrix_of_their_size(rng):
+    X, Y = rng.normal(size=(10, 6000)), rng.normal(size=(10, 1))
+    tracemalloc.start()
+    found = commutation(X, Y)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One matrix of 6000 x 6000 takes 0.3 GB.
+    assert most < 6e7
+    assert found.rank == 1 and found.lam.shape == (6000,)
+    assert abs(found.lam.sum() / (np.sum(X**2) / 10) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_measures_are_those_of_the_data_in_other_units(scale, rng):
+    X, Y = rng.normal(size=(9, 5)), rng.normal(size=(9, 2))
+    found, scaled = commutation(X, Y), commutation(scale * X, Y)
+    np.testing.assert_allclose(scaled[:5], found[:5], rtol=1e-12)
+    np.testing.assert_allclose(scaled.sigma, scale * found.sigma, rtol=1e-12)
+    assert scaled.rank == found.rank == 2

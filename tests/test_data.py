@@ -5,6 +5,7 @@ import gzip
 import io
 import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -631,3 +632,83 @@ def test_home_folder_and_commas_in_file_names_are_understood(write, arrays, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     for spec in ("~/a,b.npz", "~/X.npy,~/Y.npy"):
         assert np.array_equal(load(spec).X, X)
+
+
+# -- csv as spreadsheets write it -----------------------------------------------------------------------------------------
+
+ROWS = [["gewicht", "größe", "y"], ["0.25", "-1.5", "3"], ["1e-3", "2", "-0.125"], ["4", "5.75", "6"]]
+
+
+def table_text(separator=",", decimal="."):
+    return "\n".join(separator.join(cell.replace(".", decimal) for cell in row) for row in ROWS) + "\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        table_text(";").encode(),
+        table_text("\t").encode(),
+        table_text("|").encode(),
+        table_text(" ").encode(),
+        table_text("   ").encode(),
+        table_text(";", ",").encode(),
+        table_text("\t", ",").encode(),
+        ("sep=;\n" + table_text(";", ",")).encode(),
+        ("sep=,\n" + table_text(",")).encode(),
+        ("sep=#\r\n" + table_text("#")).encode("utf-8-sig"),
+        table_text(";", ",").encode("utf-16"),
+        table_text(",").encode("utf-16-be"),
+        table_text("\t").encode("utf-16-le"),
+        table_text(",").encode("utf-32"),
+        table_text(",").encode("latin-1"),
+        table_text(";", ",").encode("cp1252"),
+        table_text(",").replace("\n", "\r\n").encode(),
+        table_text(", ").encode(),
+        table_text('","', ",").replace("\n", '"\n"').removesuffix('"').join(['"', ""]).encode(),
+    ],
+)
+def test_separators_decimal_commas_and_encodings_are_found_out(raw, write):
+    dataset = load(write("table.csv", raw), targets="y")
+    assert dataset.X.tolist() == [[0.25, -1.5], [1e-3, 2], [4, 5.75]] and dataset.Y.ravel().tolist() == [3, -0.125, 6]
+    assert dataset.feature_names == ("gewicht", "größe")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a;b,c\n1;2,3\n4;5,6\n", "can be read with commas or semicolons between cells: say which by a first line"),
+        (b"a;y\n1,500;2\n3,250;4\n", "'1,500' in line 2, whose comma may be of decimals or of thousands"),
+        (b"a;y\n1,5;2.5\n", r"holds '1,5' in line 2 and '2.5' elsewhere"),
+        (b"a:y\n1:2\n", "needs `targets`|no column `y`"),
+        (b"a,y\n1,owl\n2,NA\n3,cat\n", "no value in column `y`, line 3, which holds 'NA'"),
+        (b"a,y\n1,owl\nN/A,cat\n", "no value in column `a`, line 3, which holds 'N/A'"),
+        (b"a,y\n1,\x81\xfe\n", r"cannot be read as a csv file in UTF-8 \(UnicodeDecodeError\)"),
+        (b"\x89PNG\x00\x00\x01\x00\x02", "is no text"),
+        (b"a,y\n1,\x01\n", "holds control characters and is no text"),
+        (b"sep=xx\na,y\n1,2\n", "states its separator as 'xx'"),
+    ],
+)
+def test_tables_with_two_readings_or_missing_values_are_refused(raw, message, write):
+    with pytest.raises(DataError, match=message) as raised:
+        load(write("table.csv", raw), targets="y")
+    assert "\n" not in str(raised.value)
+
+
+def test_thousands_of_columns_are_not_all_named(write):
+    names = [f"column{i}" for i in range(20_000)]
+    path = write("table.csv", ",".join(names) + "\n" + ",".join("1" * 20_000) + "\n")
+    with pytest.raises(DataError, match="and 19988 more") as raised:
+        load(path, targets=None)
+    assert len(str(raised.value)) < 600
+    with pytest.raises(DataError, match=r"did you mean `column77`.* and 19988 more"):
+        load(path, targets="column77 x")
+    assert load(path, targets=names[:15_000]).Y.shape == (1, 15_000)
+
+
+def test_members_of_an_archive_that_are_no_arrays_are_named(tmp_path):
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("X", "not an array")
+        archive.writestr("Y", "nor this")
+    with pytest.raises(DataError, match=r"Member `X` of file .* is no array"):
+        load(path)

@@ -108,3 +108,17 @@ def test_site_builds_without_warnings_and_shows_every_name(tmp_path):
     assert "lindyn-jax sweep theorem12" in commands
     assert "--keep-trials" in commands
     assert not [path for path in site.rglob("*.html") if str(ROOT) in path.read_text()]
+
+
+def test_every_name_in_the_reference_exists_after_one_import():
+    # In a fresh process: what other tests have imported exists already.
+    program = (
+        "import functools, lindyn_jax as ld\n"
+        f"names = {DIRECTIVES!r}\n"
+        "for name in names:\n"
+        "    functools.reduce(getattr, name.split('.'), ld)\n"
+        "print(len(names))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) == len(DIRECTIVES) > 200

@@ -283,7 +283,7 @@ def test_command_of_the_readme_prints_what_the_readme_shows_and_writes_csv_datas
 
 def test_command_fails_when_the_run_does(call, tmp_path):
     code, printed, notes = call(
-        *COMMAND, "--dynamics", "descent", "--step-size", 9, "--until", 900, "--out", tmp_path / "out"
+        *COMMAND[:-2], "--dynamics", "descent", "--step-size", 9, "--until", 900, "--out", tmp_path / "out"
     )
     assert code == 1
     assert "diverged" in printed

@@ -5,7 +5,8 @@ import warnings
 
 import typer
 
-from . import audit, commutation, figure, fit_lambda0, info, lemma11, simulate, theorem12
+from . import _endings, audit, commutation, figure, fit_lambda0, info, lemma11, simulate, theorem12
+from ._checked import Checked
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +20,7 @@ app = typer.Typer(
     lindyn-jax sweep theorem12 --data digits --samples 30 --centre
     """,
     epilog="Exit codes: 0 done (failed trials of a study are masked and counted); 1 the run itself failed; "
-    "2 bad input, with one sentence about it; 130 interrupted. "
+    "2 bad input, with one sentence about it; 130, 143, 129, 141 ended by Ctrl-C, SIGTERM, SIGHUP or a closed output. "
     "Completion in your shell: --install-completion.",
 )
 sweep = typer.Typer(
@@ -30,22 +31,17 @@ sweep = typer.Typer(
     """,
 )
 app.add_typer(sweep, name="sweep")
-sweep.command("theorem12")(theorem12.sweep_theorem12)
-sweep.command("lemma11")(lemma11.sweep_lemma11)
-app.command("simulate")(simulate.simulate)
-app.command("audit")(audit.audit)
-app.command("figure")(figure.figure)
-app.command("fit-lambda0")(fit_lambda0.fit_lambda0)
-app.command("commutation")(commutation.commutation)
-app.command("info")(info.info)
+sweep.command("theorem12", cls=Checked)(theorem12.sweep_theorem12)
+sweep.command("lemma11", cls=Checked)(lemma11.sweep_lemma11)
+app.command("simulate", cls=Checked)(simulate.simulate)
+app.command("audit", cls=Checked)(audit.audit)
+app.command("figure", cls=Checked)(figure.figure)
+app.command("fit-lambda0", cls=Checked)(fit_lambda0.fit_lambda0)
+app.command("commutation", cls=Checked)(commutation.commutation)
+app.command("info", cls=Checked)(info.info)
 
 
 def main() -> None:
-    """Runs the command line: bad input ends with one sentence and exit code 2, an interruption with 130."""
+    """Runs the command line: bad input ends with one sentence and exit code 2, a signal with 128 and its number."""
     warnings.formatwarning = lambda message, *_: f"lindyn-jax: {message}\n"
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        text = f"{error.strerror}: {error.filename}" if getattr(error, "filename", None) else error
-        print(f"lindyn-jax: {text}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(_endings.run(app))

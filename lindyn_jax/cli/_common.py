@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from . import _endings
+
 TargetsOption = Annotated[
     str | None, typer.Option(help="Target columns of a csv, which needs them, with commas between them.")
 ]
@@ -72,20 +74,72 @@ PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for
 NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
 
 
-def configure() -> None:
-    """Precision, host devices and threads as the commands want them; called before JAX does anything."""
+# More points than any study can use, and few enough to be listed.
+MOST_NUMBERS = 10_000
+
+
+def configure(*, distributed: bool = False) -> None:
+    """Precision, host devices and threads as the commands want them; called before JAX does anything.
+
+    **Args:** `distributed`, whether `join` follows, before which no device may be touched.
+    """
     # Trials are spread over devices already; threads inside each small factorization would only wait for one another. Read
     # when JAX first calls LAPACK, so this is in time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # In a process that already runs JAX the number of devices is settled.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", cores)
+    if not distributed:
+        find_devices()
+
+
+def find_devices() -> None:
+    """Refuses a platform that JAX does not have on this machine."""
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(f"JAX finds no device (JAX_PLATFORMS is {wanted!r}): {str(error).splitlines()[0]}") from None
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None):
+    """Which of how many processes this one is, as `ensemble.join_processes`; from then on devices are there."""
+    from ..ensemble import join_processes
+
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(f"Option --coordinator must be HOST:PORT, such as node1:1234, but is {coordinator!r}.")
+    process = join_processes(coordinator, num_processes, process_id)
+    find_devices()
+    return process
+
+
+def refuse_too_large(count: float, what: str, instead: str) -> None:
+    """Refuses what takes more memory than this machine has: `count` numbers in float64."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # In a process that already runs JAX the number of devices is settled.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
+    if 8 * count > memory:
+        raise ValueError(
+            f"{what} would take {8 * count / 2**30:.3g} GiB, but this machine has {memory / 2**30:.3g}: {instead}."
+        )
+
+
+class TooMany(Exception):
+    """A list that nobody means."""
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-15:]}"
 
 
 def numbers(text: str, name: str) -> list[float]:
@@ -96,15 +150,24 @@ def numbers(text: str, name: str) -> list[float]:
             low, high, count = float(low), float(high), int(count)
             if not (0 < low < math.inf and 0 < high < math.inf and count >= 1):
                 raise ValueError
+            if count > MOST_NUMBERS:
+                raise TooMany
             steps = [low * (high / low) ** (i / max(count - 1, 1)) for i in range(count)]
             return [*steps[:-1], high] if count > 1 else [low]
         values = [float(part) for part in text.split(",")]
+        if len(values) > MOST_NUMBERS:
+            raise TooMany
+    except TooMany:
+        raise ValueError(
+            f"Option --{name} must be at most {MOST_NUMBERS} numbers, but {text[:40]!r} stands for more."
+        ) from None
     except ValueError:
         raise ValueError(
-            f"Option --{name} must be numbers with commas between them or LO:HI:COUNT with LO, HI > 0, but is {text!r}."
+            f"Option --{name} must be numbers with commas between them or LO:HI:COUNT with LO, HI > 0, but is "
+            f"{shortened(text)!r}."
         ) from None
     if any(not math.isfinite(value) for value in values):
-        raise ValueError(f"Option --{name} must be finite numbers, but is {text!r}.")
+        raise ValueError(f"Option --{name} must be finite numbers, but is {shortened(text)!r}.")
     return values
 
 
@@ -122,28 +185,37 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
     from .. import _checks
     from ..data import describe
     from ..problem import LeastSquares, factorization
-    from ..studies.simulate import random_target
+    from ..studies.simulate import check_size, random_target
 
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
-    if data.lower() == "factorization":
-        for given, name in ((targets, "targets"), (samples, "samples"), (centre or None, "centre")):
-            if given is not None:
-                raise ValueError(f"Option --{name} is for data with inputs: leave it out with --data factorization.")
+    if data.strip().lower() == "factorization":
         sizes = numbers(shape.replace("x", ","), "shape")
         if len(sizes) != 2 or any(size < 1 or size != round(size) for size in sizes):
             raise ValueError(f"Option --shape must be two whole numbers such as 5,10, but is {shape!r}.")
         n, m = (int(size) for size in sizes)
+        # The target, its singular vectors, and the copies that are made on the way.
+        refuse_too_large(6 * n * m, f"A target of {n} x {m} and its singular values", "choose a smaller --shape")
         description = f"factorization: {n} x {m} target with entries N(0, 1), seed {subset_seed}"
         return factorization(random_target(n, m, seed=subset_seed), scale=loss_scale), "factorization", description
     dataset = load_data(data, targets, samples, subset_seed, centre)
-    return LeastSquares(dataset.X, dataset.Y, scale=loss_scale), dataset.name, describe(dataset)
+    problem = LeastSquares(dataset.X, dataset.Y, scale=loss_scale)
+    check_size(problem)
+    return problem, dataset.name, describe(dataset)
+
+
+def say(notes, word: str, text: str) -> None:
+    """A line that begins with a word in bold."""
+    from rich.text import Text
+
+    notes.print(Text.assemble((f"{word:<9}", "bold"), text))
 
 
 def print_problem(notes, problem, description: str) -> None:
-    notes.print(f"[bold]data[/]     {description}")
-    notes.print(
-        f"[bold]problem[/]  rank {problem.rank} of {problem.num_inputs}, condition number of X^T X "
-        f"{float(problem.condition):.3g}"
+    say(notes, "data", description)
+    say(
+        notes,
+        "problem",
+        f"rank {problem.rank} of {problem.num_inputs}, condition number of X^T X {float(problem.condition):.3g}",
     )
 
 
@@ -176,14 +248,29 @@ def step_size_of(text: str) -> float | str:
     if text == "stable":
         return text
     try:
-        return float(text)
+        step = float(text)
     except ValueError:
-        raise ValueError(f"Option --step-size must be a number or stable, but is {text!r}.") from None
+        raise ValueError(f"Option --step-size must be a number or stable, but is {shortened(text)!r}.") from None
+    if not 0 < step < math.inf:
+        raise ValueError(f"Option --step-size must be a positive number, but is {text}.")
+    return step
+
+
+def refuse_file(out: Path) -> None:
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"{out} is a link to something that is not there: choose another --out.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, not a folder: choose another --out.")
+    if not out.exists():
+        parent = next(parent for parent in out.absolute().parents if parent.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise ValueError(
+                f"{out} cannot be made, for {parent} is no folder that can be written to: choose another --out."
+            )
 
 
 def refuse_foreign_folder(out: Path, store: str) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, not a folder: choose another --out.")
+    refuse_file(out)
     if out.is_dir() and any(out.iterdir()) and not (out / store).is_dir():
         raise ValueError(f"{out} is not empty and holds no store of this study ({store}): choose another --out.")
 
@@ -200,12 +287,21 @@ def table_of(title: str, columns, words: int = 1):
 
 
 def consoles():
-    """One console for results on standard output, one for notes and progress on standard error."""
+    """One console for results on standard output, one for notes and progress on standard error.
+
+    Both print texts as they are: names of files and columns may look like markup or like names of emojis.
+    """
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    return Console(highlight=False, width=width), notes
+    plain = {"markup": False, "emoji": False, "highlight": False}
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            # Rich would end the process without a word.
+            raise _endings.Closed
+
+    return Plain(width=width, **plain), Plain(stderr=True, soft_wrap=True, **plain)
 
 
 class Progress:
@@ -243,6 +339,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         import time
 
+        _endings.check()
         now = time.monotonic()
         if self.last < 0:
             self.begin, self.before, self.last, self.told = now, done, 0, now
@@ -263,7 +360,7 @@ class Progress:
 def load_data(data: str, targets: str | None, samples: int | None, subset_seed: int, centre: bool):
     from ..data import gaussian, load
 
-    if data.lower() == "gaussian" and samples is None:
+    if data.strip().lower() == "gaussian" and samples is None:
         dataset = gaussian(seed=subset_seed)
         if centre:
             dataset = dataset._replace(X=dataset.X - dataset.X.mean(axis=0), Y=dataset.Y - dataset.Y.mean(axis=0))
@@ -275,8 +372,7 @@ def store_in(out: Path):
     """The store in an output folder that is new, empty, or was made by a sweep."""
     from ..store import SweepStore
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, not a folder: choose another --out.")
+    refuse_file(out)
     if out.is_dir() and not (out / "sweep.zarr").is_dir():
         # A store that another process is making at this moment has such a name.
         others = [path for path in out.iterdir() if not path.name.startswith(".sweep.zarr.building")]
@@ -285,13 +381,23 @@ def store_in(out: Path):
     return SweepStore(out / "sweep.zarr")
 
 
-@contextlib.contextmanager
-def interruptible(notes):
+def save_figure(notes, figure, out: Path) -> list[Path]:
+    """Saves a figure; where that fails, a sentence says so and the numbers are printed all the same."""
+    from .. import plots
+
     try:
-        yield
-    except KeyboardInterrupt:
-        notes.print("Interrupted: complete chunks are kept, and the same command goes on from there.")
-        raise typer.Exit(130) from None
+        out.mkdir(parents=True, exist_ok=True)
+        return plots.save(figure, out)
+    except OSError as error:
+        notes.print(f"The picture cannot be saved in {written([out])} ({error.strerror or error}).")
+        return []
+
+
+def written(paths) -> str:
+    """Paths with commas between them, on one line whatever their names hold."""
+    from ..data._common import on_one_line
+
+    return ", ".join(on_one_line(str(path)) for path in paths) or "not saved"
 
 
 def computed(result, notes) -> int | None:
@@ -310,21 +416,11 @@ def computed(result, notes) -> int | None:
     return done
 
 
-def save_picture(picture, out: Path, notes) -> str:
-    """Saves a picture and names its files; a disk that does not take it costs the picture, and not what was computed."""
-    from .. import plots
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return ", ".join(str(path) for path in plots.save(picture, out))
-    except OSError as error:
-        notes.print(f"The picture cannot be saved in {out} ({error.strerror or error}).", markup=False)
-        return "not saved"
-
-
 def named(data: str) -> str:
     """The data's name without the folder it lies in: moving a file does not change the study."""
-    return ",".join(Path(part).name for part in data.split(","))
+    from ..data._common import on_one_line
+
+    return on_one_line(",".join(Path(part).name for part in data.split(",")))
 
 
 def power(log10: float) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ._checked import is_given
 from ._common import (
     BatchOption,
     CentreOption,
@@ -33,12 +34,16 @@ from ._common import (
     print_problem,
     problem_of,
     refuse_foreign_folder,
-    save_picture,
+    refuse_too_large,
+    save_figure,
+    say,
     start_of,
     step_size_of,
     table_of,
     widths_of,
+    written,
 )
+from ._endings import interruptible
 
 
 def audit(
@@ -92,9 +97,6 @@ def audit(
     from ..studies import audit as study
     from ..studies.audit import DYNAMICS, PRESETS, summarise
 
-    for value, name in ((trials, "trials"), (chunk, "chunk"), (max_steps, "max-steps")):
-        if value is not None and value < 1:
-            raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(dynamics, "dynamics", (*DYNAMICS, "both"))
     _checks.check_choice(batch, "batch", BATCHES)
     _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
@@ -106,57 +108,50 @@ def audit(
         starts = starts_of(start, widths, alphas, std, positive, negative)
     else:
         _checks.check_choice(preset, "preset", tuple(PRESETS))
-        fixed = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
-        fixed += ("start", "widths", "alphas", "std", "positive", "negative")
-        given = [n for n in fixed if context.get_parameter_source(n).name == "COMMANDLINE"]
-        if given:
-            raise ValueError(
-                f"Option --preset chooses data and starts: leave out --{given[0].replace('_', '-')}, or --preset."
-            )
         chosen = PRESETS[preset]()
         problem, starts, name, description = chosen.problem, chosen.starts, preset, f"setting {preset}"
         record = {"preset": preset}
         for option, parameter in (("horizon", "until"), ("step_size", "step_size")):
-            if context.get_parameter_source(parameter).name != "COMMANDLINE":
+            if not is_given(context, parameter):
                 settings[option] = chosen.options.get(option, settings[option])
     refuse_foreign_folder(out, "audit.zarr")
+    each = 2 * 12 * points * len(starts)
+    refuse_too_large(3 * each * trials, f"{trials} starts of each kind at {points} times", "choose fewer")
     store = SweepStore(out / "audit.zarr")
 
     console, notes = consoles()
     print_problem(notes, problem, description)
     for label, begin in starts.items():
-        notes.print(f"[bold]start[/]    {label}: {begin.label()}")
-    try:
-        with Progress(notes) as progress:
-            result = study(
-                problem,
-                starts,
-                trials,
-                dynamics=DYNAMICS if dynamics == "both" else (dynamics,),
-                points=points,
-                spacing=spacing,
-                solver=solver,
-                rtol=rtol,
-                max_steps=max_steps,
-                seed=seed,
-                record=record,
-                store=store,
-                chunk=chunk,
-                batch=batch,
-                progress=progress,
-                **settings,
-            )
-    except KeyboardInterrupt:
-        notes.print("Interrupted: complete chunks are kept, and the same command goes on from there.")
-        raise typer.Exit(130) from None
+        say(notes, "start", f"{label}: {begin.label()}")
+    with interruptible(), Progress(notes) as progress:
+        result = study(
+            problem,
+            starts,
+            trials,
+            dynamics=DYNAMICS if dynamics == "both" else (dynamics,),
+            points=points,
+            spacing=spacing,
+            solver=solver,
+            rtol=rtol,
+            max_steps=max_steps,
+            seed=seed,
+            record=record,
+            store=store,
+            chunk=chunk,
+            batch=batch,
+            progress=progress,
+            **settings,
+        )
     summary = summarise(result)
     sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
-    saved = save_picture(plots.audit(summary, f"{name}: {sizes}; {trials} starts of each kind"), out, notes)
+    paths = save_figure(
+        notes, plots.audit(summary, f"{plots.literal(name)}: {sizes}; {trials} starts of each kind"), out
+    )
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_audit(console, summary)
-    console.print(f"every trial: {store.path}   figure: {saved}", soft_wrap=True)
+    console.print(f"every trial: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
 
 
 def _print_audit(console, summary) -> None:
@@ -174,7 +169,7 @@ def _print_audit(console, summary) -> None:
 
     def share(row, name, never: str = "hypothesis not met") -> str:
         value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
-        return rf"{f'{value:.2f}' if value > 0 else never} \[{low:.2f}, {high:.2f}]"
+        return f"{f'{value:.2f}' if value > 0 else never} [{low:.2f}, {high:.2f}]"
 
     def crossed(row, name) -> list[str]:
         counts = [

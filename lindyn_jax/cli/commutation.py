@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import CentreOption, JsonOption, SamplesOption, TargetsOption, consoles, table_of
+from ._common import CentreOption, JsonOption, SamplesOption, TargetsOption, consoles, say, table_of
 
 DataSets = Annotated[
     list[str] | None,
@@ -35,6 +35,7 @@ def commutation(
     """
     from ..data import COMPLETIONS, describe, load
     from ..data import commutation as measure
+    from ..data._common import on_one_line
 
     console, notes = consoles()
     results = []
@@ -42,7 +43,7 @@ def commutation(
         for centred in (True,) if centre else (False, True):
             dataset = load(name, targets=targets, samples=samples, subset_seed=subset_seed, centre=centred)
             if centred == centre:
-                notes.print(f"[bold]data[/]  {describe(dataset)}")
+                say(notes, "data", describe(dataset))
             found = {completion: measure(dataset.X, dataset.Y, completion=completion) for completion in COMPLETIONS}
             any_ = found["svd"]
             results.append(
@@ -75,7 +76,7 @@ def commutation(
     table = table_of("Delta_xy by completion, most over all completions, and Delta_x", [*columns, "Delta_x"], words=2)
     for row in results:
         table.add_row(
-            row["data"],
+            on_one_line(row["data"]),
             "centred" if row["centred"] else "raw",
             *(str(row[name]) for name in ("samples", "inputs", "outputs", "rank")),
             *(f"{row['delta_xy'][completion]:.3g}" for completion in COMPLETIONS),

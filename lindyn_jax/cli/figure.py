@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import JsonOption, Progress, configure, consoles, table_of
+from ._common import JsonOption, Progress, configure, consoles, table_of, written
 
 
 class Ensembles:
@@ -43,6 +43,8 @@ def figure(
 ) -> None:
     """The papers' figures in the papers' settings: picture, data, and what was measured beside what the paper shows."""
     configure()
+    from rich.text import Text
+
     from ..studies import figures
 
     console, notes = consoles()
@@ -56,8 +58,6 @@ def figure(
             table.add_row(*row)
         console.print(table)
         return
-    if seed < 0:
-        raise ValueError(f"Option --seed must be at least 0, but is {seed}.")
     chosen = figures.names(name)
 
     progress = Ensembles(notes)
@@ -65,15 +65,17 @@ def figure(
     def report(made: figures.Made) -> None:
         progress.close()
         failed = f"; {made.failed} of {made.runs} runs failed and are left out" if made.failed else ""
-        console.print(f"[bold]{made.name}[/]: {made.source}, {made.seconds:.0f} s{failed}", soft_wrap=True)
-        console.print(f"  shown:     {made.shows}", soft_wrap=True, markup=False)
+        console.print(
+            Text.assemble((made.name, "bold"), f": {made.source}, {made.seconds:.0f} s{failed}"), soft_wrap=True
+        )
+        console.print(f"  shown:     {made.shows}", soft_wrap=True)
         if made.reference:
-            console.print(f"  reference: {made.reference}", soft_wrap=True, markup=False)
-        console.print(f"  measured:  {made.measured}", soft_wrap=True, markup=False)
-        console.print(f"  written:   {', '.join(str(path) for path in made.paths)}", soft_wrap=True, markup=False)
+            console.print(f"  reference: {made.reference}", soft_wrap=True)
+        console.print(f"  measured:  {made.measured}", soft_wrap=True)
+        console.print(f"  written:   {written(made.paths)}", soft_wrap=True)
 
     def announce(name: str) -> None:
-        notes.print(f"making {name} ({chosen.index(name) + 1} of {len(chosen)}) in {out}")
+        notes.print(f"making {name} ({chosen.index(name) + 1} of {len(chosen)}) in {written([out])}")
 
     with contextlib.closing(progress):
         done = figures.make_all(

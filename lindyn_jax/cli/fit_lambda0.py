@@ -25,15 +25,19 @@ from ._common import (
     computed,
     configure,
     consoles,
-    interruptible,
+    join,
     named,
     print_problem,
     problem_of,
-    save_picture,
+    refuse_too_large,
+    save_figure,
+    say,
     store_in,
     table_of,
     widths_of,
+    written,
 )
+from ._endings import interruptible
 
 
 def fit_lambda0(
@@ -71,26 +75,26 @@ def fit_lambda0(
     json_: JsonOption = False,
 ) -> None:
     """Which homogeneous imbalance lambda0 follows the flow of Gaussian starts best, for either sign (T21 Fig. 2)."""
-    configure()
+    configure(distributed=True)
     from .. import _checks, plots
-    from ..ensemble import BATCHES, join_processes
+    from ..ensemble import BATCHES
     from ..studies import fit_lambda0 as study
 
-    for value, name in ((trials, "trials"), (chunk, "chunk")):
-        if value is not None and value < 1:
-            raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(batch, "batch", BATCHES)
     settings = study.Settings(std, draw_target, horizon, relative_error, method, nodes)
     widths_ = widths_of(widths)
-    process = join_processes(coordinator, num_processes, process_id)
+    process = join(coordinator, num_processes, process_id)
     problem, name, description = problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale)
     study.check(problem, widths_, settings)
+    r, m = problem.rank, problem.num_outputs
+    each = (nodes + 1) * (3 * min(r, m) + 4) + r + m
+    refuse_too_large(3 * each * len(widths_) * trials, f"{trials} starts at {len(widths_)} widths", "choose fewer")
     store = store_in(out)
 
     console, notes = consoles()
     print_problem(notes, problem, description)
-    notes.print(f"[bold]fits[/]     {len(widths_)} widths x {trials} starts with entries N(0, {std:g}^2)")
-    with interruptible(notes), Progress(notes) as progress:
+    say(notes, "fits", f"{len(widths_)} widths x {trials} starts with entries N(0, {std:g}^2)")
+    with interruptible(), Progress(notes) as progress:
         dataset = study.run(
             problem,
             widths_,
@@ -116,13 +120,15 @@ def fit_lambda0(
     if done is None:
         return
     summary = study.summarise(dataset, problem)
-    title = f"{name}, {problem.rank} x {problem.num_outputs}: {done} starts with entries N(0, {std:g}$^2$)"
-    saved = save_picture(plots.fit_lambda0(dataset, summary, title), out, notes)
+    title = (
+        f"{plots.literal(name)}, {problem.rank} x {problem.num_outputs}: {done} starts with entries N(0, {std:g}$^2$)"
+    )
+    paths = save_figure(notes, plots.fit_lambda0(dataset, summary, title), out)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print(console, summary)
-    console.print(f"every start: {store.path}   figure: {saved}", soft_wrap=True)
+    console.print(f"every start: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
 
 
 def _print(console, summary) -> None:

@@ -23,14 +23,18 @@ from ._common import (
     computed,
     configure,
     consoles,
-    interruptible,
+    join,
     load_data,
     named,
     numbers,
-    save_picture,
+    refuse_too_large,
+    save_figure,
+    say,
     store_in,
     widths_of,
+    written,
 )
+from ._endings import interruptible
 
 
 def sweep_lemma11(
@@ -69,32 +73,35 @@ def sweep_lemma11(
     json_: JsonOption = False,
 ) -> None:
     """How often the events of M22's Lemma 11 hold for Gaussian starts, at any width and any number of inputs."""
-    configure()
+    configure(distributed=True)
     from .. import _checks, plots
-    from ..ensemble import BATCHES, join_processes
+    from ..data._common import on_one_line
+    from ..ensemble import BATCHES
     from ..problem import LeastSquares
     from ..studies import lemma11 as study
 
-    for value, name in ((trials, "trials"), (chunk, "chunk")):
-        if value is not None and value < 1:
-            raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(batch, "batch", BATCHES)
     study.check_precision(precision)
     alphas_, settings = numbers(alphas, "alphas"), study.Settings(delta=delta)
     study.check([1.0], alphas_, settings)
     dataset = None if data is None else load_data(data, targets, samples, subset_seed, centre)
-    process = join_processes(coordinator, num_processes, process_id)
+    process = join(coordinator, num_processes, process_id)
     problem = study.sizes(inputs, rank, outputs) if dataset is None else LeastSquares(dataset.X, dataset.Y)
     widths_ = study.default_widths(problem, delta) if widths is None else widths_of(widths)
     study.check(widths_, alphas_, settings)
+    points = len(alphas_) * len(widths_)
+    if keep_trials:
+        refuse_too_large(
+            3 * 10 * points * trials, f"{trials} kept trials at {points} points", "leave out --keep-trials"
+        )
     store = store_in(out)
 
     console, notes = consoles()
     sizes = f"n = {problem.num_inputs}, r = {problem.rank}, m = {problem.num_outputs}"
     name = "sizes only" if dataset is None else dataset.name
-    notes.print(f"[bold]problem[/]  {name}: {sizes}")
-    notes.print(f"[bold]sweep[/]    {len(alphas_)} exponents x {len(widths_)} widths x {trials} trials")
-    with interruptible(notes), Progress(notes) as progress:
+    say(notes, "problem", on_one_line(f"{name}: {sizes}"))
+    say(notes, "sweep", f"{len(alphas_)} exponents x {len(widths_)} widths x {trials} trials")
+    with interruptible(), Progress(notes) as progress:
         result = study.run(
             problem,
             widths_,
@@ -115,13 +122,15 @@ def sweep_lemma11(
     if done is None:
         return
     summary = study.summarise(result, problem, delta)
-    saved = save_picture(plots.lemma11(summary, f"Lemma 11, {name}: {sizes}; {done} trials a point"), out, notes)
+    paths = save_figure(
+        notes, plots.lemma11(summary, f"Lemma 11, {plots.literal(name)}: {sizes}; {done} trials a point"), out
+    )
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_lemma11(console, summary)
     kept = "every trial" if keep_trials else "reductions of the trials"
-    console.print(f"{kept}: {store.path}   figure: {saved}", soft_wrap=True)
+    console.print(f"{kept}: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
 
 
 def _print_lemma11(console, summary) -> None:
@@ -146,7 +155,7 @@ def _print_lemma11(console, summary) -> None:
         for width in summary["width"].values:
             row = summary.sel(alpha=alpha, width=width)
             events = [
-                rf"{float(row[e]):.4f} \[{float(row[e + '_low']):.3f}, {float(row[e + '_high']):.3f}]"
+                f"{float(row[e]):.4f} [{float(row[e + '_low']):.3f}, {float(row[e + '_high']):.3f}]"
                 for e in ("level_is_large", "coupling_is_small", "product_is_small")
             ]
             values = [float(row[name]) for name in ("level_ratio_mean", "coupling_ratio_q95", "product_ratio_q95")]

@@ -27,10 +27,13 @@ from ._common import (
     named,
     print_problem,
     problem_of,
-    save_picture,
+    refuse_file,
+    save_figure,
+    say,
     start_of,
     step_size_of,
     table_of,
+    written,
 )
 
 
@@ -85,22 +88,24 @@ def simulate(
     from ..studies.simulate import DEFAULT_OBSERVABLES, OBSERVABLES, check_folder, check_start, save
 
     check_until(until)
+    step = step_size_of(step_size)
     problem, name, description = problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale)
     names = DEFAULT_OBSERVABLES if observables is None else OBSERVABLES
     if observables not in (None, "all"):
         names = [part.strip() for part in observables.split(",") if part.strip()]
     begin = start_of(start, width, alpha, std, positive, negative, u0, v0)
     check_start(problem, begin)
+    refuse_file(out)
     check_folder(out)
     console, notes = consoles()
     print_problem(notes, problem, description)
-    notes.print(f"[bold]start[/]    {begin.label()}")
+    say(notes, "start", begin.label())
     dataset = study(
         problem,
         begin,
         dynamics=dynamics,
         horizon=until,
-        step_size=step_size_of(step_size),
+        step_size=step,
         points=points,
         spacing=spacing,
         observables=tuple(names),
@@ -112,19 +117,22 @@ def simulate(
         record={"data": named(data), "description": description},
     )
     try:
-        written = ", ".join(str(path) for path in save(dataset, out))
+        paths = save(dataset, out)
+        paths += save_figure(
+            notes, plots.trajectory(dataset, f"{plots.literal(name)}: {begin.label()}; {dynamics}"), out
+        )
     except OSError as error:
-        notes.print(f"The trajectory cannot be saved in {out} ({error.strerror or error}).", markup=False)
-        written = ""
-    saved = save_picture(plots.trajectory(dataset, f"{name}: {begin.label()}; {dynamics}"), out, notes)
+        # What took long is shown all the same.
+        notes.print(f"The trajectory cannot be saved in {written([out])} ({error.strerror or error}).")
+        paths = []
     if json_:
         print(json.dumps(as_json(dataset), indent=1))
     else:
         _print_trajectory(console, dataset)
-        console.print(f"written: {written or 'nothing'}   figure: {saved}", soft_wrap=True)
+        console.print(f"written: {written(paths)}", soft_wrap=True)
     if not dataset.attrs["ok"]:
-        notes.print(f"[bold]The run failed[/]: {dataset.attrs['result']}.")
-    if not (dataset.attrs["ok"] and written):
+        say(notes, "The run failed:", f" {dataset.attrs['result']}.")
+    if not (dataset.attrs["ok"] and paths):
         raise typer.Exit(1)
 
 

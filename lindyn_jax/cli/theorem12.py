@@ -27,15 +27,19 @@ from ._common import (
     computed,
     configure,
     consoles,
-    interruptible,
+    join,
     load_data,
     named,
     numbers,
     power,
-    save_picture,
+    refuse_too_large,
+    save_figure,
+    say,
     store_in,
     widths_of,
+    written,
 )
+from ._endings import interruptible
 
 
 def sweep_theorem12(
@@ -92,31 +96,28 @@ def sweep_theorem12(
     json_: JsonOption = False,
 ) -> None:
     """How far from the minimum-norm solution wide networks end: M22's Theorem 12, its bound and the sharp law."""
-    configure()
+    configure(distributed=True)
     import jax.numpy as jnp
 
     from .. import _checks, plots
     from ..data import describe
-    from ..ensemble import BATCHES, join_processes
+    from ..ensemble import BATCHES
     from ..problem import LeastSquares
     from ..studies import theorem12 as study
+    from ..studies.simulate import check_size
 
-    for value, name in ((trials, "trials"), (chunk, "chunk"), (max_steps, "max-steps")):
-        if value is not None and value < 1:
-            raise ValueError(f"Option --{name} must be at least 1, but is {value}.")
     _checks.check_choice(dynamics, "dynamics", ("flow", "descent"))
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
     _checks.check_choice(batch, "batch", BATCHES)
     _checks.check_choice(solver, "solver", ("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
     if rtol is not None:
         _checks.check_tolerance(rtol, "rtol", jnp.result_type(float))
-    if step_size is not None:
-        _checks.check_positive(step_size, "step-size")
     study.check_precision(precision)
     alphas_ = numbers(alphas, "alphas")
     dataset = load_data(data, targets, samples, subset_seed, centre)
-    process = join_processes(coordinator, num_processes, process_id)
+    process = join(coordinator, num_processes, process_id)
     problem = LeastSquares(dataset.X, dataset.Y, scale=loss_scale)
+    check_size(problem)
     settings = study.Settings(
         dynamics=dynamics,
         stop=stop,
@@ -132,20 +133,26 @@ def sweep_theorem12(
         raise ValueError(f"The failure probability delta must lie in (0, 1), but is {delta:g}.")
     widths_ = study.default_widths(problem, delta=delta) if widths is None else widths_of(widths)
     study.check(problem, widths_, alphas_, settings)
+    points = len(alphas_) * len(widths_)
+    if keep_trials:
+        # Seventeen numbers a trial, read and summarised at once.
+        refuse_too_large(
+            3 * 17 * points * trials, f"{trials} trials at {points} points", "choose fewer, or --no-keep-trials"
+        )
     store = store_in(out)
 
     console, notes = consoles()
-    notes.print(f"[bold]data[/]     {describe(dataset)}")
+    say(notes, "data", describe(dataset))
     steps = max(study.expected_steps(problem, w, a, settings) for w in widths_ for a in alphas_)
-    notes.print(
-        f"[bold]problem[/]  rank {problem.rank} of {problem.num_inputs}, condition number of X^T X "
-        f"{float(problem.condition):.3g}; about {steps:.2g} steps a trial"
+    say(
+        notes,
+        "problem",
+        f"rank {problem.rank} of {problem.num_inputs}, condition number of X^T X {float(problem.condition):.3g}; about "
+        f"{steps:.2g} steps a trial",
     )
-    notes.print(
-        f"[bold]sweep[/]    {len(alphas_)} exponents x {len(widths_)} widths x {trials} trials by {dynamics} to "
-        + ("t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}")
-    )
-    with interruptible(notes), Progress(notes) as progress:
+    end = "t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}"
+    say(notes, "sweep", f"{len(alphas_)} exponents x {len(widths_)} widths x {trials} trials by {dynamics} to {end}")
+    with interruptible(), Progress(notes) as progress:
         result = study.run(
             problem,
             widths_,
@@ -167,15 +174,15 @@ def sweep_theorem12(
         return
     summary = study.summarise(result, problem, delta)
     sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
-    title = f"{dataset.name}: {sizes}; {done} trials a point"
-    saved = save_picture(plots.theorem12(summary, title), out, notes)
+    title = f"{plots.literal(dataset.name)}: {sizes}; {done} trials a point"
+    paths = save_figure(notes, plots.theorem12(summary, title), out)
     if json_:
         print(json.dumps(as_json(summary), indent=1))
         return
     _print_table(console, summary)
     console.print(f"largest imbalance drift {float(summary['max_drift']):.1e}")
     kept = "every trial" if keep_trials else "reductions of the trials"
-    console.print(f"{kept}: {store.path}   figure: {saved}", soft_wrap=True)
+    console.print(f"{kept}: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
 
 
 def _print_table(console, summary) -> None:
@@ -199,7 +206,7 @@ def _print_table(console, summary) -> None:
         for width in summary["width"].values:
             row = summary.sel(alpha=alpha, width=width)
             events = [
-                rf"{float(row[e]):.2f} \[{float(row[e + '_low']):.2f}, {float(row[e + '_high']):.2f}]" for e in EVENTS
+                f"{float(row[e]):.2f} [{float(row[e + '_low']):.2f}, {float(row[e + '_high']):.2f}]" for e in EVENTS
             ]
             table.add_row(
                 f"{alpha:g}",
@@ -221,7 +228,7 @@ def _print_table(console, summary) -> None:
 
         def interval(name, row=row):
             low, high = float(row[f"{name}_low"]), float(row[f"{name}_high"])
-            return rf"\[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "(no interval)"
+            return f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "(no interval)"
 
         needs = f"speaks from h = {power(width)} on" if math.isfinite(width) else "never speaks at this exponent"
         console.print(

@@ -49,6 +49,12 @@ def on_one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The first names, shortened, and how many more there are: a table may have thousands of columns."""
+    first = ", ".join(f"`{name if len(name) <= 60 else name[:57] + '...'}`" for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+
+
 def whole(value: Count, name: str, *, least: int) -> int:
     try:
         number = None if isinstance(value, bool) else operator.index(value)

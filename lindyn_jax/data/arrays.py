@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from ._common import DataError, Dataset, checked, decoded, one_hot, read_bytes, unzipped
+from ._common import DataError, Dataset, checked, decoded, listed, one_hot, read_bytes, unzipped
 from .idx import decode_idx
 
 
@@ -20,12 +20,19 @@ def read_npz(path: str) -> Dataset:
         with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
             missing = [key for key in ("X", "Y") if key not in archive.files]
             if missing:
-                held = ", ".join(f"`{key}`" for key in archive.files) or "nothing"
+                held = listed(archive.files) or "nothing"
                 raise DataError(
                     f"File `{path}` must hold arrays `X` and `Y`, but has no {' and no '.join(f'`{k}`' for k in missing)}: "
                     f"it holds {held}."
                 )
-            return archive["X"], archive["Y"]
+            X, Y = archive["X"], archive["Y"]
+        for array, key in ((X, "X"), (Y, "Y")):
+            # A member of another form is returned as its bytes.
+            if not isinstance(array, np.ndarray):
+                raise DataError(
+                    f"Member `{key}` of file `{path}` is no array: write it with `numpy.savez(path, X=X, Y=Y)`."
+                )
+        return X, Y
 
     X, Y = decoded(path, "an npz archive", arrays)
     name = os.path.basename(path)

@@ -56,7 +56,8 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
 
     **Raises:** `DataError` for wrong shapes, NaN or infinity, inputs that are all zero, or an unknown completion.
 
-    **Notes:** in float64. Singular values below `max(N, n, m)` times the machine epsilon times the largest count as zero.
+    **Notes:** in float64. Singular values of Sigma_xy below 16 times the machine epsilon times `||X||_F ||Y||_F/N`, what rounding
+    makes of a zero, count as zero. With fewer samples than inputs no n x n matrix is formed.
     Singular vectors of repeated singular values are arbitrary as well. The completion with most outside the diagonal has all
     entries equal that its block has on the diagonal.
 
@@ -65,33 +66,117 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
     if completion not in COMPLETIONS:
         raise DataError(f"Argument `completion` must be one of {', '.join(COMPLETIONS)}, but is {completion!r}.")
     data = checked(np.asarray(X), np.asarray(Y), source="the arguments", name="", description="")
-    X, Y = data.X, data.Y
-    num_samples, n = X.shape
-    Sigma_x, Sigma_xy = X.T @ X / num_samples, X.T @ Y / num_samples
-    size = np.linalg.norm(Sigma_x)
-    if size == 0:
+    num_samples, n = data.X.shape
+    # By powers of two, so that no square overflows and no digit changes.
+    unit_x, unit_y = _unit(data.X), _unit(data.Y)
+    if unit_x == 0:
         raise DataError("Argument `X` is zero: its directions cannot be compared with those of `Y`.")
-    Phi, sigma, _ = np.linalg.svd(Sigma_xy, full_matrices=True)
-    rank = int(np.sum(sigma > max(num_samples, *Sigma_xy.shape) * np.finfo(float).eps * sigma[0]))
-    ours, rest = Phi[:, :rank], Phi[:, rank:]
-    inside, complement = ours.T @ Sigma_x @ ours, rest.T @ Sigma_x @ rest
-    within = np.sum(inside**2) - np.sum(np.diag(inside) ** 2)
-    across = 2 * np.sum((ours.T @ Sigma_x @ rest) ** 2)
+    X, Y = data.X / unit_x, data.Y / (unit_y or 1)
+    Sigma, C, basis = _coordinates(X, Y)
+    k = len(Sigma)
+    size = np.linalg.norm(Sigma)
+    P, sigma, _ = np.linalg.svd(C, full_matrices=True) if C.shape[1] < k else np.linalg.svd(C, full_matrices=False)
+    # What the rounding errors of the products alone can make of a zero.
+    rank = int(np.sum(sigma > 16 * np.finfo(float).eps * np.linalg.norm(X) * np.linalg.norm(Y) / num_samples))
+    ours, rest = P[:, :rank], P[:, rank:]
+    inside, across, complement = ours.T @ Sigma @ ours, ours.T @ Sigma @ rest, rest.T @ Sigma @ rest
+    bound = np.sum(inside**2) - np.sum(np.diag(inside) ** 2) + 2 * np.sum(across**2)
     spread = np.sum(complement**2) - np.trace(complement) ** 2 / max(n - rank, 1)
-    if completion == "thin":
-        Phi = ours
-    elif completion == "diagonal":
-        Phi = np.concatenate([ours, rest @ np.linalg.eigh(complement)[1]], axis=1)
-    seen = Phi.T @ Sigma_x @ Phi
-    off = seen - np.diag(np.diag(seen))
+    if completion == "svd":
+        lam, delta, spectral = _arbitrary(X, Y, Sigma, P, basis)
+    else:
+        turned = ours
+        if completion == "diagonal":
+            turned = np.concatenate([ours, rest @ np.linalg.eigh(complement)[1]], axis=1)
+        seen = turned.T @ Sigma @ turned
+        lam = np.diag(seen).copy()
+        off = seen - np.diag(lam)
+        delta, spectral = np.linalg.norm(off), np.linalg.norm(off, ord=2) if off.size else 0.0
+        if completion == "diagonal":
+            # Outside the rows of X there is nothing to see; in the order of `eigh` that comes behind the components.
+            lam = np.concatenate([lam[:rank], np.zeros(n - k), lam[rank:]])
+    values = (delta, np.sqrt(max(bound, 0)), np.sqrt(max(bound + spread, 0)))
+    # ||Sigma/||Sigma|| - I/sqrt(n)||^2 over all n directions, those outside the rows of X being (n - k)/n of the identity.
+    to_identity = np.sum((Sigma / size - np.eye(k) / np.sqrt(n)) ** 2) + (n - k) / n
+    sigma = np.concatenate([sigma, np.zeros(min(n, Y.shape[1]) - len(sigma))])
+    # In squared units, which may be too large for a number: infinity then.
+    with np.errstate(over="ignore"):
+        sigma, lam = sigma * unit_x * unit_y, lam * unit_x * unit_x
     return Commutation(
-        float(np.linalg.norm(off) / size),
-        float(np.sqrt(max(within + across, 0)) / size),
-        float(np.sqrt(max(within + across + spread, 0)) / size),
-        float(np.linalg.norm(off, ord=2) / np.linalg.norm(Sigma_x, ord=2)) if rank or completion != "thin" else 0.0,
-        float(np.linalg.norm(Sigma_x / size - np.eye(n) / np.sqrt(n)) / 2),
+        *(float(value / size) for value in values),
+        float(spectral / np.linalg.norm(Sigma, ord=2)),
+        float(np.sqrt(to_identity) / 2),
         rank,
         completion,
         sigma,
-        np.diag(seen).copy(),
+        lam,
     )
+
+
+def _unit(array: np.ndarray) -> float:
+    """The power of two that brings the largest entry to about 1; zero for zeros."""
+    largest = np.max(np.abs(array))
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 0.0
+
+
+def _coordinates(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Sigma_x and Sigma_xy in k = min(N, n) coordinates that hold all rows of X, and the basis of these; `None` is the identity.
+
+    With fewer samples than inputs nothing of size n x n is formed.
+    """
+    num_samples, n = X.shape
+    if num_samples >= n:
+        return X.T @ X / num_samples, X.T @ Y / num_samples, None
+    basis, R = np.linalg.qr(X.T)
+    return R @ R.T / num_samples, R @ Y / num_samples, basis
+
+
+def _arbitrary(X, Y, Sigma, P, basis) -> tuple[np.ndarray, float, float]:
+    """Diagonal of Phi^T Sigma_x Phi, and what is outside of it in the two norms, with LAPACK's completion.
+
+    LAPACK completes a tall matrix by the product of its Householder reflections, which are applied to X one after another.
+    """
+    num_samples, n = X.shape
+    if basis is None and 11 * Y.shape[1] > 6 * n:
+        seen = P.T @ Sigma @ P
+        off = seen - np.diag(np.diag(seen))
+        return np.diag(seen).copy(), np.linalg.norm(off), np.linalg.norm(off, ord=2)
+    # Of what is wider than the rows of X only its range is known better than to rounding errors.
+    wide = 11 * Y.shape[1] > 6 * n or Y.shape[1] > len(Sigma)
+    tall = basis @ P[:, : len(Sigma)] if wide else X.T @ Y / num_samples
+    reflections, scales = np.linalg.qr(tall, mode="raw")
+    turned = X.copy()
+    for i, scale in enumerate(scales):
+        v = np.concatenate([np.zeros(i), [1.0], reflections[i, i + 1 :]])
+        turned -= np.outer(turned @ v, scale * v)
+    # Within the first columns the singular vectors are another basis of the same space.
+    count = len(scales)
+    inner = np.linalg.svd(np.triu(reflections[:, :count].T))[0]
+    turned[:, :count] = turned[:, :count] @ inner
+    seen = turned / np.sqrt(num_samples)
+    lam = np.sum(seen**2, axis=0)
+    squares = 0.0
+    for begin in range(0, n, 256):
+        part = seen.T @ seen[:, begin : begin + 256]
+        part[np.arange(begin, begin + part.shape[1]), np.arange(part.shape[1])] = 0
+        squares += np.sum(part**2)
+    return lam, np.sqrt(squares), _spectral_norm(seen, lam)
+
+
+def _spectral_norm(seen: np.ndarray, lam: np.ndarray) -> float:
+    """Largest absolute eigenvalue of `seen^T seen - diag(lam)`."""
+    n = seen.shape[1]
+    if n <= max(512, 2 * seen.shape[0]):
+        return float(np.linalg.norm(seen.T @ seen - np.diag(lam), ord=2))
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    apply = lambda v: seen.T @ (seen @ v) - lam * v.ravel()  # noqa: E731
+    operator = LinearOperator((n, n), matvec=apply, dtype=float)
+    start = np.random.default_rng(0).normal(size=n)
+
+    def end(which: str) -> float:
+        return float(eigsh(operator, k=1, which=which, v0=start, ncv=64, return_eigenvectors=False)[0])
+
+    above = end("LA")
+    # No eigenvalue is below that of the diagonal alone.
+    return above if above >= np.max(lam) else max(above, -end("SA"))

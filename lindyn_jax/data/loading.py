@@ -32,7 +32,9 @@ def load(
           one-hot targets, or `"gaussian"` for `gaussian()` with its defaults. A name goes before a file of that name: write
           `./digits` for the file;
         - `FILE.npz`, with arrays X, shape (N, n), and Y, shape (N, m) or (N,);
-        - `FILE.csv`, with a header and commas. Columns that `targets` does not name are features;
+        - `FILE.csv` or `FILE.tsv`, with a header. Columns that `targets` does not name are features. Separators (comma,
+          semicolon, tab, bar or spaces, or a first line `sep=;`), decimal commas and the encoding are found out, and what has
+          two readings is refused;
         - two files with a comma between them, `X.npy,Y.npy`, or images and labels in IDX, the format of MNIST, gzipped or
           not. Images are flattened to one row each and keep their raw values (0 to 255 for bytes), integer labels become
           one-hot.
@@ -80,7 +82,7 @@ def _read(spec: str | os.PathLike, targets: str | Sequence[str] | None) -> Datas
     text = os.fsdecode(spec)
     name = text.strip().lower().replace("_", "-")
     path = os.path.expanduser(text)
-    is_csv = path.lower().endswith(".csv")
+    is_csv = path.lower().endswith((".csv", ".tsv"))
     known = isinstance(spec, str) and name in KNOWN
     if targets is not None and not is_csv:
         raise DataError(f"Argument `targets` names columns of a csv file, but the data are `{text}`: leave it out.")

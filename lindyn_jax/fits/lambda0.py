@@ -673,6 +673,11 @@ def _check(problem, U0, V0, method, nodes, grid) -> None:
         raise ValueError(f"Argument `nodes` must be a multiple of 4, but is {nodes}.")
     if grid < 3:
         raise ValueError(f"Argument `grid` must be at least 3, but is {grid}.")
+    check_isotropic(problem, method)
+
+
+def check_isotropic(problem: LeastSquares, method: str) -> None:
+    """Refuses data for which the closed form does not hold, as far as they are known."""
     if method != "flow" and not _checks.is_traced(problem.singular_values) and problem.X is not None:
         s = problem.singular_values
         if float(_spread(s)) > 100 * float(jnp.finfo(s.dtype).eps):

@@ -1,7 +1,7 @@
 """Studies: each is a trial function, its default grid, its summary and its figure."""
 
-from . import figures
+from . import figures, fit_lambda0, lemma11, theorem12
 from .audit import audit
 from .simulate import Start, simulate
 
-__all__ = ["Start", "audit", "figures", "simulate"]
+__all__ = ["Start", "audit", "figures", "fit_lambda0", "lemma11", "simulate", "theorem12"]

@@ -25,7 +25,19 @@ from ..problem import LeastSquares
 from ..statistics import frequency as exact_frequency
 from ..trajectory import FINISHED, RESULTS
 from ._record import of_draws, of_problem
-from .simulate import Start, as_core, check_start, default_horizon, design, draw, scales, step_numbers, time_grid
+from .simulate import (
+    Start,
+    as_core,
+    check_size,
+    check_start,
+    default_horizon,
+    design,
+    draw,
+    no_time_scale,
+    scales,
+    step_numbers,
+    time_grid,
+)
 
 Number = float | int
 AnyStart = Start | Callable[..., TwoLayer | ReducedTwoLayer]
@@ -207,7 +219,7 @@ def audit(
         if horizon is None:
             horizon = float(survey["horizon"].median("trial").max())
             if not math.isfinite(horizon):
-                raise ValueError("Nothing sets a time scale for this problem: give `horizon`.")
+                raise ValueError(no_time_scale(problem))
     step, numbers = None, None
     ts = time_grid(float(horizon), points, spacing)
     if "descent" in dynamics:
@@ -274,6 +286,7 @@ def _check(problem, starts, dynamics, points, spacing, rtol, max_steps) -> None:
         raise ValueError("The statements are for problems without a link function: leave out `link`.")
     if problem.regularization is not None:
         raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
+    check_size(problem)
     if not starts:
         raise ValueError("Give at least one start, such as {'wide': Start('gaussian', 1000, alpha=0.5)}.")
     for start in starts.values():

@@ -17,7 +17,7 @@ from .. import _checks, init
 from .. import observables as obs
 from ..ensemble import masked, run_ensemble
 from ..fits import fit_lambda0, lambda0_path
-from ..fits.lambda0 import METHODS
+from ..fits.lambda0 import METHODS, check_isotropic
 from ..flow import gradient_flow
 from ..models import WideLimit
 from ..problem import LeastSquares, factorization
@@ -122,7 +122,8 @@ def check(problem: LeastSquares, widths, settings: Settings) -> None:
     """Refuses at once what cannot be studied.
 
     **Raises:** `ValueError` for widths outside 1 to 1e12, not whole, or too small to come down to the relative error; a standard
-    deviation, horizon or relative error that is not positive; a target that is drawn for data with inputs; an unknown method.
+    deviation, horizon or relative error that is not positive; a target that is drawn for data with inputs; an unknown method, or
+    one whose closed form does not hold for these data; nodes that are not a multiple of 4.
     """
     check_grid(widths, [0.5], 0.1)
     for name in ("std", "relative_error", "horizon"):
@@ -130,6 +131,9 @@ def check(problem: LeastSquares, widths, settings: Settings) -> None:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"The setting {name} must be a positive number, but is {value:g}.")
     _checks.check_choice(settings.method, "method", METHODS)
+    check_isotropic(problem, settings.method)
+    if settings.nodes < 4 or settings.nodes % 4:
+        raise ValueError(f"The setting nodes must be a multiple of 4, but is {settings.nodes}.")
     if settings.draw_target and problem.X is not None:
         raise ValueError("A target of its own for every trial needs matrix factorization, and not data with inputs.")
     if settings.horizon is None and not settings.draw_target:

@@ -140,6 +140,19 @@ def check_start(problem: LeastSquares, start: Start) -> None:
             check_positive(value, name)
     if isinstance(start.std, tuple) and len(start.std) != 2:
         raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(start.std)}.")
+    strengths = scales(start) if start.kind != "spectral" else (*_as_tuple(start.u0), *_as_tuple(start.v0))
+    if max(map(abs, strengths)) > 1e30 or (
+        start.kind == "imbalance" and max(*_as_tuple(start.positive), *_as_tuple(start.negative)) > 1e60
+    ):
+        raise ValueError(
+            "The start has weights above 1e30, whose loss is no number that can be followed: choose units in which they are "
+            "closer to 1."
+        )
+    if start.std is not None and start.kind != "spectral" and min(scales(start)) < 1e-100:
+        raise ValueError(
+            f"With standard deviations of {_listed(start.std)} the squares of the weights vanish: the start is the saddle at "
+            "zero, which gradients never leave. Use a larger one."
+        )
     alpha = 0.5 if start.alpha is None else start.alpha
     if start.kind != "spectral" and start.std is None and alpha * math.log10(start.width) > 100:
         raise ValueError(
@@ -273,6 +286,34 @@ _draw = jax.jit(draw, static_argnames="start")
 _default_horizon, _stable_step = jax.jit(default_horizon), jax.jit(stable_step)
 
 
+def no_time_scale(problem: LeastSquares) -> str:
+    """Why `default_horizon` is not finite."""
+    if not np.any(np.asarray(problem.Ytil)):
+        return "The targets are zero in the data's coordinates, which sets no time scale: give `horizon`."
+    return "Neither the start nor the data set a time scale that floating-point numbers resolve: give `horizon`."
+
+
+def check_size(problem: LeastSquares) -> None:
+    """Refuses data whose squares leave the range of floating-point numbers: losses and rates would be infinite or zero.
+
+    **Raises:** `ValueError` naming the array and its size.
+    """
+    tiny, huge = float(jnp.finfo(problem.dtype).tiny), float(jnp.finfo(problem.dtype).max)
+    s = np.asarray(problem.singular_values, float)
+    Y = np.abs(np.asarray(problem.Ytil, float))
+    with np.errstate(over="ignore", under="ignore"):
+        for name, most, square in (
+            ("X", s[0], max(s[0] ** 2, float(problem.scale) * s[0] ** 2)),
+            ("Y", Y.max(), float(problem.scale) * Y.size * Y.max() ** 2),
+        ):
+            # With four decades to spare for products with the start.
+            if most > 0 and not tiny * 1e4 < square < huge * 1e-4:
+                raise ValueError(
+                    f"Argument `{name}` has numbers of size {most:.3g}, whose squares {problem.dtype} cannot hold: choose units "
+                    "in which they are closer to 1."
+                )
+
+
 def time_grid(horizon: float, points: int, spacing: str) -> np.ndarray:
     """`points` times from 0 to `horizon`: evenly spaced, or 0 and then by equal factors over six decades."""
     check_choice(spacing, "spacing", ("linear", "log"))
@@ -341,6 +382,7 @@ def simulate(
         check_positive(step_size, "step_size")
     if problem.link is not None:
         raise ValueError("The study is for problems without a link function.")
+    check_size(problem)
     if isinstance(start, Start):
         check_start(problem, start)
         model, label = _draw(problem, start, key=jax.random.key(seed)), start.label()
@@ -349,9 +391,7 @@ def simulate(
     if horizon is None:
         horizon = float(_default_horizon(model, problem))
         if not math.isfinite(horizon):
-            raise ValueError(
-                "The targets are zero in the data's coordinates, which sets no time scale: give `horizon`."
-            )
+            raise ValueError(no_time_scale(problem))
     if spacing == "auto":
         spacing = "log" if float(problem.condition) > 100 else "linear"
     functions = {name: RATES.get(name, name) for name in observables}

@@ -1,0 +1,217 @@
+"""Checks of options that every command passes through before it runs: numbers within bounds, and none without an effect."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from typer.core import TyperCommand
+
+from . import _endings
+
+# Signed, so that a seed survives wherever numbers are kept.
+LARGEST = 2**63 - 1
+
+# Least and most of every option that is a whole number, whatever the command.
+BOUNDS: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("seed", "subset_seed"), (0, LARGEST)),
+    "samples": (1, LARGEST),
+    "trials": (1, 10**9),
+    **dict.fromkeys(("chunk", "max_steps"), (1, 2**31 - 1)),
+    "points": (2, 10**6),
+    "nodes": (4, 10_000),
+    "inputs": (1, 10**15),
+    **dict.fromkeys(("rank", "outputs"), (1, 10_000)),
+    "num_processes": (1, 10**6),
+    "process_id": (0, 10**6 - 1),
+}
+# Real numbers are positive and finite. These are shares as well.
+SHARES = ("rtol", "stop", "delta", "relative_error")
+# The study says which of these a start can have.
+FREE = ("width", "alpha")
+
+
+class Rule(NamedTuple):
+    """When options have an effect.
+
+    **Fields:** `names`, of the options; `when`, function of all values of the command, true of a wrong choice that its own check
+    refuses; `sentence`, what is said where they have none, with `{option}` for the name.
+    """
+
+    names: tuple[str, ...]
+    when: Callable[[Mapping[str, Any]], bool]
+    sentence: str
+
+
+def only(where: str) -> str:
+    return f"Option --{{option}} has an effect only {where}: leave it out."
+
+
+def unless(name: str, *choices: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: values[name] not in choices
+
+
+def data_of(values: Mapping[str, Any]) -> str:
+    return str(values["data"]).strip().lower()
+
+
+def is_data(values: Mapping[str, Any]) -> bool:
+    """Whether --data names anything; reading it refuses what it does not."""
+    from ..data import KNOWN
+
+    name = str(values["data"])
+    return data_of(values).replace("_", "-") in KNOWN or "," in name or os.path.exists(os.path.expanduser(name))
+
+
+def is_step(text: Any) -> bool:
+    """Whether --step-size can be read, as a number or by name."""
+    try:
+        return isinstance(text, float) or text == "stable" or math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def is_table(name: str) -> bool:
+    return name.strip().lower().endswith((".csv", ".tsv"))
+
+
+TARGETS = Rule(
+    ("targets",),
+    lambda values: is_table(str(values["data"])),
+    "Option --targets names columns of a csv, but --data is none: leave it out.",
+)
+SUBSET = Rule(
+    ("subset_seed",),
+    lambda values: values["samples"] is not None or data_of(values) in ("gaussian", "factorization"),
+    only("with --samples, --data gaussian or --data factorization"),
+)
+DATA = (
+    Rule(
+        ("shape",),
+        lambda values: data_of(values) == "factorization" or not is_data(values),
+        only("with --data factorization"),
+    ),
+    Rule(
+        ("targets", "samples", "centre"),
+        lambda values: data_of(values) != "factorization",
+        "Option --{option} is for data with inputs: leave it out with --data factorization.",
+    ),
+    TARGETS,
+    SUBSET,
+)
+STEP = Rule(
+    ("step_size",),
+    lambda values: values["dynamics"] != "flow" or not is_step(values["step_size"]),
+    only("with --dynamics descent"),
+)
+SOLVER = Rule(("solver",), unless("dynamics", "descent"), only("with --dynamics flow"))
+RTOL = Rule(("rtol",), unless("dynamics", "descent"), only("with --dynamics flow"))
+PRESET = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
+PRESET += ("start", "widths", "alphas", "std", "positive", "negative")
+
+# Of every command, in the order in which they are asked.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "simulate": (
+        *DATA,
+        Rule(("alpha", "std", "seed"), unless("start", "spectral"), only("for starts other than spectral")),
+        Rule(
+            ("positive", "negative"),
+            unless("start", "gaussian", "balanced", "spectral"),
+            only("with --start imbalance"),
+        ),
+        Rule(("u0", "v0"), unless("start", "gaussian", "balanced", "imbalance"), only("with --start spectral")),
+        STEP,
+        SOLVER,
+        RTOL,
+    ),
+    "audit": (
+        Rule(
+            PRESET,
+            lambda values: values["preset"] is None,
+            "Option --preset chooses data and starts: leave out --{option}, or --preset.",
+        ),
+        *DATA,
+        Rule(
+            ("positive", "negative"),
+            lambda values: not set(values["start"]) <= {"gaussian", "balanced"},
+            only("with --start imbalance"),
+        ),
+        STEP,
+        SOLVER,
+    ),
+    "theorem12": (TARGETS, SUBSET, STEP, SOLVER, RTOL),
+    "lemma11": (
+        Rule(
+            ("inputs", "rank", "outputs"),
+            lambda values: values["data"] is None,
+            "Option --{option} contradicts --data, which has sizes of its own: leave out one of them.",
+        ),
+        Rule(
+            ("targets", "samples", "subset_seed", "centre"),
+            lambda values: values["data"] is not None,
+            only("with --data"),
+        ),
+        TARGETS,
+        SUBSET,
+    ),
+    "fit-lambda0": (
+        Rule(
+            ("draw_target",),
+            lambda values: data_of(values) == "factorization",
+            "Option --draw-target needs matrix factorization: leave it out with other --data.",
+        ),
+        *DATA,
+        Rule(
+            ("subset_seed",),
+            lambda values: not values["draw_target"],
+            only("without --draw-target, which draws by --seed"),
+        ),
+        Rule(("relative_error",), lambda values: values["horizon"] is None, only("without --horizon")),
+    ),
+    "commutation": (
+        TARGETS._replace(when=lambda values: any(map(is_table, values["data"] or ()))),
+        Rule(("subset_seed",), lambda values: values["samples"] is not None, only("with --samples")),
+    ),
+    "figure": (Rule(("quick", "seed", "out"), unless("name", "list"), only("with the name of a figure")),),
+    "info": (),
+}
+
+
+class Checked(TyperCommand):
+    """A command whose options are checked against the tables above before it runs."""
+
+    def invoke(self, ctx) -> Any:
+        for parameter in self.params:
+            check_number(parameter.name, ctx.params.get(parameter.name))
+        for rule in RULES[self.name]:
+            for name in rule.names:
+                if is_given(ctx, name) and not rule.when(ctx.params):
+                    raise ValueError(rule.sentence.format(option=name.replace("_", "-")))
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Typer would end the process without a word.
+            raise _endings.Closed from error
+
+
+def is_given(context, name: str) -> bool:
+    """Whether the user gave this option."""
+    return context.get_parameter_source(name).name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuses a number that is out of bounds whatever the rest; numbers in words are checked where they are read."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or name in FREE:
+        return
+    option = f"Option --{name.replace('_', '-')}"
+    if name in BOUNDS:
+        least, most = BOUNDS[name]
+        if value < least:
+            raise ValueError(f"{option} must be at least {least}, but is {value}.")
+        if value > most:
+            raise ValueError(f"{option} must be at most {most}, but is {value}.")
+    elif name in SHARES:
+        if not 0 < value < 1:
+            raise ValueError(f"{option} must lie in (0, 1), but is {value:g}.")
+    elif not 0 < value < math.inf:
+        raise ValueError(f"{option} must be a positive number, but is {value:g}.")
