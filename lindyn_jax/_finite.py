@@ -58,6 +58,9 @@ def _keep(known: Bool[Array, "..."], leaf: Any) -> Any:
 
 def _is_finite(value: Any) -> Bool[Array, "..."]:
     if isinstance(value, LeastSquares):
+        if isinstance(value.Y, jax.ShapeDtypeStruct):
+            # Only its sizes are known, and numbers that follow from them.
+            return jnp.asarray(True)
         # The factors of the data and not the data: N may be large, and they have lost no NaN.
         return all_finite((value.Ytil, value.singular_values, value.scale, value.residual, value.regularization))
     if isinstance(value, eqx.Module):
