@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 from . import _checks
 from ._linalg import row_factor
 from ._modes import mode_directions
+from ._norms import root as root_of
 from ._public import public
 from ._svd import complement, remainder, thin_svd
 from .models import DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
@@ -247,8 +248,8 @@ def with_imbalance(
     d1, d2 = positive[:k], negative[:k]
     u_plus, u_minus, v_plus, v_minus = _imbalance_block(d1, d2, sigma)
     # Columns: the r positive ones first, then the m negative ones.
-    U_plus = jnp.diag(jnp.concatenate([u_plus, _sqrt(positive[k:])]))
-    V_minus = jnp.diag(jnp.concatenate([v_minus, _sqrt(negative[k:])]))
+    U_plus = jnp.diag(jnp.concatenate([u_plus, root_of(positive[k:])]))
+    V_minus = jnp.diag(jnp.concatenate([v_minus, root_of(negative[k:])]))
     U_minus = jnp.zeros((r, m), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(u_minus)
     V_plus = jnp.zeros((m, r), sigma.dtype).at[jnp.arange(k), jnp.arange(k)].set(v_plus)
     O = _frame(h, r + m, key, problem.dtype)
@@ -482,7 +483,7 @@ def _balanced_factors(
     # What the projection leaves of components that are not there: the root of its inverse would be of order 1e7.
     size = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(Theta**2)))
     round_off = max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(C.dtype).eps) * size
-    positive = round_off < C
+    positive = ~(round_off >= C)  # NaN is no component that is not there
     count = C.shape[0]
     if h is not None and h < count:
         if _checks.is_traced(C) or bool(positive[h]):
@@ -504,20 +505,15 @@ def _balanced_factors(
 def _imbalance_block(d1: Array, d2: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
     """(u_1, u_2, v_1, v_2) with `u u^T - v v^T = diag(d1, -d2)` and `u . v = sigma`, for each entry."""
     total = d1 + d2
-    root = _sqrt(total**2 + 4 * sigma**2)
+    root = root_of(total**2 + 4 * sigma**2)
     none = root == 0
     shared = jnp.where(none, 0.0, 2 * sigma**2 / jnp.where(none, 1.0, root + total))
     empty = total == 0
     part1 = jnp.where(empty, 1.0, d1 / jnp.where(empty, 1.0, total))
     part2 = jnp.where(empty, 0.0, d2 / jnp.where(empty, 1.0, total))
-    u_plus, u_minus = _sqrt(d1 + part1 * shared), _sqrt(part2 * shared)
-    v_plus, v_minus = _sqrt(part1 * shared), _sqrt(d2 + part2 * shared)
+    u_plus, u_minus = root_of(d1 + part1 * shared), root_of(part2 * shared)
+    v_plus, v_minus = root_of(part1 * shared), root_of(d2 + part2 * shared)
     return u_plus, u_minus, v_plus, v_minus
-
-
-def _sqrt(x: Array) -> Array:
-    """Square root with derivative zero, not infinity, at zero."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
 def _frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:

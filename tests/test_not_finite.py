@@ -170,3 +170,12 @@ def test_closed_forms_and_statements_on_numbers_say_nothing_of_nan(function, kno
             flags = [np.all(leaf) for leaf in jax.tree.leaves(answer) if leaf.dtype == bool]
             whole = [np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(answer) if leaf.dtype.kind == "f"]
             assert not any(flags) and not any(whole), (name, value)
+
+
+def test_starts_with_a_product_of_nan_are_nan():
+    for make in (
+        lambda Theta: ld.init.balanced(PROBLEM, Theta, 6),
+        lambda Theta: ld.init.with_imbalance(PROBLEM, Theta, jnp.ones(4), jnp.ones(2), 6),
+    ):
+        start = jax.jit(make)(MODELS["linear"].Theta.at[0, 0].set(jnp.nan))
+        assert bool(jnp.any(jnp.isnan(start.U))) and bool(jnp.any(jnp.isnan(start.V)))

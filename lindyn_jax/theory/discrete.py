@@ -598,22 +598,10 @@ def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
 
     **Source:** G19 (3) inserted into the loss.
     """
-    require_plain_flow(problem)
+    polynomial, unit, size = _polynomial(model, problem)
+    coefficients = problem.scale / 2 * size**2 * polynomial / unit ** jnp.arange(5)
     U1, V = moving_layers(model, problem)
-    s, E = problem.singular_values[:, None], problem.error(U1 @ V.T)
-    G = problem.scale * s * E
-    A, B = G @ V, G.T @ U1
-    E1, E2 = s * (A @ V.T + U1 @ B.T), s * (A @ B.T)
-    inner = lambda P, Q: jnp.sum(P * Q)  # noqa: E731
-    # <E, E1> q = ||A||^2 + ||B||^2, which is never negative.
-    coefficients = (
-        inner(E, E),
-        -2 * (inner(A, A) + inner(B, B)) / problem.scale,
-        inner(E1, E1) - 2 * inner(E, E2),
-        2 * inner(E1, E2),
-        inner(E2, E2),
-    )
-    return problem.scale / 2 * jnp.stack(coefficients)
+    return coefficients.at[0].set(problem.excess_loss(U1 @ V.T))
 
 
 @public
@@ -635,13 +623,12 @@ def line_search(model: Model, problem: LeastSquares) -> LineSearch:
 
     **Source:** G19 (3); the cubic by Viete's and Cardano's formulas, with Newton's method behind them.
     """
-    c = step_polynomial(model, problem)
+    c, length, _ = _polynomial(model, problem)
     slope = -c[1]
     applies = slope > 0
     # In units of slope and value the roots are of order 1: y = unit/eta solves y^3 - a y^2 - b y - d = 0.
-    unit = jnp.where(applies, c[0] / jnp.where(applies, slope, 1), 1)
-    scale = jnp.where(applies, slope * unit, 1)
-    c2, c3, c4 = (jnp.where(applies, c[i] * unit**i / scale, safe) for i, safe in ((2, 1.0), (3, 0.0), (4, 0.0)))
+    unit = jnp.where(applies, 1 / jnp.where(applies, slope, 1), 1)
+    c2, c3, c4 = (jnp.where(applies, c[i] * unit**i, safe) for i, safe in ((2, 1.0), (3, 0.0), (4, 0.0)))
     roots = jax.lax.stop_gradient(_cubic_roots(-2 * c2, -3 * c3, -4 * c4))
     positive = roots > 0
     etas = jnp.where(positive, 1 / jnp.where(positive, roots, 1), 0)
@@ -662,12 +649,12 @@ def line_search(model: Model, problem: LeastSquares) -> LineSearch:
     values = -etas + etas**2 * (c2 + etas * (c3 + etas * c4))
     best = jax.lax.stop_gradient(etas[jnp.argmin(jnp.where(positive & (etas > 0), values, jnp.inf))])
     z = newton(best)
-    step = jnp.where(applies, z * unit, 0)
+    step = jnp.where(applies, z * unit * length, 0)
     # From the errors and not from the polynomial, which cancels where the step solves the problem.
     U1, V = moving_layers(model, problem)
     G = problem.scale * problem.singular_values[:, None] * problem.error(U1 @ V.T)
     after = problem.excess_loss((U1 + step * (G @ V)) @ (V + step * (G.T @ U1)).T)
-    return LineSearch(step, after, c, applies)
+    return LineSearch(step, after, step_polynomial(model, problem), applies)
 
 
 @public
@@ -691,16 +678,41 @@ def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""
     **Source:** X23; the constants are this package's.
     """
     (eta,) = as_floats(eta=eta)
-    c = step_polynomial(model, problem)
-    eta = eta.astype(c.dtype)
-    applies = (c[0] > 0) & (c[1] < 0)
-    excess, square = jnp.where(applies, c[0], 1), jnp.where(applies, -c[1], 1)
-    mu = square / (2 * excess)
-    bends = jnp.stack([2 * c[2], 2 * c[2] + eta * (6 * c[3] + eta * 12 * c[4])])
-    smoothness = jnp.max(bends) / square
-    factor = 1 - 2 * mu * eta + mu * smoothness * eta**2
-    measured = 1 + eta * (c[1] + eta * (c[2] + eta * (c[3] + eta * c[4]))) / excess
-    return StepInequality(mu, smoothness, factor, measured, applies & (factor < 1) & (eta > 0))
+    c, unit, size = _polynomial(model, problem)
+    z = eta.astype(c.dtype) / unit
+    applies = (size > 0) & (c[1] < 0)
+    square = jnp.where(applies, -c[1], 1)
+    bend = jnp.maximum(2 * c[2], 2 * c[2] + z * (6 * c[3] + z * 12 * c[4]))
+    factor = 1 - square * z + bend / 2 * z**2
+    measured = 1 + z * (c[1] + z * (c[2] + z * (c[3] + z * c[4])))
+    return StepInequality(square / (2 * unit), bend / square / unit, factor, measured, applies & (factor < 1) & (z > 0))
+
+
+def _polynomial(model: Model, problem: LeastSquares) -> tuple[Float[Array, "5"], Array, Array]:
+    """`(p, unit, ||E||)`: behind a step eta the excess loss is `(q/2) ||E||^2 p(eta/unit)`, with coefficients of order 1."""
+    require_plain_flow(problem)
+    U1, V = moving_layers(model, problem)
+    s, E = problem.singular_values, problem.error(U1 @ V.T)
+    size, weight, top = norm(E), norm(U1, V), s[0]
+    # Of the two parts that a step changes the error by, linear and quadratic in it, the larger sets the unit.
+    e, w = (jnp.where(x > 0, x, 1) for x in (size, weight))
+    kappa = e / top / w / w
+    long = jnp.maximum(1, jnp.sqrt(e / top) / w)
+    unit = 1 / (top * w) / (top * w) / problem.scale / long
+    first, second = 1 / long, jnp.minimum(kappa, 1)
+    E, U1, V, s = E / e, U1 / w, V / w, (s / top)[:, None]
+    A, B = (s * E) @ V, (s * E).T @ U1
+    E1, E2 = first * s * (A @ V.T + U1 @ B.T), second * s * (A @ B.T)
+    inner = lambda P, Q: jnp.sum(P * Q)  # noqa: E731
+    # <E, E1> = ||A||^2 + ||B||^2, which is never negative.
+    p = (
+        inner(E, E),
+        -2 * first * (inner(A, A) + inner(B, B)),
+        inner(E1, E1) - 2 * inner(E, E2),
+        2 * inner(E1, E2),
+        inner(E2, E2),
+    )
+    return jnp.stack(p), unit, size
 
 
 def _cubic_roots(a: Array, b: Array, d: Array) -> Float[Array, "3"]:

@@ -21,7 +21,7 @@ from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
 from .._modes import correlation_modes, mode_round_off
 from .._public import public
-from ..exact._common import as_floats, as_times, check_not_negative, check_vector, least_divisor
+from ..exact._common import as_floats, as_times, check_not_negative, check_vector, ratio
 from ..exact.aligned import aligned_step, gain_round_off
 from ..models import AbstractModel, SymmetricFactors, TwoLayer
 from ..problem import LeastSquares
@@ -182,10 +182,10 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     (d,) = as_floats(d=d)
     modes = data_modes(problem, rtol=rtol)
     d, sigma, lam = d.astype(problem.dtype), modes.sigma, modes.lam
-    there = (sigma > mode_round_off(problem) * sigma[0]) & (lam > least_divisor(lam.dtype))
+    there = (sigma > mode_round_off(problem) * sigma[0]) & (lam > 0)
     safe_sigma, safe_lam = jnp.where(there, sigma, 1), jnp.where(there, lam, 1)
-    height = jnp.where(there, safe_sigma / safe_lam, 0)
-    gain = jnp.log(safe_sigma / safe_lam) + 2 * d
+    height = jnp.where(there, ratio(safe_sigma, safe_lam), 0)
+    gain = jnp.log(ratio(safe_sigma, safe_lam)) + 2 * d
     below, short = there & (gain >= np.log(2)), there & (gain > 0)
     gain = jnp.where(short, gain, 1)
     half = jnp.where(short, (gain + jnp.log(-jnp.expm1(-gain))) / (2 * safe_sigma), jnp.where(there, 0, jnp.inf))
@@ -501,13 +501,15 @@ def _steps(problem: LeastSquares, ts, rtol) -> tuple[Modes, Array]:
     ts = as_times(ts, problem.dtype)
     modes = data_modes(problem, rtol=rtol)
     there = modes.sigma > mode_round_off(problem) * modes.sigma[0]
-    w = aligned_step(jnp.where(there, modes.sigma, 0), modes.lam, ts[:, None]).value
+    # In units of sigma_1, so that what counts as zero there does not depend on those of the data.
+    unit = jnp.where(modes.sigma[0] > 0, modes.sigma[0], 1)
+    w = aligned_step(jnp.where(there, modes.sigma / unit, 0), modes.lam / unit, unit * ts[:, None]).value
     return modes, w
 
 
 def _heights(problem: LeastSquares, modes: Modes) -> Float[Array, " p"]:
-    there = (modes.sigma > mode_round_off(problem) * modes.sigma[0]) & (modes.lam > least_divisor(modes.lam.dtype))
-    return jnp.where(there, modes.sigma / jnp.where(there, modes.lam, 1), 0)
+    there = (modes.sigma > mode_round_off(problem) * modes.sigma[0]) & (modes.lam > 0)
+    return jnp.where(there, ratio(modes.sigma, jnp.where(there, modes.lam, 1)), 0)
 
 
 def _components(sigma: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
