@@ -62,7 +62,7 @@ def gradient_descent(
     imbalance obeys `D+ = D + eta^2 (G_U1^T G_U1 - G_V^T G_V)` exactly. Steps are stable at the end of training for
     `eta < 2 / sharpness`; see `stable_step`.
 
-    **Source:** G19 (3), M22 section 5.
+    **Source:** G19 (5), M22 section 5.2.
     """
     save_at = _check(model, problem, steps, optimizer, save_at)
     if stop is not None:
@@ -99,7 +99,7 @@ def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
 
     **Args:** `step_size`, eta; may be traced, one for each trajectory of a batch.
 
-    **Source:** G19 (3).
+    **Source:** G19 (5).
     """
     return EquivariantTransformation(*optax.sgd(step_size))
 
@@ -122,7 +122,7 @@ def stable_step(
 
     **Raises:** `ValueError` for a model that is not a two-layer network, or a problem with a penalty on the imbalance.
 
-    **Source:** M22 section 5 for the scaling h^{2 alpha - 1}; the bound by the imbalance is this package's own.
+    **Source:** this package's own; M22 section 5.2 leaves open how the imbalance affects the step.
     """
     if problem.regularization is not None:
         raise ValueError(

@@ -87,7 +87,7 @@ def gradient_flow(
     loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
     `reduce=False`.
 
-    **Source:** T21 (3), M22 (4).
+    **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
     model, ts = _check(model, problem, ts)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))

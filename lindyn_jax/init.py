@@ -39,7 +39,7 @@ def gaussian(
 
     **Raises:** `ValueError` unless exactly one of `std` and `alpha` is given, positive; or for sizes below 1.
 
-    **Source:** T21 section 5 (std), M22 section 4 (alpha).
+    **Source:** T21 section 6 (std), M22 section 4.2 (alpha).
     """
     n, m, h = (_size(value, name) for value, name in ((n, "n"), (m, "m"), (h, "h")))
     std_U, std_V = _stds(std, alpha, h)
@@ -82,7 +82,7 @@ def gaussian_core(
     **Notes:** drawn in float64 when 64-bit mode is on, whatever the problem's dtype. In float32 the imbalance spreads lose
     digits above h of about 1e6, of which a warning is given once where h is not traced.
 
-    **Source:** M22 section 4 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
+    **Source:** M22 section 4.2 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
     """
     if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
         raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
@@ -149,7 +149,7 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
 
     **Notes:** derivatives with respect to Y turn the start with its singular vectors; those of equal singular values are held.
 
-    **Source:** T21 Prop. 3.
+    **Source:** T21 Definition 3 and Proposition 3.
     """
     Y = _checks.as_matrix(Y, "Y", "(n, m)")
     u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), _size(h, "h")
@@ -195,7 +195,7 @@ def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, k
     row space lies in that of `Phi1^T Theta`, the rest of them being projected out. Singular values below max(n, m) times the
     machine epsilon of ||Theta||_F count as zero.
 
-    **Source:** M22 section 3.3, with O where the printed V has a transpose too few.
+    **Source:** M22 section 5.2, with O where the printed V has a transpose too few.
     """
     Theta, h = _theta(problem, Theta), _size(h, "h")
     P, (root, inverse), TT = _balanced_factors(problem, Theta, "h", h, 2)
@@ -270,7 +270,7 @@ def invariant(
 
     **Notes:** `V U2^T = 0` alone is not invariant.
 
-    **Source:** M22 section 4.1.
+    **Source:** M22 section 4.1, Proposition 10.
     """
     h = _size(h, "h")
     start = gaussian(problem.num_inputs, problem.num_outputs, h, std=std, alpha=alpha, dtype=problem.dtype, key=key)
@@ -409,7 +409,7 @@ def deep_balanced(
     reproduced as far as their row space lies in that of `Phi1^T Theta`. Singular values s of a Theta aligned with the target
     obey `exact.deep_mode`.
 
-    **Source:** M22 section 3.3 for two layers; Arora, Cohen and Hazan (2018) for more.
+    **Source:** M22 section 5.2 for two layers; Arora, Cohen and Hazan (2018) for more.
     """
     Theta = _theta(problem, Theta)
     widths = tuple(_size(h, "widths") for h in widths)

@@ -88,7 +88,7 @@ def flow_to_limit(
     equation of its own that could be differentiated in their place). Where the approach is not exponential, the distance
     left behaves like a power of t and is an estimate only.
 
-    **Source:** M22 section 4.1: `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
+    **Source:** M22 section 4.1, (30): `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
     """
     if not isinstance(problem, LeastSquares):
         raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")

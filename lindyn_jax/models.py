@@ -70,7 +70,7 @@ class SymmetricFactors(AbstractModel):
     The excess loss is relative to the least loss over all Theta, which need not be reached by a product U U^T.
     Problems with a penalty on the imbalance are refused: tied layers have none.
 
-    **Source:** T21 section 3 [needs Y = Y^T there].
+    **Source:** T21 section 2, (3) and (5) [needs Y = Y^T there].
     """
 
     U: Float[Array, "n h"]
@@ -98,7 +98,7 @@ class TwoLayer(AbstractModel):
 
     **Raises:** `ValueError` if the widths of U and V differ.
 
-    **Source:** T21 (1), M22 section 2.
+    **Source:** T21 (11), M22 (2).
     """
 
     U: Float[Array, "n h"]

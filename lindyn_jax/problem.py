@@ -61,7 +61,7 @@ class LeastSquares(eqx.Module):
     **Notes:** the data may be differentiated, but derivatives of the singular vectors exist only for distinct singular
     values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
 
-    **Source:** M22 section 3.1 (the coordinates), G19 section 2 (q = 1/N); notation of the README.
+    **Source:** M22 section 2.1 (the coordinates), G19 (2) (q = 1/N); notation of the README.
     """
 
     X: Float[Array, "N n"] | None
@@ -311,7 +311,7 @@ def factorization(
 
     **Args:** `Y`, shape (n, m); `scale` and `output_scale` as in `LeastSquares`, with N = n.
 
-    **Source:** T21 (1).
+    **Source:** T21 (11).
     """
     return LeastSquares(None, Y, scale=scale, output_scale=output_scale)
 

@@ -83,7 +83,7 @@ def reduce(
     respect to a start whose moving rows are linearly dependent raises an error for h > r + m (h > n for tied layers): use
     `reduce=False` in the solvers.
 
-    **Source:** M22 section 3.1 for the data's part; the width's part is the invariance of the gradient under rotations.
+    **Source:** M22 section 2.1 for the data's part; the width's part is the invariance of the gradient under rotations.
     """
     check_fits(model, problem)
     refuse_matrix_penalty(problem)

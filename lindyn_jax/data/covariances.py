@@ -61,7 +61,7 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
     Singular vectors of repeated singular values are arbitrary as well. The completion with most outside the diagonal has all
     entries equal that its block has on the diagonal.
 
-    **Source:** G19 Table 1 and (20), with the completion named.
+    **Source:** G19 Table 1 and (27), with the completion named.
     """
     if completion not in COMPLETIONS:
         raise DataError(f"Argument `completion` must be one of {', '.join(COMPLETIONS)}, but is {completion!r}.")

@@ -46,7 +46,7 @@ def autoencoder(dataset: Dataset) -> Dataset:
 
     **Returns:** a `Dataset` with Y = X.
 
-    **Source:** G19 section 4.1.
+    **Source:** G19 section 3.1, (14), and section 4.2.
     """
     return dataset._replace(
         Y=dataset.X,

@@ -49,7 +49,7 @@ def aligned(
     **Notes:** with lam = 0 nothing stops the growth, `w = e^{2 sigma t - 2d}`. Values saturate at about 1e100 in float64 and
     1e12 in float32. Derivatives exist everywhere, at sigma = 0 and lam = 0 as well.
 
-    **Source:** G19 Theorem 1, (15), corrected: O must be orthogonal, and sigma = 0 has a form of its own.
+    **Source:** G19 Theorem 1, (16), corrected: O must be orthogonal, and sigma = 0 has a form of its own.
     """
     sigma, lam, d, t = as_floats(sigma=sigma, lam=lam, d=d, t=t)
     check_not_negative(lam=lam, t=t)
@@ -141,7 +141,7 @@ def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
 
     **Raises:** as `aligned`.
 
-    **Source:** G19 Theorem 2, with the start that its times belong to.
+    **Source:** G19 Theorem 2, (18), with the start that its times belong to.
     """
     (sigma,) = as_floats(sigma=sigma)
     positive = sigma > least_divisor(sigma.dtype)

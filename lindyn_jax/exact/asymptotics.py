@@ -107,7 +107,7 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
     **Notes:** has an exact first derivative with respect to A and g where there is one, also at repeated eigenvalues (half the
     jump at a zero eigenvalue, where A_+ has a kink); a second one is refused. The start does not move the limit.
 
-    **Source:** T21 Proposition 1, with the condition that its proof needs; the limit of other starts is this package's.
+    **Source:** T21 Proposition 2, with the condition that its proof needs; the limit of other starts is this package's.
     """
     A, U0 = check_riccati(A, g, U0)
     return _limit(A, jnp.asarray(g, A.dtype), U0)
@@ -144,7 +144,7 @@ def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Arr
     no coefficient is known to vanish. Zero means slower than any exponential: P ~ 1/(g t) on the kernel of A that is
     reached. Infinite: P does not move.
 
-    **Source:** T21 Proposition 1; the gap rate from the graph of the moving subspace.
+    **Source:** T21 Proposition 2; the gap rate from the graph of the moving subspace.
     """
     A, U0 = check_riccati(A, g, U0)
     a, _, pivots, _ = reach(A, U0)

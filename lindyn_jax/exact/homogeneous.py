@@ -210,7 +210,7 @@ def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"]
 
     **Returns:** a `Condition`; nothing of size h x h is formed once h > n + m, where it holds for lambda0 = 0 only.
 
-    **Source:** T21 Definition 2 and Proposition 5.
+    **Source:** T21 Proposition 5.
     """
     U0, V0, lambda0 = _factors(U0, V0, lambda0)
     h = U0.shape[1]

@@ -163,7 +163,7 @@ def mode_constant(
     **Notes:** C has the sign of sigma - x0: for sigma > 0 it is positive only below the target. The printed form is 0/0 at
     lambda = 0 and at x0 = sigma.
 
-    **Source:** T21 (17), corrected.
+    **Source:** T21 (22) and (23), corrected.
     """
     facts = _facts(*as_floats(sigma=sigma, u0=u0, v0=v0))
     return ModeConstant(facts.constant, facts.bounded)

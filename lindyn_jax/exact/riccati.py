@@ -68,7 +68,7 @@ def riccati(
     derivative. Only the symmetric part of A is seen by the derivative. Entries of `Phi^T U0` below 1e-61 (float32: 2e-13) of
     the largest count as zero. A derivative of A takes memory of order p^3.
 
-    **Source:** T21 Proposition 1 and its proof, with K defined for singular A as well.
+    **Source:** T21 Proposition 1 and its proof (appendix A of the earlier version), with K defined for singular A as well.
     """
     A, U0 = check_riccati(A, g, U0)
     g, t = jnp.asarray(g, A.dtype), _checks.as_float(t, "t").astype(A.dtype)

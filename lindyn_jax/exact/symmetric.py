@@ -37,7 +37,7 @@ def symmetric(
 
     **Notes:** accuracy and derivatives are those of `riccati`.
 
-    **Source:** T21 Proposition 1, (5), with K defined for singular Y as well [needs Y = Y^T].
+    **Source:** T21 Proposition 1, (8), with K defined for singular Y as well [needs Y = Y^T].
     """
     L = symmetric_factors(Y, U0, ts)
     return L @ jnp.swapaxes(L, 1, 2)
@@ -67,7 +67,7 @@ def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Li
 
     **Returns:** a `Limit`: X(inf), shape (n, n), and whether it is Y_+. Notes on derivatives: `riccati_limit`.
 
-    **Source:** T21 Proposition 1 with the corrected condition.
+    **Source:** T21 Proposition 2 with the corrected condition.
     """
     A, U0 = _check(Y, U0)
     return riccati_limit(A, 4, U0)
@@ -85,7 +85,7 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
 
     **Notes:** the rank is decided at `10 max(n, h) eps` relative to the norm of U0.
 
-    **Source:** T21 Proposition 1 [the earlier version's `I + |Y| (X0 - Y_+)` is wrong, as sigma = 2, x0 = 1.5 shows].
+    **Source:** T21 Proposition 2 [the earlier version's `I + |Y| (X0 - Y_+)` is wrong, as sigma = 2, x0 = 1.5 shows].
     """
     return symmetric_limit(Y, U0).applies
 
@@ -102,7 +102,7 @@ def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rat
 
     **Returns:** a `Rate`, with `applies` for a generic start. Zero: the kernel of Y is reached and decays like 1/(4t).
 
-    **Source:** T21 Proposition 1 and Table 1; the gap rate is this package's.
+    **Source:** T21 Proposition 2; the gap rate is this package's.
     """
     A, U0 = _check(Y, U0)
     return riccati_rate(A, 4, U0)
@@ -121,7 +121,7 @@ def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"])
     `applies` for X0 of full rank. Of other starts the value has the rates of a generic one of the same pivots; an entry that
     stays where it is has an infinite rate.
 
-    **Source:** linearisation of T21 (4) at its limit.
+    **Source:** linearisation of T21 (5) at its limit.
     """
     A, U0 = _check(Y, U0)
     a, _, pivots, _ = reach(A, U0)
@@ -140,7 +140,7 @@ def symmetric_mode(
 
     **Raises:** `ValueError` for negative x0 or t.
 
-    **Source:** T21 Corollary 1.
+    **Source:** T21 Corollary 1, (9).
     """
     sigma, x0, t = as_floats(sigma=sigma, x0=x0, t=t)
     check_not_negative(x0=x0, t=t)

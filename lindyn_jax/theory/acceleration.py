@@ -1,4 +1,4 @@
-r"""When is the overparametrised flow faster than one layer? (T21, Table 2; matrix factorization, q = c = 1.)
+r"""When is the overparametrised flow faster than one layer? (T21's earlier version, Table 2; matrix factorization, q = c = 1.)
 
 One layer converges at the rate 1 whatever the target. Two layers converge at `mu = sqrt(4 sigma^2 + lambda^2)` mode by mode,
 tied layers at `4 |sigma|`: large targets and large imbalance accelerate, small balanced ones slow down.
@@ -44,7 +44,7 @@ def mode_acceleration(
 
     **Raises:** `ValueError` for infinite or NaN arguments where they are known.
 
-    **Source:** T21 Table 2 (asymmetric, spectral start).
+    **Source:** Table 2 of T21's earlier version; T21 (23) against (4).
     """
     return _against_one_layer(*mode_rate(sigma, u0, v0))
 
@@ -64,7 +64,7 @@ def spectral_acceleration(
 
     **Raises:** as `exact.spectral`.
 
-    **Source:** T21 Table 2 (asymmetric, spectral start).
+    **Source:** Table 2 of T21's earlier version; T21 (23) against (4).
     """
     return _against_one_layer(*spectral_rate(sigma, u0, v0))
 
@@ -84,7 +84,7 @@ def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."])
 
     **Notes:** for sigma < 0 tied layers tend to 0, the nearest product they can make, and one layer to sigma.
 
-    **Source:** T21 Table 2 (symmetric).
+    **Source:** T21 Proposition 2 against (4).
     """
     sigma, x0 = jnp.broadcast_arrays(*as_floats(sigma=sigma, x0=x0))
     check_not_negative(x0=x0)
@@ -102,7 +102,7 @@ def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
 
     **Raises:** as `mode_acceleration`.
 
-    **Source:** T21 Table 2.
+    **Source:** Table 2 of T21's earlier version.
     """
     (sigma,) = as_floats(sigma=sigma)
     size = jnp.abs(sigma)

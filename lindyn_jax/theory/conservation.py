@@ -25,7 +25,7 @@ def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
 
     **Returns:** a tuple of matrices, one of shape (d_l, d_l) for each hidden layer.
 
-    **Source:** G19 (12); T21 (4) for two layers.
+    **Source:** T21 (13) for two layers; for more it follows from G19 (12) in the same way.
     """
     return as_deep(model).imbalances()
 

@@ -248,7 +248,7 @@ def descent_component_step(
     **Notes:** exact for layers that start aligned, `u = v`. The largest step that does not pass the limit from below has
     `eta sigma < 1/2`, under which `descent_bounds` holds.
 
-    **Source:** the recursion behind G19 Theorem 3.
+    **Source:** G19 (22).
     """
     w, sigma, lam, eta = as_floats(w=w, sigma=sigma, lam=lam, eta=eta)
     check_not_negative(w=w, lam=lam)
@@ -284,7 +284,7 @@ def theorem3(
     **Notes:** the second and the fourth case are not in G19, whose starts vanish and whose sigma are singular values; they
     follow from `1/w+ = (1/w) (1 - eta (lambda w - sigma))^{-2}` in the same way.
 
-    **Source:** G19 Theorem 3, (23), (24), corrected.
+    **Source:** G19 Theorem 3, (23), corrected.
     """
     sigma, lam, w0, eta, steps = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, w0=w0, eta=eta, steps=steps))
     check_not_negative(lam=lam, w0=w0, steps=steps)
@@ -509,7 +509,7 @@ def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "
 
     **Raises:** as `descent_bounds`.
 
-    **Source:** the map of G19 Theorem 3, linearised at its end.
+    **Source:** the map of G19 (22), linearised at its end.
     """
     x = jnp.multiply(*as_floats(sigma=sigma, eta=eta))
     return Rate(-_log_distance(2 * x), (x > 0) & (x < 1))
@@ -534,7 +534,7 @@ def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]
 
     **Notes:** from the rows of the gradients, never at size h x h.
 
-    **Source:** one step of G19 (3).
+    **Source:** one step of G19 (5).
     """
     require_plain_flow(problem)
     (eta,) = as_floats(eta=eta)
@@ -565,7 +565,7 @@ def stability_limit(model: Model, problem: LeastSquares) -> StepSizes:
     **Notes:** in closed form, for two layers; `largest_stable_step` has it for any depth, by iteration, and `stable_step`
     bounds it from the start, before the solution is known.
 
-    **Source:** M22 section 5 and the Hessian at E = 0.
+    **Source:** the Hessian at E = 0; M22 section 5.2 leaves the step open.
     """
     require_plain_flow(problem)
     U1, V = moving_layers(model, problem)
@@ -596,7 +596,7 @@ def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
 
     **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a link or a penalty.
 
-    **Source:** G19 (3) inserted into the loss.
+    **Source:** G19 (5) inserted into the loss.
     """
     polynomial, unit, size = _polynomial(model, problem)
     coefficients = problem.scale / 2 * size**2 * polynomial / unit ** jnp.arange(5)
@@ -621,7 +621,7 @@ def line_search(model: Model, problem: LeastSquares) -> LineSearch:
     **Notes:** the derivative with respect to weights and data is that of the root; where two minima are equally deep it is
     that of the one that is taken.
 
-    **Source:** G19 (3); the cubic by Viete's and Cardano's formulas, with Newton's method behind them.
+    **Source:** G19 (5); the cubic by Viete's and Cardano's formulas, with Newton's method behind them.
     """
     c, length, _ = _polynomial(model, problem)
     slope = -c[1]

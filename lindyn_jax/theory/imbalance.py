@@ -63,7 +63,7 @@ def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbal
     **Notes:** all three are conserved by the flow. Eigenvalues that a narrow network does not have count as zero, so
     Delta+ = lambda_1(D) for h < r. The cost does not depend on the width of a reduced model.
 
-    **Source:** M22 section 4.1.
+    **Source:** M22 section 3.2, (18) to (20).
     """
     edges = spectrum_edges(model, problem)
     return Imbalance(
@@ -84,7 +84,7 @@ def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> 
 
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
-    **Source:** M22 section 4.1; the names there are lambda-bar and lambda-underbar.
+    **Source:** M22 Lemma 8, (24) and (25); the names there are lambda-bar and lambda-underbar.
     """
     spectrum = moving_spectrum(model, problem)
     k, r, m = spectrum.shape[0], problem.rank, problem.num_outputs
@@ -116,7 +116,7 @@ def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) ->
 
     **Notes:** computed from the triangular factor of [U1; V], so eigenvalues of very different size keep their digits.
 
-    **Source:** M22 section 4.1.
+    **Source:** M22 section 3.2, (16).
     """
     U1, V = moving_layers(model, problem)
     signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
@@ -135,7 +135,7 @@ def moving_layers(
 
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
-    **Source:** M22 section 3.1.
+    **Source:** M22 section 2.1, (7).
     """
     if isinstance(model, TwoLayer):
         rows, expected, name = model.U.shape[0], problem.num_inputs, "U"

@@ -75,7 +75,7 @@ def decoupled_problem(problem: LeastSquares) -> LeastSquares:
 
     **Raises:** `ValueError` for a problem with a link.
 
-    **Source:** G19 Assumption 1.
+    **Source:** G19 Assumption 1, (13).
     """
     modes = data_modes(problem)
     Sigma_x = problem.scale * jnp.diag(problem.singular_values**2) - modes.coupling
@@ -105,7 +105,7 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
 
     **Raises:** `ValueError` for shapes that do not fit, another kind of model, negative times, or a problem with a link.
 
-    **Source:** G19 Theorem 1, (14).
+    **Source:** G19 Theorem 1, (15) and (16).
     """
     if not isinstance(model, TwoLayer):
         raise ValueError(f"Argument `model` must be a TwoLayer, but is a {type(model).__name__}.")
@@ -150,7 +150,7 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     numbers for its constants, not a bound for every eps. Grows like `e^{d}` until the first jump, at `d/sigma_1`: for a
     vanishing start eps has to vanish faster.
 
-    **Source:** G19 Assumption 1 and its appendix, whose constant c is not given.
+    **Source:** G19 Theorem 1, whose constant c is not given.
     """
     (d,) = as_floats(d=d)
     modes = data_modes(problem)
@@ -183,7 +183,7 @@ def tilt_matrix(
 
     **Raises:** `ValueError` for a `lam_i` that is not positive, a negative `lam_j`, and infinite or NaN arguments, where known.
 
-    **Source:** the flow of G19 (4) linearised at a plateau.
+    **Source:** the flow of G19 (12) linearised at a plateau.
     """
     sigma_i, lam_i, sigma_j, lam_j = as_floats(sigma_i=sigma_i, lam_i=lam_i, sigma_j=sigma_j, lam_j=lam_j)
     _checks.check_positive(lam_i, "lam_i")
@@ -208,7 +208,7 @@ def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: In
     **Notes:** a perturbation of size eps grows to `eps e^{rate t}` while the plateau lasts, for a time
     `d (1/sigma_{k+1} - 1/sigma_k)` from the start e^{-2d}. Free hidden units learn mode k + 1 at the rate sigma_{k+1} besides.
 
-    **Source:** the flow of G19 (4) linearised at a plateau.
+    **Source:** the flow of G19 (12) linearised at a plateau.
     """
     sigma, lam = _components(sigma, lam)
     p = sigma.shape[0]

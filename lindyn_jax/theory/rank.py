@@ -144,7 +144,7 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Modes:
     directions of such modes to one another: those of sigma and lam are right where the modes decouple, those of the directions,
     and of products made of them, where the sigma differ.
 
-    **Source:** G19 (11) and Theorem 1.
+    **Source:** G19 Assumption 1, (13), and Theorem 1.
     """
     _refuse_link(problem, "data_modes")
     s, q = problem.singular_values, problem.scale
@@ -266,7 +266,7 @@ def covariance_problem(
 
     **Raises:** as `reduced_rank_from_covariances`.
 
-    **Source:** G19 section 2, (5).
+    **Source:** G19 (7).
     """
     Sigma_x, Sigma_xy = (
         _checks.as_matrix(Sigma_x, "Sigma_x", "(n, n)"),
@@ -440,7 +440,7 @@ def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> LowRank
 
     **Raises:** `ValueError` for a concrete k out of range.
 
-    **Source:** G19 section 4.1.
+    **Source:** G19 section 3.1, (14).
     """
     r = problem.rank
     k = _rank_number(k, r)
@@ -469,7 +469,7 @@ def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float
 
     **Notes:** at rank n commuting starts that are no multiple of I learn the components in an order of their own.
 
-    **Source:** G19 section 4.1, with the hypothesis that it needs.
+    **Source:** G19 section 3.1, (14), with the hypothesis that it needs.
     """
     if isinstance(model, SymmetricFactors):
         U, V = model.U, model.U

@@ -87,7 +87,7 @@ def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
-    **Source:** M22 (13).
+    **Source:** M22 appendix C.
     """
     U1, V = moving_layers(model, problem)
     E = problem.error(U1 @ V.T)
@@ -110,7 +110,7 @@ def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -
 
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
-    **Source:** M22 section 4.1.
+    **Source:** M22 appendix C.
     """
     U1, V = moving_layers(model, problem)
     s = problem.singular_values[:, None]
@@ -131,7 +131,7 @@ def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
-    **Source:** M22 section 4.1.
+    **Source:** M22 appendix C.
     """
     problem.refuse_link("rate_spectrum")
     U1, V = moving_layers(model, problem)
@@ -243,7 +243,7 @@ def rate_bound(model: Model, problem: LeastSquares) -> Bound:
     **Notes:** an equality for r = m = 1 at every width. Computed as twice the sum of Lemma 8's bounds, in which nothing
     cancels. It would be false with U in the place of U1.
 
-    **Source:** M22 Proposition 1.
+    **Source:** M22 Proposition 1, (17).
     """
     problem.refuse_link("rate_bound")
     first, second = _layer_bounds(spectrum_edges(model, problem), *_product_edges(model, problem))
@@ -262,7 +262,7 @@ def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
-    **Source:** M22 section 4.2.
+    **Source:** M22 Corollary 5 and (26).
     """
     _, target, error = _target_and_error(model, problem)
     return target[-1] - error

@@ -90,7 +90,7 @@ def sharpness(
     (locally optimal conjugate gradients), from a fixed random start. Differentiable: the derivative holds the leading matrix
     fixed, which is exact where the largest eigenvalue is simple. Away from solutions use `hessian_sharpness`.
 
-    **Source:** the chain rule; for two layers and Sigma_x = I the value of M22 section 5's discussion of step sizes.
+    **Source:** the chain rule.
     """
     check_fits(model, problem)
     problem.refuse_link("sharpness")
@@ -135,7 +135,7 @@ def largest_stable_step(
     **Notes:** the condition of linear stability. Whether a path gets as far as the solution with steps close to this is another
     question; `stable_step` of the package is a step that serves a whole path.
 
-    **Source:** G19 section 3.2 for one layer, `0 < eta < 2/(q lambda_1)`.
+    **Source:** linear stability; for one layer G19 section 3.2 asks for half of it, `eta < 1/lambda_1`.
     """
     value = sharpness(model, problem, rtol=rtol, max_steps=max_steps).value
     flat = value == 0

@@ -438,7 +438,7 @@ def invariant_set(model: Model, problem: LeastSquares, *, rtol: float | None = N
 
     **Notes:** `V U2^T = 0` at the start alone is not enough: it does not stay so.
 
-    **Source:** M22 section 5.1.
+    **Source:** M22 Proposition 10, (31).
     """
     U1, V = moving_layers(model, problem)
     distance = norm(coupling(model, problem))
