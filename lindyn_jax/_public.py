@@ -8,6 +8,7 @@ one look at their type and shape. Nothing here looks at values, except that a wh
 import dis
 import functools
 import inspect
+import itertools
 import operator
 import os
 import types
@@ -63,11 +64,16 @@ class _Expected(NamedTuple):
 
 
 class _Misfit(NamedTuple):
-    """What is wrong: the sentence, whether it is said before the function runs, and whether it is about an array."""
+    """What is wrong, and when to say it.
+
+    **Fields:** `sentence`; `early`, before the function runs; `array`, it is about numbers and shapes; `only_after`, it explains
+    a raw error, but some functions allow it.
+    """
 
     sentence: str
     early: bool = False
     array: bool = False
+    only_after: bool = False
 
 
 def public(function: Callable) -> Callable:
@@ -88,10 +94,13 @@ def public(function: Callable) -> Callable:
             return function(*args, **kwargs)
         if not misfit.early:
             try:
-                function(*args, **kwargs)
+                answer = function(*args, **kwargs)
             except Exception as error:
                 if _is_sentence(error) or (misfit.array and isinstance(error, TypeCheckError)):
                     raise
+            else:
+                if misfit.only_after:
+                    return answer
         raise ValueError(misfit.sentence)
 
     checked.__wrapped__ = raw
@@ -135,6 +144,19 @@ def _misfit(expectations: Mapping[str, _Expected], given: Mapping[str, Any]) -> 
                     check(model, problem)
                 except ValueError as error:
                     return _Misfit(str(error))
+    return _check_broadcasting(expectations, given)
+
+
+def _check_broadcasting(expectations: Mapping[str, _Expected], given: Mapping[str, Any]) -> _Misfit | None:
+    """Whether arrays of any shape have shapes that broadcast together, as almost all functions want it."""
+    free = [name for name in given if name in expectations and ("...", "any") in expectations[name].arrays]
+    shapes = {name: array.shape for name in free if (array := _as_array(given[name])) is not None and array.ndim}
+    for one, two in itertools.combinations(shapes, 2):
+        if any(a != b and 1 not in (a, b) for a, b in zip(shapes[one][::-1], shapes[two][::-1], strict=False)):
+            sentence = (
+                f"Arguments `{one}` and `{two}` must have shapes that broadcast together, but have {shapes[one]} and"
+            )
+            return _Misfit(f"{sentence} {shapes[two]}.", array=True, only_after=True)
     return None
 
 
@@ -220,6 +242,8 @@ def _holds(array: Any, numbers: str) -> bool:
         return True
     if jnp.issubdtype(array.dtype, jnp.integer):
         return numbers == "int" or bool(np.all((np.asarray(array) == 0) | (np.asarray(array) == 1)))
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return False
     values = np.asarray(array)
     return numbers == "int" and bool(np.all(np.isfinite(values) & (values == np.round(values))))
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from jaxtyping import Float
 
+from .._public import public
+
 # Floats belong to the type so that they reach `whole`, which refuses them in a sentence.
 Count = SupportsIndex | float
 
@@ -34,6 +36,7 @@ class Dataset(NamedTuple):
     target_names: tuple[str, ...] | None = None
 
 
+@public
 def describe(dataset: Dataset) -> str:
     """One line: name, sizes, where the data come from and what the targets are."""
     (num_samples, num_inputs), num_outputs = dataset.X.shape, dataset.Y.shape[1]

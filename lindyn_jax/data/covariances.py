@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Real
 
+from .._public import public
 from ._common import DataError, checked
 
 COMPLETIONS = ("svd", "diagonal", "thin")
@@ -36,6 +37,7 @@ class Commutation(NamedTuple):
     lam: Float[np.ndarray, " k"]
 
 
+@public
 def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, completion: str = "svd") -> Commutation:
     """G19's Delta_xy and Delta_x of inputs and targets.
 

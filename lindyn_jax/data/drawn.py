@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from .._public import public
 from ._common import Count, DataError, Dataset, whole
 
 
+@public
 def gaussian(
     *, n: Count = 500, samples: Count = 100, m: Count = 1, noise: float | int = 0.01, seed: Count = 0
 ) -> Dataset:
@@ -37,6 +39,7 @@ def gaussian(
     return Dataset(X, Y, "gaussian", description)
 
 
+@public
 def autoencoder(dataset: Dataset) -> Dataset:
     """The same inputs with themselves as targets: a linear autoencoder.
 
@@ -55,6 +58,7 @@ def autoencoder(dataset: Dataset) -> Dataset:
     )
 
 
+@public
 def low_rank(
     *,
     n: Count = 20,

@@ -5,11 +5,13 @@ import os
 
 import numpy as np
 
+from .._public import public
 from ._common import DataError, read_bytes, unzipped
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
+@public
 def read_idx(path: str | os.PathLike) -> np.ndarray:
     """The array in an IDX file, of the shape and type that its header states.
 

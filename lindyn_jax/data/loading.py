@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .._public import public
 from ._common import Count, DataError, Dataset, whole
 from .arrays import read_npz, read_pair
 from .bundled import BUNDLED, read_bundled
@@ -15,6 +16,7 @@ from .tables import read_csv
 KNOWN = (*BUNDLED, "gaussian")
 
 
+@public
 def load(
     spec: str | os.PathLike,
     *,

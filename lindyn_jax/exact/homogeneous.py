@@ -218,7 +218,8 @@ def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"]
     spectrum = signature_spectrum(jnp.concatenate([U0, V0]), signs)
     distance = jnp.sqrt(jnp.sum((spectrum - lambda0) ** 2) + (h - spectrum.shape[0]) * lambda0**2)
     size = jnp.sum(U0**2) + jnp.sum(V0**2) + jnp.abs(lambda0) * jnp.sqrt(1.0 * h)
-    value = jnp.where(size > 0, distance / jnp.where(size > 0, size, 1), 0).astype(U0.dtype)
+    none = size == 0
+    value = jnp.where(none, 0, distance / jnp.where(none, 1, size)).astype(U0.dtype)
     return Condition(value, value <= 10 * sum(signs.shape) * jnp.finfo(U0.dtype).eps)
 
 
@@ -231,7 +232,7 @@ def homogeneous_realisable(n: int, m: int, h: int, lambda0: Number) -> Bool[Arra
     **Source:** the rank of U^T U >= lambda0 I; T21 has it for m = n = h only.
     """
     lambda0 = _checks.as_float(lambda0, "lambda0")
-    return jnp.where(lambda0 > 0, h <= n, jnp.where(lambda0 < 0, h <= m, True))
+    return jnp.where(lambda0 > 0, h <= n, jnp.where(lambda0 < 0, h <= m, lambda0 == 0))
 
 
 def _target(Y: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:

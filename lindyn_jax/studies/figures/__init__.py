@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._checks import check_choice
+from ..._public import public
 from ...ensemble import Progress, describe_environment
 from ...store import StoreError, check_dataset
 from . import g19, m22, own, t21
@@ -46,6 +47,7 @@ class Made(NamedTuple):
     seconds: float
 
 
+@public
 def names(name: str = "all") -> tuple[str, ...]:
     """The figures that a name stands for: itself, that of the same data in a later paper, or every one.
 
@@ -55,6 +57,7 @@ def names(name: str = "all") -> tuple[str, ...]:
     return tuple(FIGURES) if name == "all" else (SAME.get(name, name),)
 
 
+@public
 def compute(
     name: str,
     *,
@@ -108,6 +111,7 @@ def compute(
     )
 
 
+@public
 def draw(dataset):
     """The picture of a figure's data.
 
@@ -132,6 +136,7 @@ def draw(dataset):
     return picture
 
 
+@public
 def make(
     name: str,
     folder: str | os.PathLike = "figures",
@@ -177,6 +182,7 @@ def make(
     )
 
 
+@public
 def make_all(
     chosen: tuple[str, ...] | None = None,
     folder: str | os.PathLike = "figures",
@@ -206,6 +212,7 @@ def make_all(
     return result
 
 
+@public
 def open_figure(path: str | os.PathLike):
     """The data of a figure on disk, as `compute` returned it.
 
@@ -234,6 +241,7 @@ def open_figure(path: str | os.PathLike):
     return dataset
 
 
+@public
 def describe(mapping: Mapping[str, Figure] = FIGURES) -> list[tuple[str, str, str]]:
     """Name, source and title of every figure."""
     return [(name, figure.source, figure.title) for name, figure in mapping.items()]

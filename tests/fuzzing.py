@@ -1,0 +1,287 @@
+"""Every public function with one small valid call, and everything wrong put into each of its arguments in turn.
+
+Run as a program, without the type checks of the tests: `python tests/fuzzing.py [SEED COUNT]` prints what was accepted or ended
+in a raw error, one line each, as JSON. With a seed, COUNT random calls with several wrong arguments each.
+"""
+
+import inspect
+import json
+import sys
+import time
+import types
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lindyn_jax as ld
+
+FAMILIES = ("", "data", "exact", "init", "observables", "reduction", "studies", "studies.figures", "theory")
+# Not functions of their arguments alone: result records, abstract classes, and what other modules lend.
+RNG = np.random.default_rng(0)
+N, n, m, h = 6, 4, 2, 3
+X, Y = RNG.normal(size=(N, n)), RNG.normal(size=(N, m))
+U, V = RNG.normal(size=(n, h)), RNG.normal(size=(m, h))
+S = RNG.normal(size=(n, n))
+S = S + S.T
+PROBLEM = ld.LeastSquares(X, Y)
+SQUARE = ld.factorization(S)
+MODEL = ld.TwoLayer(U, V)
+KEY = jax.random.key(0)
+CORE, BASIS = ld.reduce(ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V])), PROBLEM)
+DEEP = ld.DeepLinear((RNG.normal(size=(n, 9)), RNG.normal(size=(9, 9)), RNG.normal(size=(9, m))))
+GAUGE = ld.find_gauge(MODEL, ld.factorization(RNG.normal(size=(n, m))))
+LAW = ld.theory.conditional_distance(PROBLEM, V, 10, 0.5)
+DATASET = ld.data.gaussian(n=3, samples=5, seed=1)
+# A generic orthogonal turn of the inputs and targets at once keeps the modes of these apart.
+DECOUPLED = ld.LeastSquares(np.diag([3.0, 2.0]), np.diag([2.0, 1.0]))
+
+FACTORS = ld.factorization(U @ V.T + 1)
+FIT = ld.fit_lambda0(FACTORS, U, V, nodes=8, grid=8)
+STARTS = {"a": ld.studies.Start(width=4, alpha=0.5)}
+
+
+def _trial(key, width):
+    return {"draw": width * jax.random.normal(key)}
+
+
+ENSEMBLE = ld.run_ensemble(_trial, {"width": [1.0]}, 2, key=KEY)
+
+# Valid values by the name of the parameter, where all functions can share them.
+COMMON = {
+    "problem": PROBLEM, "model": MODEL, "start": MODEL, "X": X, "Y": Y, "U": U, "V": V, "Theta": U @ V.T,
+    "ts": np.array([0.0, 0.5, 1.0]), "t": 0.5, "sigma": np.array([2.0, 1.0]), "lam": np.array([1.5, 0.5]),
+    "d": 2.0, "h": 10, "alpha": 0.4, "delta": 0.1, "eta": 0.05, "u0": np.array([0.5, 0.3]), "v0": np.array([0.2, 0.4]),
+    "x0": 0.3, "s0": 0.1, "s": 0.5, "depth": 3, "lambda0": 0.5, "U0": U, "V0": V, "k": 1, "key": KEY, "w": 0.1, "w0": 0.1,
+    "steps": 3, "std": 0.1, "widths": (9, 9), "n": n, "m": m, "r": 2, "epsilon": 0.1,
+    "Sigma_x": np.eye(3) + 0.5,
+    "Sigma_xy": np.ones((3, 2)) + np.eye(3, 2), "observables": ("loss",), "Theta0": U @ V.T,
+    "E": np.ones((n, m)),
+    "name": "m22-1", "positive": np.arange(1.0, n + 1)[::-1], "negative": np.arange(1.0, m + 1)[::-1],
+    "learned": np.array([True, False]),
+    "sizes": (3, 4, 2), "optimizer": optax.sgd(0.01), "dataset": DATASET, "gauge": GAUGE, "law": LAW, "safety": 0.5,
+    "t0": 0.0, "curvature": 1.0, "u": 1.0, "v": 0.5, "y": 1.0, "A": np.ones((3, 3)) + np.eye(3), "g": 1.0,
+    "sigma_i": 2.0, "lam_i": 1.0, "sigma_j": 1.0, "lam_j": 0.5, "x": 0.1, "step_size": 0.01, "std_U": 0.1,
+}  # fmt: skip
+SYMMETRIC = {"Y": S}
+RICCATI = {"A": S}
+HOMOGENEOUS = {"Y": U @ V.T + 1}
+# What differs from the common values, by function.
+OWN = {
+    "LeastSquares": {"scale": 1.0, "output_scale": 1.0, "link": None, "rank": None, "rank_rtol": None},
+    "ImbalancePenalty": {"Lambda": 0.5},
+    "DeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2)))},
+    "ReducedDeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2))), "frozen": None, "rest": ()},
+    "ReducedTwoLayer": {"U1": U, "V": V, "width": 10, "num_frozen": 0},
+    "WideLimit": {"level": 0.1},
+    "SweepStore": {"path": "store"},
+    "fit": {"parameters": jnp.ones(2), "simulate": lambda x: x, "loss": lambda x: jnp.sum(x**2), "steps": 3},
+    "fit_lambda0": {"problem": FACTORS, "nodes": 8, "grid": 8},
+    "flow_to_limit": {"max_steps": 64},
+    "from_gauge": {"what": MODEL}, "to_gauge": {"what": MODEL},
+    "limit": {"max_steps": 64},
+    "lift": {"reduced": CORE, "basis": BASIS},
+    "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
+    "data.low_rank": {"n": 6, "samples": 5},
+    "exact.symmetric_mode": {"sigma": 1.0},
+    "exact.linear_descent": {"steps": np.array([0, 3])},
+    **{f"exact.{name}": SYMMETRIC for name in (
+        "symmetric", "symmetric_converges", "symmetric_entry_rates", "symmetric_factors", "symmetric_limit", "symmetric_rate"
+    )},
+    **{f"exact.riccati{name}": RICCATI for name in ("", "_limit", "_rate")},
+    **{f"exact.homogeneous{name}": HOMOGENEOUS for name in ("", "_factors", "_grams", "_limit", "_product", "_rates")},
+    "init.gaussian": {"std": 0.1}, "init.gaussian_core": {"std": 0.1}, "init.invariant": {"std": 0.1},
+    "exact.spectral_product": {"h": 3}, "exact.spectral_product_limit": {"h": 3},
+    "init.spectral": {"h": 3}, "init.aligned": {"d": np.array([2.0, 3.0]), "h": 4}, "init.deep_aligned": {"d": np.array([2.0])},
+    "init.deep_core": {"model": ld.DeepLinear((np.ones((3, 2)), np.ones((2, 2)))), "widths": (4,)},
+    "init.deep_orthogonal": {"sizes": (3, 4, 4, 2)},
+    "init.gaussian_with_imbalance": {"d": 3, "imbalance": 1.0},
+    "init.warn_of_lost_digits": {"dtype": np.float64},
+    "observables.measure": {"observables": {"loss": ld.observables.loss}, "to_user": lambda model: model},
+    "reduction.prepare": {"reduce": True},
+    "reduction.to_state": {"reduced": CORE},
+    "reduction.state_velocity": {"velocity": CORE, "state": ld.reduction.to_state(CORE)},
+    "reduction.from_state": {"state": ld.reduction.to_state(CORE), "start": CORE},
+    "reduce": {"model": ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V]))},
+    "theory.jump_steps": {"sigma": np.array([2.0, 1.0])},
+    "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},
+    "theory.stationary_product": {"learned": np.array([True, False])},
+    "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": np.array([1.0, 0.5])},
+    "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},
+    "find_subspaces": {"model": DEEP},
+    "lambda0_objective": {"problem": FACTORS, "fit": FIT}, "lambda0_path": {"problem": FACTORS, "fit": FIT},
+    "masked": {"dataset": ENSEMBLE},
+    "run_ensemble": {"trial": _trial, "grid": {"width": [1.0, 2.0]}, "trials": 2},
+    "open_figure": {"path": "absent"}, "open_reductions": {"path": "absent"}, "open_sweep": {"path": "absent"},
+    "data.read_idx": {"path": "absent"},
+    "exact.aligned_jump_time": {"sigma": 2.0},
+    "studies.audit": {"starts": STARTS, "trials": 1, "points": 3, "horizon": 0.1},
+    "studies.simulate": {"start": STARTS["a"], "points": 3, "horizon": 0.1},
+    "studies.figures.write": {"path": "figure.png"},
+}  # fmt: skip
+
+
+def public():
+    """Public functions and constructors by their names below the package."""
+    found = {}
+    for family in FAMILIES:
+        module = ld
+        for part in family.split(".") if family else ():
+            module = getattr(module, part)
+        names = getattr(module, "__all__", None)
+        for name in names or [name for name in vars(module) if not name.startswith("_")]:
+            value = getattr(module, name)
+            if isinstance(value, types.ModuleType) or not callable(value):
+                continue
+            if names is None and getattr(value, "__module__", None) != module.__name__:
+                continue
+            if family == "studies.figures" and name not in ("names", "describe"):
+                continue
+            if inspect.isclass(value) and ("__init__" not in vars(value) or not hasattr(value.__init__, "__wrapped__")):
+                continue
+            found[f"{family}.{name}".lstrip(".")] = value
+    return found
+
+
+def calls():
+    """Name, function and the arguments of its valid call."""
+    for name, function in public().items():
+        own, arguments = OWN.get(name, {}), {}
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                continue
+            if parameter.name in own:
+                arguments[parameter.name] = own[parameter.name]
+            elif parameter.default is not parameter.empty:
+                arguments[parameter.name] = parameter.default
+            else:
+                arguments[parameter.name] = COMMON[parameter.name]
+        yield name, function, arguments
+
+
+OTHER = ld.LeastSquares(RNG.normal(size=(5, 3)), RNG.normal(size=(5, 1)))
+WRONG_KINDS = {
+    "None": None, "text": "text", "dict": {}, "object": object(), "complex": np.array([1j]), "strings": ["a", "b"], "set": {1},
+    "a model": MODEL, "a problem": PROBLEM, "a function": abs, "a whole number": 7, "bytes": b"a",
+}  # fmt: skip
+
+
+def is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def broken(value, entry):
+    """The value with its first number replaced, or `None` where it has none."""
+    if is_number(value):
+        return entry
+    if isinstance(value, (np.ndarray, jax.Array)) and jnp.issubdtype(value.dtype, np.number):
+        array = np.array(value, float)
+        array.flat[0] = entry
+        return array
+    if isinstance(value, eqx.Module):
+        leaves, tree = jax.tree.flatten(value)
+        leaves = [
+            leaf.ravel().at[0].set(entry).reshape(leaf.shape) if eqx.is_inexact_array(leaf) and leaf.size else leaf
+            for leaf in leaves
+        ]
+        return jax.tree.unflatten(tree, leaves)
+    if isinstance(value, tuple) and type(value) is tuple and value and is_number(value[0]):
+        return (entry, *value[1:])
+    return None
+
+
+def misshapen(value):
+    """Values of the same kind and another shape."""
+    if is_number(value):
+        return [np.array([value, value]), np.zeros((0,))]
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim:
+        value = np.asarray(value)
+        return [
+            value[None],
+            np.repeat(value, 2, axis=-1),
+            value[..., :-1],
+            np.zeros((0,) * value.ndim),
+            value.ravel()[0],
+        ]
+    if isinstance(value, ld.LeastSquares):
+        return [OTHER]
+    if isinstance(value, ld.AbstractModel):
+        return [
+            ld.TwoLayer(np.ones((3, 2)), np.ones((1, 2))),
+            ld.LinearModel(np.ones((3, 1))),
+            DEEP,
+            ld.SymmetricFactors(U),
+        ]
+    return []
+
+
+def substitutions(parameter, value):
+    """Label, group and value of everything wrong that is put in the place of one argument."""
+    for entry in (np.nan, np.inf, -np.inf):
+        wrong = broken(value, entry)
+        if wrong is not None:
+            yield str(entry), "numbers", wrong
+    for i, wrong in enumerate(misshapen(value)):
+        yield f"shape {i}", "shapes", wrong
+    for label, wrong in WRONG_KINDS.items():
+        number = is_number(value) or (eqx.is_array(value) and jnp.issubdtype(value.dtype, np.number))
+        right = {
+            "None": value is None, "text": isinstance(value, str), "a model": isinstance(value, ld.AbstractModel),
+            "a problem": isinstance(value, ld.LeastSquares), "a function": callable(value),
+            "a whole number": number or (value is None and parameter != "key"),
+            "dict": isinstance(value, dict), "strings": isinstance(value, tuple),
+        }  # fmt: skip
+        if right.get(label, False):
+            continue
+        yield label, "kinds", wrong
+
+
+def outcome(name, function, arguments, label, group):
+    """What is wrong with the answer to wrong arguments; `None` where it is refused in a sentence, or says nothing wrong."""
+    try:
+        result = function(**arguments)
+    except (ValueError, TypeError, OSError) as error:
+        text = str(error)
+        return None if "`" in text or "model" in text or "problem" in text else f"{type(error).__name__}: {text[:200]}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    if group == "kinds":
+        return f"accepted: {str(result)[:80]}"
+    if group == "numbers" and label == "nan":
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(result) if eqx.is_array_like(leaf)]
+        if any(leaf.dtype == bool and leaf.any() for leaf in leaves):
+            return f"a verdict: {str(result)[:200]}"
+        numbers = [leaf for leaf in leaves if leaf.dtype.kind == "f"]
+        if numbers and all(np.isfinite(leaf).all() for leaf in numbers):
+            return f"finite: {str(result)[:200]}"
+    return None
+
+
+def main():
+    warnings.simplefilter("ignore")
+    chosen = sys.argv[1:]
+    for name, function, arguments in calls():
+        if chosen and not name.startswith(tuple(chosen)):
+            continue
+        begun = time.perf_counter()
+        try:
+            function(**arguments)
+        except (FileNotFoundError, ld.data.DataError):
+            pass
+        except Exception as error:
+            print(json.dumps([name, "", "valid", f"{type(error).__name__}: {str(error)[:200]}"]), flush=True)
+            continue
+        for parameter, value in arguments.items():
+            for label, group, wrong in substitutions(parameter, value):
+                found = outcome(name, function, {**arguments, parameter: wrong}, label, group)
+                if found is not None:
+                    print(json.dumps([name, parameter, label, found]), flush=True)
+        print(f"{time.perf_counter() - begun:.1f} s {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    main()
