@@ -74,6 +74,21 @@ def _as_numpy(value: Any, name: str) -> np.ndarray | jax.Array:
     return array.astype(array.dtype.newbyteorder("="))
 
 
+def as_dtype(dtype: Any) -> np.dtype:
+    """A real floating-point type by its name or class, the default one for `None`."""
+    try:
+        if not isinstance(dtype, (str, type, np.dtype, type(None))):
+            raise TypeError
+        found = np.dtype(jnp.result_type(float) if dtype is None else dtype)
+        if not jnp.issubdtype(found, jnp.floating):
+            raise TypeError
+    except TypeError:
+        raise ValueError(
+            f"Argument `dtype` must be a floating-point type such as `jnp.float32`, or None, but is {dtype!r}."
+        ) from None
+    return found
+
+
 def check_finite(array: Any, name: str) -> None:
     """Refuses NaN and infinity in a concrete array and says where the first one is."""
     if is_traced(array):

@@ -325,6 +325,8 @@ def _kind(one: Any) -> _Kind | tuple[str, str] | None:
         return _Kind(
             "one of " + ", ".join(map(repr, args)), lambda value: isinstance(value, str) and value in args, True
         )
+    if origin is tuple and Ellipsis not in args:
+        return _tuple(args)
     if origin in (list, tuple, Sequence):
         return _sequence(args[0] if args else Any)
     if origin in (dict, Mapping) or one in (dict, Mapping):
@@ -352,6 +354,16 @@ def _sequence(entry: Any) -> _Kind:
 
     words = "a sequence" if element is None else f"a sequence, each entry {element.words}"
     return _Kind(words, holds, element=element)
+
+
+def _tuple(entries: tuple) -> _Kind:
+    """As many entries as the annotation has; a list will do."""
+    words = f"a tuple of {len(entries)} entries"
+    return _Kind(
+        words,
+        lambda value: isinstance(value, (tuple, list)) and len(value) == len(entries),
+        element=_expected(entries[0]),
+    )
 
 
 def _fits(axes: list[str], ndim: int) -> bool:

@@ -44,7 +44,7 @@ def gaussian(
     n, m, h = (_size(value, name) for value, name in ((n, "n"), (m, "m"), (h, "h")))
     std_U, std_V = _stds(std, alpha, h)
     key_U, key_V = jax.random.split(key)
-    dtype = jnp.result_type(float) if dtype is None else dtype
+    dtype = _checks.as_dtype(dtype)
     U = jnp.asarray(std_U, dtype) * jax.random.normal(key_U, (n, h), dtype)
     V = jnp.asarray(std_V, dtype) * jax.random.normal(key_V, (m, h), dtype)
     return TwoLayer(U, V)
@@ -125,7 +125,7 @@ def warn_of_lost_digits(dtype, h: float) -> dict[str, str]:
 
     **Returns:** the warning as the entry `float32_digits`, for the attributes of a dataset; empty when there is none to give.
     """
-    dtype = jnp.promote_types(dtype, jnp.float32)
+    dtype = jnp.promote_types(_checks.as_dtype(dtype), jnp.float32)
     if (dtype == jnp.float64 and jnp.result_type(float) == jnp.float64) or h <= WIDEST_FLOAT32:
         return {}
     text = (
@@ -327,7 +327,7 @@ def deep_gaussian(
     **Source:** G19 section 2, for any depth.
     """
     sizes = _sizes(sizes)
-    dtype = jnp.result_type(float) if dtype is None else dtype
+    dtype = _checks.as_dtype(dtype)
     stds = [rows**-0.5 for rows in sizes[:-1]] if std is None else _each(std, "std", len(sizes) - 1)
     keys = jax.random.split(key, len(sizes) - 1)
     parts = zip(keys, stds, pairwise(sizes), strict=True)
@@ -358,7 +358,7 @@ def deep_orthogonal(
     sizes = _sizes(sizes)
     if len(sizes) < 3 or len(set(sizes[1:-1])) != 1:
         raise ValueError(f"Argument `sizes` must be (n, h, ..., h, m) with hidden layers of one width, but is {sizes}.")
-    dtype = jnp.result_type(float) if dtype is None else dtype
+    dtype = _checks.as_dtype(dtype)
     first, last = _each(std, "std", 2)
     gains = _each(gain, "gain", len(sizes) - 3)
     keys = jax.random.split(key, len(sizes) - 1)
@@ -531,7 +531,7 @@ def _sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _each(value, name: str, count: int) -> tuple:
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
+    values = tuple(value) if isinstance(value, (tuple, list)) or jnp.ndim(value) else (value,) * count
     if len(values) != count:
         raise ValueError(f"Argument `{name}` must be one number or {count} of them, but has {len(values)}.")
     for number in values:
@@ -560,7 +560,7 @@ def _stds(std: Std | None, alpha: Number | None, h: Array | int) -> tuple[Array 
         _checks.check_positive(alpha, "alpha")
         value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
         return value, value
-    std_U, std_V = std if isinstance(std, tuple) else (std, std)
+    std_U, std_V = std if isinstance(std, (tuple, list)) else (std, std)
     _checks.check_positive(std_U, "std")
     _checks.check_positive(std_V, "std")
     return std_U, std_V
@@ -577,10 +577,10 @@ def _size(value: int, name: str) -> int:
 
 
 def _check_modes(u0: Array, v0: Array, most: int) -> None:
+    given = f"`d` has shape {u0.shape}" if u0 is v0 else f"`u0` and `v0` have shapes {u0.shape} and {v0.shape}"
     if u0.ndim != 1 or u0.shape != v0.shape or not 1 <= u0.shape[0] <= most:
         raise ValueError(
-            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, "
-            f"but have shapes {u0.shape} and {v0.shape}."
+            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, but {given}."
         )
 
 

@@ -166,9 +166,9 @@ def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[
 
 
 @public
-def check_fits(model, problem: LeastSquares) -> None:
+def check_fits(model: AbstractModel, problem: LeastSquares) -> None:
     """Refuses a model whose sizes do not fit the problem, or whose kind or width does not fit the problem's penalty."""
-    check_sizes(model, problem)
+    _check_sizes(model, problem)
     if problem.regularization is None:
         return
     if isinstance(model, ReducedTwoLayer):
@@ -179,7 +179,7 @@ def check_fits(model, problem: LeastSquares) -> None:
         refuse_penalty(model, problem)
 
 
-def check_sizes(model, problem: LeastSquares) -> None:
+def _check_sizes(model, problem: LeastSquares) -> None:
     """Refuses a model whose sizes do not fit the problem."""
     n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
     if isinstance(model, SymmetricFactors) and n != m:
@@ -210,7 +210,7 @@ def check_sizes(model, problem: LeastSquares) -> None:
         raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}{why}.")
 
 
-FITS.append((AbstractModel, LeastSquares, check_sizes))
+FITS.append((AbstractModel, LeastSquares, _check_sizes))
 
 
 # -- optimizers --------------------------------------------------------------------------------------------------------
@@ -237,6 +237,7 @@ def from_state(
     state: TwoLayer | DeepLinear, start: ReducedTwoLayer | ReducedDeepLinear
 ) -> ReducedTwoLayer | ReducedDeepLinear:
     """The reduced network that a small one made by `to_state` stands for."""
+    _check_state(state, start, "start")
     if isinstance(start, ReducedDeepLinear):
         return from_deep_state(state, start)
     if start.frozen is None:
@@ -253,10 +254,19 @@ def state_velocity(
     velocity: ReducedTwoLayer | ReducedDeepLinear, state: TwoLayer | DeepLinear
 ) -> TwoLayer | DeepLinear:
     """The velocity of a reduced network in the form of `to_state`, whose extra row and column it leaves at rest."""
+    _check_state(state, velocity, "velocity")
     if isinstance(velocity, ReducedDeepLinear):
         return pad_velocity(velocity)
     pad = ((0, state.U.shape[0] - velocity.U1.shape[0]), (0, state.U.shape[1] - velocity.U1.shape[1]))
     return TwoLayer(jnp.pad(velocity.U1, pad), jnp.pad(velocity.V, ((0, 0), pad[1])))
+
+
+def _check_state(state, reduced, name: str) -> None:
+    """Refuses a small network that `to_state` does not make of a reduced one."""
+    expected = jax.eval_shape(to_state.__wrapped__, reduced)
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(one)] for one in (state, expected)]
+    if type(state) is not type(expected) or shapes[0] != shapes[1]:
+        raise ValueError(f"Argument `state` must have the kind and shapes of `to_state({name})`, but is a {state}.")
 
 
 @public
