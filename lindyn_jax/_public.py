@@ -103,7 +103,7 @@ def public(function: Callable) -> Callable:
                     return answer
         raise ValueError(misfit.sentence)
 
-    checked.__wrapped__ = raw
+    checked.__wrapped__, checked.is_checked = raw, True
     return checked
 
 

@@ -40,15 +40,12 @@ DATASET = ld.data.gaussian(n=3, samples=5, seed=1)
 DECOUPLED = ld.LeastSquares(np.diag([3.0, 2.0]), np.diag([2.0, 1.0]))
 
 FACTORS = ld.factorization(U @ V.T + 1)
-FIT = ld.fit_lambda0(FACTORS, U, V, nodes=8, grid=8)
 STARTS = {"a": ld.studies.Start(width=4, alpha=0.5)}
 
 
 def _trial(key, width):
     return {"draw": width * jax.random.normal(key)}
 
-
-ENSEMBLE = ld.run_ensemble(_trial, {"width": [1.0]}, 2, key=KEY)
 
 # Valid values by the name of the parameter, where all functions can share them.
 COMMON = {
@@ -72,7 +69,7 @@ HOMOGENEOUS = {"Y": U @ V.T + 1}
 # Those that compile a program for every answer.
 SOLVERS = (
     "fit", "fit_lambda0", "flow_to_limit", "gradient_descent", "gradient_flow", "lambda0_objective", "lambda0_path", "limit",
-    "run_ensemble", "studies.audit", "studies.simulate", "studies.figures.compute", "studies.figures.make",
+    "run_ensemble", "studies.audit", "studies.simulate",
 )  # fmt: skip
 # Those whose answers depend on kinds and sizes alone.
 SIZES_ALONE = ("reduction.is_reducible", "reduction.state_velocity")
@@ -119,16 +116,19 @@ OWN = {
     "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": np.array([1.0, 0.5])},
     "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},
     "find_subspaces": {"model": DEEP},
-    "lambda0_objective": {"problem": FACTORS, "fit": FIT}, "lambda0_path": {"problem": FACTORS, "fit": FIT},
-    "masked": {"dataset": ENSEMBLE},
+    "lambda0_objective": {"problem": FACTORS}, "lambda0_path": {"problem": FACTORS},
     "run_ensemble": {"trial": _trial, "grid": {"width": [1.0, 2.0]}, "trials": 2},
     "open_figure": {"path": "absent"}, "open_reductions": {"path": "absent"}, "open_sweep": {"path": "absent"},
     "data.read_idx": {"path": "absent"},
     "exact.aligned_jump_time": {"sigma": 2.0},
     "studies.audit": {"starts": STARTS, "trials": 1, "points": 3, "horizon": 0.1},
     "studies.simulate": {"start": STARTS["a"], "points": 3, "horizon": 0.1},
-    "studies.figures.write": {"path": "figure.png"},
+    "theory.tied_autoencoder": {"problem": ld.LeastSquares(X, X), "model": ld.SymmetricFactors(U)},
 }  # fmt: skip
+
+
+def is_checked(value):
+    return hasattr(vars(value).get("__init__") if inspect.isclass(value) else value, "is_checked")
 
 
 def public():
@@ -147,12 +147,20 @@ def public():
                 continue
             if family == "studies.figures" and name not in ("names", "describe"):
                 continue
-            if inspect.isclass(value) and ("__init__" not in vars(value) or not hasattr(value.__init__, "__wrapped__")):
+            if inspect.isclass(value) and not is_checked(value):
                 continue
             if any(value is other for other in found.values()):
                 continue
             found[f"{family}.{name}".lstrip(".")] = value
     return found
+
+
+# What takes a while to make, by the names of a function and a parameter.
+MADE = {
+    ("lambda0_objective", "fit"): lambda: ld.fit_lambda0(FACTORS, U, V, nodes=8, grid=8),
+    ("lambda0_path", "fit"): lambda: ld.fit_lambda0(FACTORS, U, V, nodes=8, grid=8),
+    ("masked", "dataset"): lambda: ld.run_ensemble(_trial, {"width": [1.0]}, 2, key=KEY),
+}
 
 
 def calls():
@@ -162,7 +170,9 @@ def calls():
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 continue
-            if parameter.name in own:
+            if (name, parameter.name) in MADE:
+                arguments[parameter.name] = MADE[name, parameter.name]
+            elif parameter.name in own:
                 arguments[parameter.name] = own[parameter.name]
             elif parameter.default is not parameter.empty:
                 arguments[parameter.name] = parameter.default
@@ -279,6 +289,7 @@ def main():
     for name, function, arguments in calls():
         if (which == "solvers") != (name in SOLVERS) or (names and not name.startswith(tuple(names))):
             continue
+        arguments |= {given: MADE[name, given]() for given in arguments if (name, given) in MADE}
         begun = time.perf_counter()
         try:
             function(**arguments)

@@ -475,7 +475,7 @@ def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Time:
     x = eta * sigma
     moving = x > least_divisor(x.dtype)
     value = jnp.where(moving, 1 / jnp.log1p(jnp.where(moving, x, 1)), jnp.inf)
-    return Time(value, moving & (2 * eta * jnp.max(sigma) < 1))
+    return Time(value, moving & (2 * eta * jnp.max(sigma, initial=0) < 1))
 
 
 @public

@@ -182,7 +182,7 @@ def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[
     U1, V = moving_layers(model, problem)
     Z1 = jnp.concatenate([U1, V])
     if problem.num_frozen == 0:
-        return jnp.zeros((Z1.shape[0], 1), Z1.dtype)
+        return 0 * Z1[:, :1]
     if isinstance(model, TwoLayer):
         return Z1 @ (model.U - problem.from_data(U1)).T
     if model.frozen is None:

@@ -576,7 +576,7 @@ def _path_length(model: Model, problem: LeastSquares, ts) -> tuple[Array, Array]
 
 def _times(ts) -> Array:
     ts = _checks.as_float(ts, "ts")
-    if not _checks.is_traced(ts) and np.any(np.asarray(ts) < 0):
+    if not _checks.is_traced(ts) and not np.all(np.asarray(ts) >= 0):
         raise ValueError("Argument `ts` must hold times since the start, none of them negative.")
     return ts
 
