@@ -122,6 +122,10 @@ def fit(
     if not leaves:
         raise ValueError("Argument `parameters` holds no floating-point number to fit.")
     dtype = jnp.result_type(*leaves)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            "Argument `parameters` must be real, but holds complex numbers: fit their real and imaginary parts."
+        )
     if gradient_tolerance is None:
         gradient_tolerance = 1e-8 if dtype == jnp.float64 else 1e-4
     shape = eqx.filter_eval_shape(lambda p: loss(simulate(p)), parameters)
