@@ -118,6 +118,7 @@ OWN = {
     "theory.jump_steps": {"sigma": np.array([2.0, 1.0])},
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},
     "theory.stationary_product": {"learned": np.array([True, False])},
+    "theory.lemma_e2": {"A": np.eye(2, 3) + 1, "B": np.eye(3, 2) + 1},
     "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": np.array([1.0, 0.5])},
     "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},
     "find_subspaces": {"model": DEEP},
