@@ -55,7 +55,7 @@ def test_a_drawn_core_is_not_measured_on_data_of_another_rank():
     problem = ld.LeastSquares(np.random.default_rng(0).normal(size=(5, 4)), np.ones((5, 2)))
     other = ld.LeastSquares(np.random.default_rng(1).normal(size=(3, 4)), np.ones((3, 2)))
     core = ld.init.gaussian_core(problem, 10, std=0.1, key=jax.random.key(0))
-    for observable in (ld.observables.loss, ld.observables.singular_values, ld.theory.imbalance):
+    for observable in (ld.observables.loss, ld.observables.singular_values, ld.observables.alignment):
         with pytest.raises(
             ValueError, match=r"\(3, 2\), but is \(4, 2\); a reduced model has the coordinates of the data"
         ):
