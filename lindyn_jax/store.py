@@ -127,10 +127,9 @@ class SweepStore:
 
         **Raises:** `StoreError` if something else than a store is there.
         """
-        if self.path.is_symlink() and not self.path.exists():
-            raise StoreError(
-                f"{self.path} is a link to {os.readlink(self.path)}, which does not exist: make or remove it."
-            )
+        for place in (self.path, *self.path.parents):
+            if place.is_symlink() and not place.exists():
+                raise StoreError(f"{place} is a link to {os.readlink(place)}, which does not exist: make or remove it.")
         if not self.path.exists():
             return None
         if not self.path.is_dir():
@@ -235,7 +234,9 @@ class SweepStore:
         host = re.sub(r"\W", "_", platform.node())[:60]
         # On a disk that cannot be written to there is nothing to be cleared, and a finished store can be read.
         with contextlib.suppress(OSError):
-            for folder in self.path.parent.glob(f".{self.path.name}.building-*"):
+            for folder in self.path.parent.iterdir():
+                if not folder.name.startswith(f".{self.path.name}.building-"):
+                    continue
                 *where, process, _ = folder.name.rpartition(".building-")[2].split("-")
                 gone = where in ([], [host]) and not _alive(process)
                 if gone or time.time() - folder.stat().st_mtime > 3600:
@@ -686,7 +687,13 @@ def check_name(name: Any, kind: str) -> None:
         raise ValueError(f"{kind} must have a text for a name, but has {name!r}.")
     if name in RESERVED:
         raise ValueError(f"{kind} may not be called `{name}`, which a store uses itself: give it another name.")
-    if not name or name.startswith("__") or name in (".", "..", ROOT) or re.search(r"[/\\\x00-\x1f]", name):
+    if (
+        not name.isprintable()
+        or not name
+        or name.startswith("__")
+        or name in (".", "..", ROOT)
+        or set(name) & {"/", "\\"}
+    ):
         raise ValueError(
             f"{kind} may not be called {name!r}: names are those of folders, without slashes, and do not begin with `__`."
         )
