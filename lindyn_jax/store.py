@@ -119,6 +119,8 @@ class SweepStore:
 
     @public
     def __init__(self, path: str | os.PathLike):
+        if "\0" in os.fsdecode(path):
+            raise ValueError(f"Argument `path` must be the name of a folder, but is {os.fsdecode(path)!r}.")
         self.path = Path(path)
 
     @_told
@@ -204,7 +206,8 @@ class SweepStore:
             self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
             return self.chunk
         made = [folder for folder in (self.path.parent, *self.path.parent.parents) if not folder.exists()]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(made):
+            folder.mkdir(exist_ok=True)
         with self._building() as building:
             self._build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
             try:

@@ -286,6 +286,7 @@ def test_what_is_no_place_for_a_store_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for path, match in (
         (tmp_path / ("a" * 300), "File name too long"),
+        (Path(f"{tmp_path}{'/x' * 2100}"), "File name too long"),
         (tmp_path / "link", "is a link to .*nowhere, which does not exist"),
         (tmp_path / "file" / "sweep.zarr", "Not a directory|File exists"),
         (Path("/dev/null") / "sweep.zarr", "Not a directory|File exists"),
