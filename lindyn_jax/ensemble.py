@@ -323,6 +323,11 @@ def masked(dataset):
 
     **Args:** `dataset`, as from `run_ensemble` or `open_sweep`.
     """
+    if "ok" not in getattr(dataset, "data_vars", ()):
+        raise ValueError(
+            "Argument `dataset` must be a dataset of trials with the variable `ok`, as from `run_ensemble` or `open_sweep`, "
+            f"but is of type {type(dataset).__name__}."
+        )
     valid = dataset["ok"].astype(bool)
     if "computed" in dataset.coords:
         valid = valid & dataset["computed"]

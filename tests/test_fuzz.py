@@ -25,14 +25,15 @@ def fuzzed(folder, *arguments):
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_everything_wrong_in_every_argument_is_refused_in_a_sentence(tmp_path):
+def test_wrong_arguments_are_refused_in_a_sentence(tmp_path):
     assert fuzzed(tmp_path, "quick") == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_everything_wrong_in_the_solvers_is_refused_in_a_sentence(tmp_path):
-    assert fuzzed(tmp_path, "solvers") == []
+@pytest.mark.parametrize("which", ["full", "solvers"])
+def test_everything_wrong_in_every_argument_is_refused_in_a_sentence(tmp_path, which):
+    assert fuzzed(tmp_path, which) == []
 
 
 def test_every_public_function_has_a_valid_call():

@@ -118,7 +118,14 @@ def draw(dataset):
     **Args:** `dataset`, from `compute` or `open_figure`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    **Raises:** `ValueError` for what is not the data of a figure.
     """
+    if getattr(dataset, "attrs", {}).get("figure") not in FIGURES:
+        raise ValueError(
+            "Argument `dataset` must be the data of a figure, from `compute` or `open_figure`, "
+            f"but is of type {type(dataset).__name__}."
+        )
     import matplotlib.figure
 
     from ... import plots
