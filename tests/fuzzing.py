@@ -77,6 +77,8 @@ SOLVERS = (
 )  # fmt: skip
 # What looks wrong and is right: X = I, a link of the user's, parameters of any kind that the user's own functions take.
 RIGHT = {
+    ("run_ensemble", "store", "text"), ("run_ensemble", "progress", "a function"),
+    *(("run_ensemble", name, "dict") for name in ("dims", "attributes", "settings", "reductions")),
     ("LeastSquares", "X", "None"), ("LeastSquares", "link", "a function"), ("fit", "parameters", "a model"),
     ("fit", "parameters", "a problem"), ("from_gauge", "what", "a problem"), ("to_gauge", "what", "a problem"),
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"),
