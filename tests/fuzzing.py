@@ -83,8 +83,8 @@ RIGHT = {
     ("fit", "parameters", "a problem"), ("from_gauge", "what", "a problem"), ("to_gauge", "what", "a problem"),
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"),
 }  # fmt: skip
-# Those whose answers depend on kinds and sizes alone.
-SIZES_ALONE = ("reduction.is_reducible", "reduction.state_velocity")
+# Those whose flags depend on kinds and sizes alone, such as which solver was used.
+SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible", "reduction.state_velocity")
 # What differs from the common values, by function.
 OWN = {
     "LeastSquares": {"scale": 1.0, "output_scale": 1.0, "link": None, "rank": None, "rank_rtol": None},
