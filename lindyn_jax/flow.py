@@ -17,8 +17,21 @@ from .models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLaye
 from .problem import LeastSquares
 from .reduction import check_fits, is_reducible, lift, prepare
 from .reduction import reduce as reduce_model
-from .solvers import ImpulseRadau, LieRK4, NormController, internal_tolerance, largest_singular_value
-from .solvers.radau import norm
+from .solvers import (
+    ImpulseRadau,
+    LieRK4,
+    NormController,
+    RelativeController,
+    ScaledChord,
+    group_reach,
+    growth_reach,
+    impulse_reach,
+    internal_tolerance,
+    is_lost,
+    largest_singular_value,
+    lost_on_the_way,
+    norm,
+)
 from .trajectory import Trajectory
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -29,8 +42,6 @@ SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
 
 # Above this product of horizon and fastest rate the implicit solver is the cheaper one.
 STIFF = 2e3
-# The condition number of X^T X that stands for it where a start or a horizon is traced.
-ILL_CONDITIONED = 200.0
 
 
 @public
@@ -62,12 +73,13 @@ def gradient_flow(
         `"radau"` (`solvers.ImpulseRadau`: they grow with its logarithm, and the imbalance is kept to round-off; for two-layer
         models under least squares, reduced), `"kvaerno5"` (implicit without use of the structure, for small models), or
         `"auto"`: `"radau"` where it applies and the horizon times the fastest rate of the start exceeds 2000, else Dopri8
-        (Tsit5 in float32). `stats["implicit"]` tells which. Where the start or the horizon is traced, the condition
-        number of `X^T X` above 200 decides in their place; where the problem is traced, the choice is made at run time,
-        between two compiled solvers.
-    - `rtol`, `atol`: tolerances of the adaptive steps; by default 1e-9 and 1e-12 in float64, 1e-5 and 1e-7 in float32. With
-        `stop`, the default `atol` is lowered to what the stopping loss needs. `"radau"` and `"lie"` control their
-        error relative to the norm of all weights, have no use for `atol`, and step exactly to all `ts`.
+        (Tsit5 in float32). `stats["implicit"]` tells which. Where any of these is traced, the choice is made at
+        run time, between two compiled solvers.
+    - `rtol`, `atol`: tolerances of the adaptive steps; `rtol` is 1e-9 in float64 and 1e-5 in float32 by default. Errors are
+        relative to the rows of the weights, and weights however small grow to `rtol`: there is no absolute tolerance
+        unless `atol` is given, which is then one for each entry (with `stop` lowered to what the stopping loss needs).
+        `"radau"` and `"lie"` control their error relative to the norm of all weights, have no use for `atol`, and step
+        exactly to all `ts`.
     - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
@@ -81,6 +93,8 @@ def gradient_flow(
     **Raises:** `ValueError` for sizes that do not fit, times that do not increase, tolerances that the dtype cannot resolve,
     a stop outside (0, 1), a stop with a link function, a concrete start with all weights zero (a saddle that the flow
     never leaves), or `"radau"` for what it cannot move.
+
+    A path that round-off of the start has chosen (from U = -V, say) ends with the result `LOST`.
 
     **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance, `"radau"` to
     round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
@@ -165,14 +179,14 @@ def _flow(
 
     def integrate(method, ts):
         if method == "group":
-            tolerance, stepper, controller = rtol, solver, NormController(rtol, ts)
+            tolerance, stepper, controller = rtol, solver, NormController(rtol, ts, group_reach(rtol))
         elif method == "implicit":
             given = solver.tolerance if isinstance(solver, ImpulseRadau) else internal_tolerance(rtol)
             tolerance = jnp.asarray(given, ts.dtype)
-            stepper, controller = ImpulseRadau(tolerance), NormController(tolerance, ts)
+            stepper, controller = ImpulseRadau(tolerance), NormController(tolerance, ts, impulse_reach(tolerance))
         else:
-            tolerance = rtol
-            stepper, controller = solver, diffrax.PIDController(rtol=rtol, atol=atol)
+            tolerance, stepper = rtol, _with_tolerances(solver, rtol, atol)
+            controller = RelativeController(rtol, atol, growth_reach(solver, rtol), ts)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
             stepper,
@@ -181,7 +195,9 @@ def _flow(
             dt0=_first_step(start, problem, ts[-1], tolerance),
             y0=moving,
             args=(problem, fixed),
-            saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=ts, fn=save), diffrax.SubSaveAt(t1=True))),
+            saveat=diffrax.SaveAt(
+                subs=(diffrax.SubSaveAt(ts=ts, fn=save), diffrax.SubSaveAt(t1=True)), controller_state=True
+            ),
             stepsize_controller=controller,
             event=event,
             max_steps=max_steps,
@@ -190,14 +206,18 @@ def _flow(
         )
         saved, last = solution.ys
         final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
+        roundoff = lost_on_the_way(solution.controller_state, final)
         stats = {
             "final_time": solution.ts[1][-1],
             "num_steps": solution.stats["num_steps"],
             "num_accepted": solution.stats["num_accepted_steps"],
             "num_rejected": solution.stats["num_rejected_steps"],
             "implicit": jnp.asarray(method == "implicit" or isinstance(stepper, diffrax.AbstractImplicitSolver)),
+            "roundoff": roundoff,
         }
-        return saved, final, _result(solution.result, final), stats
+        code = _result(solution.result, final)
+        code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
+        return saved, final, code, stats
 
     if method == "either":
         stiff = _stiffness(start, problem, ts[-1], stop) > STIFF
@@ -213,6 +233,14 @@ def _flow(
     with jax.default_matmul_precision("highest"):
         final_values = obs.measure(functions, final, problem, start, to_user)
     return Trajectory(ts, values, to_user(final), final_values, result, stats, models)
+
+
+def _with_tolerances(solver: diffrax.AbstractSolver, rtol: Array, atol: Array) -> diffrax.AbstractSolver:
+    """An implicit solver of diffrax that takes its root finder's tolerances from the steps, with those of the steps here."""
+    from_steps = diffrax.with_stepsize_controller_tols(diffrax.VeryChord)()
+    if getattr(getattr(solver, "root_finder", None), "rtol", None) is not from_steps.rtol:
+        return solver
+    return eqx.tree_at(lambda s: s.root_finder, solver, ScaledChord(rtol, atol))
 
 
 def _first_step(start: AbstractModel, problem: LeastSquares, horizon: Array, rtol: Array) -> Array | None:
@@ -376,13 +404,12 @@ def check_not_saddle(model: AbstractModel, problem: LeastSquares) -> None:
 
 
 def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
-    defaults = (1e-9, 1e-12) if dtype == jnp.float64 else (1e-5, 1e-7)
     if rtol is not None and not _checks.is_traced(rtol):
         _checks.check_tolerance(float(rtol), "rtol", dtype)
     if atol is not None:
         _checks.check_positive(atol, "atol")
-    rtol, atol = (default if given is None else given for given, default in zip((rtol, atol), defaults, strict=True))
-    return jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
+    default = 1e-9 if dtype == jnp.float64 else 1e-5
+    return jnp.asarray(default if rtol is None else rtol, dtype), jnp.asarray(0.0 if atol is None else atol, dtype)
 
 
 def _check_stop(stop, problem: LeastSquares) -> None:
@@ -417,15 +444,9 @@ def _solver(solver, dtype, model, problem, ts, stop, reduce) -> tuple[diffrax.Ab
 
 
 def _method(model, problem, ts, stop) -> str:
-    def known(*values):
-        return not _checks.is_traced(*jax.tree.leaves(values))
-
-    if not known(problem):
+    # No property of the data alone decides: the weights of a traced start may be of any size.
+    if _checks.is_traced(*jax.tree.leaves((model, problem, ts, stop))):
         return "either"
     # Inside jit even operations on numbers that are known are otherwise put off to run time.
     with jax.ensure_compile_time_eval():
-        if known(model, ts, stop):
-            stiff = float(_stiffness(model, problem, ts[-1], stop)) > STIFF
-        else:
-            stiff = float(problem.condition) > ILL_CONDITIONED
-    return "implicit" if stiff else "explicit"
+        return "implicit" if float(_stiffness(model, problem, ts[-1], stop)) > STIFF else "explicit"

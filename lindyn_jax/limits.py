@@ -20,12 +20,17 @@ from .models import ReducedTwoLayer, TwoLayer
 from .problem import LeastSquares
 from .reduction import check_fits, lift
 from .reduction import reduce as reduce_model
-from .solvers import ImpulseRadau, NormController, dense_jacobian, internal_tolerance, is_dense
-from .solvers.radau import norm
+from .solvers import (
+    ImpulseRadau,
+    NormController,
+    dense_jacobian,
+    grown_roundoff,
+    impulse_reach,
+    internal_tolerance,
+    is_dense,
+    is_lost,
+)
 from .trajectory import Trajectory
-
-# Round-off that has grown to this part of the weights has chosen where the path went.
-_LOST = 1e-3
 
 
 @public
@@ -145,8 +150,8 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         dt0=_first_step(start, problem, horizon, tolerance),
         y0=moving,
         args=(problem, fixed),
-        saveat=diffrax.SaveAt(t1=True, solver_state=True),
-        stepsize_controller=NormController(tolerance),
+        saveat=diffrax.SaveAt(t1=True, controller_state=True),
+        stepsize_controller=NormController(tolerance, reach=impulse_reach(tolerance)),
         event=diffrax.Event(reached),
         max_steps=max_steps,
         adjoint=adjoint,
@@ -157,8 +162,8 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
     # Reaching the horizon is not reaching the limit; meeting the event is.
     finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
     code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
-    roundoff = _roundoff(start, final, solution.solver_state.carried)
-    code = jnp.where((code == trajectory.FINISHED) & ~(roundoff < _LOST), trajectory.NOT_CONVERGED, code)
+    roundoff = grown_roundoff(solution.controller_state, final)
+    code = jnp.where((code == trajectory.FINISHED) & is_lost(roundoff), trajectory.NOT_CONVERGED, code)
     with jax.default_matmul_precision("highest"):
         final_values = obs.measure(functions, final, problem, start, to_user)
     stats = {
@@ -172,18 +177,6 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
     written = code == trajectory.FINISHED
     values = {name: trajectory.failed_to_inf(written, value)[None] for name, value in final_values.items()}
     return Trajectory(jnp.full(1, jnp.inf, rtol.dtype), values, to_user(final), final_values, code, stats)
-
-
-def _roundoff(start: ReducedTwoLayer, final: ReducedTwoLayer, carried: Array) -> Array:
-    """`eps ||Phi|| ||Z(0)|| / ||Z(inf)||`: what round-off of the start has become, from the map that took the start to the end.
-
-    A start whose flow ends in a saddle is only led away from it by round-off, which has then grown to the size of the weights.
-    """
-    U, V, end = start.U1, start.V, norm(*jax.lax.stop_gradient((final.U1, final.V)))
-    if is_dense(U, V):
-        return jnp.zeros((), U.dtype)
-    growth = norm(jax.lax.stop_gradient(carried)) * norm(*jax.lax.stop_gradient((U, V)))
-    return jnp.finfo(U.dtype).eps * growth / jnp.where(end > 0, end, 1)
 
 
 def is_limit(

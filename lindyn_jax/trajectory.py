@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .models import AbstractModel
 
-FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED = range(6)
+FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED, LOST = range(7)
 
 RESULTS = {
     FINISHED: "finished: reached the last time or step",
@@ -19,6 +19,7 @@ RESULTS = {
     DIVERGED: "diverged: weights or loss are not finite",
     SOLVER_FAILED: "solver failed: a step could not be completed",
     NOT_CONVERGED: "not converged: the limit was not reached to the accuracy asked for",
+    LOST: "lost to round-off: round-off of the start, not the start, chose where the path went",
 }
 
 
@@ -32,8 +33,8 @@ class Trajectory(eqx.Module):
     - `final`: the model at the end, of the kind that was passed in; at the stopping point if it was stopped.
     - `final_observables`: the observables of `final`, without a time axis.
     - `result`: a code of `trajectory.RESULTS`, as an integer array so that it can be mapped over and stored.
-    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected` and
-        `implicit`, whether the solver was an implicit one.
+    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected`, `implicit`, whether
+        the solver was an implicit one, and `roundoff`, how far round-off has grown by the end, relative to all weights.
     - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
     """
 

@@ -1,35 +1,165 @@
-"""Step sizes for the solvers of this package: errors by norms, steps that end exactly at the times to be saved."""
+"""Step sizes: errors relative to the weights, without an absolute tolerance, and steps that let small weights grow as they do.
+
+An error that is small beside the weights may be large beside a mode that is still to grow. What is small in the weights obeys
+the linear equation of `roundoff`, so a step errs in it by the factor that the method errs by for `y' = sigma_1(B) y`, however
+small it is: `h sigma_1(B)` is bounded by the step at which this is the tolerance. The same product of maps tells how
+far round-off has grown, which is carried along.
+"""
+
+from collections.abc import Callable
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from .radau import is_dense, norm
+from . import roundoff
+from .radau import is_dense
+from .roundoff import norm
 
 _MAX_REJECTIONS = 60
+# Rows of the weights are followed to the tolerance down to where their round-off is that of the largest.
+_NOISE = 4
 
 
-def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
-    """An upper bound on sigma_1, at most a few per cent above it, by products alone: `||(A^T A)^{16}||^{1/32}`."""
-    largest = jnp.max(jnp.abs(A))
-    A = A / jnp.where(largest > 0, largest, 1)
-    G = A.T @ A if A.shape[1] <= A.shape[0] else A @ A.T
-    log, power = jnp.zeros((), A.dtype), 1.0
-    for squared in range(5):
-        size = jnp.sqrt(jnp.sum(G**2))
-        safe = jnp.where(size > 0, size, 1)
-        log = log + jnp.log(safe) / power
-        if squared < 4:
-            G, power = (G / safe) @ (G / safe), 2 * power
-    return largest * jnp.exp(log / 2)
+def relative_size(error, y0, y1, rtol: Float[Array, ""], atol: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
+    """The largest row of an error in units of its tolerance: `rtol` of that row, or `atol` an entry, or round-off."""
+    ratios = []
+    for leaves in zip(*map(jax.tree.leaves, (error, y0, y1)), strict=True):
+        e, a, b = (jnp.reshape(leaf, (-1, leaf.shape[-1] if leaf.ndim else 1)) for leaf in leaves)
+        # A step into where the velocity is not defined.
+        b = jnp.where(jnp.all(jnp.isfinite(b)), b, a)
+        rows = jnp.maximum(norm(a, axis=1), norm(b, axis=1))
+        info = jnp.finfo(rows.dtype)
+        least = _NOISE * info.eps * norm(rows) + atol * e.shape[1] ** 0.5 + info.tiny
+        ratios.append(jnp.max(norm(e, axis=1) / (rtol * rows + least), initial=0))
+    ratio = jnp.max(jnp.stack(ratios)) if ratios else jnp.zeros(())
+    return jnp.where(jnp.isnan(ratio), jnp.inf, ratio)
+
+
+def growth_reach(solver: diffrax.AbstractSolver, tolerance: Float[Array, ""]) -> Float[Array, ""]:
+    """The step z at which the method's own estimate of its error on `y' = y` is the tolerance, and at most 1."""
+    tableau = getattr(solver, "tableau", None)
+    if not isinstance(tableau, diffrax.ButcherTableau):
+        return jnp.minimum(tolerance**0.25, 1)
+    diagonal = np.zeros(tableau.num_stages) if tableau.a_diagonal is None else np.asarray(tableau.a_diagonal)
+
+    def error(z):
+        slopes = np.zeros(0)
+        for i in range(tableau.num_stages):
+            before = np.asarray(tableau.a_lower[i - 1]) @ slopes if i else 0.0
+            slopes = np.append(slopes, z * (1 + before) / (1 - z * diagonal[i]))
+        return abs(float(np.asarray(tableau.b_error) @ slopes))
+
+    order = np.log2(error(1.0) / error(0.5))
+    return jnp.minimum(0.5 * (tolerance / error(0.5)) ** (1 / order), 1)
+
+
+class _Growth(eqx.Module):
+    """What both controllers know of what is small in the weights: how fast it grows, and how far its round-off has."""
+
+    B: Float[Array, "n m"] | None
+    rate: Float[Array, ""] | None
+
+    def __init__(self, y, args):
+        with jax.default_matmul_precision("highest"):
+            self.B, self.rate = roundoff.growth(_model(y, args), jax.lax.stop_gradient(args[0]))
+
+    def cap(self, reach) -> Array | float:
+        """The longest step from here."""
+        if self.rate is None:
+            return jnp.inf
+        return jnp.where(self.rate > 0, reach / jnp.where(self.rate > 0, self.rate, 1), jnp.inf)
+
+    def advance(self, noise, keep: Array, model, t0: Array, t1: Array, ts: Array | None):
+        if noise is None:
+            return None
+        observed = jnp.ones((), bool) if ts is None else jnp.any((ts > t0) & (ts <= t1))
+        with jax.default_matmul_precision("highest"):
+            moved = roundoff.advance(noise, model, self.B, self.rate, t1 - t0, t1.astype(self.B.dtype), observed)
+        return jax.tree.map(lambda a, b: jnp.where(keep, a, b), moved, noise)
+
+
+def _model(y, args):
+    """The model that a state is; it has no derivative here: step lengths are not differentiated."""
+    return jax.lax.stop_gradient(eqx.combine(y, args[1]) if len(args) > 1 else y)
+
+
+class RelativeController(diffrax.AbstractAdaptiveStepSizeController):
+    """Step sizes for any model: every row of the weights to `rtol`, and small weights to grow to `rtol`.
+
+    **Args:** `rtol`; `atol`, an absolute tolerance for each entry, by default none; `reach`, the largest `h sigma_1(B)` of a
+    step, at most 1: see `growth_reach`; `ts`, shape (T,), the times at which something is observed, by default all.
+
+    **Notes:** grows steps by at most 10 and divides them by at most 5. Ends the integration with `dt_min_reached` after 60
+    rejections in a row or when a step no longer advances the time. Rows smaller than `4 eps/rtol` of their matrix are
+    followed to its round-off.
+    """
+
+    rtol: Float[Array, ""]
+    atol: Float[Array, ""] | float = 0.0
+    reach: Float[Array, ""] | float = 1.0
+    ts: Float[Array, " T"] | None = None
+    norm: Callable = eqx.field(default=norm, static=True)
+
+    def wrap(self, direction):
+        return self
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        if dt0 is None:
+            dt0 = _guess(lambda y: func(terms, t0, y, args), jax.lax.stop_gradient(y0), t1 - t0, self.rtol)
+        growth = _Growth(y0, args)
+        length = jnp.minimum(dt0, growth.cap(self.reach)).astype(t0.dtype)
+        noise = roundoff.first(_model(y0, args), growth.rate)
+        return t0 + jax.lax.stop_gradient(length), (jnp.zeros((), jnp.int32), noise)
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        rejections, noise = controller_state
+        y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
+        ratio = relative_size(y_error, y0, y1, self.rtol, self.atol)
+        keep = ratio < 1
+        factor = 0.9 * jnp.clip(ratio, 1e-30, 1e30) ** (-1 / error_order)
+        factor = jnp.where(keep, jnp.clip(factor, 1.0, 10.0), jnp.clip(factor, 0.2, 0.9))
+        after = jax.tree.map(lambda a, b: jnp.where(keep, a, b), y1, y0)
+        growth = _Growth(after, args)
+        proposal = jnp.minimum(factor.astype(length.dtype) * length, growth.cap(self.reach)).astype(length.dtype)
+        times = jax.lax.stop_gradient((t0, t1, self.ts))
+        noise = growth.advance(noise, keep, _model(after, args), *times)
+        next_t0 = jnp.where(keep, t1, t0)
+        next_t1 = next_t0 + jax.lax.stop_gradient(proposal)
+        rejections = jnp.where(keep, 0, rejections + 1)
+        return keep, next_t0, next_t1, False, (rejections, noise), _stuck(rejections, next_t0, next_t1)
+
+
+def _stuck(rejections: Array, t0: Array, t1: Array):
+    stuck = (rejections >= _MAX_REJECTIONS) | ~jax.lax.stop_gradient(t1 > t0)
+    return diffrax.RESULTS.where(stuck, diffrax.RESULTS.dt_min_reached, diffrax.RESULTS.successful)
+
+
+def _guess(velocity: Callable, y0, horizon: Array, tolerance: Array) -> Array:
+    """A first step where no bound on the rates is known: by how fast the weights and their velocity change."""
+    slope = jax.lax.stop_gradient(velocity(y0))
+    speed = norm(*jax.tree.leaves(slope))
+    moving = speed > 0
+    # Ahead by a part of the horizon that moves no weight by more than the square root of round-off, or from zero a little.
+    root = jnp.finfo(horizon.dtype).eps ** 0.5
+    size = norm(*jax.tree.leaves(y0))
+    ahead = jnp.where(moving & (size > 0), root * size / jnp.where(moving, speed, 1), root * horizon)
+    ahead = jnp.minimum(ahead, horizon)
+    other = jax.lax.stop_gradient(velocity(jax.tree.map(lambda y, v: y + ahead.astype(v.dtype) * v, y0, slope)))
+    bend = norm(*jax.tree.leaves(jax.tree.map(lambda a, b: a - b, other, slope))) / ahead
+    rate = jnp.where(moving, bend / jnp.where(moving, speed, 1), 0)
+    rate = jnp.maximum(rate, jnp.where(size > 0, speed / jnp.where(size > 0, size, 1), 0))
+    return jnp.minimum(jnp.where(rate > 0, tolerance**0.25 / jnp.where(rate > 0, rate, 1), horizon), horizon)
 
 
 class NormController(diffrax.AbstractStepSizeController):
-    """Step sizes by norms: `||error|| <= tolerance ||Z||`, and `h sigma_1(q S E) <= 1` where impulses are the unknowns.
+    """Step sizes by norms: `||error|| <= tolerance ||Z||`, and `h sigma_1(q S E) <= reach` where impulses are the unknowns.
 
     **Args:** `tolerance`, relative, of a step: there is no absolute one, and a tiny start is followed as carefully as a large
-    one. `ts`, shape (T,), increasing times that steps have to end at, or `None`.
+    one. `ts`, shape (T,), increasing times that steps have to end at, or `None`. `reach`, at most 1.
 
     **Notes:** grows steps by at most 8 and divides them by at most 4 (what a step that failed gets), with the predictive
     control of Gustafsson. Ends the integration with `dt_min_reached` after 60 rejections in a row or when a step no longer
@@ -38,6 +168,7 @@ class NormController(diffrax.AbstractStepSizeController):
 
     tolerance: Float[Array, ""]
     ts: Float[Array, " T"] | None = None
+    reach: Float[Array, ""] | float = 1.0
 
     def wrap(self, direction):
         return self
@@ -45,15 +176,14 @@ class NormController(diffrax.AbstractStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         one = jnp.ones((), y0.U1.dtype)
         if dt0 is None:
-            # No bound on the rates is known (a link function): what the velocity would take to change the weights by this part.
-            velocity = jax.lax.stop_gradient(func(terms, t0, y0, args))
-            speed, size = norm(velocity.U1, velocity.V), norm(*jax.lax.stop_gradient((y0.U1, y0.V)))
-            dt0 = jnp.where(speed > 0, self.tolerance**0.25 * size / jnp.where(speed > 0, speed, 1), t1 - t0)
-        length = jnp.minimum(dt0, self._cap(y0, args)).astype(one.dtype)
-        return self._end(t0, length), (one, jnp.zeros_like(one), length, jnp.zeros((), jnp.int32))
+            dt0 = _guess(lambda y: func(terms, t0, y, args), jax.lax.stop_gradient(y0), t1 - t0, self.tolerance)
+        growth = _Growth(y0, args)
+        length = jnp.minimum(dt0, self._cap(y0, growth)).astype(one.dtype)
+        noise = roundoff.first(_model(y0, args), growth.rate)
+        return self._end(t0, length), (one, jnp.zeros_like(one), length, jnp.zeros((), jnp.int32), noise)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-        last_ratio, last_length, proposed, rejections = controller_state
+        last_ratio, last_length, proposed, rejections, noise = controller_state
         y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
         length = length.astype(proposed.dtype)
         size = jnp.maximum(norm(y0.U1, y0.V), norm(y1.U1, y1.V))
@@ -69,15 +199,17 @@ class NormController(diffrax.AbstractStepSizeController):
         grown = jnp.maximum(grown * length, jnp.where(length < 0.99 * proposed, proposed, 0))
         proposal = jnp.where(keep, grown, jnp.clip(factor, 0.25, 0.8) * length)
         after = jax.tree.map(lambda a, b: jnp.where(keep, a, b), y1, y0)
-        proposal = jnp.minimum(proposal, self._cap(after, args))
+        growth = _Growth(after, args)
+        proposal = jnp.minimum(proposal, self._cap(after, growth))
+        times = jax.lax.stop_gradient((t0, t1, self.ts))
+        noise = growth.advance(noise, keep, _model(after, args), *times)
         next_t0 = jnp.where(keep, t1, t0)
         next_t1 = self._end(next_t0, proposal)
         rejections = jnp.where(keep, 0, rejections + 1)
-        stuck = (rejections >= _MAX_REJECTIONS) | ~jax.lax.stop_gradient(next_t1 > next_t0)
-        result = diffrax.RESULTS.where(stuck, diffrax.RESULTS.dt_min_reached, diffrax.RESULTS.successful)
         last_ratio = jnp.where(keep, jnp.maximum(ratio, 1e-2), last_ratio)
         last_length = jnp.where(keep, length, last_length)
-        return keep, next_t0, next_t1, False, (last_ratio, last_length, proposal, rejections), result
+        state = last_ratio, last_length, proposal, rejections, noise
+        return keep, next_t0, next_t1, False, state, _stuck(rejections, next_t0, next_t1)
 
     def _end(self, t0: Array, length: Array) -> Array:
         """The end of a step from `t0`, not beyond the next time to be met; reaches it when it comes within a per cent."""
@@ -89,10 +221,19 @@ class NormController(diffrax.AbstractStepSizeController):
         meets = (index < self.ts.shape[0]) & (t0 + 1.01 * length >= target)
         return jnp.where(meets, target, end)
 
-    def _cap(self, y, args) -> Array:
-        U, V = jax.lax.stop_gradient((y.U1, y.V))
-        if is_dense(U, V):
-            return jnp.asarray(jnp.inf, U.dtype)
-        with jax.default_matmul_precision("highest"):
-            steepest = largest_singular_value(jax.lax.stop_gradient(args[0]).reduced_loss_gradient(U @ V.T))
-        return jnp.where(steepest > 0, 1 / jnp.where(steepest > 0, steepest, 1), jnp.inf)
+    def _cap(self, y, growth: _Growth) -> Array:
+        return jnp.asarray(jnp.inf if is_dense(y.U1, y.V) else growth.cap(self.reach), y.U1.dtype)
+
+
+def grown_roundoff(controller_state, final) -> Float[Array, ""]:
+    """How far round-off of the start has grown by the end, relative to all weights; zero where it is not followed."""
+    noise = controller_state[-1]
+    if noise is None:
+        return jnp.zeros((), jnp.result_type(*jax.tree.leaves(eqx.filter(final, eqx.is_inexact_array))))
+    return roundoff.relative(*jax.lax.stop_gradient((noise.start, final)))
+
+
+def lost_on_the_way(controller_state, final) -> Float[Array, ""]:
+    """`grown_roundoff`, or if larger what later round-off made of the modes being learned at one of the observed times."""
+    grown, noise = grown_roundoff(controller_state, final), controller_state[-1]
+    return grown if noise is None else jnp.maximum(grown, jax.lax.stop_gradient(noise.lost))

@@ -22,6 +22,15 @@ from .radau import StateInterpolation, norm, with_weights
 _FARTHEST = 2**0.5
 
 
+def group_reach(rtol: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest `h sigma_1(B)`, at most 1, at which a mode that begins to be seen is followed to `rtol`.
+
+    While E does not move yet a step is exact, whatever its length. Then E falls like the square w of a weight, as `exp(2 z)` over
+    a step, which Simpson's rule integrates to `w (2 z)^5/2880`; the error estimate notices it from `w^2 = rtol` on.
+    """
+    return jnp.minimum((2880 * rtol**0.5) ** 0.2 / 2, 1)
+
+
 class HermiteInterpolation(StateInterpolation):
     """The cubic through both ends of a step with their velocities: of order 3 between steps, where it does not keep D."""
 

@@ -11,7 +11,7 @@ are linear in the stages and are solved exactly, and what is left, `h q E(Z_i(La
 It falls apart into m matrices of size r by the eigenvectors of `V V^T`, and into a real and a complex one by those of A.
 
 The exact flow is `Z(t) = Phi(t) Z(0)` with Phi in O(r, m). Every step is made such a map, the nearest one, so the imbalance
-moves by round-off only. Their product Phi tells how far round-off has grown: no state says whether it left a saddle by itself.
+moves by round-off only.
 """
 
 from abc import abstractmethod
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..problem import LeastSquares
+from .roundoff import norm
 
 # -- the tableau ---------------------------------------------------------------------------------------------------------
 
@@ -61,6 +62,15 @@ def internal_tolerance(rtol: Float[Array, ""]) -> Float[Array, ""]:
     The estimate is that of a method of order 3, the step one of order 5: true errors are far smaller than the estimate.
     """
     return 0.1 * rtol ** (2 / 3)
+
+
+def impulse_reach(tolerance: Float[Array, ""]) -> Float[Array, ""]:
+    """The step z at which `exp(z)` is met to `z rtol`, at most 1, for the `rtol` that has this internal tolerance.
+
+    The method errs by `(2! 3!)/(5! 6!) z^6` there.
+    """
+    rtol = (10 * tolerance) ** 1.5
+    return jnp.minimum((7200 * rtol) ** 0.2, 1)
 
 
 # -- one step as functions of its parameters -----------------------------------------------------------------------------
@@ -149,12 +159,12 @@ class _Impulses:
 
     @staticmethod
     def carried(U: Array, V: Array) -> Array:
-        """What goes from step to step: Phi, the product of all of them."""
-        return jnp.eye(U.shape[0] + V.shape[0], dtype=U.dtype)
+        """What goes from step to step: nothing."""
+        return jnp.zeros((), U.dtype)
 
     @staticmethod
     def end(x: Array, Us: Array, Vs: Array, step: _Step, carried: Array) -> tuple[Array, Array, Array, Array]:
-        """The state after the step, with its imbalance, whether that worked, and Phi.
+        """The state after the step, with its imbalance, and whether that worked.
 
         Given the impulses the step is linear, `Z_1 = R Z_0`, and R is nearly in O(r, m): its nearby member of that group (the
         polar factor for the form J, by products alone) keeps the imbalance to round-off and moves Z as little as the step errs.
@@ -165,7 +175,7 @@ class _Impulses:
         R = jnp.concatenate([part[-1] for part in _Impulses.stages(x, step._replace(U=one[:r], V=one[r:]))])
         Q, defect = pseudo_orthogonal(R, r)
         U, V = Q[:r, :r] @ step.U + Q[:r, r:] @ step.V, Q[r:, :r] @ step.U + Q[r:, r:] @ step.V
-        return U, V, defect < 1e-2, jax.lax.stop_gradient(Q) @ carried
+        return U, V, defect < 1e-2, carried
 
     @staticmethod
     def residual(x: Array, Us: Array, Vs: Array, step: _Step) -> Array:
@@ -183,13 +193,16 @@ class _Impulses:
         def scaled(tau):
             # Symmetric diagonal scaling: rows of N differ by the condition number of X^T X.
             diagonal = jnp.sqrt(1 + jnp.abs(tau) * jnp.diagonal(N, axis1=-2, axis2=-1))
-            return (one + tau * N) / (diagonal[:, :, None] * diagonal[:, None, :]), diagonal
+            diagonal = diagonal.astype(tau.dtype)
+            shifted = one.astype(tau.dtype) + tau * N.astype(tau.dtype)
+            return shifted / (diagonal[:, :, None] * diagonal[:, None, :]), diagonal
 
         real, real_scale = scaled(step.tau / _REAL)
         factor = jnp.linalg.cholesky(real)
         # Where that fails the step is thrown away, but derivatives pass through here.
         factor = jnp.where(jnp.isfinite(factor), factor, one)
-        pair, pair_scale = scaled(step.tau / jnp.asarray(_COMPLEX, jax.lax.complex(g, g).dtype))
+        kind = jax.lax.complex(g, g).dtype
+        pair, pair_scale = scaled(step.tau.astype(kind) / jnp.asarray(_COMPLEX, kind))
         return Q, (factor, real_scale), (jax.scipy.linalg.lu_factor(pair), pair_scale)
 
     @staticmethod
@@ -202,6 +215,7 @@ class _Impulses:
     @staticmethod
     def _solve_complex(factors, right: Array) -> Array:
         Q, _, (lu, scale) = factors
+        Q = Q.astype(right.dtype)
         columns = (right @ Q).T / scale
         solved = jax.scipy.linalg.lu_solve(lu, columns[..., None])[..., 0]
         return (solved / scale).T @ Q.T
@@ -283,7 +297,8 @@ class _Stages:
         one = jnp.eye(J.shape[0], dtype=J.dtype)
         factors = []
         for eigenvalue in (_REAL, _COMPLEX):
-            matrix = one - J / jnp.asarray(eigenvalue, J.dtype if eigenvalue is _REAL else jax.lax.complex(J, J).dtype)
+            kind = J.dtype if eigenvalue is _REAL else jax.lax.complex(J, J).dtype
+            matrix = one.astype(kind) - J.astype(kind) / jnp.asarray(eigenvalue, kind)
             factors.append(jax.scipy.linalg.lu_factor(matrix))
         return tuple(factors)
 
@@ -310,10 +325,6 @@ class _Stages:
         return jnp.concatenate(step.force(Us, Vs), axis=1) / step.tau
 
 
-def norm(*arrays: Array) -> Array:
-    return jnp.sqrt(sum(jnp.sum(array**2) for array in arrays))
-
-
 def _iterate(form, step: _Step, factors, guess: Array, target: Array, contraction: Array):
     """Newton's method with frozen factors: unknowns, whether they converged, and the contraction that was seen.
 
@@ -333,7 +344,7 @@ def _iterate(form, step: _Step, factors, guess: Array, target: Array, contractio
         theta = jnp.where(first, jnp.maximum(theta, 1e-3) ** 0.8, size / jnp.where(before > 0, before, 1))
         left = theta / jnp.where(theta < 1, 1 - theta, 1) * size
         done = (theta < 1) & (left <= target)
-        remaining = theta ** (MAX_ITERATIONS - 1.0 - iterations) * left
+        remaining = theta ** (MAX_ITERATIONS - 1 - iterations).astype(theta.dtype) * left
         failed = ~jnp.isfinite(size) | (~first & ((theta >= 1) | (remaining > target)) & ~done)
         return x, new, size, theta, iterations + 1, done, failed
 
@@ -526,7 +537,7 @@ def with_weights(y, U: Array, V: Array):
 
 class _Memory(NamedTuple):
     """What one step hands to the next: slopes at its stages for the first guess, its length, its contraction, and what its form
-    carries along (D(0), or the product of all steps)."""
+    carries along (D(0), where that is needed)."""
 
     slopes: Array
     length: Array

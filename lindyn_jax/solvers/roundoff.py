@@ -1,0 +1,194 @@
+"""How round-off grows along a path: whether it, and not the start, has chosen where the flow goes.
+
+With `Z = [U1; V]` the flow is `Z' = A(B) Z`, `A(B) = [[0, B], [B^T, 0]]`, where -B is the gradient with respect to `U1 V^T`; tied
+layers obey `U' = B U`, with -B the gradient plus its transpose. Whatever is small in Z, round-off included, obeys the same linear
+equation, at rates up to sigma_1(B). Round-off is therefore followed as a few more columns, which start with random entries
+of the size of round-off in their rows and are moved as Z is.
+
+Two things are told from them. A start whose flow ends in a saddle, or passes one closer than round-off, is led away from it by
+the round-off of the start, which has then become as large as the weights: all that follows is lost. Modes that a tiny start
+learns late may be smaller than round-off of what was learned before: when they are learned is then lost, and observables
+before that is over; where all has been learned nothing is.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ..models import (
+    AbstractModel,
+    DeepLinear,
+    ReducedDeepLinear,
+    ReducedTwoLayer,
+    SymmetricFactors,
+    TwoLayer,
+    WideLimit,
+)
+from ..problem import LeastSquares
+
+# Round-off that has grown to this part of the weights has chosen where the path went.
+LOST = 1e-3
+_PROBES = 3
+
+
+def generator(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n m"] | None:
+    """B, or `None` for models whose weights are not moved by a matrix from the left."""
+    if isinstance(model, ReducedTwoLayer):
+        return -problem.reduced_loss_gradient(model.U1 @ model.V.T)
+    if isinstance(model, TwoLayer):
+        return -problem.loss_gradient(model.U @ model.V.T)
+    if isinstance(model, SymmetricFactors):
+        G = problem.loss_gradient(model.product())
+        return -(G + G.T)
+    return None
+
+
+def growth(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "n m"] | None, Float[Array, ""] | None]:
+    """B, and the rate at which what is small in the weights can grow: sigma_1(B), or what takes its place in other models."""
+    B = generator(model, problem)
+    if B is not None:
+        return B, largest_singular_value(B)
+    if isinstance(model, WideLimit):
+        return None, 2 * largest_singular_value(problem.loss_gradient(model.Theta))
+    if isinstance(model, (DeepLinear, ReducedDeepLinear)) and model.depth > 1:
+        gradient = problem.loss_gradient if isinstance(model, DeepLinear) else problem.reduced_loss_gradient
+        norms = jnp.stack([_spectral_norm(W) for W in model.layers])
+        # Of all layers but two, the product is largest without the two smallest.
+        return None, largest_singular_value(gradient(model.product())) * jnp.prod(jnp.sort(norms)[2:])
+    return None, None
+
+
+def _spectral_norm(W: Array) -> Array:
+    """About sigma_1, from below, by four steps of the power method: no product of two matrices."""
+    scale = jnp.max(jnp.abs(W))
+    A = W / jnp.where(scale > 0, scale, 1)
+    v = jnp.asarray(np.random.default_rng(1).normal(size=W.shape[1]), W.dtype)
+    for _ in range(4):
+        v = A.T @ (A @ v)
+        v = v / jnp.maximum(jnp.sqrt(jnp.sum(v**2)), jnp.finfo(v.dtype).tiny)
+    return scale * jnp.sqrt(jnp.sum((A @ v) ** 2))
+
+
+def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
+    """An upper bound on sigma_1, at most a few per cent above it, by products alone: `||(A^T A)^{16}||^{1/32}`."""
+    largest = jnp.max(jnp.abs(A))
+    A = A / jnp.where(largest > 0, largest, 1)
+    G = A.T @ A if A.shape[1] <= A.shape[0] else A @ A.T
+
+    def square(carry, power):
+        G, log = carry
+        size = jnp.sqrt(jnp.sum(G**2))
+        safe = jnp.where(size > 0, size, 1)
+        return ((G / safe) @ (G / safe), log + jnp.log(safe) / power), None
+
+    (G, log), _ = jax.lax.scan(square, (G, jnp.zeros((), A.dtype)), jnp.asarray([1, 2, 4, 8], A.dtype))
+    size = jnp.sqrt(jnp.sum(G**2))
+    return largest * jnp.exp((log + jnp.log(jnp.where(size > 0, size, 1)) / 16) / 2)
+
+
+def norm(*arrays: Array, axis: int | None = None) -> Array:
+    """The Frobenius norm of all arrays together, or norms along an axis; the squares may be beyond the range of the dtype."""
+    most = [jnp.max(jnp.abs(array), axis=axis, keepdims=axis is not None, initial=0) for array in arrays]
+    largest = functools.reduce(jnp.maximum, most)
+    largest = jax.lax.stop_gradient(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
+    size = jnp.sqrt(sum(jnp.sum((array / largest) ** 2, axis=axis) for array in arrays))
+    return size * (largest if axis is None else jnp.squeeze(largest, axis))
+
+
+def is_followed(model: AbstractModel) -> bool:
+    """Whether the round-off of a model is followed: two-layer and tied ones wide enough for the error to vanish."""
+    if isinstance(model, (TwoLayer, ReducedTwoLayer)):
+        U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
+        return U.shape[1] >= min(U.shape[0], model.V.shape[0])
+    return isinstance(model, SymmetricFactors) and model.U.shape[1] >= model.U.shape[0]
+
+
+def _rows(model: AbstractModel) -> Float[Array, " p"]:
+    """Norms of the rows of the weights."""
+    if isinstance(model, SymmetricFactors):
+        return norm(model.U, axis=1)
+    U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
+    return jnp.concatenate([norm(U, axis=1), norm(model.V, axis=1)])
+
+
+@functools.lru_cache(maxsize=32)
+def _directions(rows: int) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(rows, _PROBES))
+
+
+class Noise(NamedTuple):
+    """What goes from step to step: columns of round-off of the start, the same with that of every later state, the least row
+    of the start, sigma_1(B) there and now, until when a mode is lost, and how much was at a time that was observed."""
+
+    start: Float[Array, "p q"]
+    path: Float[Array, "p q"]
+    least: Float[Array, ""]
+    first_rate: Float[Array, ""]
+    rate: Float[Array, ""]
+    until: Float[Array, ""]
+    lost: Float[Array, ""]
+
+
+def first(model: AbstractModel, rate: Float[Array, ""] | None) -> Noise | None:
+    """Round-off of a start: in each row what the row's size makes of it; `None` where it is not followed."""
+    if not is_followed(model):
+        return None
+    rows = _rows(model)
+    columns = jnp.finfo(rows.dtype).eps * rows[:, None] * jnp.asarray(_directions(rows.shape[0]), rows.dtype)
+    least = jnp.min(jnp.where(rows > 0, rows, jnp.inf))
+    zero = jnp.zeros((), rows.dtype)
+    return Noise(columns, columns, least, rate, rate, zero, zero)
+
+
+def advance(
+    noise: Noise,
+    model: AbstractModel,
+    B: Float[Array, "n m"],
+    rate: Float[Array, ""],
+    length: Float[Array, ""],
+    end: Float[Array, ""],
+    observed: Bool[Array, ""],
+) -> Noise:
+    """Round-off after a step to `end` and `model`, where B and its `rate` are; something may be observed in it.
+
+    A mode that round-off has overtaken is learned too early here. It is lost until the start's own part of it has grown as well:
+    until `rate t` is the logarithm of how much smaller the start was, and ten more.
+    """
+    tied, n = isinstance(model, SymmetricFactors), B.shape[0]
+    length = length.astype(B.dtype)
+    columns = term = jnp.concatenate([noise.start, noise.path], axis=1)
+    # By the power series: `length sigma_1(B)` is at most one.
+    for j in range(1, 5):
+        term = length / j * (B @ term if tied else jnp.concatenate([B @ term[n:], B.T @ term[:n]]))
+        columns = columns + term
+    rows = _rows(model)
+    # What is lost is lost: larger numbers would only overflow.
+    most = norm(rows)
+    start, path = jnp.split(jnp.clip(columns, -most, most), 2, axis=1)
+    least = jnp.finfo(rows.dtype).eps * jnp.abs(jnp.asarray(_directions(rows.shape[0]), rows.dtype)) * rows[:, None]
+    path = jnp.where(jnp.abs(path) < least, jnp.copysign(least, path), path)
+    grown = relative(path, model)
+    safe = jnp.where(rate > 0, rate, 1)
+    unlearned = jnp.minimum(rate, noise.first_rate) / jnp.where(noise.first_rate > 0, noise.first_rate, 1)
+    # Where B falls as fast as it is large, a mode is being learned; where it does not, one is growing at this rate.
+    growing = (unlearned >= LOST) & ((noise.rate - rate) / safe <= 0.2 * length * rate)
+    needed = (jnp.log(most) - jnp.log(noise.least) + 10) / safe
+    until = jnp.where(growing & is_lost(grown), jnp.maximum(noise.until, needed), noise.until)
+    lost = jnp.where(end <= until, grown, grown * unlearned)
+    lost = jnp.where(observed, jnp.maximum(noise.lost, lost), noise.lost)
+    return Noise(start, path, noise.least, noise.first_rate, rate, until, lost)
+
+
+def relative(columns: Float[Array, "p q"], model: AbstractModel) -> Float[Array, ""]:
+    """Round-off relative to all weights."""
+    size = norm(_rows(model))
+    return jnp.max(norm(columns, axis=0)) / jnp.where(size > 0, size, 1)
+
+
+def is_lost(roundoff: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether round-off has chosen the path."""
+    return ~(roundoff < LOST)
