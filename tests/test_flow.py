@@ -210,11 +210,12 @@ def test_flow_is_traced_once_for_all_weights_and_times(data):
     assert len(traces) == first
 
 
-def scaled_loss(data, **options):
+def scaled_loss(data, **options_given):
     X, Y, U, V = data
     problem = ld.LeastSquares(X, Y)
 
     def value(scale):
+        options = {"solver": "dopri8"} | options_given
         out = ld.gradient_flow(ld.TwoLayer(scale * U, V), problem, np.array([0.3]), rtol=1e-10, **options)
         return out.observables["loss"][0]
 

@@ -13,7 +13,7 @@ from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import flow
-from lindyn_jax.solvers import LieRK4, NormController, lie
+from lindyn_jax.solvers import LieRK4, NormController, control, lie
 
 r, m, k = 5, 3, 8
 
@@ -178,5 +178,5 @@ def test_controller_caps_steps_by_the_gradient(rng):
     start, problem = start_and_problem(rng)
     core, _ = ld.reduce(start, problem)
     steepest = np.linalg.norm(problem.reduced_loss_gradient(core.product()), 2)
-    cap = NormController(jnp.asarray(1e-3))._cap(core, (problem,))
+    cap = NormController(jnp.asarray(1e-3))._cap(core, control._Growth(core, (problem,)))
     assert 0.9 / steepest < cap <= 1 / steepest
