@@ -1,5 +1,7 @@
 """Gradient descent by any optax transformation, in one compiled loop."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,10 +14,11 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from . import _checks, trajectory
 from . import observables as obs
+from ._equivariance import extra_arguments, refuse_unrunnable
 from ._linalg import signature_spectrum
 from ._public import public
 from .flow import _check_stop, all_finite, check_not_saddle
-from .models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
+from .models import AbstractModel, LinearModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer, WideLimit
 from .problem import LeastSquares
 from .reduction import check_fits, from_state, is_reducible, lift, prepare, require_exact, state_velocity, to_state
 from .reduction import reduce as reduce_model
@@ -47,7 +50,8 @@ def gradient_descent(
     - `optimizer`: an optax transformation, such as `optax.sgd(0.01)`; its hyperparameters may be traced.
     - `save_at`: step numbers at which to observe, shape (T,), increasing, from 0 to `steps`; by default 0 and `steps`.
     - `observables`, `keep_models`: as in `gradient_flow`.
-    - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested every 8 steps; a number in (0, 1), may be traced.
+    - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested at every eighth step, whatever `save_at` is; a number in (0, 1),
+        may be traced.
     - `reduce`: move a `TwoLayer`, or a `SymmetricFactors` wider than n, in its smallest exact form. Refused for optimizers
         for which that is not exact. With a penalty whose Lambda is a matrix there is none: the full size is moved.
     - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
@@ -55,8 +59,9 @@ def gradient_descent(
     **Returns:** a `Trajectory` whose `ts` are step numbers.
 
     **Raises:** `ValueError` for sizes that do not fit, bad step numbers, a stop outside (0, 1), a start with all weights
-    zero, or an optimizer that treats entries one by one (Adam, RMSprop, sign, elementwise clipping, noise) unless
-    `reduce=False`; with traced hyperparameters the last is an error at run time.
+    zero, an optimizer that cannot make a step of these weights (such as `lookahead`, which wants pairs of them), or, unless
+    `reduce=False`, one that treats entries one by one at some step (Adam, RMSprop, sign, elementwise clipping, noise), whose
+    numbers depend on the sizes of the weights (Muon), or that is not understood.
 
     **Notes:** loss and gradients are those of the full network, so that step sizes are too. Under plain descent the
     imbalance obeys `D+ = D + eta^2 (G_U1^T G_U1 - G_V^T G_V)` exactly. Steps are stable at the end of training for
@@ -68,11 +73,12 @@ def gradient_descent(
     if stop is not None:
         _check_stop(stop, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
-    model, basis = prepare(model, problem, reduce)
-    reduced_kinds = (ReducedTwoLayer, ReducedDeepLinear)
-    is_reduced = isinstance(model, reduced_kinds) or (reduce and is_reducible(model, problem))
-    if is_reduced and not isinstance(optimizer, EquivariantTransformation):
-        model = require_exact(optimizer, model)
+    start = model
+    model, basis = prepare(start, problem, reduce)
+    if not isinstance(optimizer, EquivariantTransformation):
+        refuse_unrunnable(optimizer, _weights(start)[0])
+        if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)) or (reduce and is_reducible(model, problem)):
+            require_exact(optimizer, start, problem, model)
     functions = obs.resolve(observables)
     return _descend(
         model,
@@ -101,7 +107,16 @@ def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
 
     **Source:** G19 (5).
     """
-    return EquivariantTransformation(*optax.sgd(step_size))
+    return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, step_size))
+
+
+# Functions with names, and the step size as data: such a transformation can be pickled, and another step compiles nothing.
+def _no_state(params) -> optax.EmptyState:
+    return optax.EmptyState()
+
+
+def _plain_update(step_size, updates, state, params=None):
+    return jax.tree.map(lambda g: jnp.asarray(-step_size, g.dtype) * g, updates), state
 
 
 @public
@@ -146,6 +161,15 @@ def stable_step(
     return 2 * safety / (problem.scale * problem.singular_values[0] ** 2 * largest)
 
 
+def _weights(start: AbstractModel) -> tuple[AbstractModel, Callable[[AbstractModel], AbstractModel]]:
+    """What an optimizer moves of a model, and the way back from it to the model."""
+    if isinstance(start, (ReducedTwoLayer, ReducedDeepLinear)):
+        return to_state(start), lambda weights: from_state(weights, start)
+    if isinstance(start, WideLimit):  # its level is no weight
+        return LinearModel(start.Theta), lambda weights: WideLimit(weights.Theta, start.level)
+    return start, lambda weights: weights
+
+
 class _Carry(NamedTuple):
     weights: AbstractModel
     optimizer_state: optax.OptState
@@ -158,21 +182,20 @@ def _descend(
     model, basis, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse
 ) -> Trajectory:
     # `unpack`: what the optimizer moves -> the (reduced) model; `to_user`: that model -> the kind the user passed in.
-    unpack, to_user, start = (lambda weights: weights), (lambda state: state), model
+    to_user, start = (lambda state: state), model
     if basis is None and reduce and is_reducible(model, problem):
         start, basis = reduce_model(model, problem)
     if basis is not None:
         to_user = lambda state: lift(state, basis)  # noqa: E731
-    weights = start
-    if isinstance(start, (ReducedTwoLayer, ReducedDeepLinear)):
-        weights = to_state(start)
-        unpack = lambda weights: from_state(weights, start)  # noqa: E731
+    weights, unpack = _weights(start)
 
     def gradient(weights):
         state = unpack(weights)
         velocity = state.velocity(problem)
         if isinstance(state, (ReducedTwoLayer, ReducedDeepLinear)):
             velocity = state_velocity(velocity, weights)
+        elif isinstance(state, WideLimit):
+            velocity = LinearModel(velocity.Theta)
         return jax.tree.map(jnp.negative, velocity)
 
     def loss(weights):
@@ -186,9 +209,14 @@ def _descend(
 
     def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
         gradients = gradient(carry.weights)
-        extra = {}
-        if isinstance(optimizer, optax.GradientTransformationExtraArgs):
-            extra = {"value": loss(carry.weights), "grad": gradients, "value_fn": loss}
+        available = {
+            "value": loss(carry.weights),
+            "grad": gradients,
+            "value_fn": loss,
+            "grad_fn": lambda weights, _: gradient(weights),
+            "obj_fn": loss,
+        }
+        extra = extra_arguments(optimizer, available)
         updates, optimizer_state = optimizer.update(gradients, carry.optimizer_state, carry.weights, **extra)
         weights = optax.apply_updates(carry.weights, updates)
         return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
@@ -203,30 +231,35 @@ def _descend(
 
     kind = "checkpointed" if reverse else "lax"
 
+    def single(carry: _Carry) -> _Carry:
+        return step(carry)[0]
+
     def advance(carry: _Carry, until: Int[Array, ""]):
-        # Whole chunks without a test inside, then single steps for the rest.
-        carry = eqxi.while_loop(
-            lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
-            chunk,
-            carry,
-            max_steps=max(steps // CHECK_EVERY, 1),
-            kind=kind,
-        )
-        carry = eqxi.while_loop(
-            lambda carry: ~carry.halted & (carry.step < until),
-            lambda carry: step(carry)[0],
-            carry,
-            max_steps=CHECK_EVERY,
-            kind=kind,
-        )
-        carry = test(carry)
+        # Single steps to the next multiple of CHECK_EVERY, whole chunks, and single steps for the rest: tests are at multiples
+        # alone, so that where a run ends does not depend on where it is observed.
+        def part(carry: _Carry, end: Int[Array, ""]):
+            carry = eqxi.while_loop(
+                lambda carry: ~carry.halted & (carry.step < end), single, carry, max_steps=CHECK_EVERY, kind=kind
+            )
+            carry = jax.tree.map(partial(jnp.where, carry.step % CHECK_EVERY == 0), test(carry), carry)
+            carry = eqxi.while_loop(
+                lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
+                chunk,
+                carry,
+                max_steps=max(steps // CHECK_EVERY, 1),
+                kind=kind,
+            )
+            return carry, None
+
+        aligned = -(-carry.step // CHECK_EVERY) * CHECK_EVERY
+        carry, _ = jax.lax.scan(part, carry, jnp.stack([jnp.minimum(aligned, until), until]))
         state = unpack(carry.weights)
         values = obs.measure(functions, state, problem, start, to_user)
         kept = to_user(state) if keep_models else None
         reached = carry.step >= until
         return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), (values, kept))
 
-    carry = _Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
     with jax.default_matmul_precision("highest"):
         carry, (values, models) = jax.lax.scan(advance, carry, save_at)
         carry, _ = advance(carry, jnp.asarray(steps, jnp.int32))
@@ -252,6 +285,8 @@ def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
     check_not_saddle(model, problem)
     if _checks.is_traced(steps) or int(steps) != steps or steps < 1:
         raise ValueError(f"Argument `steps` must be a static whole number of at least 1, but is {steps}.")
+    if steps >= 2**31:
+        raise ValueError(f"Argument `steps` must be below 2^31, beyond which steps are not counted, but is {steps}.")
     if save_at is None:
         save_at = np.array([0, steps])
     if _checks.is_traced(save_at):

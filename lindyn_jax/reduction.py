@@ -7,7 +7,7 @@ global norm, and fails for optimizers that look at single entries, such as Adam.
 kind it is: `check_optimizer` finds out by trying.
 """
 
-from functools import lru_cache
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float
 
 from . import _checks
+from ._equivariance import extra_arguments, obstacle
 from ._linalg import row_factor
 from ._norms import norm
 from ._public import FITS, public
@@ -34,7 +35,6 @@ from .models import (
 from .problem import LeastSquares
 from .subspaces import (
     DeepBasis,
-    check_deep_optimizer,
     deep_state,
     find_subspaces,
     from_deep_state,
@@ -301,10 +301,8 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
             params, state = carry
             gradient = jax.tree.map(lambda g: size * g, gradient)
             # A line search asks for the loss: any function of the product serves, since it is the same on both sides.
-            extra = {}
-            if isinstance(optimizer, optax.GradientTransformationExtraArgs):
-                value_fn = lambda weights: size * jnp.sum(jnp.sin(weights.V @ weights.V.T))  # noqa: E731
-                extra = {"value": value_fn(params), "grad": gradient, "value_fn": value_fn}
+            value_fn = lambda weights: size * jnp.sum(jnp.sin(weights.V @ weights.V.T))  # noqa: E731
+            extra = extra_arguments(optimizer, {"value": value_fn(params), "grad": gradient, "value_fn": value_fn})
             updates, state = optimizer.update(gradient, state, params, **extra)
             params = optax.apply_updates(params, updates)
             return (params, state), updates
@@ -328,49 +326,63 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
 
 @public
 def require_exact(
-    optimizer: optax.GradientTransformation, model: TwoLayer | ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear
-):
-    """The model, after making sure that the optimizer commutes with the reduction.
+    optimizer: optax.GradientTransformation,
+    model: AbstractModel,
+    problem: LeastSquares,
+    moved: AbstractModel | None = None,
+) -> None:
+    """Refuses an optimizer that does not commute with the reduction of this model, or for which that cannot be shown.
 
-    A concrete optimizer that does not is refused at once; one with traced hyperparameters, when the program runs.
+    The program of the optimizer is read, whatever its hyperparameters are and at whatever step they act; it is not tried out.
+
+    **Args:** `model`, the start at full size, or a reduced one; `moved`, for a `DeepLinear` its reduced form.
+
+    **Raises:** `ValueError` that says what stands in the way.
     """
-    difference = _difference(optimizer, model.depth if isinstance(model, ReducedDeepLinear) else None)
-    message = (
-        "The width reduction is not exact for this optimizer ({gap}): it treats entries of the weights one by one, as Adam, "
-        "RMSprop, sign descent, elementwise clipping and weight noise do. Pass `reduce=False` to run it at full size."
-    )
+    for full, small, frames in _forms(model, problem, moved):
+        reason = obstacle(optimizer, full, small, frames)
+        if reason is None:
+            continue
+        message = (
+            f"The width reduction is not exact for this optimizer as far as can be shown ({reason}): it has to commute with "
+            "rotations of the weights at every step. Pass `reduce=False` to run it at full size."
+        )
+        if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)):
+            message += " A core drawn at a given width has no full size to run at: start from `init.gaussian` instead."
+        raise ValueError(message)
+
+
+def _forms(model: AbstractModel, problem: LeastSquares, moved: AbstractModel | None) -> list[tuple[Any, Any, list]]:
+    """Shapes of the weights at full and at reduced size, and the frames between them; two guesses where there is no full size."""
+    n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
+
+    def shapes(kind: Any, *sizes: tuple[int, int]) -> Any:
+        return jax.eval_shape(lambda: kind(*(jnp.zeros(size, dtype) for size in sizes)))
+
+    def deep(*sizes: tuple[int, int]) -> Any:
+        return jax.eval_shape(lambda: DeepLinear([jnp.zeros(size, dtype) for size in sizes]))
+
+    dtype = jax.tree.leaves(model)[0].dtype
+    two, pad = [("inputs", "hidden"), ("outputs", "hidden")], int(problem.num_frozen > 0)
+    if isinstance(model, SymmetricFactors):
+        return [(model, shapes(SymmetricFactors, (n, min(model.width, n))), [("inputs", "hidden")])]
+    if isinstance(model, TwoLayer):
+        k = min(model.width, r + m)
+        if problem.Phi1 is None and k == model.width:
+            return []  # what is moved is the network itself
+        return [(model, shapes(TwoLayer, (r + pad, k + pad), (m, k + pad)), two)]
     if isinstance(model, ReducedTwoLayer):
-        message += " A core drawn at a given width has no full size to run at: start from `init.gaussian` instead."
-    # Optimizers that commute differ by round-off (of float32, if they accumulate in it), the others by a tenth or more.
-    limit = 1e-5 if jnp.result_type(float) == jnp.float64 else 1e-2
-    if not _checks.is_traced(difference):
-        gap = float(difference)
-        if not gap <= limit:
-            raise ValueError(message.format(gap=f"a trial update differs by {gap:.1e} of its size"))
-        return model
-    message = message.format(gap="a trial update differs by more than round-off")
-    return eqx.error_if(model, ~(difference <= limit), message)
-
-
-def _difference(optimizer: optax.GradientTransformation, depth: int | None) -> Array | float:
-    try:
-        return _cached_difference(optimizer, depth)
-    except _Traced:
-        return _trial(optimizer, depth)
-
-
-def _trial(optimizer: optax.GradientTransformation, depth: int | None) -> Array:
-    return check_optimizer(optimizer) if depth is None else check_deep_optimizer(optimizer, depth)
-
-
-class _Traced(Exception):
-    """The optimizer has traced hyperparameters: its difference must not be kept."""
-
-
-@lru_cache(maxsize=128)
-def _cached_difference(optimizer: optax.GradientTransformation, depth: int | None) -> float:
-    with jax.ensure_compile_time_eval():
-        difference = jax.jit(lambda: _trial(optimizer, depth))()
-    if _checks.is_traced(difference):
-        raise _Traced
-    return float(difference)
+        small = jax.eval_shape(to_state, model)
+        (rows, k), pad = small.U.shape, int(model.frozen is not None)
+        return [(shapes(TwoLayer, (rows + 2 * pad, h), (m, h)), small, two) for h in (k + 5, 16 * k + 7)]
+    state = jax.eval_shape(to_state, moved if isinstance(model, DeepLinear) else model)
+    frames = [(i, i + 1) for i in range(len(state.layers))]
+    if isinstance(model, DeepLinear):
+        return [(model, state, frames)]
+    sizes = [W.shape for W in state.layers]
+    last = len(sizes) - 1
+    wide = [
+        [(a + 2 if i == 0 else f * a + 5, b - 1 if i == last else f * b + 5) for i, (a, b) in enumerate(sizes)]
+        for f in (1, 16)
+    ]
+    return [(deep(*layers), state, frames) for layers in wide]

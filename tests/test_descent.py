@@ -362,3 +362,60 @@ def test_observables_that_mean_nothing_are_refused():
     problem, model = ld.factorization(np.eye(2)), ld.LinearModel(np.eye(2))
     with pytest.raises(ValueError, match="defined for two-layer models, but the model is a LinearModel"):
         inspect.unwrap(ld.observables.imbalance_spectrum)(model, problem)
+
+
+# -- where a run ends, and in which units ------------------------------------------------------------------------------
+
+
+def test_where_a_run_stops_does_not_depend_on_where_it_is_observed(data):
+    X, Y, U, V = data
+    problem, start = ld.LeastSquares(X, Y), ld.TwoLayer(U, V)
+    ends = set()
+    for save_at in ([0, 1000], [3, 500, 1000], [1, 9, 22, 1000], [37, 38, 1000], [8, 1000]):
+        run = ld.gradient_descent(
+            start, problem, 1000, optimizer=ld.plain_descent(0.02), stop=1e-3, save_at=np.array(save_at)
+        )
+        ends.add((int(run.stats["num_steps"]), float(run.final_observables["loss"]), int(run.result)))
+    assert len(ends) == 1
+    steps, _, result = ends.pop()
+    assert steps % 8 == 0 and 8 < steps < 1000 and result == trajectory.STOPPED
+
+
+def test_the_level_of_the_wide_limit_is_no_weight(data):
+    X, Y, *_ = data
+    problem, start = ld.LeastSquares(X, Y), ld.WideLimit(np.zeros((n, m)), 2.0)
+    optimizers = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.01)), optax.noisy_sgd(0.01, key=0)
+    for optimizer in optimizers:
+        final = ld.gradient_descent(start, problem, 5, optimizer=optimizer).final
+        assert float(final.level) == 2.0 and float(jnp.linalg.norm(final.Theta)) > 0
+    decayed = ld.gradient_descent(
+        start, problem, 1, optimizer=optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
+    ).final
+    assert relative_error(jnp.linalg.norm(decayed.Theta), 1e-3) < tolerance("float64")
+
+
+@pytest.mark.parametrize("kind", ["two layers", "one layer", "deep"])
+def test_descent_is_the_same_in_all_units(kind, data):
+    # Y -> aY: each of L layers scales as a^{1/L} and the step as a^{2/L - 2}.
+    X, Y, U, V = data
+    depth = {"two layers": 2, "one layer": 1, "deep": 3}[kind]
+    make = {
+        "two layers": lambda c: ld.TwoLayer(c * U, c * V),
+        "one layer": lambda c: ld.LinearModel(c * (U @ V.T)),
+        "deep": lambda c: ld.DeepLinear([c * U, c * np.eye(h), c * V.T]),
+    }[kind]
+    found = {}
+    for a in (1.0, 1e-30, 1e30):
+        c = a ** (1 / depth)
+        run = ld.gradient_descent(
+            make(c),
+            ld.LeastSquares(X, a * Y),
+            40,
+            optimizer=ld.plain_descent(jnp.asarray(0.02 * c**2 / a**2)),
+            stop=1e-6,
+        )
+        found[a] = [np.asarray(run.final.product()) / a, np.asarray(run.observables["loss"]) / a**2]
+        assert bool(run.ok)
+    for a in (1e-30, 1e30):
+        for scaled, plain in zip(found[a], found[1.0], strict=True):
+            assert relative_error(scaled, plain) < tolerance("float64")
