@@ -9,7 +9,7 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_roots", "_svd", "_checks", "_files", "_norms", "_public"),
+    ("_linalg", "_roots", "_svd", "_checks", "_equivariance", "_files", "_norms", "_public"),
     ("problem", "penalty"),
     ("models", "_finite", "_modes"),
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
