@@ -121,9 +121,11 @@ def _directions(rows: int) -> np.ndarray:
 
 
 class Noise(NamedTuple):
-    """What goes from step to step: columns of round-off of the start, the same with that of every later state, the least row
-    of the start, sigma_1(B) there and now, until when a mode is lost, and how much was at a time that was observed."""
+    """What goes from step to step: whether anything is followed, columns of round-off of the start, the same with that of
+    every later state, the least row of the start, sigma_1(B) there and now, until when a mode is lost, and how much was at a
+    time that was observed."""
 
+    followed: Bool[Array, ""]
     start: Float[Array, "p q"]
     path: Float[Array, "p q"]
     least: Float[Array, ""]
@@ -139,9 +141,17 @@ def first(model: AbstractModel, rate: Float[Array, ""] | None) -> Noise | None:
         return None
     rows = _rows(model)
     columns = jnp.finfo(rows.dtype).eps * rows[:, None] * jnp.asarray(_directions(rows.shape[0]), rows.dtype)
+    # Columns of zeros stay zero: a padded batch has networks that are narrower than they look.
+    if isinstance(model, SymmetricFactors):
+        live, needed = jnp.any(model.U != 0, axis=0), model.U.shape[0]
+    else:
+        U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
+        live, needed = jnp.any(U != 0, axis=0) | jnp.any(model.V != 0, axis=0), min(U.shape[0], model.V.shape[0])
+    followed = jnp.sum(live) >= needed
+    columns = jnp.where(followed, columns, 0)
     least = jnp.min(jnp.where(rows > 0, rows, jnp.inf))
     zero = jnp.zeros((), rows.dtype)
-    return Noise(columns, columns, least, rate, rate, zero, zero)
+    return Noise(followed, columns, columns, least, rate, rate, zero, zero)
 
 
 def advance(
@@ -171,6 +181,7 @@ def advance(
     start, path = jnp.split(jnp.clip(columns, -most, most), 2, axis=1)
     least = jnp.finfo(rows.dtype).eps * jnp.abs(jnp.asarray(_directions(rows.shape[0]), rows.dtype)) * rows[:, None]
     path = jnp.where(jnp.abs(path) < least, jnp.copysign(least, path), path)
+    path = jnp.where(noise.followed, path, 0)
     grown = relative(path, model)
     safe = jnp.where(rate > 0, rate, 1)
     unlearned = jnp.minimum(rate, noise.first_rate) / jnp.where(noise.first_rate > 0, noise.first_rate, 1)
@@ -180,7 +191,7 @@ def advance(
     until = jnp.where(growing & is_lost(grown), jnp.maximum(noise.until, needed), noise.until)
     lost = jnp.where(end <= until, grown, grown * unlearned)
     lost = jnp.where(observed, jnp.maximum(noise.lost, lost), noise.lost)
-    return Noise(start, path, noise.least, noise.first_rate, rate, until, lost)
+    return Noise(noise.followed, start, path, noise.least, noise.first_rate, rate, until, lost)
 
 
 def relative(columns: Float[Array, "p q"], model: AbstractModel) -> Float[Array, ""]:
