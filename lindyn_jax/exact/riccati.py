@@ -243,7 +243,10 @@ def _basis_jvp(primals, tangents):
     k = B.shape[1]
     value = _basis(B, G, pivots)
     dN = jnp.concatenate([jnp.zeros((k, k), B.dtype), tangents[0]])
-    return value, (dN - value @ (pivots @ dN)) @ value[:k]
+    # The pivot rows are the identity and stay it. Forward mode finds the zero by cancellation; what reverse mode brings there
+    # is scaled by up to e^{t (a_j - a_i)}, and must not be left to cancel.
+    moving = 1 - jnp.sum(pivots, axis=0)[:, None]
+    return value, (moving * (dN - value @ (pivots @ dN))) @ value[:k]
 
 
 @jax.custom_jvp
