@@ -4,6 +4,7 @@ Guards ask whether a number **is** zero. One that asks whether it is positive ta
 perfect verdict: at rest, balanced, solved.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -38,3 +39,42 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every floating-point number in a tree is finite."""
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)
+
+
+def least_divisor(dtype: jnp.dtype) -> float:
+    """The number down to which `1/x` and its derivative `1/x^2` do not overflow."""
+    return math.sqrt(float(jnp.finfo(dtype).tiny))
+
+
+@jax.custom_jvp
+def ratio(a: Array, b: Array) -> Array:
+    """`a / b`, whose derivative never squares b: `1/b^2` overflows at b = 1e-160, `da/b` does not."""
+    return a / b
+
+
+@ratio.defjvp
+def _ratio_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    value = ratio(a, b)
+    return value, ratio(da - value * db, b)
+
+
+@jax.custom_jvp
+def hypot(a: Array, b: Array) -> Array:
+    """`sqrt(a^2 + b^2)` without overflow of the squares; every derivative is zero at a = b = 0."""
+    size = jnp.maximum(jnp.abs(a), jnp.abs(b))
+    usual = (size > 0) & (size < jnp.inf)
+    scale = jnp.where(usual, size, 1)
+    # 0, infinity and NaN are what the larger of the two is.
+    return jnp.where(usual, scale * jnp.sqrt((a / scale) ** 2 + (b / scale) ** 2), size)
+
+
+@hypot.defjvp
+def _hypot_jvp(primals, tangents):
+    h = hypot(*primals)
+    # The direction's own derivative is of order 1/h: where that would overflow, the direction is held.
+    moving, positive = h > least_divisor(h.dtype), h > 0
+    divisor = jnp.where(moving, h, 1)
+    held = jax.lax.stop_gradient(jnp.where(positive, h, 1))
+    directions = (jnp.where(moving, x / divisor, jax.lax.stop_gradient(x) / held) for x in primals)
+    return h, sum(direction * dx for direction, dx in zip(directions, tangents, strict=True))

@@ -23,11 +23,13 @@ def _thin_svd_jvp(primals, tangents):
     cutoff = jax.lax.stop_gradient(4 * max(A.shape) * jnp.finfo(A.dtype).eps * s[0])
     gap, total = s[None, :] - s[:, None], s[None, :] + s[:, None]
     apart = jnp.abs(gap) > cutoff
-    inverse = jnp.where(apart, 1 / (jnp.where(apart, gap, 1) * jnp.where(apart, total, 1)), 0)
+    # Divided twice: the product of gap and sum is zero for values of 1e-160.
+    gap, total = jnp.where(apart, gap, 1), jnp.where(apart, total, 1)
+    right, left = s[None, :] / total, s[:, None] / total
     present = s > cutoff
     outside = jnp.where(present, 1 / jnp.where(present, s, 1), 0)
-    dP = P @ (inverse * (M * s + s[:, None] * M.T)) + (dA @ QT.T - P @ M) * outside
-    dQT = (inverse * (s[:, None] * M + M.T * s)).T @ QT + outside[:, None] * (P.T @ dA - M @ QT)
+    dP = P @ jnp.where(apart, (right * M + left * M.T) / gap, 0) + (dA @ QT.T - P @ M) * outside
+    dQT = jnp.where(apart, (left * M + right * M.T) / gap, 0).T @ QT + outside[:, None] * (P.T @ dA - M @ QT)
     return (P, s, QT), (dP, jnp.diagonal(M), dQT)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 from . import _checks
 from ._linalg import row_factor
 from ._modes import mode_directions
+from ._norms import hypot, norm, ratio
 from ._norms import root as root_of
 from ._public import public
 from ._svd import complement, remainder, thin_svd
@@ -481,7 +482,7 @@ def _balanced_factors(
     seen = problem.to_data(Theta)
     P, C, TT = thin_svd(seen)
     # What the projection leaves of components that are not there: the root of its inverse would be of order 1e7.
-    size = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(Theta**2)))
+    size = jax.lax.stop_gradient(norm(Theta))
     round_off = max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(C.dtype).eps) * size
     positive = ~(round_off >= C)  # NaN is no component that is not there
     count = C.shape[0]
@@ -496,7 +497,7 @@ def _balanced_factors(
     safe, there = jnp.where(positive, C, 1), positive[:, None] & positive
     off = jnp.where(there, remainder(seen, P, TT), 0)
     root, inverse = (
-        jnp.diag(jnp.where(positive, safe**power, 0)) + off * (power * safe ** (power - 1))
+        jnp.diag(jnp.where(positive, safe**power, 0)) + ratio(off, safe) * (power * safe**power)
         for power in (1 / depth, 1 / depth - 1)
     )
     return P, (root, inverse), TT
@@ -505,12 +506,13 @@ def _balanced_factors(
 def _imbalance_block(d1: Array, d2: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
     """(u_1, u_2, v_1, v_2) with `u u^T - v v^T = diag(d1, -d2)` and `u . v = sigma`, for each entry."""
     total = d1 + d2
-    root = root_of(total**2 + 4 * sigma**2)
+    # No square is formed, here or in the derivatives: that of 1e-160 is 0.
+    root = hypot(total, 2 * sigma)
     none = root == 0
-    shared = jnp.where(none, 0.0, 2 * sigma**2 / jnp.where(none, 1.0, root + total))
+    shared = jnp.where(none, 0.0, 2 * sigma * ratio(sigma, jnp.where(none, 1.0, root + total)))
     empty = total == 0
-    part1 = jnp.where(empty, 1.0, d1 / jnp.where(empty, 1.0, total))
-    part2 = jnp.where(empty, 0.0, d2 / jnp.where(empty, 1.0, total))
+    part1 = jnp.where(empty, 1.0, ratio(d1, jnp.where(empty, 1.0, total)))
+    part2 = jnp.where(empty, 0.0, ratio(d2, jnp.where(empty, 1.0, total)))
     u_plus, u_minus = root_of(d1 + part1 * shared), root_of(part2 * shared)
     v_plus, v_minus = root_of(part1 * shared), root_of(d2 + part2 * shared)
     return u_plus, u_minus, v_plus, v_minus

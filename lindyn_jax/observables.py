@@ -15,6 +15,7 @@ from ._linalg import signature_spectrum
 from ._norms import all_finite, norm, quotient, root
 from ._public import public
 from ._roots import gram_roots
+from ._svd import thin_svd
 from .models import (
     AbstractModel,
     DeepLinear,
@@ -283,7 +284,7 @@ def measure(
 
 
 def _data_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:
-    return jnp.linalg.svd(problem.singular_values[:, None] * problem.Ytil, full_matrices=False)
+    return thin_svd(problem.singular_values[:, None] * problem.Ytil)
 
 
 def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:

@@ -191,3 +191,14 @@ def test_wrong_arguments_are_refused(rng):
         exact.linear(problem, Theta0, np.array([-1.0]))
     with pytest.raises(ValueError, match="Argument `steps` must not be negative"):
         exact.linear_descent(problem, Theta0, 0.1, np.array([-1]))
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_steps_beyond_the_default_integers_are_not_wrapped(x64):
+    with jax.enable_x64(x64):
+        problem = ld.factorization(np.eye(1))
+        path = exact.linear_descent(problem, np.zeros((1, 1)), 1e-10, np.array([10**10, 2**31]))
+        np.testing.assert_allclose(path[:, 0, 0], -np.expm1([-1.0, -(2.0**31) * 1e-10]), rtol=1e-9 if x64 else 1e-5)
+        # At an odd number of steps beyond the integers a step beyond 1/lambda ends on the other side.
+        odd = exact.linear_descent(problem, np.zeros((1, 1)), 2.0, np.array([2**33, 2**33 + 1]))
+        np.testing.assert_array_equal(odd[:, 0, 0], [0, 2])

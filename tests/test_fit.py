@@ -196,3 +196,35 @@ def test_a_simulation_that_fails_is_said(problem):
     result = ld.fit(jnp.asarray(1.0), simulate, loss, optax.sgd(0.1), steps=5, autodiff="forward")
     assert result.result == SIMULATION_FAILED
     assert "simulation failed" in fits.FIT_RESULTS[int(result.result)]
+
+
+class Wanderer(optx.AbstractMinimiser):
+    """A minimiser that passes by a good point and ends at a bad one."""
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: object = max
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
+        return jnp.zeros(())
+
+    def step(self, fn, y, args, options, state, tags):
+        return y - 1.0, state + 1, jnp.zeros(())
+
+    def terminate(self, fn, y, args, options, state, tags):
+        return jnp.zeros((), bool), optx.RESULTS.successful
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+def test_an_optimistix_fit_returns_the_best_point_and_the_objective_before_every_step():
+    result = ld.fit(jnp.asarray(1.0), lambda x: x, lambda x: x**2 + 0.5, Wanderer(), steps=4)
+    assert (float(result.parameters), float(result.objective)) == (0.0, 0.5)
+    np.testing.assert_array_equal(result.history, [1.5, 0.5, 1.5, 4.5, 9.5])
+
+
+def test_the_history_of_a_simplex_starts_at_the_start():
+    result = ld.fit(jnp.asarray([1.0, -1.0]), lambda x: x, bowl, optx.NelderMead(rtol=1e-6, atol=1e-6), steps=200)
+    assert result.history[0] == bowl(jnp.asarray([1.0, -1.0]))
+    assert result.objective == jnp.min(result.history)

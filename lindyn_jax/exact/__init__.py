@@ -13,6 +13,7 @@ from .aligned import (
 )
 from .asymptotics import riccati_limit, riccati_rate
 from .deep import deep_mode, deep_mode_limit, deep_mode_rate, deep_mode_time
+from .general import riccati_general
 from .homogeneous import (
     homogeneous,
     homogeneous_condition,
@@ -74,6 +75,7 @@ __all__ = [
     "plateau",
     "reduced_rank",
     "riccati",
+    "riccati_general",
     "riccati_limit",
     "riccati_rate",
     "spectral",

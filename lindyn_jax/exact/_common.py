@@ -1,6 +1,5 @@
 """What the closed forms share: the form of their answers, checks of their arguments, and functions with finite derivatives."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._norms import hypot, least_divisor, ratio  # noqa: F401 (closed forms take them from here)
 
 
 class Rate(NamedTuple):
@@ -47,20 +47,20 @@ def as_floats(**arguments: Real[ArrayLike, "..."]) -> tuple[Array, ...]:
     """Real arguments as arrays of one floating-point dtype (Python numbers take that of the arrays), finite if known."""
     arrays = {}
     for name, value in arguments.items():
-        try:
-            # A Python integer may not fit the default integer type, but has a place among floats.
-            arrays[name] = jnp.asarray(float(value) if type(value) is int else value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"Argument `{name}` must be an array of numbers, but is {type(value).__name__}."
-            ) from error
-        if jnp.issubdtype(arrays[name].dtype, jnp.complexfloating):
-            raise ValueError(f"Argument `{name}` must be real, but has dtype {arrays[name].dtype}.")
+        arrays[name] = _checks.as_float(value, name)
         _checks.check_finite(arrays[name], name)
-    dtype = jnp.result_type(*arrays.values())
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
+    # Whole numbers are floats by now, and have no say in the precision.
+    deciding = [array for name, array in arrays.items() if not _is_whole(arguments[name])]
+    dtype = jnp.result_type(*deciding) if deciding else jnp.result_type(float)
     return tuple(array.astype(dtype) for array in arrays.values())
+
+
+def _is_whole(value: ArrayLike) -> bool:
+    """Whether a number, an array or a nested sequence holds whole numbers only."""
+    leaves = jax.tree.leaves(value)
+    return not any(
+        isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", int), jnp.floating) for leaf in leaves
+    )
 
 
 def as_times(ts: Real[ArrayLike, "..."], dtype: jnp.dtype) -> Float[Array, " T"]:
@@ -100,45 +100,6 @@ def check_quadratic(problem, name: str) -> None:
             f"`{name}` has no closed form for a problem with a penalty on the imbalance: build the problem without "
             "`regularized`."
         )
-
-
-def least_divisor(dtype: jnp.dtype) -> float:
-    """The number down to which `1/x` and its derivative `1/x^2` do not overflow."""
-    return math.sqrt(float(jnp.finfo(dtype).tiny))
-
-
-@jax.custom_jvp
-def ratio(a: Array, b: Array) -> Array:
-    """`a / b`, whose derivative never squares b: `1/b^2` overflows at b = 1e-160, `da/b` does not."""
-    return a / b
-
-
-@ratio.defjvp
-def _ratio_jvp(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    value = ratio(a, b)
-    return value, ratio(da - value * db, b)
-
-
-@jax.custom_jvp
-def hypot(a: Array, b: Array) -> Array:
-    """`sqrt(a^2 + b^2)` without overflow of the squares; every derivative is zero at a = b = 0."""
-    size = jnp.maximum(jnp.abs(a), jnp.abs(b))
-    usual = (size > 0) & (size < jnp.inf)
-    scale = jnp.where(usual, size, 1)
-    # 0, infinity and NaN are what the larger of the two is.
-    return jnp.where(usual, scale * jnp.sqrt((a / scale) ** 2 + (b / scale) ** 2), size)
-
-
-@hypot.defjvp
-def _hypot_jvp(primals, tangents):
-    h = hypot(*primals)
-    # The direction's own derivative is of order 1/h: where that would overflow, the direction is held.
-    moving, positive = h > least_divisor(h.dtype), h > 0
-    divisor = jnp.where(moving, h, 1)
-    held = jax.lax.stop_gradient(jnp.where(positive, h, 1))
-    directions = (jnp.where(moving, x / divisor, jax.lax.stop_gradient(x) / held) for x in primals)
-    return h, sum(direction * dx for direction, dx in zip(directions, tangents, strict=True))
 
 
 def polynomial(coefficients: list[float], x: Array) -> Array:

@@ -106,7 +106,8 @@ def linear_descent(
     **Source:** G19 (21), whose printed order of the factors is wrong.
     """
     Theta0 = _start(problem, Theta0, "linear_descent")
-    steps = jnp.asarray(steps)
+    if not isinstance(steps, jax.Array):
+        steps = np.asarray(steps)
     if steps.ndim != 1 or not jnp.issubdtype(steps.dtype, jnp.integer):
         raise ValueError(
             f"Argument `steps` must be a vector of whole step numbers, shape (T,), but is {steps.dtype}{steps.shape}."
@@ -114,7 +115,12 @@ def linear_descent(
     if not _checks.is_traced(steps) and np.any(np.asarray(steps) < 0):
         raise ValueError(f"Argument `steps` must not be negative, but is {steps}.")
     eta = _checks.as_float(eta, "eta").astype(problem.dtype)
-    return _descent(problem, Theta0, eta, steps)
+    # Step numbers that do not fit the default integer type keep their size as floats, and their parity.
+    most = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max
+    whole, count = steps, _checks.as_float(steps, "steps").astype(problem.dtype)
+    if not isinstance(steps, jax.Array):
+        whole = jnp.asarray(np.where(steps > most, most - 1 + steps % 2, steps).astype(np.int64))
+    return _descent(problem, Theta0, eta, whole, count)
 
 
 @public
@@ -169,9 +175,11 @@ def _limit(problem: LeastSquares, Theta0: Array) -> Array:
 
 
 @jax.jit
-def _descent(problem: LeastSquares, Theta0: Array, eta: Array, steps: Array) -> Array:
+def _descent(problem: LeastSquares, Theta0: Array, eta: Array, whole: Array, count: Array) -> Array:
+    """`count` is the number of steps; `whole`, an integer, the same or one of its parity, as large as an integer can be."""
     decrease = eta * problem.scale * problem.singular_values**2
-    return _assemble(problem, Theta0, _power(decrease, steps[:, None]), _learned(decrease, steps[:, None]))
+    steps = whole[:, None], count[:, None]
+    return _assemble(problem, Theta0, _power(decrease, *steps), _learned(decrease, *steps))
 
 
 def _assemble(problem: LeastSquares, Theta0: Array, kept: Array, learned: Array) -> Array:
@@ -183,25 +191,25 @@ def _assemble(problem: LeastSquares, Theta0: Array, kept: Array, learned: Array)
     return Theta + (Theta0 - problem.from_data(moving)) if problem.num_frozen else Theta
 
 
-def _power(d: Array, t: Array) -> Array:
+def _power(d: Array, whole: Array, t: Array) -> Array:
     """`(1 - d)^t` for whole t >= 0, to full accuracy near d = 0 and d = 2, saturating where it would overflow."""
-    d, t = jnp.broadcast_arrays(d, t)
+    d, whole, t = jnp.broadcast_arrays(d, whole, t)
     low, high = d < 0.5, d > 1.5
     near = jnp.exp(jnp.where(low | high, _exponent(d, t, low, high), 0))
-    sign = jnp.where(high & (t % 2 == 1), -1, 1)
+    sign = jnp.where(high & (whole % 2 == 1), -1, 1)
     # A power of an integer: its derivative is right at d = 1 as well.
-    middle = jax.lax.pow(jnp.where(low | high, 1, 1 - d), t)
+    middle = jax.lax.pow(jnp.where(low | high, 1, 1 - d), whole)
     return jnp.where(low | high, sign * near, middle)
 
 
-def _learned(d: Array, t: Array) -> Array:
+def _learned(d: Array, whole: Array, t: Array) -> Array:
     """`1 - (1 - d)^t`, without cancellation for small d."""
     d, t = jnp.broadcast_arrays(d, t)
     low = d < 0.5
-    return jnp.where(low, -jnp.expm1(_exponent(d, t, low, False)), 1 - _power(d, t))
+    return jnp.where(low, -jnp.expm1(_exponent(d, t, low, False)), 1 - _power(d, whole, t))
 
 
 def _exponent(d: Array, t: Array, low: Array, high: Array | bool) -> Array:
     """`t log|1 - d|` where d is low (near 0) or high (near 2 and above), below the logarithm of what the dtype holds."""
     offset = jnp.where(low, -d, jnp.where(high, d - 2, 0))
-    return jnp.minimum(t.astype(d.dtype) * jnp.log1p(offset), 0.49 * math.log(jnp.finfo(d.dtype).max))
+    return jnp.minimum(t * jnp.log1p(offset), 0.49 * math.log(jnp.finfo(d.dtype).max))

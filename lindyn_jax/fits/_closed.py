@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._linalg import row_factor
+from ..exact._common import last_derivative
 
 # Below this ratio of pivots the inverse of P(0) costs more than half of the digits.
 INDEPENDENT = 1e-4
+_NO_TARGET = (
+    "The short way of `method='closed'` has no derivative with respect to the target or the data: give `lambda0_path` or "
+    "`lambda0_objective` the `method='riccati'`, and differentiate those."
+)
 
 
 class ClosedForm(eqx.Module):
@@ -65,6 +70,7 @@ def prepare(
     """The closed form of a target and a start with h >= n + m, and whether the start's rows are independent enough."""
     n, m = Y.shape
     q = min(n, m)
+    Y = last_derivative(Y, _NO_TARGET)
     left, s, rightT = jnp.linalg.svd(Y, full_matrices=True)
     # Round-off in place of a zero would turn the eigenvectors at once as lambda0 passes zero.
     s = jnp.where(s <= 4 * (n + m) * jnp.finfo(s.dtype).eps * s[0], 0, s)

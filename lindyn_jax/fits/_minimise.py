@@ -11,9 +11,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Descent(NamedTuple):
-    """**Fields:** the last `point`; `history`, shape (steps + 1,), the value before every step; `count`; `done`, by tolerance."""
+    """**Fields:** the `last` point; the `best` one seen, and its value, `least`; `history`, shape (steps + 1,), the value before
+    every step and at the end; `count`; `done`, by tolerance.
+    """
 
-    point: PyTree
+    last: PyTree
+    best: PyTree
+    least: Float[Array, ""]
     history: Float[Array, " K"]
     count: Int[Array, ""]
     done: Bool[Array, ""]
@@ -36,21 +40,29 @@ def descend(
         return minimiser.terminate(with_value, point, None, {}, eqx.combine(arrays, rest), tags)[0]
 
     def body(carry):
-        point, arrays, history, count = carry
-        point, state, value = minimiser.step(with_value, point, None, {}, eqx.combine(arrays, rest), tags)
-        return point, eqx.filter(state, eqx.is_array), history.at[count].set(value), count + 1
+        point, arrays, seen, history, count = carry
+        # What a step reports is the value where it last looked, which need not be its point: asked for here.
+        value = function(point)
+        seen = better(point, value, seen)
+        point, state, _ = minimiser.step(with_value, point, None, {}, eqx.combine(arrays, rest), tags)
+        return point, eqx.filter(state, eqx.is_array), seen, history.at[count].set(value), count + 1
+
+    def better(point, value, seen):
+        return jax.tree.map(lambda new, old: jnp.where(value < seen[1], new, old), (point, value), seen)
 
     def goes_on(carry):
-        point, arrays, _, count = carry
+        point, arrays, *_, count = carry
         return ~terminates(point, arrays) & (count < steps)
 
     history = jnp.full(steps + 1, jnp.inf, dtype)
-    point, arrays, history, count = jax.lax.while_loop(
-        goes_on, body, (start, arrays, history, jnp.zeros((), jnp.int32))
+    seen = (start, jnp.asarray(jnp.inf, dtype))
+    point, arrays, seen, history, count = jax.lax.while_loop(
+        goes_on, body, (start, arrays, seen, history, jnp.zeros((), jnp.int32))
     )
     state = eqx.combine(arrays, rest)
     done = terminates(point, arrays)
     last, _, _ = minimiser.postprocess(
         with_value, point, jnp.zeros((), dtype), None, {}, state, tags, optx.RESULTS.successful
     )
-    return Descent(last, history, count, done)
+    value = function(last)
+    return Descent(last, *better(last, value, seen), history.at[count].set(value), count, done)

@@ -242,10 +242,9 @@ def _run_optimistix(moving, objective, value_and_gradient, minimiser, steps, gra
         slope = sum(jnp.sum(g * t) for g, t in pairs)
         return jnp.where(ok & jnp.isfinite(value), value, jnp.inf), slope.astype(dtype)
 
-    moving, history, count, done = descend(minimiser, with_gradient, moving, steps, dtype)
-    value, ok, gradient = value_and_gradient(moving)
+    last, best, least, history, count, done = descend(minimiser, with_gradient, moving, steps, dtype)
+    value, ok, gradient = value_and_gradient(last)
     norm = optax.tree.norm(gradient).astype(dtype)
     result = jnp.where(done, CONVERGED, STEP_LIMIT)
     result = jnp.where(ok, jnp.where(jnp.isfinite(value) & jnp.isfinite(norm), result, NOT_FINITE), SIMULATION_FAILED)
-    least = jnp.where(ok & jnp.isfinite(value), value, jnp.inf)
-    return moving, least, history.at[count].set(least), norm, count, result.astype(jnp.int32)
+    return best, least, history, norm, count, result.astype(jnp.int32)

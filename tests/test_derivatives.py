@@ -1,0 +1,218 @@
+"""Forward = reverse = central difference, and equivariance under units, for what is public and has derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lindyn_jax as ld
+from lindyn_jax import exact, init, observables
+from lindyn_jax.models import TwoLayer
+
+
+def draw(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape)) for shape in shapes]
+
+
+def modes(f, arguments, tangents, step=1e-5):
+    """The derivative of `sum sin(f)` along the tangents, forward, reverse and by a central difference."""
+    number = lambda *xs: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(*xs)))  # noqa: E731
+
+    @jax.jit
+    def both(arguments, tangents):
+        value, pull = jax.vjp(number, *arguments)
+        pairs = zip(pull(jnp.ones_like(value)), tangents, strict=True)
+        return jax.jvp(number, arguments, tangents)[1], sum(jnp.sum(g * d) for g, d in pairs)
+
+    arguments, tangents = tuple(map(jnp.asarray, arguments)), tuple(map(jnp.asarray, tangents))
+    forward, reverse = both(arguments, tangents)
+    above, below = (number(*(x + s * step * d for x, d in zip(arguments, tangents, strict=True))) for s in (1, -1))
+    return float(forward), float(reverse), float((above - below) / (2 * step))
+
+
+# -- the Riccati family: one compilation, many starts and times ----------------------------------------------------------------
+
+
+@jax.jit
+def gradients(Y, U, V, level, t, tangents):
+    """The five partial derivatives of one number along tangents, forward and reverse."""
+    arguments = (Y, U, V, level, t)
+    f = lambda *xs: jnp.sum(jnp.sin(exact.homogeneous(*xs[:4], xs[4][None])))  # noqa: E731
+    reverse = jnp.stack([jnp.sum(g * d) for g, d in zip(jax.grad(f, range(5))(*arguments), tangents, strict=True)])
+    pick = lambda i: tuple(jnp.where(i == j, d, 0) for j, d in enumerate(tangents))  # noqa: E731
+    return jax.lax.map(lambda i: jax.jvp(f, arguments, pick(i))[1], jnp.arange(5)), reverse
+
+
+STARTS = {
+    "plain": lambda Y, U, V, level: (Y, U, V, level),
+    "zero level": lambda Y, U, V, level: (Y, U, V, 0 * level),
+    "deficient": lambda Y, U, V, level: (Y, U.at[1].set(2 * U[0]), V.at[1].set(V[0]), level),
+    "tiny": lambda Y, U, V, level: (Y, 1e-9 * U, 1e-9 * V, level),
+    "singular Y": lambda Y, U, V, level: (jnp.outer(Y[:, 0], Y[0]), U, V, 0 * level),
+    "repeated": lambda Y, U, V, level: (2 * jnp.eye(*Y.shape), U, V, level),
+}
+
+
+@pytest.mark.parametrize("h", [3, 7])
+def test_homogeneous_has_one_derivative_in_both_modes_at_any_time(h):
+    for seed, (name, change) in enumerate(STARTS.items()):
+        Y, U, V, level, *tangents = draw((4, 2), (4, h), (2, h), (), (4, 2), (4, h), (2, h), (), (), seed=seed)
+        for t in (0.0, 0.3, 8.0, 50.0, 500.0, 1e6):
+            forward, reverse = gradients(*change(Y, U, V, level), jnp.asarray(t), tuple(tangents))
+            scale = jnp.max(jnp.abs(forward[:4]))
+            np.testing.assert_allclose(
+                reverse[:4], forward[:4], rtol=0, atol=3e-15 * max(t, 100) * scale, err_msg=f"{name} {t}"
+            )
+            np.testing.assert_allclose(reverse[4], forward[4], rtol=1e-9, atol=1e-11, err_msg=f"{name} {t}")
+
+
+def test_the_gradient_of_a_narrow_start_at_a_late_time_is_that_of_1500_digits():
+    r = np.random.default_rng(3)
+    r.normal(size=(4, 7))
+    Y, U, V = r.normal(size=(4, 2)), r.normal(size=(4, 3)), r.normal(size=(2, 3))
+    f = lambda level, t: jnp.sum(jnp.sin(exact.homogeneous(Y, U, V, level, t[None])))  # noqa: E731
+    slope = jax.jit(jax.grad(f))
+    np.testing.assert_allclose(slope(0.5, jnp.asarray(500.0)), 0.464982, atol=1e-6)
+    np.testing.assert_allclose(slope(0.0, jnp.asarray(50.0)), 0.84516, atol=1e-5)
+
+
+# -- everything else ------------------------------------------------------------------------------------------------------------
+
+Y3, S3 = draw((3, 2), (3, 3), seed=1)
+S3 = S3 + S3.T
+DATA = ld.LeastSquares(*draw((5, 3), (5, 2), seed=2))
+WEIGHTS = lambda model: (model.U, model.V)  # noqa: E731
+VECTORS = draw((2,), (2,), (2,), seed=3)
+TIMES = jnp.asarray([0.4, 3.0])
+
+
+def observed(name):
+    return lambda U, V: getattr(observables, name)(TwoLayer(U, V), DATA)
+
+
+TABLE = {
+    "riccati": (lambda A, g, U, t: (lambda L: L @ L.T)(exact.riccati(A + A.T, g**2, U, t)), (S3, 1.3, Y3, 0.7)),
+    "symmetric": (lambda Y, U, t: exact.symmetric(Y + Y.T, U, t), (jnp.diag(jnp.array([1.0, 0, -1])), Y3, TIMES)),
+    "symmetric_mode": (exact.symmetric_mode, (0.7, 0.2, 1.5)),
+    "mode": (lambda *x: exact.mode(*x).x, (1.2, 0.3, -0.2, 2.0)),
+    "spectral": (exact.spectral, (*VECTORS, TIMES)),
+    "spectral_product": (lambda Y, u, v, t: exact.spectral_product(Y, u, v, 3, t), (Y3, *VECTORS[:2], TIMES)),
+    "aligned": (exact.aligned, (1.1, 0.6, 2.0, 1.7)),
+    "linear": (lambda T, t: exact.linear(DATA, T, t), (Y3, TIMES)),
+    "linear_descent": (lambda T, e: exact.linear_descent(DATA, T, e, jnp.arange(3)), (Y3, 0.05)),
+    "homogeneous_limit": (lambda Y, U, V, x: exact.homogeneous_limit(Y, U, V, x).value, (Y3, S3, Y3.T @ S3, 0.3)),
+    "init.spectral": (lambda Y, u, v: WEIGHTS(init.spectral(Y, u, v, 3)), (Y3, *VECTORS[:2])),
+    "init.balanced": (lambda T: WEIGHTS(init.balanced(DATA, T, 3)), (Y3,)),
+    "init.with_imbalance": (
+        lambda T, p, q: WEIGHTS(init.with_imbalance(DATA, T, p**2, q**2, 5)),
+        (Y3, jnp.asarray([0.7, 0.3, 1.0]), VECTORS[0]),
+    ),
+    **{
+        name: (observed(name), (S3, Y3.T))
+        for name in ("loss", "reconstruction_error", "singular_values", "effective_rank", "alignment", "mode_strengths")
+    },
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_forward_reverse_and_central_difference_agree(name):
+    f, arguments = TABLE[name]
+    tangents = draw(*(jnp.shape(x) for x in arguments), seed=4)
+    forward, reverse, central = modes(f, arguments, tangents)
+    assert abs(forward) > 1e-6
+    np.testing.assert_allclose(reverse, forward, rtol=1e-10)
+    np.testing.assert_allclose(central, forward, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, scales", [(np.float64, (1e-160, 1e-30, 1e30, 1e150)), (np.float32, (1e-18, 1e18))])
+def test_derivatives_of_starts_hold_in_any_units(dtype, scales):
+    problem = ld.LeastSquares(*(x.astype(dtype) for x in draw((5, 3), (5, 2), seed=2)))
+    Theta, dTheta = (x.astype(dtype) for x in draw((3, 2), (3, 2), seed=5))
+    ones = jnp.ones(3, dtype)
+    starts = {
+        "spectral": lambda T, a: WEIGHTS(init.spectral(T, ones[:2], ones[:2], 3)),
+        "balanced": lambda T, a: WEIGHTS(init.balanced(problem, T, 3)),
+        "with_imbalance": lambda T, a: WEIGHTS(init.with_imbalance(problem, T, a * ones, a * ones[:2] / 2, 5)),
+    }
+    for name, start in starts.items():
+        power = 0.0 if name == "spectral" else 0.5
+
+        @jax.jit
+        def derivative(a, start=start, power=power):
+            unit = a**power
+            f = lambda T: sum(jnp.sum(jnp.sin(W / unit)) for W in start(T, a))  # noqa: E731
+            return jax.jvp(f, (a * Theta,), (a * dTheta,))[1], jnp.sum(jax.grad(f)(a * Theta) * (a * dTheta))
+
+        expected = derivative(jnp.asarray(1, dtype))
+        rtol = 1e-9 if dtype == np.float64 else 1e-3
+        for a in scales:
+            np.testing.assert_allclose(derivative(jnp.asarray(a, dtype)), expected, rtol=rtol, err_msg=f"{name} {a}")
+
+
+def test_modes_of_equal_singular_values_have_finite_derivatives():
+    U, V = draw((3, 3), (2, 3), seed=6)
+    for name in ("mode_strengths", "alignment"):
+        f = lambda y, name=name: jnp.sum(  # noqa: E731
+            getattr(observables, name)(TwoLayer(U, V), ld.factorization(y * jnp.eye(3, 2)))
+        )
+        # A target that grows keeps its modes.
+        assert jax.jvp(f, (1.0,), (1.0,))[1] == 0 and jax.grad(f)(1.0) == 0
+
+
+# -- units -------------------------------------------------------------------------------------------------------------------
+
+square = lambda L: L @ jnp.swapaxes(L, -1, -2)  # noqa: E731
+# Function, arguments at scale 1, the powers of a that they take, and that of the result.
+UNITS = {
+    "homogeneous": (exact.homogeneous, (Y3, S3, Y3.T, 0.4, TIMES), (1, 0.5, 0.5, 1, -1), 1),
+    "homogeneous_limit": (lambda *x: exact.homogeneous_limit(*x).value, (Y3, S3, Y3.T, 0.4), (1, 0.5, 0.5, 1), 1),
+    "homogeneous_rates": (lambda *x: exact.homogeneous_rates(*x).gram.value, (Y3, S3, Y3.T, 0.4), (1, 0.5, 0.5, 1), 1),
+    "homogeneous_eigenvalues": (exact.homogeneous_eigenvalues, (Y3, 0.4), (1, 1), 1),
+    "riccati": (lambda A, U, t: square(exact.riccati((A + A.T) / 2, 2.0, U, t)), (S3, Y3, 3.0), (1, 0.5, -1), 1),
+    "symmetric": (lambda Y, U, t: exact.symmetric((Y + Y.T) / 2, U, t), (S3, Y3, TIMES), (1, 0.5, -1), 1),
+    "symmetric_limit": (lambda Y, U: exact.symmetric_limit((Y + Y.T) / 2, U).value, (S3, Y3), (1, 0.5), 1),
+    "symmetric_mode": (exact.symmetric_mode, (0.7, 0.2, 1.5), (1, 1, -1), 1),
+    "mode": (lambda *x: exact.mode(*x).x, (1.2, 0.3, -0.2, 2.0), (1, 0.5, 0.5, -1), 1),
+    "mode_limit": (lambda *x: exact.mode_limit(*x).value.x, (1.2, 0.3, -0.2), (1, 0.5, 0.5), 1),
+    "mode_rate": (lambda *x: exact.mode_rate(*x).value, (1.2, 0.3, -0.2), (1, 0.5, 0.5), 1),
+    "spectral": (exact.spectral, (*VECTORS, TIMES), (1, 0.5, 0.5, -1), 1),
+    "spectral_product": (
+        lambda Y, u, v, t: exact.spectral_product(Y, u, v, 3, t),
+        (Y3, *VECTORS[:2], TIMES),
+        (1, 0.5, 0.5, -1),
+        1,
+    ),
+    "aligned": (exact.aligned, (1.1, 0.6, 2.0, 1.7), (1, 1, 0, -1), 0),
+    "aligned_half_time": (lambda *x: exact.aligned_half_time(*x).value, (1.1, 0.6, 2.0), (1, 1, 0), -1),
+    "linear": (lambda Y, T, t: exact.linear(ld.factorization(Y), T, t), (Y3, Y3 + 1, TIMES), (1, 1, 0), 1),
+    "linear_descent": (
+        lambda Y, T, e: exact.linear_descent(ld.factorization(Y), T, e, jnp.arange(3)),
+        (Y3, Y3 + 1, 0.1),
+        (1, 1, 0),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_closed_forms_and_their_derivatives_are_equivariant_under_units(name):
+    f, arguments, powers, power = UNITS[name]
+    tangents = draw(*(jnp.shape(x) for x in arguments), seed=7)
+    for dtype, scales, rtol in ((np.float64, (1e-30, 1e30), 1e-10), (np.float32, (1e-10, 1e10), 1e-3)):
+
+        @jax.jit
+        def at(arguments, tangents, unit):
+            g = lambda *x: jnp.sum(jnp.sin(f(*x) / unit))  # noqa: E731
+            pairs = zip(jax.grad(g, range(len(arguments)))(*arguments), tangents, strict=True)
+            return f(*arguments) / unit, jax.jvp(g, arguments, tangents)[1], sum(jnp.sum(x * d) for x, d in pairs)
+
+        def scaled(a, at=at, dtype=dtype):
+            change = lambda xs: tuple(jnp.asarray(a**p * np.asarray(x), dtype) for x, p in zip(xs, powers, strict=True))  # noqa: E731
+            return at(change(arguments), change(tangents), jnp.asarray(a**power, dtype))
+
+        expected = scaled(1.0)
+        assert np.isclose(expected[1], expected[2], rtol=rtol)
+        for a in scales:
+            for value, wanted in zip(scaled(a), expected, strict=True):
+                np.testing.assert_allclose(value, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)), err_msg=f"{a}")
