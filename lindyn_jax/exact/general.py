@@ -2,7 +2,7 @@
 
 The map from P(0) to P(t) is `P(0) -> K + F^T P(0) (I + G P(0))^{-1} F`. One short step of it is read off a matrix exponential,
 and squaring the map doubles the time: with R, Q and P(0) positive semidefinite everything that is inverted is the identity plus
-a product of two positive semidefinite matrices, so that no time is too long.
+a product of two positive semidefinite matrices.
 """
 
 import jax
@@ -46,7 +46,8 @@ def riccati_general(
     **Raises:** `ValueError` for shapes that do not fit, entries that are not finite, matrices that are not symmetric, negative
     times, and an R, Q or P0 with a negative eigenvalue, where they are known; traced ones of the last kind give NaN.
 
-    **Notes:** no Pbar is needed. `riccati` is the case A = A^T, R = g I, Q = 0, and keeps more digits of what decays and of
+    **Notes:** no Pbar is needed. Where Q leaves a growing direction of A alone, as Q = 0 does, times with e^{2 t a} beyond the
+    largest number give NaN. `riccati` is the case A = A^T, R = g I, Q = 0, and keeps more digits of what decays and of
     derivatives at late times.
 
     **Source:** Lemma 6 in Appendix A of the earlier version of T21, (23) to (27), after Sasagawa (1982). The printed (27) has
