@@ -77,6 +77,8 @@ SOLVERS = (
 )  # fmt: skip
 # What looks wrong and is right: X = I, a link of the user's, parameters of any kind that the user's own functions take.
 RIGHT = {
+    ("init.warn_of_lost_digits", "dtype", "None"), ("studies.simulate", "start", "a model"),
+    ("studies.simulate", "step_size", "a whole number"), ("studies.simulate", "record", "dict"),
     ("run_ensemble", "store", "text"), ("run_ensemble", "progress", "a function"),
     *(("run_ensemble", name, "dict") for name in ("dims", "attributes", "settings", "reductions")),
     ("LeastSquares", "X", "None"), ("LeastSquares", "link", "a function"), ("fit", "parameters", "a model"),
