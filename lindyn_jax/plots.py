@@ -351,6 +351,15 @@ def losses_and_bounds(ax, summary) -> None:
     ax.legend(frameon=False)
 
 
+def losses_on_a_linear_scale(ax, summary) -> None:
+    """Median excess loss of every case along the first dynamics."""
+    time, count = summary["time"].values, summary.sizes["case"]
+    for index, case in enumerate(summary["case"].values):
+        ax.plot(time, summary["excess_loss"].sel(case=case).isel(dynamics=0).values, **_look(index, count))
+    ax.set(xlabel="time $t$", xlim=(0, time[-1]), ylim=(0, None), ylabel="excess loss $L - L^*$ (median)")
+    ax.set_title("Loss")
+
+
 def rates_and_bounds(ax, summary) -> None:
     """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band)."""
     time, count = summary["time"].values, summary.sizes["case"]

@@ -198,7 +198,7 @@ def test_trajectory_is_read_back_from_csv_and_zarr(everything, tmp_path):
     with xr.open_zarr(store, consolidated=False) as read:
         xr.testing.assert_equal(read.load(), everything)
         assert read.attrs["num_steps"] == everything.attrs["num_steps"]
-        assert read["rate"].attrs["source"] == "M22 (13)"
+        assert read["rate"].attrs["source"] == "M22 App. C"
     save(everything, tmp_path / "out")
     paths = plots.save(plots.trajectory(everything, "a title"), tmp_path / "out")
     assert all(path.stat().st_size > 5000 for path in paths)

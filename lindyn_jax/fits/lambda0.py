@@ -167,7 +167,7 @@ def fit_lambda0(
     structure finer than its grid (a factor of 1.2 to 2 between neighbours). The minimiser depends little on T, J much more.
     Only the part of Theta that the data see enters J.
 
-    **Source:** T21 Fig. 2 and section 4.2; that there are two minima is this package's own.
+    **Source:** T21 Fig. 2 and section 6; that there are two minima is this package's own.
     """
     U0, V0 = _checks.as_matrix(U0, "U0", "(n, h)"), _checks.as_matrix(V0, "V0", "(m, h)")
     _check(problem, U0, V0, method, nodes, grid)

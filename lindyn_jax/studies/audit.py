@@ -70,10 +70,10 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "convention": "false: hypothesis not met; what is zero up to round-off is not positive",
     },
     "loss_crossed": {"long_name": "whether a loss exceeds a bound whose hypotheses hold"},
-    "rate": {"long_name": "-L'/(L - L*) of the flow at this state", "source": "M22 (13)"},
+    "rate": {"long_name": "-L'/(L - L*) of the flow at this state", "source": "M22 App. C"},
     "rate_bound": {"long_name": "lower bound on the rate at this state"},
     "rate_crossed": {"long_name": "whether a rate is below a bound, by more than 1e-9 of it in float64"},
-    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 section 4.2"},
+    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 Cor. 5"},
     "margin_time": {"long_name": "first observed time with a margin, the clock of Cor. 6; infinity without one"},
     "imbalance_drift": {"long_name": "||D - D(0)||_F"},
     "resolution": {"long_name": "excess loss below which a path is not resolved"},
@@ -120,22 +120,24 @@ class Preset(NamedTuple):
     options: dict[str, Any]
 
 
-def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number = 1.5, seed: int = 0) -> Preset:
+def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number | None = None, seed: int = 0) -> Preset:
     """The setting of M22's Fig. 3 and 6: three scalings of a Gaussian start with one product, and its balanced version.
 
-    One output, X with orthonormal rows (Sigma_x = I), Y = X theta + noise with theta ~ N(0, I/n) and noise of standard
-    deviation .01; entries of U and V of standard deviations (.1, .1), (.5, .02), (.05, .2); descent with step 5e-4.
+    The averaged loss `||Y - X U V^T||^2/N` (q = 2/N), one output, X with orthonormal rows (Sigma_x = I), Y = X theta + noise
+    with theta ~ N(0, I/n) and noise of standard deviation .01; entries of U and V of standard deviations (.1, .1), (.5, .02),
+    (.05, .2); descent with step 5e-4.
 
-    **Args:** `n`, `samples`, `h`, the sizes, with n >= samples; `horizon`, the last time; `seed`, of the data.
+    **Args:** `n`, `samples`, `h`, the sizes, with n >= samples; `horizon`, the last time, by default 3/(2 q);
+    `seed`, of the data.
 
     **Returns:** a `Preset`.
 
     **Raises:** `ValueError` for n < samples.
 
-    **Notes:** the three scalings share the product of the layers, and so does the balanced start with them. Loss scale q = 1
-    and horizon are this package's choice.
+    **Notes:** the three scalings share the product of the layers, and so does the balanced start with them. The horizon
+    is this package's choice; in the clock of q = 1 it is 1.5.
 
-    **Source:** M22 Fig. 3 and 6.
+    **Source:** M22 Fig. 3 and 6, section 5.2 and appendix A.2.
     """
     if n < samples:
         raise ValueError(f"Orthonormal rows need n >= samples, but n = {n} and samples = {samples}.")
@@ -146,7 +148,9 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number =
     stds = {"case 1": (0.1, 0.1), "case 2": (0.5, 0.02), "case 3": (0.05, 0.2)}
     starts = {name: Start("gaussian", h, std=std) for name, std in stds.items()}
     starts["balanced"] = Start("balanced", h, std=stds["case 1"])
-    return Preset(LeastSquares(X, Y), starts, {"horizon": horizon, "step_size": 5e-4})
+    problem = LeastSquares(X, Y, scale="averaged")
+    horizon = 1.5 / float(problem.scale) if horizon is None else horizon
+    return Preset(problem, starts, {"horizon": horizon, "step_size": 5e-4})
 
 
 PRESETS: dict[str, Callable[..., Preset]] = {"m22-figure3": figure3}

@@ -58,16 +58,16 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "frozen_product_norm": {"long_name": "||U2 V^T||_F", "source": "M22 (30)"},
     "nuclear_norm": {"long_name": "sum of the singular values of Theta"},
     "effective_rank": {"long_name": "exponential of the entropy of Theta's singular values"},
-    "mode_strengths": {"long_name": "phi_i^T Theta psi_i along the modes of X^T Y", "source": "G19 section 3"},
+    "mode_strengths": {"long_name": "phi_i^T Theta psi_i along the modes of X^T Y", "source": "G19 section 3.1"},
     "alignment": {"long_name": "share of Theta along the modes of X^T Y"},
     "kernel_distance": {
         "long_name": "how far the tangent kernel has turned",
         "convention": "1 - cosine to that at the start",
     },
-    "rate": {"long_name": "-L'/(L - L*), the instantaneous rate", "source": "M22 (13)"},
+    "rate": {"long_name": "-L'/(L - L*), the instantaneous rate", "source": "M22 App. C"},
     "rate_bound": {"long_name": "lower bound on the rate", "source": "M22 Prop. 1"},
     "lemma7": {"long_name": "lower bound on the rate by the layers' least eigenvalues", "source": "M22 Lemma 7"},
-    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 section 4.2"},
+    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 Cor. 5"},
     "imbalance_plus": {"long_name": "Delta+"},
     "imbalance_minus": {"long_name": "Delta-"},
     "imbalance_level": {"long_name": "Delta, the level of imbalance"},
@@ -92,7 +92,7 @@ class Start(NamedTuple):
 
     The last two kinds have no part outside the range of the data, U2 = 0.
 
-    **Source:** M22 section 4 (Gaussian), section 3.3 (balanced) and Appendix C (imbalance), T21 Prop. 3 (spectral).
+    **Source:** M22 section 4.2 (Gaussian), section 5.2 (balanced) and Appendix C (imbalance), T21 Prop. 3 (spectral).
     """
 
     kind: Kind = "gaussian"

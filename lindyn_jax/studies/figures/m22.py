@@ -31,13 +31,13 @@ def widths(
     step: float = 0.05,
     points: int = 31,
 ):
-    """Imbalance, rates and losses of `L = (1/2) ||Y - U V^T/sqrt(m h)||^2` against the width.
+    """Imbalance and its spectrum, rates and losses of `L = (1/2) ||Y - U V^T/sqrt(m h)||^2` against the width.
 
     Entries of U and V are N(0, 1), those of Y are N(0, .1); descent with the paper's step, at every one of whose states rate and
     bounds are those of the flow.
     """
     numbers = np.unique(np.round(np.linspace(0, horizon / step, points)).astype(int))
-    datasets = [_widths(seed, trials, n, outputs, grid, step, numbers) for outputs in m]
+    datasets = [_widths(seed, trials, n, outputs, max(m), grid, step, numbers) for outputs in m]
     import xarray as xr
 
     dataset = xr.concat(datasets, dim=xr.IndexVariable("m", list(m))).assign_coords(time=step * numbers)
@@ -52,12 +52,13 @@ def widths(
         "plus": "Delta+/(m h)",
         "minus": "Delta-/(m h)",
         "level": "Delta/(m h)",
+        "spectrum": "eigenvalues of D/(m h), descending, without those that are zero at every start; NaN beyond the n + m-th",
     }.items():
         dataset[name].attrs = {"long_name": text}
     return dataset
 
 
-def _widths(seed, trials, n, m, grid, step, numbers):
+def _widths(seed, trials, n, m, most, grid, step, numbers):
     ts = jnp.asarray(step * numbers)
 
     def trial(key, width):
@@ -85,42 +86,102 @@ def _widths(seed, trials, n, m, grid, step, numbers):
             "plus": plus / (m * width),
             "minus": minus / (m * width),
             "level": level / (m * width),
+            "spectrum": jnp.pad(
+                theory.moving_spectrum(start, problem) / (m * width), (0, most - m), constant_values=jnp.nan
+            ),
             "ok": path.result == FINISHED,
         }
 
     dims = dict.fromkeys(("excess_loss", "rate", "rate_bound", "loss_bound"), ("time",))
+    dims["spectrum"] = ("eigenvalue",)
     return ensemble(trial, {"width": grid}, trials, seed, dims=dims)
 
 
 PARTS = {"plus": r"$\Delta_+/(mh)$", "minus": r"$\Delta_-/(mh)$", "level": r"$\Delta/(mh)$"}
 
 
-def measure_figure2(dataset) -> Measured:
-    numbers, parts = {}, []
-    for m in dataset["m"].values.tolist():
-        row = dataset.sel(m=m)
-        for name in PARTS:
-            numbers[f"{name}, m = {m}"] = [mean_sd(row[name].isel(width=i)) for i in range(row.sizes["width"])]
-        triples = (listed(numbers[f"{name}, m = {m}"][i][0] for name in PARTS) for i in range(row.sizes["width"]))
-        parts.append(f"m = {m}: " + ", ".join(triples))
-    text = f"mean (Delta+/Delta-/Delta)/(m h) at h = {', '.join(f'{h:g}' for h in dataset['width'].values)}: {'; '.join(parts)}"
-    return Measured(text, numbers)
+def measure_spectrum(dataset, m: int) -> Measured:
+    """Figures 2 and 4: what `measure_losses` says, and the imbalance at every width."""
+    row, count = dataset.sel(m=m), dataset.sizes["width"]
+    numbers: dict = {
+        f"{name}, m = {outputs}": [mean_sd(dataset[name].sel(m=outputs).isel(width=i)) for i in range(count)]
+        for outputs in dataset["m"].values.tolist()
+        for name in PARTS
+    }
+    triples = (listed(numbers[f"{name}, m = {m}"][i][0] for name in PARTS) for i in range(count))
+    spectrum = row["spectrum"].transpose("width", "trial", "eigenvalue").values
+    numbers["positive, negative eigenvalues of D"] = [
+        [int(np.median(np.sum(sign * values > 0, axis=-1))) for sign in (1, -1)] for values in spectrum
+    ]
+    losses = measure_losses(dataset, m)
+    text = f"mean (Delta+/Delta-/Delta)/(m h) {', '.join(triples)}; {losses.text}"
+    return Measured(text, {**numbers, **losses.numbers})
 
 
 def draw_figure2(figure, dataset) -> None:
+    spectra, left, right = _three_panels(figure)
+    draw_spectra(spectra, dataset, 5)
+    draw_losses((left, right), dataset, 5)
+
+
+def draw_figure4(figure, dataset) -> None:
+    spectra, parts, losses = _three_panels(figure)
+    draw_spectra(spectra, dataset, 10)
+    draw_parts(parts, dataset, 10)
+    draw_losses((losses,), dataset, 10)
+
+
+def _three_panels(figure):
+    """The first of them in two halves, one above the other."""
+    grid = figure.add_gridspec(2, 3)
+    spectra = [figure.add_subplot(grid[i, 0]) for i in range(2)]
+    return spectra, *(figure.add_subplot(grid[:, i]) for i in (1, 2))
+
+
+def draw_spectra(axes, dataset, m: int) -> None:
+    """Nonzero eigenvalues of D/(mh) of the first start at the least and the largest width, and the three gaps between them."""
     from ...plots import COLOURS, MARKERS
 
-    axes = figure.subplots(1, dataset.sizes["m"], sharey=True, squeeze=False)[0]
+    for ax, i in zip(axes, (0, dataset.sizes["width"] - 1), strict=True):
+        row = dataset.sel(m=m).isel(width=i, trial=0)
+        values = row["spectrum"].values
+        values = values[np.isfinite(values)]
+        n = values.size - m
+        look = {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 3, "linestyle": "none"}
+        ax.plot(np.arange(1, n + m + 1), values, **look)
+        plus, minus, level = (float(row[name]) for name in PARTS)
+        # Where there are no eigenvalues: the positive ones stand left of the negative ones.
+        gaps = {
+            r"$\Delta_+$": (n + 2, values[0] - plus, values[0]),
+            r"$\Delta$": (n + 0.5, values[n], values[n] + level),
+            r"$\Delta_-$": (n - 1, values[-1], values[-1] + minus),
+        }
+        arrow = {"arrowstyle": "<->", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+        for label, (x, low, high) in gaps.items():
+            ax.annotate("", (x, low), (x, high), arrowprops=arrow)
+            side = {"x": x - 0.4, "ha": "right"} if x < n else {"x": x + 0.4}
+            ax.text(y=(low + high) / 2, s=label, fontsize=7.5, va="center", **side)
+        ax.axhline(0, color="0.7", linewidth=0.8)
+        ax.set(
+            ylabel="eigenvalues", xlabel="number, in descending order" if ax is axes[-1] else "", xlim=(0, n + m + 1)
+        )
+        ax.set_title(f"$D/(mh)$, $h$ = {row['width'].item():g}, first start")
+    axes[0].sharex(axes[-1])
+
+
+def draw_parts(ax, dataset, m: int) -> None:
+    """Spreads and level of the imbalance against the width, of all starts."""
+    from ...plots import COLOURS, MARKERS
+
     h = dataset["width"].values
-    for ax, m in zip(axes, dataset["m"].values.tolist(), strict=True):
-        for i, (name, label) in enumerate(PARTS.items()):
-            low, middle, high = band(dataset[name].sel(m=m).transpose("trial", "width").values)
-            ax.fill_between(h, low, high, color=COLOURS[i], alpha=0.2, linewidth=0)
-            ax.plot(h, middle, color=COLOURS[i], marker=MARKERS[i], linestyle=("-", "--", "-.")[i], label=label)
-        ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
-        ax.set_title(f"$m$ = {m} outputs")
-        ax.legend(frameon=False)
-    axes[0].set_ylabel(r"spreads $\Delta_\pm$ and level $\Delta$, over $mh$")
+    for i, (name, label) in enumerate(PARTS.items()):
+        low, middle, high = band(dataset[name].sel(m=m).transpose("trial", "width").values)
+        ax.fill_between(h, low, high, color=COLOURS[i], alpha=0.2, linewidth=0)
+        ax.plot(h, middle, color=COLOURS[i], marker=MARKERS[i], linestyle=("-", "--", "-.")[i], label=label)
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
+    ax.set_ylabel(r"spreads $\Delta_\pm$ and level $\Delta$, over $mh$")
+    ax.set_title("Median (band: 5% to 95%)")
+    ax.legend(frameon=False)
 
 
 def measure_losses(dataset, m: int) -> Measured:
@@ -150,34 +211,42 @@ def measure_losses(dataset, m: int) -> Measured:
     return Measured(text, numbers)
 
 
-def draw_losses(figure, dataset, m: int) -> None:
+def draw_figure5(figure, dataset) -> None:
+    draw_losses(figure.subplots(1, 2), dataset, 10)
+
+
+def draw_losses(axes, dataset, m: int) -> None:
+    """Losses, and where there is a second panel rates, at every width, with their bounds dashed."""
     from ...plots import COLOURS, MARKERS
 
-    left, right = figure.subplots(1, 2)
+    kinds = (
+        ("excess_loss", "loss_bound", "Theorem 3", "Loss and its upper bound"),
+        ("rate", "rate_bound", "Proposition 1", "Rate and its lower bound"),
+    )
     row, time = dataset.sel(m=m), dataset["time"].values
-    for i, h in enumerate(row["width"].values.tolist()):
-        look = {"color": COLOURS[i], "marker": MARKERS[i], "markevery": (i, 5), "markersize": 3}
-        for ax, name, bound in ((left, "excess_loss", "loss_bound"), (right, "rate", "rate_bound")):
+    for ax, (name, bound, statement, title) in zip(axes, kinds, strict=False):
+        for i, h in enumerate(row["width"].values.tolist()):
+            look = {"color": COLOURS[i], "marker": MARKERS[i], "markevery": (i, 5), "markersize": 3}
             low, middle, high = band(blank(row[name], row["ok"]).isel(width=i).transpose("trial", "time").values)
             ax.fill_between(time, low, high, color=COLOURS[i], alpha=0.15, linewidth=0)
             ax.plot(time, middle, label=f"$h$ = {h:g}", **look)
             promised = band(blank(row[bound], row["ok"]).isel(width=i).transpose("trial", "time").values)[1]
             ax.plot(time, promised, linestyle="--", linewidth=1, markerfacecolor="none", **look)
-    left.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Theorem 3")
-    right.plot([], [], color="0.3", linestyle="--", linewidth=1, label="Proposition 1")
-    left.set(yscale="log", ylabel="excess loss $L - L^*$")
-    right.set(ylabel="rate $-L'/(L - L^*)$", ylim=(0, None))
-    for ax, title in ((left, "Loss and its upper bound"), (right, "Rate and its lower bound")):
+        ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label=statement)
+        if name == "rate":
+            ax.set(ylabel="rate $-L'/(L - L^*)$", ylim=(0, None))
+        else:
+            ax.set(yscale="log", ylabel="excess loss $L - L^*$")
         ax.set(xlabel="time $t$ (steps times step size)")
         ax.set_title(title)
-        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 # -- Figures 3 and 6: the same product, four imbalances ------------------------------------------------------------------
 
 
 def imbalances(
-    *, seed: int, trials: int, points: int, n: int = 500, samples: int = 100, h: int = 500, horizon: float = 1.5
+    *, seed: int, trials: int, points: int, n: int = 500, samples: int = 100, h: int = 500, horizon: float | None = None
 ):
     """The audit of `studies.audit.figure3`: three scalings of a start with one product, and its balanced version."""
     preset = figure3(n=n, samples=samples, h=h, horizon=horizon, seed=seed)
@@ -197,7 +266,7 @@ def imbalances(
         summary[f"each_{name}"] = dataset[name].astype(bool)
     summary = summary.rename(each_succeeded="ok")
     summary["time"].attrs = {"long_name": "time of the flow; for descent, steps times step size"}
-    return summary
+    return summary.assign(loss_scale=float(preset.problem.scale))
 
 
 # Slowest first, as the paper's figure orders them.
@@ -276,43 +345,48 @@ def _cases(figure, summary) -> None:
 
 
 def draw_figure3(figure, summary) -> None:
-    from ...plots import COLOURS, MARKERS, losses_and_bounds
+    from ...plots import losses_and_bounds, losses_on_a_linear_scale, rates_and_bounds
 
-    left, right = figure.subplots(1, 2)
-    losses_and_bounds(left, summary)
-    left.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.76))
-    # Around each other: the two times agree to a few percent.
-    looks = {"flow": {"markersize": 4}, "descent": {"markersize": 8, "markerfacecolor": "none"}}
-    for i, case in enumerate(summary["case"].values):
-        level = max(float(summary["imbalance_level"].sel(case=case)), 0.1)
-        for dynamics, look in looks.items():
-            to = float(summary["time_to_ratio"].sel(case=case, dynamics=dynamics))
-            right.plot(level, to, color=COLOURS[i], marker=MARKERS[i], linestyle="none", **look)
-    for dynamics, look in looks.items():
-        right.plot([], [], color="0.3", marker="o", linestyle="none", label=dynamics, **look)
-    line = np.geomspace(1, 2 * float(summary["imbalance_level"].max()), 50)
-    right.plot(
-        line,
-        math.log(10) / (2 * line),
-        color="0.3",
-        linestyle="--",
-        linewidth=1,
-        label=r"Corollary 4, at most $\log 10/(2 \Delta)$",
-    )
-    right.set(xscale="log", yscale="log", xlabel=r"level of imbalance $\Delta$ (balanced: 0, drawn at 0.1)")
-    right.set_ylabel("time to a tenth of the loss (median)")
-    right.set_title("What imbalance buys")
-    right.legend(frameon=False, loc="lower left")
+    left, middle, right = figure.subplots(1, 3)
+    losses_on_a_linear_scale(left, summary)
+    losses_and_bounds(middle, summary)
+    rates_and_bounds(right, summary)
+    for ax in (middle, right):
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     _cases(figure, summary)
 
 
 def draw_figure6(figure, summary) -> None:
     from ...plots import rates_and_bounds, tightness_against_time
 
-    left, right = figure.subplots(1, 2)
+    left, middle, right = figure.subplots(1, 3)
     rates_and_bounds(left, summary)
-    tightness_against_time(right, summary)
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    tightness_against_time(middle, summary)
+    _draw_times(right, summary)
     _cases(figure, summary)
+
+
+def _draw_times(ax, summary) -> None:
+    from ...plots import COLOURS, MARKERS
+
+    # Around each other: the two times agree to a few percent.
+    looks = {"flow": {"markersize": 4}, "descent": {"markersize": 8, "markerfacecolor": "none"}}
+    for i, case in enumerate(summary["case"].values):
+        level = max(float(summary["imbalance_level"].sel(case=case)), 0.1)
+        for dynamics, look in looks.items():
+            to = float(summary["time_to_ratio"].sel(case=case, dynamics=dynamics))
+            ax.plot(level, to, color=COLOURS[i], marker=MARKERS[i], linestyle="none", **look)
+    for dynamics, look in looks.items():
+        ax.plot([], [], color="0.3", marker="o", linestyle="none", label=dynamics, **look)
+    line = np.geomspace(1, 2 * float(summary["imbalance_level"].max()), 50)
+    at_most = math.log(10) / (2 * float(summary["loss_scale"]) * line)
+    label = r"Cor. 4, at most $\log 10/(2 q \Delta)$"
+    ax.plot(line, at_most, color="0.3", linestyle="--", linewidth=1, label=label)
+    ax.set(xscale="log", yscale="log", xlabel=r"level $\Delta$ (0 drawn at 0.1)")
+    ax.set_ylabel("time to a tenth of the loss (median)")
+    ax.set_title("What imbalance buys")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 # -- Figure 7: wide networks end near the minimum-norm solution -------------------------------------------------------------
@@ -386,6 +460,7 @@ def measure_wide(summary) -> Measured:
         "slope of the start": float(slopes["start"].value),
         "slope of the sharp law": float(summary["sharp_slope"].values[0]),
         "descent over flow - 1": float(np.fmax.reduce(np.abs(same), axis=None)),
+        "descent": [mean_sd(values) for values in descent],
         "descent steps": [float(np.fmin.reduce(steps, axis=None)), float(np.fmax.reduce(steps, axis=None))],
     }
     fewest, most = numbers["descent steps"]
@@ -394,7 +469,8 @@ def measure_wide(summary) -> Measured:
         + ", ".join(spread(values) for values in distance)
         + f"; slope of its logarithm {numbers['slope']:.3f} (sharp law {numbers['slope of the sharp law']:.3f}), of the start's "
         f"||U2 V^T||_F {numbers['slope of the start']:.3f}; descent to the loss {_least(summary)} ends within "
-        f"{numbers['descent over flow - 1']:.1e} of the flow, in {fewest:.0f} to {most:.0f} steps"
+        f"{numbers['descent over flow - 1']:.1e} of the flow, at {', '.join(spread(values) for values in descent)}, in "
+        f"{fewest:.0f} to {most:.0f} steps"
     )
     return Measured(text, numbers)
 
@@ -418,15 +494,14 @@ def draw_wide(figure, summary) -> None:
     descent = (
         blank(summary["descent_distance"], summary["descent_ok"]).transpose("descent_width", "descent_trial").values
     )
+    mean, sd = np.array([mean_sd(values) for values in descent]).T
+    at, ends = summary["descent_width"].values, rf"descent to $L$ = {_least(summary)}"
+    # Beside each other: the mean is where the median is.
     ax.plot(
-        summary["descent_width"].values,
-        descent[:, 0],
-        color="black",
-        marker="+",
-        markersize=6,
-        linestyle="none",
-        label=rf"$\|\Theta - \hat\Theta\|_F$, descent to $L$ = {_least(summary)}, first start",
+        at, band(descent, axis=1)[1], color="black", marker="+", markersize=6, linestyle="none", label=f"{ends}, median"
     )
+    look = {"color": "black", "marker": "_", "markersize": 4, "linestyle": "none", "linewidth": 0.8, "capsize": 2}
+    ax.errorbar(1.05 * at, mean, yerr=sd, label=rf"{ends}, mean $\pm$ sd of {descent.shape[1]}", **look)
     ax.plot(
         h,
         summary["sharp_rms"].isel(alpha=0).values,
@@ -451,15 +526,15 @@ AUDIT = {"full": {"trials": 20, "points": 61}, "quick": {"trials": 2, "points": 
 FIGURES = {
     "m22-figure2": Figure(
         "M22 Fig. 2",
-        "imbalance of Gaussian starts against the width",
-        "with the width the level of imbalance grows over its spreads",
+        "spectrum of the imbalance, losses and rates against the width, 5 outputs",
+        "with the width the level of imbalance grows over its spreads, and the bounds on loss and rate become tighter",
         widths,
-        measure_figure2,
+        functools.partial(measure_spectrum, m=5),
         draw_figure2,
         **NTK,
-        size=(7.4, 3.2),
-        reference="over a few other starts m = 10: .274/.172/.0041, .159/.103/.076, .093/.061/.125, .051/.034/.158; m = 5: "
-        ".564/.215/.046, .319/.127/.186, .186/.075/.273, .102/.041/.329",
+        size=(9.6, 4.0),
+        reference="over a few other starts (Delta+/Delta-/Delta)/(m h) is .564/.215/.046, .319/.127/.186, .186/.075/.273, "
+        ".102/.041/.329",
     ),
     "m22-figure3": Figure(
         "M22 Fig. 3",
@@ -469,18 +544,20 @@ FIGURES = {
         measure_imbalances,
         draw_figure3,
         **AUDIT,
-        size=(7.4, 3.7),
+        size=(9.6, 4.0),
         reference="at other starts Delta is about 0, 6, 19 and 41 in this order",
     ),
     "m22-figure4": Figure(
         "M22 Fig. 4",
-        "losses, rates and bounds against the width, 5 outputs (median, 5% to 95%)",
-        "bounds become tighter as the width grows",
+        "spectrum of the imbalance and losses against the width, 10 outputs",
+        "with the width the level of imbalance grows over its spreads",
         widths,
-        functools.partial(measure_losses, m=5),
-        functools.partial(draw_losses, m=5),
+        functools.partial(measure_spectrum, m=10),
+        draw_figure4,
         **NTK,
-        size=(7.4, 3.7),
+        size=(9.6, 4.0),
+        reference="over a few other starts (Delta+/Delta-/Delta)/(m h) is .274/.172/.0041, .159/.103/.076, .093/.061/.125, "
+        ".051/.034/.158",
     ),
     "m22-figure5": Figure(
         "M22 Fig. 5",
@@ -488,7 +565,7 @@ FIGURES = {
         "bounds become tighter as the width grows",
         widths,
         functools.partial(measure_losses, m=10),
-        functools.partial(draw_losses, m=10),
+        draw_figure5,
         **NTK,
         size=(7.4, 3.7),
     ),
@@ -500,7 +577,7 @@ FIGURES = {
         measure_rates,
         draw_figure6,
         **AUDIT,
-        size=(7.4, 3.7),
+        size=(9.6, 4.0),
     ),
     "m22-figure7": Figure(
         "M22 Fig. 7 (M21 Fig. 1)",
