@@ -258,7 +258,7 @@ def test_time_to_a_ratio_is_interpolated_in_the_logarithm(figure):
 def test_dataset_names_its_statements_and_says_what_it_holds(figure):
     assert list(figure["statement"].values) == list(LOSS_STATEMENTS)
     assert list(figure["rate_statement"].values) == list(RATE_STATEMENTS)
-    assert figure["rate"].attrs["source"] == "M22 (13)"
+    assert figure["rate"].attrs["source"] == "M22 App. C"
     assert "hypothesis not met" in figure["applies"].attrs["convention"]
     assert set(figure.attrs["settings"]["cases"]) == set(figure["case"].values)
     assert all("long_name" in figure[name].attrs for name in figure.data_vars)
