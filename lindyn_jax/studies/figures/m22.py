@@ -521,7 +521,7 @@ def draw_wide(figure, summary) -> None:
 
 
 NTK = {"full": {"trials": 100, "m": (5, 10), "horizon": 30.0}, "quick": {"trials": 12, "m": (5, 10), "horizon": 30.0}}
-AUDIT = {"full": {"trials": 20, "points": 61}, "quick": {"trials": 2, "points": 31}}
+AUDIT = {"full": {"trials": 20, "points": 61}, "quick": {"trials": 2, "points": 31, "n": 200, "samples": 40, "h": 200}}
 
 FIGURES = {
     "m22-figure2": Figure(
