@@ -4,6 +4,7 @@ With L layers the flow of (a Y, b X, c q) from (a / b)^{1/L} times the weights i
 `a^{2 - 2/L} b^{2/L} c` as large.
 """
 
+import jax
 import numpy as np
 import pytest
 

@@ -281,7 +281,7 @@ def test_a_million_inputs_and_a_width_of_a_billion_have_their_exact_moments(comm
 def test_bad_input_gets_one_sentence(command, monkeypatch, capsys):
     for more, sentence in (
         (["--delta", "1"], "must lie in (0, 1)"),
-        (["--precision", "-1"], "must be positive"),
+        (["--precision", "-1"], "must be a positive number"),
         (["--num-processes", "2"], "Give both"),
         (["--rank", "7", "--inputs", "5"], "rank of the data is at most"),
         (["--seed", "1"], "seed is 0 there and 1 here"),

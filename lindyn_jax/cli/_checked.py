@@ -109,6 +109,14 @@ RTOL = Rule(("rtol",), unless("dynamics", "descent"), only("with --dynamics flow
 PRESET = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
 PRESET += ("start", "widths", "alphas", "std", "positive", "negative")
 
+
+def _is_preset(name: str | None) -> bool:
+    """Whether there is such a preset: of one that does not exist the command says which do."""
+    from ..studies.audit import PRESETS
+
+    return name in PRESETS
+
+
 # Of every command, in the order in which they are asked.
 RULES: dict[str, tuple[Rule, ...]] = {
     "simulate": (
@@ -127,7 +135,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "audit": (
         Rule(
             PRESET,
-            lambda values: values["preset"] is None,
+            lambda values: not _is_preset(values["preset"]),
             "Option --preset chooses data and starts: leave out --{option}, or --preset.",
         ),
         *DATA,

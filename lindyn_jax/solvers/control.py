@@ -62,10 +62,13 @@ class _Growth(eqx.Module):
 
     B: Float[Array, "n m"] | None
     rate: Float[Array, ""] | None
+    decay: Float[Array, "n 1"] | None
 
     def __init__(self, y, args):
+        model, problem = _model(y, args), jax.lax.stop_gradient(args[0])
         with jax.default_matmul_precision("highest"):
-            self.B, self.rate = roundoff.growth(_model(y, args), jax.lax.stop_gradient(args[0]))
+            self.B, self.rate = roundoff.growth(model, problem)
+            self.decay = roundoff.decay(model, problem)
 
     def cap(self, reach) -> Array | float:
         """The longest step from here."""
@@ -78,7 +81,8 @@ class _Growth(eqx.Module):
             return None
         observed = jnp.ones((), bool) if ts is None else jnp.any((ts > t0) & (ts <= t1))
         with jax.default_matmul_precision("highest"):
-            moved = roundoff.advance(noise, model, self.B, self.rate, t1 - t0, t1.astype(self.B.dtype), observed)
+            end = t1.astype(self.B.dtype)
+            moved = roundoff.advance(noise, model, self.B, self.rate, self.decay, t1 - t0, end, observed)
         return jax.tree.map(lambda a, b: jnp.where(keep, a, b), moved, noise)
 
 

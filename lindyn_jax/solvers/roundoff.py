@@ -33,6 +33,7 @@ from ..problem import LeastSquares
 # Round-off that has grown to this part of the weights has chosen where the path went.
 LOST = 1e-3
 _PROBES = 3
+_LIFETIMES = 8
 
 
 def generator(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n m"] | None:
@@ -60,6 +61,14 @@ def growth(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "n
         # Of all layers but two, the product is largest without the two smallest.
         return None, largest_singular_value(gradient(model.product())) * jnp.prod(jnp.sort(norms)[2:])
     return None, None
+
+
+def decay(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n 1"] | None:
+    """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
+    if not isinstance(model, ReducedTwoLayer) or problem.link is not None:
+        return None
+    least = jnp.maximum(jnp.linalg.eigvalsh(model.V @ model.V.T)[0], 0)
+    return problem.scale * problem.singular_values[:, None] ** 2 * least
 
 
 def _spectral_norm(W: Array) -> Array:
@@ -159,6 +168,7 @@ def advance(
     model: AbstractModel,
     B: Float[Array, "n m"],
     rate: Float[Array, ""],
+    decay: Float[Array, "n 1"] | None,
     length: Float[Array, ""],
     end: Float[Array, ""],
     observed: Bool[Array, ""],
@@ -170,6 +180,9 @@ def advance(
     """
     tied, n = isinstance(model, SymmetricFactors), B.shape[0]
     length = length.astype(B.dtype)
+    if decay is not None:
+        # Near the limit of stiff data a step is many lifetimes of the error long, and acts for a few of them.
+        B = B / jnp.maximum(decay * length / _LIFETIMES, 1)
     columns = term = jnp.concatenate([noise.start, noise.path], axis=1)
     # By the power series: `length sigma_1(B)` is at most one.
     for j in range(1, 5):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import init, theory
+from .._public import public
 from ..ensemble import run_ensemble
 from ..problem import LeastSquares
 from ..statistics import (
@@ -56,6 +57,7 @@ class Settings(NamedTuple):
     delta: float = 0.1
 
 
+@public
 def sizes(n: int, r: int, m: int) -> LeastSquares:
     """A problem of which only the sizes are known: n inputs, data of rank r, m outputs.
 
