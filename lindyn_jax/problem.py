@@ -52,7 +52,8 @@ class LeastSquares(eqx.Module):
         error. What the data do still goes through `X Phi1`, and the imbalance is still conserved by the flow.
     - `rank`: rank of X. By default the number of singular values above `rank_rtol` times the largest. Must be given when X
         is traced.
-    - `rank_rtol`: relative rank tolerance, default `max(N, n)` times the machine epsilon of the dtype.
+    - `rank_rtol`: relative rank tolerance, default `8 sqrt(min(N, n))` times the machine epsilon of the dtype,
+        which does not grow with the number of samples.
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, a scale that is not positive, a link
     that is no elementwise function, or a subclass that replaces anything of this class: another loss is another problem, which
@@ -353,9 +354,13 @@ def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:
             raise ValueError(
                 "The rank of a traced `X` is unknown: pass `rank=` inside jit, vmap or grad, or build the problem outside."
             )
-        if rank_rtol is None:
-            rank_rtol = max(X.shape) * float(jnp.finfo(X.dtype).eps)
         values = np.asarray(s)
+        if rank_rtol is None:
+            # Round-off of entries moves singular values by eps ||X||_F at most, however long X is. The decomposition's own grows
+            # with its length where it is made in float32: what is asked is the rank of the numbers given.
+            rank_rtol = 8 * min(X.shape) ** 0.5 * float(jnp.finfo(X.dtype).eps)
+            if values.dtype == np.float32:
+                values = np.linalg.svd(np.asarray(X, np.float64), compute_uv=False)
         if values[0] == 0:
             raise ValueError("Argument `X` is zero: there is nothing to learn from it.")
         return int(np.sum(values > rank_rtol * values[0]))

@@ -287,3 +287,18 @@ def test_problems_with_a_link_of_this_package_can_be_pickled(data):
         problem = ld.LeastSquares(X, Y, link=link)
         again = pickle.loads(pickle.dumps(problem))
         assert again.link is problem.link and np.array_equal(again.Ytil, problem.Ytil)
+
+
+def test_rank_does_not_depend_on_how_many_samples_there_are(rng):
+    N = 200_000
+    Q, R = np.linalg.qr(rng.normal(size=(N, 9)))[0], np.linalg.qr(rng.normal(size=(9, 9)))[0]
+    X = 100 * Q * np.geomspace(16, 1, 9) @ R
+    for dtype in (np.float32, np.float64):
+        data = X.astype(dtype)
+        Y = (data @ rng.normal(size=(9, 2))).astype(dtype)
+        problem = ld.LeastSquares(data, Y)
+        assert problem.rank == 9
+        eps = np.finfo(dtype).eps
+        assert float(problem.loss_star) < 1e2 * eps * float(np.sum(Y**2)) / 2
+        data[:, 3] = data[:, 5]
+        assert ld.LeastSquares(data, Y).rank == 8
