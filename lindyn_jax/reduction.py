@@ -4,7 +4,7 @@ Gradients multiply `Z1 = [U1; V]` by a matrix from the left, so a dynamics built
 keeps `Z1(t) = L(t) Q^T` with the Q of the start, and L obeys the same dynamics. Rows of U outside the range of the data get
 no gradient at all. This holds for the flow and for descent with any scalar schedule, momentum, weight decay or clipping by
 global norm, and fails for optimizers that look at single entries, such as Adam. An optax transformation does not say which
-kind it is: `check_optimizer` finds out by trying.
+kind it is: `require_exact` reads its program, and `check_optimizer` tries it.
 """
 
 from typing import Any

@@ -7,13 +7,10 @@ subspaces of the size of the rank of Theta, starts with orthogonal middle layers
 leaves nothing to reduce.
 """
 
-from itertools import pairwise
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from . import _checks
@@ -36,8 +33,13 @@ class DeepBasis(eqx.Module):
 
 
 def subspace_rtol(model: DeepLinear) -> float:
-    """The default tolerance of `find_subspaces`: 16 times the largest size times the machine epsilon of the dtype."""
-    return 16 * max(max(W.shape) for W in model.layers) * float(jnp.finfo(model.layers[0].dtype).eps)
+    """The default tolerance of `find_subspaces`: what is below it is round-off, of the weights or of the search.
+
+    Four times the epsilon of the weights' dtype: rounding their entries leaves .4 of it, at any width. The search itself, in
+    float64, leaves about .4 sqrt(d) of that epsilon (both measured for widths of 10 to 400).
+    """
+    widest = max(max(W.shape) for W in model.layers)
+    return float(4 * jnp.finfo(model.layers[0].dtype).eps + 4 * widest**0.5 * np.finfo(np.float64).eps)
 
 
 @public
@@ -193,72 +195,6 @@ def from_deep_state(state: DeepLinear, start: ReducedDeepLinear) -> ReducedDeepL
 def pad_velocity(velocity: ReducedDeepLinear) -> DeepLinear:
     """The velocity of the cores as that of a `deep_state`, whose extra row and column get none."""
     return DeepLinear(tuple(_pad(W) for W in velocity.layers))
-
-
-def check_deep_optimizer(optimizer: optax.GradientTransformation, depth: int) -> Array:
-    """How far an optax transformation is from commuting with the reduction of a network of this depth.
-
-    A small random network is moved for a few steps with random gradients of six sizes, once in full and once reduced;
-    returns the largest difference between the updates, relative to the largest update.
-    """
-    n, h, k, r, m, steps = 5, 7, 3, 3, 2, 4
-    rng = np.random.default_rng(20191031)
-
-    def frame(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        Q = np.linalg.qr(rng.normal(size=(rows, rows)))[0]
-        return Q[:, :columns], Q[:, columns:]
-
-    frames = [frame(n, r), *(frame(h, k) for _ in range(depth - 1)), frame(m, m)]
-    inside = [(left[0], right[0]) for left, right in pairwise(frames)]
-    cores = [rng.normal(size=(S.shape[1], T.shape[1])) for S, T in inside]
-    outside = [(left[1], right[1]) for left, right in pairwise(frames)]
-    rests = [S @ rng.normal(size=(S.shape[1], T.shape[1])) @ T.T for S, T in outside]
-    norms = [np.linalg.norm(rest) for rest in rests]
-    gradients = [rng.normal(size=(steps, *core.shape)) for core in cores]
-    sizes = jnp.asarray([1e-8, 1e-4, 1e-1, 1e1, 1e4, 1e8], jnp.result_type(float))
-
-    widen = [lambda A, S=S, T=T: S @ A @ T.T for S, T in inside]
-    full = DeepLinear([put(core) + rest for put, core, rest in zip(widen, cores, rests, strict=True)])
-    reduced = DeepLinear(
-        [jnp.pad(core, ((0, 1), (0, 1))).at[-1, -1].set(x) for core, x in zip(cores, norms, strict=True)]
-    )
-    float_type = jnp.result_type(float)
-    full_gradients = eqx.tree_at(
-        lambda tree: tree.layers,
-        full,
-        tuple(jnp.asarray(put(g), float_type) for put, g in zip(widen, gradients, strict=True)),
-    )
-    small_gradients = eqx.tree_at(
-        lambda tree: tree.layers,
-        reduced,
-        tuple(jnp.pad(jnp.asarray(g, float_type), ((0, 0), (0, 1), (0, 1))) for g in gradients),
-    )
-
-    def run(start: DeepLinear, gradients: DeepLinear, size: Array) -> DeepLinear:
-        def step(carry, gradient):
-            params, state = carry
-            gradient = jax.tree.map(lambda g: size * g, gradient)
-            extra = {}
-            if isinstance(optimizer, optax.GradientTransformationExtraArgs):
-                # Any function that is the same on both sides serves a line search.
-                value_fn = lambda weights: size * jnp.sum(jnp.sin(weights.layers[-1].T @ weights.layers[-1]))  # noqa: E731
-                extra = {"value": value_fn(params), "grad": gradient, "value_fn": value_fn}
-            updates, state = optimizer.update(gradient, state, params, **extra)
-            return (optax.apply_updates(params, updates), state), updates
-
-        return jax.lax.scan(step, (start, optimizer.init(start)), gradients)[1]
-
-    def difference(size: Array) -> Array:
-        wide, small = run(full, full_gradients, size), run(reduced, small_gradients, size)
-        gaps, lengths = [], []
-        for W, core, put, rest, norm in zip(wide.layers, small.layers, widen, rests, norms, strict=True):
-            decay = core[:, -1:, -1:] / norm * rest if norm > 0 else core[:, -1:, -1:]
-            gaps += [W - put(core[:, :-1, :-1]) - decay, core[:, -1, :-1], core[:, :-1, -1]]
-            lengths.append(W)
-        gap, length = (jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs])) for xs in (gaps, lengths))
-        return jnp.where(gap > 0, gap / jnp.where(gap > 0, length, 1.0), 0.0)
-
-    return jnp.max(jax.vmap(difference)(sizes))
 
 
 def _left(W: Array, S: Array | None) -> Array:
