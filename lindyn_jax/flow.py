@@ -99,7 +99,8 @@ def gradient_flow(
     **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance, `"radau"` to
     round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
     loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
-    `reduce=False`.
+    `reduce=False`. With `stop`, `stats["final_time"]` is the end of the step that got there, chosen without derivatives: its own
+    is zero, and not that of the time at which the loss is reached.
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """

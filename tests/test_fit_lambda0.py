@@ -350,3 +350,14 @@ def test_isotropic_data_are_factorization_in_another_time_also_in_float32(small,
     # q c^2 s^2 = 18. Single precision in J leaves three digits of its minimiser.
     assert relative_error(fit.lambda0, expected.lambda0) < 2e-3
     assert relative_error(fit.objective, expected.objective) < 1e-4
+
+
+def test_fits_are_the_same_in_all_units(rng):
+    Y, U, V = rng.normal(size=(3, 4)), rng.normal(size=(3, 20)), rng.normal(size=(4, 20))
+    one = ld.fit_lambda0(ld.factorization(Y), U, V)
+    assert bool(one.ok)
+    for a in (1e-30, 1e-20, 1e30):
+        other = ld.fit_lambda0(ld.factorization(a * Y), a**0.5 * U, a**0.5 * V)
+        assert bool(other.ok)
+        np.testing.assert_allclose(other.lambda0 / a, one.lambda0, rtol=1e-8)
+        np.testing.assert_allclose(other.horizon * a, one.horizon, rtol=1e-8)

@@ -25,6 +25,7 @@ from .._public import public
 from ..flow import SOLVERS, _first_step, gradient_flow, moving_leaves
 from ..models import AbstractModel, ReducedTwoLayer
 from ..problem import LeastSquares
+from ..solvers import RelativeController, growth_reach
 from ._closed import ClosedForm, prepare
 
 FITTED, NO_HORIZON, DEPENDENT_ROWS, FLOW_FAILED = range(4)
@@ -551,7 +552,6 @@ def _integrate(start, problem, ts, rtol, solver, max_steps, adjoint):
         observables={"product": _product},
         solver=solver,
         rtol=rtol,
-        atol=1e-3 * rtol,
         max_steps=max_steps,
         adjoint=adjoint,
     )
@@ -576,7 +576,6 @@ def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tupl
     infinity = jnp.asarray(jnp.inf, rtol.dtype)
     first_step = _first_step(start, problem, infinity, rtol)
     policy = {
-        "stepsize_controller": diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol),
         "max_steps": max_steps,
         "adjoint": diffrax.ForwardMode(),
         "throw": False,
@@ -588,6 +587,8 @@ def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tupl
         t1=infinity,
         dt0=first_step,
         y0=moving,
+        args=(problem, fixed),
+        stepsize_controller=RelativeController(rtol, reach=growth_reach(solver, rtol)),
         event=diffrax.Event(lambda t, y, args, **kwargs: excess(y) <= 0),
         **policy,
     )
@@ -602,6 +603,8 @@ def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tupl
         return jax.tree.map(lambda rate: rate / slope, (jnp.ones_like(e), speed))
 
     first = jnp.where(reached, excess(end), -1)
+    # The state is the time and the weights, in units of their own: a floor that is small beside both.
+    floor = 1e-3 * rtol * jax.lax.stop_gradient(jnp.minimum(behind, optax.tree.norm(end)))
     back = diffrax.diffeqsolve(
         diffrax.ODETerm(per_excess),
         solver,
@@ -609,6 +612,7 @@ def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tupl
         t1=jnp.where(reached, 0, first),
         dt0=-first / 4,
         y0=(behind, jax.tree.map(lambda last, before: jnp.where(reached, last, before), end, moving)),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=floor),
         **policy,
     )
     reached &= back.result == diffrax.RESULTS.successful
