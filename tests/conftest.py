@@ -1,17 +1,26 @@
 """Tests run in 64-bit mode, with every public signature's shapes checked while they run."""
 
+import gc
 import os
 from pathlib import Path
 
-# Most programs of the suite run once or twice: a third of its time is saved by compiling them with fewer optimizations of the
-# machine code. Those of the computation itself (fusion, algebra) stay as users have them.
-if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-
 import jax
+import jaxlib.version
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
+
+# Most programs of the suite run once or twice: half of its time is saved by compiling them with fewer optimizations of the
+# machine code. Those of the computation itself (fusion, algebra) stay as users have them. XLA stops at flags that it does not
+# know: the last two are given to the versions that were seen to have them.
+flags = ["--xla_backend_optimization_level=0"]
+if jaxlib.version.__version_info__ < (0, 10):
+    flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)])
+
+# Tracing makes and drops millions of small objects, none of which the collector frees: it may look less often.
+gc.set_threshold(200_000, 50, 100)
 
 jax.config.update("jax_enable_x64", True)
 

@@ -146,7 +146,8 @@ def test_paths_are_those_of_the_solvers_and_bounds_those_of_the_statements(figur
         # Two paths of one solver agree to the tolerance of its steps.
         assert relative_error([flow["rate"][index], *flow["rate_bound"][:, index]], expected) < 1e-7
     bound = dict(zip(LOSS_STATEMENTS, flow["loss_bound"].values, strict=True))
-    assert relative_error(bound["corollary4"] / flow["excess_loss"].values[0], np.exp(-2 * level * ts)) < 1e-10
+    rate = 2 * problem.scale * problem.singular_values[-1] ** 2 * level
+    assert relative_error(bound["corollary4"] / flow["excess_loss"].values[0], np.exp(-rate * ts)) < 1e-10
     assert relative_error(bound["theorem3"], theorem3) < 1e-10
     assert np.all(np.isinf(bound["corollary6"][:begin]))
     assert relative_error(bound["corollary6"][begin:], corollary6[begin:]) < 1e-7
