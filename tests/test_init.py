@@ -314,4 +314,4 @@ def test_bad_arguments_are_refused(name, arguments, options, match, problem):
 
 def test_a_width_that_is_no_whole_number_is_refused():
     with pytest.raises(ValueError, match=r"`h` must be a whole number, but is 2\.5"):
-        inspect.unwrap(ld.init._size)(2.5, "h")
+        inspect.unwrap(ld.init._parts.size_of)(2.5, "h")

@@ -1,0 +1,67 @@
+"""What starts of all kinds read and build with."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
+
+from .. import _checks
+from .._linalg import row_factor
+from ..problem import LeastSquares
+
+Key = PRNGKeyArray | UInt32[Array, "2"]
+Number = Float[ArrayLike, ""] | int
+Std = Number | tuple[Number, Number]
+
+
+def frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:
+    """Orthonormal columns: random with a key, otherwise the first k of the identity."""
+    if key is None:
+        return jnp.eye(h, k, dtype=dtype)
+    return row_factor(jax.random.normal(key, (k, h), dtype))[1]
+
+
+def stds_of(std: Std | None, alpha: Number | None, h: Array | int) -> tuple[Array | Number, Array | Number]:
+    """Standard deviations of the entries of U and V, from exactly one of a value and an exponent."""
+    if (std is None) == (alpha is None):
+        raise ValueError(
+            "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
+        )
+    if alpha is not None:
+        _checks.check_positive(alpha, "alpha")
+        value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
+        return value, value
+    std_U, std_V = std if isinstance(std, (tuple, list)) else (std, std)
+    _checks.check_positive(std_U, "std")
+    _checks.check_positive(std_V, "std")
+    return std_U, std_V
+
+
+def size_of(value: int, name: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise ValueError(f"Argument `{name}` must be a whole number, but is {value!r}.") from None
+    if size < 1:
+        raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
+    return size
+
+
+def check_modes(u0: Array, v0: Array, most: int) -> None:
+    """Refuses strengths of modes that are not vectors of one length up to `most`."""
+    given = f"`d` has shape {u0.shape}" if u0 is v0 else f"`u0` and `v0` have shapes {u0.shape} and {v0.shape}"
+    if u0.ndim != 1 or u0.shape != v0.shape or not 1 <= u0.shape[0] <= most:
+        raise ValueError(
+            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, but {given}."
+        )
+
+
+def theta_of(problem: LeastSquares, Theta) -> Float[Array, "n m"]:
+    """A product of the problem's shape and precision."""
+    Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
+    shape = (problem.num_inputs, problem.num_outputs)
+    if Theta.shape != shape:
+        raise ValueError(f"Argument `Theta` must have shape {shape} for this problem, but has shape {Theta.shape}.")
+    return Theta.astype(problem.dtype)

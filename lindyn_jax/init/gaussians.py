@@ -1,0 +1,194 @@
+"""Gaussian starts of two layers: of full size, or drawn in reduced form at a cost that does not depend on the width."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._linalg import row_factor
+from .._public import public
+from ..models import Frozen, ReducedTwoLayer, TwoLayer
+from ..problem import LeastSquares
+from ._parts import Key, Number, Std, frame, size_of, stds_of
+
+WIDEST_FLOAT32 = 1e6
+
+
+@public
+def gaussian(
+    n: int, m: int, h: int, *, std: Std | None = None, alpha: Number | None = None, dtype=None, key: Key
+) -> TwoLayer:
+    """A Gaussian start of full size: independent entries N(0, std^2), or N(0, h^{-2 alpha}).
+
+    **Args:** the sizes of U (n, h) and V (m, h); exactly one of `std` (a number, or one for U and one for V) and `alpha`;
+    `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` unless exactly one of `std` and `alpha` is given, positive; or for sizes below 1.
+
+    **Source:** T21 section 6 (std), M22 section 4.2 (alpha).
+    """
+    n, m, h = (size_of(value, name) for value, name in ((n, "n"), (m, "m"), (h, "h")))
+    std_U, std_V = stds_of(std, alpha, h)
+    key_U, key_V = jax.random.split(key)
+    dtype = _checks.as_dtype(dtype)
+    U = jnp.asarray(std_U, dtype) * jax.random.normal(key_U, (n, h), dtype)
+    V = jnp.asarray(std_V, dtype) * jax.random.normal(key_V, (m, h), dtype)
+    return TwoLayer(U, V)
+
+
+@public
+def gaussian_core(
+    problem: LeastSquares,
+    h: Number,
+    *,
+    std: Std | None = None,
+    alpha: Number | None = None,
+    num_frozen: Number | None = None,
+    key: Key,
+) -> ReducedTwoLayer:
+    """The reduced form of a Gaussian start of width h, drawn directly at a cost that does not depend on h.
+
+    With the rows [V; U1] first to last, the factor L of a Gaussian matrix is lower triangular with independent entries:
+    chi with h, h - 1, ... degrees of freedom on the diagonal, normal below it, and zero in the columns beyond h (Bartlett).
+    U2 seen in the same basis is again Gaussian and independent of L; its triangular factor is drawn the same way.
+
+    **Args:**
+
+    - `problem`: gives r, m and n - r.
+    - `h`: the width, any number from 1 to 1e12; may be traced, so that one compilation serves all widths. A traced width
+        below 1 gives NaN.
+    - `std` or `alpha`: as in `gaussian`; may be traced.
+    - `num_frozen`: n - r if it should differ from the problem's, also a number that may be traced; 0 leaves no frozen part.
+
+    **Returns:** a `ReducedTwoLayer` with k = r + m columns (min(h, r + m) where h is not traced), equal in law to reducing a
+    full-size draw.
+
+    **Raises:** `ValueError` for a concrete width that is not a whole number from 1 to 1e12, and as `gaussian` does.
+
+    **Notes:** drawn in float64 when 64-bit mode is on, whatever the problem's dtype. In float32 the imbalance spreads lose
+    digits above h of about 1e6, of which a warning is given once where h is not traced.
+
+    **Source:** M22 section 4.2 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
+    """
+    if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
+        raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
+    dtype, wide = problem.dtype, jnp.result_type(float)
+    k = problem.rank + problem.num_outputs
+    if not _checks.is_traced(h):
+        warn_of_lost_digits(dtype, float(h))
+        # A width that is known has no columns beyond it: the solvers see that such a network is narrow.
+        k = min(k, int(h))
+    h = jnp.asarray(h, wide)
+    h = jnp.where(h >= 1, h, jnp.nan)
+    std_U, std_V = (jnp.asarray(value, wide) for value in stds_of(std, alpha, h))
+    r, m = problem.rank, problem.num_outputs
+    p = r + m
+    key_moving, key_frozen, key_rest = jax.random.split(key, 3)
+
+    live = jnp.arange(p) < h
+    L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)[:, :k]
+    V, U1 = std_V * L[:m], std_U * L[m:]
+
+    frozen = None
+    count = problem.num_frozen if num_frozen is None else num_frozen
+    if _checks.is_traced(count) or count > 0:
+        rows = p if num_frozen is not None else min(p, problem.num_frozen)
+        core = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
+        rest = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
+        norm = jnp.sqrt(jnp.sum(core**2) + std_U**2 * rest)
+        frozen = Frozen(core.astype(dtype), norm.astype(dtype), jnp.ones((), dtype))
+    return ReducedTwoLayer(U1.astype(dtype), V.astype(dtype), h.astype(dtype), count, frozen)
+
+
+@public
+def warn_of_lost_digits(dtype, h: float) -> dict[str, str]:
+    """Warns that float32 does not resolve the spreads of the imbalance of a start this wide.
+
+    The eigenvalues of D are close to +-h^{1 - 2 alpha}, apart from each other by a share of about h^{-1/2}: a thousandth at
+    h = 1e6, of which float32 keeps four digits, and fewer beyond.
+
+    **Args:** `dtype`, of the weights; `h`, the largest width.
+
+    **Returns:** the warning as the entry `float32_digits`, for the attributes of a dataset; empty when there is none to give.
+    """
+    dtype = jnp.promote_types(_checks.as_dtype(dtype), jnp.float32)
+    if (dtype == jnp.float64 and jnp.result_type(float) == jnp.float64) or h <= WIDEST_FLOAT32:
+        return {}
+    text = (
+        f"In float32 the spreads Delta+ and Delta- of the imbalance lose digits above a width of about {WIDEST_FLOAT32:g}, and "
+        f"the width is {h:g}: use float64 data with jax.config.update('jax_enable_x64', True)."
+    )
+    warnings.warn(text, UserWarning, stacklevel=3)
+    return {"float32_digits": text}
+
+
+@public
+def invariant(
+    problem: LeastSquares, h: int, *, std: Std | None = None, alpha: Number | None = None, key: Key
+) -> TwoLayer:
+    """A Gaussian start projected onto the orthogonal invariant set `V U2^T = 0`, `U1 U2^T = 0`.
+
+    The flow never leaves this set, and from it converges to the minimum-norm solution. Only U2 is changed.
+
+    **Args:** as in `gaussian`, with the sizes of the problem. For h <= r + m the projection leaves U2 = 0.
+
+    **Notes:** `V U2^T = 0` alone is not invariant.
+
+    **Source:** M22 section 4.1, Proposition 10.
+    """
+    h = size_of(h, "h")
+    start = gaussian(problem.num_inputs, problem.num_outputs, h, std=std, alpha=alpha, dtype=problem.dtype, key=key)
+    U1 = problem.to_data(start.U)
+    moving = problem.from_data(U1)
+    if h <= problem.rank + problem.num_outputs:
+        return TwoLayer(moving, start.V)
+    _, Q = row_factor(jnp.concatenate([U1, start.V]))
+    U2 = start.U - moving
+    return TwoLayer(moving + U2 - (U2 @ Q) @ Q.T, start.V)
+
+
+@public
+def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | int, dtype=None, key: Key) -> TwoLayer:
+    """A Gaussian start for d inputs and d outputs whose imbalance has the Frobenius norm asked for.
+
+    For 0, `V = O U` with a random orthogonal O, so that `U^T U = V^T V`. Otherwise U and V are independent and both are scaled
+    by one number so that `||U^T U - V^T V||_F` is `imbalance`.
+
+    **Args:** `d`, rows of U and of V; `h`, the width; `std`, of the entries of U before the scaling; `imbalance`, a number of at
+    least 0 that is known; `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` for sizes below 1, a std that is not positive, or a negative imbalance.
+
+    **Source:** T21 Figure 3, with U and V of shape (d, h): d = 10, h = 100, std = 0.1, imbalance 0 and 4.6.
+    """
+    d, h = size_of(d, "d"), size_of(h, "h")
+    if _checks.is_traced(imbalance) or not 0 <= float(imbalance) < float("inf"):
+        raise ValueError(f"Argument `imbalance` must be a known number of at least 0, but is {imbalance}.")
+    key_start, key_turn = jax.random.split(key)
+    start = gaussian(d, d, h, std=std, dtype=dtype, key=key_start)
+    if imbalance == 0:
+        return TwoLayer(start.U, frame(d, d, key_turn, start.U.dtype) @ start.U)
+    U, V = start.U, start.V
+    # ||U^T U - V^T V||^2 from products of d x d matrices.
+    square = jnp.sum((U @ U.T) ** 2) + jnp.sum((V @ V.T) ** 2) - 2 * jnp.sum((U @ V.T) ** 2)
+    factor = jnp.sqrt(imbalance / jnp.sqrt(square)).astype(U.dtype)
+    return TwoLayer(factor * U, factor * V)
+
+
+def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float | int) -> Float[Array, "rows columns"]:
+    """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
+    key_diagonal, key_above = jax.random.split(key)
+    index = jnp.arange(rows)
+    diagonal = jnp.sqrt(_chi_squared(key_diagonal, degrees - index))
+    above = jnp.triu(jax.random.normal(key_above, (rows, columns), diagonal.dtype), 1)
+    R = above.at[index, index].set(diagonal)
+    return jnp.where((index < degrees)[:, None], R, 0.0)
+
+
+def _chi_squared(key: Key, degrees: Array | float | int) -> Array:
+    """Chi squared draws; zero degrees of freedom (or fewer) give zero."""
+    degrees = jnp.asarray(degrees, jnp.result_type(float))
+    safe = jnp.where(degrees > 0, degrees, 1.0)
+    return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)

@@ -1,0 +1,56 @@
+"""Starts of two layers that are aligned with the modes of a target or of data."""
+
+import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float
+
+from .. import _checks
+from .._modes import mode_directions
+from .._public import public
+from .._svd import thin_svd
+from ..models import TwoLayer
+from ..problem import LeastSquares
+from ._parts import Key, check_modes, frame, size_of
+
+
+@public
+def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[ArrayLike, " k"], h: int) -> TwoLayer:
+    """A start aligned with a target: `U = Phi diag(u0)`, `V = Psi diag(v0)` for `Y = Phi diag(sigma) Psi^T`.
+
+    Mode i of the product then moves by itself, from `u0_i v0_i` towards `sigma_i`.
+
+    **Args:** `Y`, shape (n, m); `u0` and `v0`, shape (k,) with k <= min(n, m, h), for the k largest singular values; `h`, the
+    width, the columns beyond k being zero.
+
+    **Raises:** `ValueError` if k exceeds min(n, m, h) or the lengths differ.
+
+    **Notes:** derivatives with respect to Y turn the start with its singular vectors; those of equal singular values are held.
+
+    **Source:** T21 Definition 3 and Proposition 3.
+    """
+    Y = _checks.as_matrix(Y, "Y", "(n, m)")
+    u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), size_of(h, "h")
+    check_modes(u0, v0, min(*Y.shape, h))
+    Phi, _, PsiT = thin_svd(Y)
+    k = u0.shape[0]
+    pad = ((0, 0), (0, h - k))
+    return TwoLayer(jnp.pad(Phi[:, :k] * u0, pad), jnp.pad(PsiT[:k].T * v0, pad))
+
+
+@public
+def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Key | None = None) -> TwoLayer:
+    """G19's vanishing start `U = Phi diag(e^{-d}) O`, `V = Psi diag(e^{-d}) O` with `X^T Y = Phi diag Psi^T`.
+
+    **Args:** `d`, shape (k,), k <= min(n, m, h); `h`, the width; `key` draws O, shape (k, h) with orthonormal rows: without a
+    key O is the first k rows of the identity.
+
+    **Notes:** the modes decouple when Phi also diagonalises `X^T X`; `O` must have orthonormal rows, which G19 does not say.
+
+    **Source:** G19 Theorem 1.
+    """
+    d, h = _checks.as_float(d, "d"), size_of(h, "h")
+    check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))
+    k = d.shape[0]
+    Phi, Psi = mode_directions(problem, k)
+    O = frame(h, k, key, problem.dtype).T
+    strength = jnp.exp(-d)
+    return TwoLayer((Phi * strength) @ O, (Psi * strength) @ O)
