@@ -21,6 +21,7 @@ DIRECTIVE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 README = re.compile(r"^<!-- readme: (.+) -->$", re.MULTILINE)
 INCLUDED = re.compile(r"^<!-- file: (.+) -->$", re.MULTILINE)
 COMMANDS = re.compile(r"^<!-- commands -->$", re.MULTILINE)
+OBSERVABLES = re.compile(r"^<!-- observables -->$", re.MULTILINE)
 CODE = re.compile(r"(?<!<pre>)<code>([\w.]+)</code>")
 
 # Public name -> where it is defined, for the links of names in code font; filled while the pages are read.
@@ -31,7 +32,7 @@ def on_files(files, config):
     """One page for each notebook of the repository."""
     documented.clear()
     for page in sorted((ROOT / ".docs" / "pages" / "api").glob("*.md")):
-        for name in DIRECTIVE.findall(page.read_text()):
+        for name in DIRECTIVE.findall(with_observables(page.read_text())):
             documented[name] = definition(name)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
@@ -40,7 +41,7 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Fills in directives, sections of the README and the command line's reference."""
-    markdown = DIRECTIVE.sub(lambda match: directive(match[1]), markdown)
+    markdown = DIRECTIVE.sub(lambda match: directive(match[1]), with_observables(markdown))
     markdown = README.sub(lambda match: readme_section(match[1]), markdown)
     markdown = INCLUDED.sub(lambda match: (ROOT / match[1]).read_text(), markdown)
     return COMMANDS.sub(lambda match: commands(), markdown)
@@ -49,7 +50,7 @@ def on_page_markdown(markdown, page, config, files):
 def on_page_content(content, page, config, files):
     """Links public names in code font to their documentation; a short name means the one on its own page."""
     source = ROOT / ".docs" / "pages" / page.file.src_uri
-    here = DIRECTIVE.findall(source.read_text()) if source.is_file() else []
+    here = DIRECTIVE.findall(with_observables(source.read_text())) if source.is_file() else []
     short = [name.rpartition(".")[2] for name in here]
     near = {last: documented[name] for name, last in zip(here, short, strict=True) if short.count(last) == 1}
 
@@ -59,6 +60,24 @@ def on_page_content(content, page, config, files):
         return match[0] if known is None else f'<autoref identifier="{known}" optional>{match[0]}</autoref>'
 
     return CODE.sub(link, content)
+
+
+def with_observables(markdown: str) -> str:
+    """Where a page asks for the observables: a table of all, and the directives of those that are public functions."""
+    return OBSERVABLES.sub(lambda match: observables(), markdown)
+
+
+def observables() -> str:
+    """Every observable of the package, as it was registered."""
+    table = importlib.import_module("lindyn_jax").observables
+    rows = ["| name | symbol | what it is | defined for | needs the start | source |", "|---|---|---|---|---|---|"]
+    for name, facts in ((name, function.facts) for name, function in table.OBSERVABLES.items()):
+        symbol, label = (text.replace("|", "\\|") for text in (facts.symbol.replace("$", "`"), facts.label))
+        kinds = ", ".join(f"`{kind.__name__}`" for kind in facts.kinds) or "all"
+        start = "yes" if facts.needs_start else ""
+        rows.append(f"| `{name}` | {symbol} | {html.escape(label, quote=False)} | {kinds} | {start} | {facts.source} |")
+    named = [f"::: observables.{name}" for name in table.OBSERVABLES if name in table.__all__]
+    return "\n".join([*rows, "", *named])
 
 
 def public(name: str):

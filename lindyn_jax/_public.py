@@ -96,7 +96,7 @@ def public(function: Callable) -> Callable:
             try:
                 answer = function(*args, **kwargs)
             except Exception as error:
-                if _is_sentence(error) or (misfit.array and isinstance(error, TypeCheckError)):
+                if is_sentence(error) or (misfit.array and isinstance(error, TypeCheckError)):
                     raise
             else:
                 if misfit.only_after:
@@ -107,7 +107,7 @@ def public(function: Callable) -> Callable:
     return checked
 
 
-def _is_sentence(error: Exception) -> bool:
+def is_sentence(error: Exception) -> bool:
     """Whether a `raise` of this package made the error, and not this module, Python or a library."""
     step = error.__traceback__
     while step.tb_next is not None:

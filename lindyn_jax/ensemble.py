@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
-from . import _checks
+from . import _checks, observables
 from ._public import public
 from .statistics import AbstractReduction
 from .store import (
@@ -82,7 +82,8 @@ def run_ensemble(
         and a warning says so.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
-    - `attributes`: attributes (units, convention, description) of coordinates and outputs.
+    - `attributes`: attributes (units, convention, description) of coordinates and outputs; outputs with the name of an observable
+        have its own by default.
     - `settings`: whatever else determines the results, the data above all; a store made with other settings is refused. The
         grid, trials, key, batch, precision and reductions are among them anyway.
     - `reductions`: name -> what to keep of each chunk as a whole (`statistics.Count`, `Moments`, `Histogram`), computed on the
@@ -167,8 +168,9 @@ def run_ensemble(
     while fit and chunk > 1 and run.memory > (free := free_memory() / 2):
         chunk = max(1, min(chunk // 2, int(chunk * free / run.memory)))
         run = make(chunk)
-    variables = _variables(run.outputs, names, shape, trials, dims or {}, attributes or {}) if keep_trials else {}
-    reduced = _reduced_variables(run.reduced, reductions, names, attributes or {})
+    described = observables.attributes() | dict(attributes or {})
+    variables = _variables(run.outputs, names, shape, trials, dims or {}, described) if keep_trials else {}
+    reduced = _reduced_variables(run.reduced, reductions, names, described)
     coordinates = {**grid, TRIAL: np.arange(trials)} if keep_trials else grid
     check_names(variables, coordinates, reduced)
     environment = describe_environment()

@@ -16,6 +16,7 @@ import matplotlib.lines
 import numpy as np
 
 from .data._common import on_one_line
+from .observables import attributes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -228,51 +229,24 @@ def save(figure, folder: Path, name: str = "figure") -> list[Path]:
 
 # -- one trajectory ------------------------------------------------------------------------------------------------------
 
-TRAJECTORY_PANELS = (
-    ("loss", ("loss", "excess_loss", "penalty", "total_loss"), True),
-    ("relative error", ("reconstruction_error",), True),
-    ("rate and its bounds", ("rate", "rate_bound", "lemma7"), True),
-    ("distance to the minimum-norm solution", ("distance_to_theta_hat", "frozen_product_norm"), True),
-    ("singular values", ("singular_values",), False),
-    ("eigenvalues of the imbalance", ("imbalance_spectrum",), False),
-    ("imbalance", ("imbalance_plus", "imbalance_minus", "imbalance_level"), False),
-    ("margin", ("margin",), False),
-    ("drift of the imbalance", ("imbalance_drift",), True),
-    ("modes of $X^T Y$", ("mode_strengths",), False),
-    ("share along the modes of $X^T Y$", ("alignment",), False),
-    ("nuclear norm and effective rank", ("nuclear_norm", "effective_rank"), False),
-    ("turn of the tangent kernel", ("kernel_distance",), True),
-)
-TRAJECTORY_LABELS = {
-    "loss": "$L$",
-    "excess_loss": "$L - L^*$",
-    "penalty": "penalty",
-    "total_loss": "$L$ + penalty",
-    "reconstruction_error": r"$\|E\|_F / \|\tilde Y\|_F$",
-    "rate": "instantaneous rate",
-    "rate_bound": "Proposition 1",
-    "lemma7": "Lemma 7",
-    "distance_to_theta_hat": r"$\|\Theta - \hat\Theta\|_F$",
-    "frozen_product_norm": r"$\|U_2 V^T\|_F$",
-    "imbalance_plus": r"$\Delta_+$",
-    "imbalance_minus": r"$\Delta_-$",
-    "imbalance_level": r"$\Delta$",
-    "margin": r"$\sigma_{\min}(\tilde Y) - \|E\|_F$",
-    "imbalance_drift": r"$\|D - D(0)\|_F$",
-    "nuclear_norm": r"$\|\Theta\|_*$",
-    "effective_rank": "effective rank",
-    "kernel_distance": "1 - cosine to that at the start",
-}
+
+def _facts(dataset, name: str) -> dict[str, str]:
+    """What is known of an observable: from the dataset, or by its name."""
+    return attributes().get(name, {}) | dataset[name].attrs
 
 
 def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
-    """Some observables of one trajectory against time, each with all its components."""
+    """Some observables of one trajectory against time, each with all its components; one alone is named on the axis."""
     time, drawn = dataset["time"].values, False
     for index, name in enumerate(names):
         values = dataset[name].values.reshape(len(time), -1)
         if logarithmic:
             values = np.where(values > 0, values, np.nan)
-        label = TRAJECTORY_LABELS.get(name, literal(name))
+        facts = _facts(dataset, name)
+        label = facts.get("symbol", literal(name))
+        label += f" [{literal(facts['units'])}]" if facts.get("units", "1") != "1" else ""
+        if len(names) == 1:
+            ax.set_ylabel(label)
         if not np.any(np.isfinite(values)):
             ax.plot([], [], linestyle="none", label=f"{label}: {'never positive' if logarithmic else 'not finite'}")
             continue
@@ -285,7 +259,7 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
                 color=COLOURS[(component if several else index) % len(COLOURS)],
                 linestyle=("-", "--", ":", "-.")[index % 4],
                 marker=MARKERS[index % len(MARKERS)] if len(time) <= 12 else None,
-                label=None if several else label,
+                label=None if several or len(names) == 1 else label,
             )
     _time_axis(ax, time)
     if drawn and logarithmic:
@@ -301,20 +275,19 @@ def trajectory(dataset, title: str):
 
     **Returns:** a matplotlib figure, not attached to any window.
     """
-    panels = [
-        (text, [name for name in names if name in dataset], logarithmic)
-        for text, names, logarithmic in TRAJECTORY_PANELS
-        if any(name in dataset for name in names)
-    ]
-    grouped = {name for _, names, _ in TRAJECTORY_PANELS for name in names}
-    panels += [(literal(name), [name], False) for name in dataset.data_vars if name not in grouped]
+    panels: dict[str, list[str]] = {}
+    for name in dataset.data_vars:
+        facts = _facts(dataset, name)
+        panels.setdefault(facts.get("panel", literal(facts.get("long_name", name))), []).append(name)
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = -(-len(panels) // columns)
     with style():
         figure = mpl.figure.Figure(figsize=(3.4 * columns + 0.4, 2.8 * rows + 0.3))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax, (text, names, logarithmic) in zip(axes, panels, strict=False):
-            observables_against_time(ax, dataset, names, logarithmic)
+        for ax, (text, names) in zip(axes, panels.items(), strict=False):
+            observables_against_time(
+                ax, dataset, names, any(_facts(dataset, name).get("scale") == "log" for name in names)
+            )
             ax.set_title(text)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()

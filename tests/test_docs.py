@@ -16,7 +16,14 @@ import lindyn_jax as ld
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / ".docs"
 PAGES = DOCS / "pages"
-REFERENCE = {path.stem: path.read_text() for path in sorted((PAGES / "api").glob("*.md"))}
+# Directives that a page takes from the table of observables.
+OBSERVABLES = "\n".join(
+    f"::: observables.{name}" for name in ld.observables.OBSERVABLES if name in ld.observables.__all__
+)
+REFERENCE = {
+    path.stem: path.read_text().replace("<!-- observables -->", OBSERVABLES)
+    for path in sorted((PAGES / "api").glob("*.md"))
+}
 DIRECTIVES = [name for text in REFERENCE.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
 NAVIGATION = re.findall(r"^ +- (?:.+: )?(\S+)\.md$", (DOCS / "mkdocs.yml").read_text(), re.MULTILINE)
 # With `__all__` that is what is public; without, what a module defines itself.
@@ -104,6 +111,12 @@ def test_site_builds_without_warnings_and_shows_every_name(tmp_path):
             value = resolve(name)
             if not inspect.ismodule(value):
                 assert f'id="{value.__module__}.{value.__qualname__}"' in html, name
+    table = (site / "api" / "observables" / "index.html").read_text()
+    for name, function in ld.observables.OBSERVABLES.items():
+        assert re.search(
+            rf"<td><code>{name}</code>|<td><autoref[^>]*><code>{name}</code>|<td><a[^>]*><code>{name}</code>", table
+        )
+        assert function.facts.source in table
     commands = (site / "command-line" / "index.html").read_text()
     assert "lindyn-jax sweep theorem12" in commands
     assert "--keep-trials" in commands

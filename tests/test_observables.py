@@ -1,6 +1,8 @@
 """Observables of rank, modes and kernel against their definitions on full-size matrices, and on reduced models."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -154,11 +156,44 @@ def test_solvers_measure_the_new_observables_along_the_way(rng):
     assert run.observables["mode_strengths"].shape == (2, m)
 
 
-def test_tied_layers_have_no_kernel_distance(rng):
-    problem = ld.factorization(np.eye(3))
-    model = ld.SymmetricFactors(rng.normal(size=(3, 3)))
-    with pytest.raises(ValueError, match="whose layers are independent, but the model is a SymmetricFactors"):
-        obs.kernel_distance(model, problem, model)
+class Diagonal(ld.AbstractModel):
+    """A network of a user's own, beta = u * v, of which only the product is written down."""
+
+    u: jnp.ndarray
+    v: jnp.ndarray
+
+    def product(self):
+        return (self.u * self.v)[:, None]
+
+    def velocity(self, problem):
+        product, pullback = jax.vjp(lambda model: model.product(), self)
+        return jax.tree.map(jnp.negative, pullback(problem.loss_gradient(product))[0])
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "tied"])
+def test_a_network_of_any_kind_has_the_kernel_distance_of_its_jacobian(kind, rng, dtype):
+    # More samples than inputs, or fewer: the kernel is computed in the data's coordinates.
+    for samples in (9, 3):
+        X, Y = rng.normal(size=(samples, 4)).astype(dtype), rng.normal(size=(samples, 4)).astype(dtype)
+        problem = ld.LeastSquares(X, Y[:, :1] if kind == "diagonal" else Y)
+        u, v = (rng.normal(size=(2, *((4,) if kind == "diagonal" else (4, 5)))).astype(dtype) for _ in range(2))
+        start, model = (
+            Diagonal(jnp.asarray(a), jnp.asarray(b)) if kind == "diagonal" else ld.SymmetricFactors(a)
+            for a, b in zip(u, v, strict=True)
+        )
+        K, K0 = (tangent_kernel(x, problem).astype(float) for x in (model, start))
+        expected = 1 - np.sum(K * K0) / np.linalg.norm(K) / np.linalg.norm(K0)
+        assert expected > 1e-4
+        assert abs(obs.kernel_distance(model, problem, start) - expected) < tolerance(dtype, 10)
+        # In all units, without a distance from itself.
+        tiny, small = (jax.tree.map(lambda leaf: leaf * jnp.asarray(1e-15, dtype), x) for x in (model, start))
+        assert abs(obs.kernel_distance(tiny, problem, small) - expected) < tolerance(dtype, 10)
+        assert obs.kernel_distance(start, problem, start) == 0
+    if kind == "diagonal":
+        flow = ld.gradient_flow(start, problem, jnp.array([0.5]), observables="kernel_distance")
+        assert relative_error(
+            flow.final_observables["kernel_distance"], obs.kernel_distance(flow.final, problem, start)
+        ) < tolerance(dtype, 10)
 
 
 def test_the_wide_limit_has_the_tangent_kernel_of_a_wide_network(rng):
@@ -195,7 +230,7 @@ def test_unknown_kinds_of_models_are_refused_and_not_given_a_number(rng):
     problem = ld.LeastSquares(rng.normal(size=(4, 5)), rng.normal(size=(4, 2)))
     own, wide = Own(jnp.ones((5, 2))), ld.WideLimit(np.ones((5, 2)), 1.0)
     for call in (
-        lambda: obs.kernel_distance(own, problem, own),
+        lambda: obs.imbalance_drift(own, problem, own),
         lambda: ld.theory.stationarity(own, problem),
         lambda: ld.theory.stationary_point(own, problem),
         lambda: ld.theory.hessian_sharpness(own, problem),
@@ -209,6 +244,8 @@ def test_unknown_kinds_of_models_are_refused_and_not_given_a_number(rng):
     deep = ld.DeepLinear([rng.normal(size=s) for s in ((5, 4), (4, 4), (4, 2))])
     with pytest.raises(ValueError, match="networks of one depth"):
         obs.kernel_distance(deep, problem, wide)
+    with pytest.raises(ValueError, match="of one kind, but the model is a Own and the start a LinearModel"):
+        obs.kernel_distance(own, problem, ld.LinearModel(own.Theta))
     # A WideLimit stands still where K G = 0, which is at the minimum.
     assert ld.theory.stationarity(ld.WideLimit(problem.theta_hat, 1.0), problem).holds
     assert not ld.theory.stationarity(wide, problem).holds
@@ -217,3 +254,101 @@ def test_unknown_kinds_of_models_are_refused_and_not_given_a_number(rng):
 def _square_root(A):
     values, vectors = np.linalg.eigh(A)
     return (vectors * np.sqrt(values)) @ vectors.T
+
+
+# -- the decorator -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The table of observables, in which what a test registers is forgotten afterwards."""
+    before = dict(obs.OBSERVABLES)
+    yield obs.OBSERVABLES
+    obs.OBSERVABLES.clear()
+    obs.OBSERVABLES.update(before)
+
+
+def test_an_observable_of_one_s_own_is_one_function_as_the_documentation_shows(table):
+    page = Path(__file__).parent.parent / ".docs" / "pages" / "api" / "observables.md"
+    own, used = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(own.splitlines()) < 30
+    names = {}
+    for code in (own, used):
+        exec(compile(code, "observables.md", "exec"), names)
+    flow, descent, dataset, many = (names[x] for x in ("flow", "descent", "dataset", "many"))
+    for run in (flow, descent):
+        largest = np.linalg.norm(run.final.product(), ord=2)
+        assert relative_error(run.final_observables["spectral_norm"], largest) < tolerance("float64", 10)
+    assert dataset["spectral_norm"].attrs == {
+        "long_name": "largest singular value of Theta",
+        "symbol": r"$\|\Theta\|_2$",
+        "units": "1",
+        "scale": "log",
+        "panel": "norm",
+    }
+    assert many["spectral_norm"].attrs == dataset["spectral_norm"].attrs
+    assert many["spectral_norm"].shape == (2, 2, 1)
+    (ax,) = (ax for ax in names["figure"].axes if ax.get_title() == "norm")
+    assert ax.get_ylabel() == r"$\|\Theta\|_2$"
+    assert np.array_equal(ax.lines[0].get_ydata(), dataset["spectral_norm"])
+    # What is stored is drawn as it was where the function is not known.
+    del table["spectral_norm"]
+    assert [ax.get_title() for ax in ld.plots.trajectory(dataset, "mine").axes] == ["loss", "norm"]
+
+
+def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table, rng):
+    @obs.observable(symbol="$s$", label="spread", units="s", kinds=(ld.LinearModel, ld.TwoLayer), needs_start=True)
+    def spread(model, problem, start):
+        return jnp.max(model.product()) - jnp.max(start.product())
+
+    problem = ld.factorization(rng.normal(size=(3, 2)))
+    one, deep = ld.LinearModel(np.ones((3, 2))), ld.DeepLinear((np.ones((3, 3)), np.ones((3, 2))))
+    assert spread(one, problem, one) == 0
+    match = r"^Observable `spread` is defined for models of kind LinearModel or TwoLayer, but the model is of kind DeepLinear\."
+    for call in (
+        lambda: spread(deep, problem, deep),
+        lambda: ld.gradient_flow(deep, problem, jnp.array([1.0]), observables="spread"),
+        lambda: ld.gradient_descent(deep, problem, 1, optimizer=ld.plain_descent(0.1), observables="spread"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+    # A start is given to it in the user's coordinates as well.
+    wide = ld.TwoLayer(rng.normal(size=(3, 40)), rng.normal(size=(2, 40)))
+    flow = ld.gradient_flow(wide, problem, jnp.array([0.0, 0.1]), observables={"s": "spread"})
+    assert abs(flow.observables["s"][0]) < 1e-13
+    assert relative_error(flow.final_observables["s"], spread(flow.final, problem, wide)) < tolerance("float64", 100)
+    with pytest.raises(ValueError, match=r"is a DeepLinear|is of kind DeepLinear"):
+        obs.imbalance_spectrum(deep, problem)
+
+    class Other:
+        pass
+
+    @obs.observable(symbol="$t$", label="two", kinds=ld.LeastSquares)
+    def two(model, problem):
+        return jnp.asarray(2.0)
+
+    with pytest.raises(
+        ValueError, match="is defined for problems of kind LeastSquares, but the problem is of kind Other"
+    ):
+        two(one, Other())
+
+
+def test_names_symbols_and_kinds_of_observables_are_checked(table):
+    with pytest.raises(ValueError, match=r"There is an observable `loss` already, of lindyn_jax.observables.losses"):
+
+        @obs.observable(symbol="$L$", label="mine")
+        def loss(model, problem):
+            return 0.0
+
+    with pytest.raises(ValueError, match="dollar signs in pairs"):
+        obs.observable(symbol="$L", label="mine")
+    with pytest.raises(ValueError, match=r"`kinds\[0\]` must be a type, but is 'TwoLayer'"):
+        obs.observable(symbol="L", label="mine", kinds=("TwoLayer",))
+
+
+def test_every_observable_says_what_it_is():
+    for name, function in obs.OBSERVABLES.items():
+        facts = function.facts
+        assert facts.name == name == function.__name__
+        assert facts.label and facts.symbol and facts.units
+        assert obs.attributes()[name]["long_name"] == facts.label

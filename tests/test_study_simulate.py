@@ -37,7 +37,7 @@ def problem():
 @pytest.fixture(scope="module")
 def everything(problem):
     return simulate(
-        problem, Start("gaussian", 40, std=(0.5, 0.2)), points=7, observables=OBSERVABLES, solver="tsit5", seed=3
+        problem, Start("gaussian", 40, std=(0.5, 0.2)), points=7, observables=tuple(OBSERVABLES), solver="tsit5", seed=3
     )
 
 

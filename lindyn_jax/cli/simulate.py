@@ -90,7 +90,7 @@ def simulate(
     check_until(until)
     step = step_size_of(step_size)
     problem, name, description = problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale)
-    names = DEFAULT_OBSERVABLES if observables is None else OBSERVABLES
+    names = DEFAULT_OBSERVABLES if observables is None else tuple(OBSERVABLES)
     if observables not in (None, "all"):
         names = [part.strip() for part in observables.split(",") if part.strip()]
     begin = start_of(start, width, alpha, std, positive, negative, u0, v0)

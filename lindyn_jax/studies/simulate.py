@@ -6,7 +6,7 @@ Starts are drawn in their reduced form, so that the width is a number and costs 
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import _files, init, observables, theory
+from .. import _files, init, theory
 from .._checks import check_choice, check_positive
 from .._public import public
 from ..descent import gradient_descent, plain_descent, stable_step
 from ..ensemble import describe_environment
 from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
+from ..observables import OBSERVABLES, attributes
 from ..problem import LeastSquares, factorization
 from ..reduction import reduce
 from ..store import save_dataset
@@ -32,46 +33,7 @@ Kind = Literal["gaussian", "balanced", "spectral", "imbalance"]
 KINDS = ("gaussian", "balanced", "spectral", "imbalance")
 Number = float | int
 
-# Statements on the rate beside the observables that the solvers know by name.
-RATES: dict[str, Callable] = {
-    "rate": theory.instantaneous_rate,
-    "rate_bound": lambda model, problem: theory.rate_bound(model, problem).value,
-    "lemma7": lambda model, problem: theory.lemma7(model, problem).value,
-    "margin": theory.margin,
-    "imbalance_plus": lambda model, problem: theory.imbalance(model, problem).plus,
-    "imbalance_minus": lambda model, problem: theory.imbalance(model, problem).minus,
-    "imbalance_level": lambda model, problem: theory.imbalance(model, problem).level,
-}
-OBSERVABLES = (*observables.OBSERVABLES, *RATES)
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
-
-ATTRIBUTES: dict[str, dict[str, str]] = {
-    "loss": {"long_name": "L", "convention": "(q/2) ||Y - X U V^T||_F^2"},
-    "excess_loss": {"long_name": "L - L*"},
-    "penalty": {"long_name": "w ||D - Lambda||_F^2"},
-    "total_loss": {"long_name": "L plus penalty"},
-    "reconstruction_error": {"long_name": "||E||_F/||Ytil||_F"},
-    "singular_values": {"long_name": "singular values of Theta, descending"},
-    "imbalance_spectrum": {"long_name": "eigenvalues of D, descending"},
-    "imbalance_drift": {"long_name": "||D - D(0)||_F"},
-    "distance_to_theta_hat": {"long_name": "||Theta - Theta_hat||_F"},
-    "frozen_product_norm": {"long_name": "||U2 V^T||_F", "source": "M22 (30)"},
-    "nuclear_norm": {"long_name": "sum of the singular values of Theta"},
-    "effective_rank": {"long_name": "exponential of the entropy of Theta's singular values"},
-    "mode_strengths": {"long_name": "phi_i^T Theta psi_i along the modes of X^T Y", "source": "G19 section 3.1"},
-    "alignment": {"long_name": "share of Theta along the modes of X^T Y"},
-    "kernel_distance": {
-        "long_name": "how far the tangent kernel has turned",
-        "convention": "1 - cosine to that at the start",
-    },
-    "rate": {"long_name": "-L'/(L - L*), the instantaneous rate", "source": "M22 App. C"},
-    "rate_bound": {"long_name": "lower bound on the rate", "source": "M22 Prop. 1"},
-    "lemma7": {"long_name": "lower bound on the rate by the layers' least eigenvalues", "source": "M22 Lemma 7"},
-    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 Cor. 5"},
-    "imbalance_plus": {"long_name": "Delta+"},
-    "imbalance_minus": {"long_name": "Delta-"},
-    "imbalance_level": {"long_name": "Delta, the level of imbalance"},
-}
 
 
 class Start(NamedTuple):
@@ -351,7 +313,7 @@ def simulate(
     - `step_size`: of descent, a number or `"stable"`, half the largest step that is stable at the end.
     - `points`, `spacing`: how many times to observe, from 0 to the horizon; `"auto"` is logarithmic when the condition
         number of X^T X exceeds 100.
-    - `observables`: names from `OBSERVABLES`.
+    - `observables`: names from `observables.OBSERVABLES`, those of the user's own (`observables.observable`) among them.
     - `stop`: end at this excess-loss ratio.
     - `solver`, `rtol`: of the flow; `max_steps`: step budget, by default 1e5 for the flow and 1e6 for descent.
     - `seed`: of the start; `record`: further attributes for the dataset.
@@ -367,7 +329,7 @@ def simulate(
     check_choice(dynamics, "dynamics", ("flow", "descent"))
     check_choice(spacing, "spacing", ("auto", "linear", "log"))
     for name in observables:
-        check_choice(name, "observables", OBSERVABLES)
+        check_choice(name, "observables", tuple(OBSERVABLES))
     if not observables:
         raise ValueError(f"Give at least one observable of {', '.join(OBSERVABLES)}.")
     if points < 2:
@@ -394,7 +356,6 @@ def simulate(
             raise ValueError(no_time_scale(problem))
     if spacing == "auto":
         spacing = "log" if float(problem.condition) > 100 else "linear"
-    functions = {name: RATES.get(name, name) for name in observables}
     ts = time_grid(float(horizon), points, spacing)
     step, numbers = None, None
     if dynamics == "flow":
@@ -402,7 +363,7 @@ def simulate(
             model,
             problem,
             ts,
-            observables=functions,
+            observables=tuple(observables),
             solver=solver,
             rtol=rtol,
             stop=stop,
@@ -416,7 +377,7 @@ def simulate(
             int(numbers[-1]),
             optimizer=plain_descent(step),
             save_at=numbers,
-            observables=functions,
+            observables=tuple(observables),
             stop=stop,
             differentiate="forward",
         )
@@ -424,11 +385,12 @@ def simulate(
     coordinates, values = _rows(trajectory, ts, numbers, step)
     dataset = xr.Dataset(coords=coordinates)
     dataset["time"].attrs = {"long_name": "time of the flow", "units": "1"}
+    described = attributes()
     # In the order asked for: compiled functions return dictionaries sorted.
     for name in observables:
         value = values[name]
         dims = ("time", *(f"{name}_index" for _ in range(value.ndim - 1)))
-        dataset[name] = (dims, value, ATTRIBUTES[name])
+        dataset[name] = (dims, value, described[name])
     result = int(trajectory.result)
     dataset.attrs = {
         "start": label,

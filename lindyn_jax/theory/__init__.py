@@ -1,5 +1,6 @@
 """Statements of the papers as functions of a state, independent of the simulators."""
 
+from . import observed
 from .acceleration import (
     Acceleration,
     least_imbalance,
@@ -226,6 +227,7 @@ __all__ = [
     "ntk_rescaling",
     "num_conservation_laws",
     "num_deep_conservation_laws",
+    "observed",
     "perturbation_bound",
     "plateau_tilt",
     "principal_projector",

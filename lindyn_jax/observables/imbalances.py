@@ -1,0 +1,87 @@
+"""The imbalance of neighbouring layers, which the flow conserves."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._linalg import signature_spectrum
+from .._norms import norm, root
+from .._public import public
+from ..models import DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
+from ..problem import LeastSquares
+from .coordinates import moving, zero
+from .registry import observable
+
+
+@observable(
+    label="eigenvalues of D, descending",
+    symbol=r"$\lambda_i(D)$",
+    panel="eigenvalues of the imbalance",
+    kinds=(TwoLayer, ReducedTwoLayer),
+    reduced=True,
+)
+@public
+def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
+    """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending."""
+    U1, V = moving(model, problem)
+    return signature_spectrum(jnp.concatenate([U1, V]), _signs(U1.shape[0], V.shape[0], U1.dtype))
+
+
+@observable(
+    label="||D - D(0)||_F",
+    symbol=r"$\|D - D(0)\|_F$",
+    panel="drift of the imbalance",
+    log=True,
+    needs_start=True,
+    kinds=(TwoLayer, ReducedTwoLayer, DeepLinear, ReducedDeepLinear),
+    reduced=True,
+)
+@public
+def imbalance_drift(
+    model: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
+    problem: LeastSquares,
+    start: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
+) -> Float[Array, ""]:
+    """||D - D(0)||_F, which the flow keeps at zero; `start` is the model at time 0.
+
+    Computed from the rows of both factors, never at size h x h. For deep networks the norm of all the imbalances together,
+    `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
+    """
+    if isinstance(model, (DeepLinear, ReducedDeepLinear)) and isinstance(start, (DeepLinear, ReducedDeepLinear)):
+        return _deep_drift(model, problem, start)
+    (U1, V), (U1_start, V_start) = moving(model, problem), moving(start, problem)
+    signs = _signs(U1.shape[0], V.shape[0], U1.dtype)
+    rows = jnp.concatenate([U1, V, U1_start, V_start])
+    return norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
+
+
+def _deep_drift(model, problem: LeastSquares, start) -> Array:
+    parts = []
+    layers, before = (
+        x.layers if isinstance(x, ReducedDeepLinear) else (problem.to_data(x.layers[0]), *x.layers[1:])
+        for x in (model, start)
+    )
+    for i in range(len(layers) - 1):
+        rows = [layers[i], layers[i + 1].T, before[i], before[i + 1].T]
+        signs = jnp.concatenate(
+            [jnp.full(A.shape[0], sign, A.dtype) for A, sign in zip(rows, (1, -1, -1, 1), strict=True)]
+        )
+        parts.append(norm(_dense_signature(jnp.concatenate(rows), signs)))
+        if isinstance(model, ReducedDeepLinear):
+            # What weight decay does to the part of the layers that the cores leave out.
+            A, B, AB = model.rest[i].gram
+            a, b = model.rest[i].factor ** 2 - 1, model.rest[i + 1].factor ** 2 - 1
+            parts.append(root(a**2 * A + b**2 * B - 2 * a * b * AB))
+    return norm(*parts) if parts else zero(model.product(), problem.dtype)
+
+
+def _signs(r: int, m: int, dtype) -> Float[Array, " p"]:
+    return jnp.concatenate([jnp.ones(r, dtype), -jnp.ones(m, dtype)])
+
+
+def _dense_signature(rows: Array, signs: Array) -> Array:
+    """A matrix with the Frobenius norm of `rows^T diag(signs) rows`, of the smaller of the two sizes."""
+    p, h = rows.shape
+    if h <= p:
+        return rows.T @ (signs[:, None] * rows)
+    R = jnp.linalg.qr(rows.T, mode="r")
+    return R @ (signs[:, None] * R.T)

@@ -1,0 +1,107 @@
+"""Losses, errors and distances: how far the end-to-end matrix is from its goal."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._norms import all_finite, norm
+from .._public import public
+from ..models import AbstractModel, ReducedTwoLayer, TwoLayer, refuse_matrix_penalty, refuse_penalty
+from ..problem import LeastSquares
+from .coordinates import REDUCED, has_frozen, moving, reduced_product, zero
+from .registry import observable
+
+
+@observable(label="L", symbol="$L$", panel="loss", log=True, convention="(q/2) ||Y - X U V^T||_F^2", reduced=True)
+@public
+def loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """L, with the loss scale of the problem; the data's loss alone, without a penalty."""
+    return problem.reduced_loss(reduced_product(model, problem))
+
+
+@observable(label="L - L*", symbol="$L - L^*$", panel="loss", log=True, reduced=True)
+@public
+def excess_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """L - L* = (q/2) ||E||_F^2, without cancellation.
+
+    L* is the least loss over all Theta: narrow networks and tied layers need not reach it (see
+    `theory.least_excess_loss`).
+    """
+    return problem.excess_loss(reduced_product(model, problem))
+
+
+@observable(label="w ||D - Lambda||_F^2", symbol="penalty", panel="loss", log=True, reduced=True)
+@public
+def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """`w ||D - Lambda||_F^2`, the problem's penalty on the imbalance; zero for a problem without one.
+
+    The penalty of a reduced model is that of the full network: the directions of the hidden layer that the reduction leaves
+    out count `(h - k) lambda0^2`.
+    """
+    if problem.regularization is None:
+        return zero(model.product(), problem.dtype)
+    if isinstance(model, ReducedTwoLayer):
+        refuse_matrix_penalty(problem)
+    elif not isinstance(model, TwoLayer):
+        refuse_penalty(model, problem)
+    U1, V = moving(model, problem)
+    width = model.width if isinstance(model, ReducedTwoLayer) else None
+    return problem.regularization.value(U1, V, width)
+
+
+@observable(label="L plus penalty", symbol="$L$ + penalty", panel="loss", log=True, reduced=True)
+@public
+def total_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """L plus the penalty, if the problem has one: what the flow descends."""
+    return loss(model, problem) + penalty(model, problem)
+
+
+@observable(
+    label="||E||_F/||Ytil||_F", symbol=r"$\|E\|_F / \|\tilde Y\|_F$", panel="relative error", log=True, reduced=True
+)
+@public
+def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I.
+
+    Without a target, Ytil = 0, it is infinite, or 0 where the error is 0 as well.
+    """
+    problem.refuse_link("reconstruction_error")
+    error, size = norm(problem.error(reduced_product(model, problem))), norm(problem.Ytil)
+    aimless = size == 0
+    without = jnp.where(error == 0, 0, jax.lax.stop_gradient(jnp.inf * error))
+    return jnp.where(aimless, without, error / jnp.where(aimless, 1, size))
+
+
+@observable(
+    label="||Theta - Theta_hat||_F",
+    symbol=r"$\|\Theta - \hat\Theta\|_F$",
+    panel="distance to the minimum-norm solution",
+    log=True,
+    reduced=True,
+)
+@public
+def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
+    if isinstance(model, REDUCED):
+        inside = model.product() - problem.reduced_theta_hat
+        return norm(inside, *([model.frozen_product()] if has_frozen(model, problem) else []))
+    return norm(model.product() - problem.theta_hat)
+
+
+@observable(
+    label="||U2 V^T||_F",
+    symbol=r"$\|U_2 V^T\|_F$",
+    panel="distance to the minimum-norm solution",
+    log=True,
+    source="M22 (30)",
+    reduced=True,
+)
+@public
+def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+    """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
+    if isinstance(model, REDUCED):
+        outside = norm(model.frozen_product()) if has_frozen(model, problem) else jnp.zeros((), problem.dtype)
+        # The moving rows are not in it, but a network that has diverged has no bias either.
+        return jnp.where(all_finite(model), outside, jnp.nan)
+    Theta = model.product()
+    return norm(Theta - problem.from_data(problem.to_data(Theta)))

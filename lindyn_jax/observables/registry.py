@@ -1,0 +1,174 @@
+"""Where an observable says what it is, and what follows from that: the table of names, attributes of data, axes, and checks."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .. import _checks
+from .._public import is_sentence, public
+from ..models import AbstractModel
+from ..problem import LeastSquares
+
+Observable = Callable[..., Array]
+Observables = str | Sequence[str] | Mapping[str, str | Observable]
+
+OBSERVABLES: dict[str, Observable] = {}
+
+
+class Facts(NamedTuple):
+    """What an observable says of itself; for the fields see `observable`."""
+
+    name: str
+    symbol: str
+    label: str
+    units: str
+    panel: str | None
+    log: bool
+    needs_start: bool
+    kinds: tuple[type, ...]
+    reduced: bool
+    convention: str
+    source: str
+
+    def refusal(self, model: Any, problem: Any) -> str | None:
+        """Why the observable is not defined for this model and problem, or `None` where it is."""
+        models = tuple(kind for kind in self.kinds if issubclass(kind, AbstractModel))
+        problems = tuple(kind for kind in self.kinds if not issubclass(kind, AbstractModel))
+        for word, value, kinds in (("model", model, models), ("problem", problem, problems)):
+            if kinds and not isinstance(value, kinds):
+                names = " or ".join(kind.__name__ for kind in kinds)
+                return (
+                    f"Observable `{self.name}` is defined for {word}s of kind {names}, but the {word} is of kind "
+                    f"{type(value).__name__}."
+                )
+        return None
+
+    def attributes(self) -> dict[str, str]:
+        """What a dataset says of it: meaning, symbol, units, where it is drawn, convention and source."""
+        found = {"long_name": self.label, "symbol": self.symbol, "units": self.units}
+        found |= {"scale": "log"} if self.log else {}
+        return found | {key: getattr(self, key) for key in ("panel", "convention", "source") if getattr(self, key)}
+
+
+@public
+def observable(
+    *,
+    symbol: str,
+    label: str,
+    units: str = "1",
+    panel: str | None = None,
+    log: bool = False,
+    needs_start: bool = False,
+    kinds: tuple[type, ...] | type = (),
+    reduced: bool = False,
+    convention: str = "",
+    source: str = "",
+) -> Callable[[Callable], Callable]:
+    """A decorator for functions (model, problem) -> array, which solvers, studies and pictures then know by name.
+
+    **Args:**
+
+    - `symbol`: on axes and in legends, with mathematics between dollar signs.
+    - `label`: what it is, in a few words; the `long_name` in datasets.
+    - `units`: by default "1", none.
+    - `panel`: the panel of a picture that it shares with others, a panel of its own by default.
+    - `log`: whether its axis is logarithmic.
+    - `needs_start`: whether the function is (model, problem, start), with the model at time 0.
+    - `kinds`: the classes of models, of problems, or of both that it is defined for; all by default. Others are refused in one
+        sentence.
+    - `reduced`: whether the function is right for reduced models as well, at a cost that does not depend on the width. Otherwise
+        it is given models in the user's coordinates, where there are some: a start drawn at any width has none but its own.
+    - `convention`, `source`: further attributes.
+
+    **Returns:** a decorator. What it returns is the function, which refuses what it is not defined for, and is entered into
+    `OBSERVABLES` under its name.
+
+    **Raises:** `ValueError` for a name that another observable has, or a symbol or panel with an odd number of dollar signs.
+    """
+    kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
+    for name, text in (("symbol", symbol), ("panel", panel)):
+        if (text or "").count("$") % 2:
+            raise ValueError(f"Argument `{name}` must have its dollar signs in pairs, but is {text!r}.")
+
+    def register(function: Callable) -> Callable:
+        name = function.__name__
+        there = OBSERVABLES.get(name)
+        # A notebook's cell may be run again.
+        if there is not None and (there.__module__, there.__qualname__) != (function.__module__, function.__qualname__):
+            raise ValueError(f"There is an observable `{name}` already, of {there.__module__}: choose another name.")
+        facts = Facts(name, symbol, label, units, panel, log, needs_start, kinds, reduced, convention, source)
+
+        @functools.wraps(function)
+        def checked(model, problem, *start):
+            refusal = facts.refusal(model, problem)
+            if refusal is None:
+                return function(model, problem, *start)
+            try:
+                function(model, problem, *start)
+            except Exception as error:
+                # The function's own sentence knows more, where it has one.
+                if is_sentence(error):
+                    raise
+            raise ValueError(refusal)
+
+        checked.facts = facts
+        OBSERVABLES[name] = checked
+        return checked
+
+    return register
+
+
+@public
+def attributes() -> dict[str, dict[str, str]]:
+    """Attributes of a dataset's variables for every observable there is, by name.
+
+    `run_ensemble` gives them to outputs of these names that have no attributes of their own.
+    """
+    return {name: function.facts.attributes() for name, function in OBSERVABLES.items()}
+
+
+@public
+def resolve(observables: Observables) -> dict[str, Callable]:
+    """Names and functions as a dictionary of functions.
+
+    **Raises:** `ValueError` for an unknown name or something that is neither a name nor a function.
+    """
+    if isinstance(observables, str):
+        observables = (observables,)
+    if not isinstance(observables, Mapping):
+        for name in observables:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
+                )
+        observables = {name: name for name in observables}
+    resolved = {}
+    for name, value in observables.items():
+        if isinstance(value, str):
+            _checks.check_choice(value, "observables", tuple(OBSERVABLES))
+            value = OBSERVABLES[value]
+        if not callable(value):
+            raise ValueError(f"Observable `{name}` must be a name or a function (model, problem) -> array.")
+        resolved[name] = value
+    return resolved
+
+
+@public
+def measure(
+    observables: Mapping[str, Callable],
+    model: AbstractModel,
+    problem: LeastSquares,
+    start: AbstractModel,
+    to_user: Callable[[AbstractModel], AbstractModel],
+) -> dict[str, Array]:
+    """All observables of one state: those for reduced models on the state itself, others on the model as the user knows it."""
+    values = {}
+    for name, function in observables.items():
+        facts = getattr(function, "facts", None)
+        own = (lambda state: state) if facts is not None and facts.reduced else to_user
+        origin = (own(start),) if facts is not None and facts.needs_start else ()
+        values[name] = jnp.asarray(function(own(model), problem, *origin))
+    return values

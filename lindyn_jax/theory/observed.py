@@ -1,0 +1,55 @@
+"""Statements on the rate as observables, which solvers and studies know by the names of these functions."""
+
+from ..models import ReducedTwoLayer, TwoLayer
+from ..observables import observable
+from ..problem import LeastSquares
+from . import imbalance as imbalances
+from . import rates
+
+KINDS = (TwoLayer, ReducedTwoLayer, LeastSquares)
+RATE = {"panel": "rate and its bounds", "log": True, "kinds": KINDS, "reduced": True}
+LEVEL = {"panel": "imbalance", "kinds": KINDS, "reduced": True}
+
+
+@observable(symbol="instantaneous rate", label="-L'/(L - L*), the instantaneous rate", source="M22 App. C", **RATE)
+def rate(model, problem):
+    return rates.instantaneous_rate(model, problem)
+
+
+@observable(symbol="Proposition 1", label="lower bound on the rate", source="M22 Prop. 1", **RATE)
+def rate_bound(model, problem):
+    return rates.rate_bound(model, problem).value
+
+
+@observable(
+    symbol="Lemma 7", label="lower bound on the rate by the layers' least eigenvalues", source="M22 Lemma 7", **RATE
+)
+def lemma7(model, problem):
+    return rates.lemma7(model, problem).value
+
+
+@observable(
+    symbol=r"$\sigma_{\min}(\tilde Y) - \|E\|_F$",
+    label="sigma_min(Ytil) - ||E||_F",
+    panel="margin",
+    kinds=KINDS,
+    reduced=True,
+    source="M22 Cor. 5",
+)
+def margin(model, problem):
+    return rates.margin(model, problem)
+
+
+@observable(symbol=r"$\Delta_+$", label="Delta+", **LEVEL)
+def imbalance_plus(model, problem):
+    return imbalances.imbalance(model, problem).plus
+
+
+@observable(symbol=r"$\Delta_-$", label="Delta-", **LEVEL)
+def imbalance_minus(model, problem):
+    return imbalances.imbalance(model, problem).minus
+
+
+@observable(symbol=r"$\Delta$", label="Delta, the level of imbalance", **LEVEL)
+def imbalance_level(model, problem):
+    return imbalances.imbalance(model, problem).level
