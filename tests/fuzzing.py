@@ -44,7 +44,7 @@ DATASET = ld.data.gaussian(n=3, samples=5, seed=1)
 DECOUPLED = ld.LeastSquares(np.diag([3.0, 2.0]), np.diag([2.0, 1.0]))
 
 FACTORS = ld.factorization(U @ V.T + 1)
-STARTS = {"a": ld.studies.Start(width=4, alpha=0.5)}
+STARTS = {"a": ld.init.Gaussian(4, alpha=0.5)}
 
 
 def _trial(key, width):

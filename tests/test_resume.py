@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import lindyn_jax as ld
+from lindyn_jax.init import Gaussian
 from lindyn_jax.store import StoreError, SweepStore, open_reductions
-from lindyn_jax.studies import Start, lemma11, theorem12
 from lindyn_jax.studies import fit_lambda0 as fits
+from lindyn_jax.studies import lemma11, theorem12
 
 SCRIPT = """
 import sys, time
@@ -112,13 +113,11 @@ STUDIES = {
     },
     "audit": {
         **{
-            name: lambda p=p: ld.studies.audit(p, Start(width=100), 2, horizon=1.0, dynamics=["flow"])
+            name: lambda p=p: ld.studies.audit(p, Gaussian(100), 2, horizon=1.0, dynamics=["flow"])
             for name, p in DATA.items()
         },
         **{
-            name: lambda s=s: ld.studies.audit(
-                DATA["given"], Start(width=100, std=s), 2, horizon=1.0, dynamics=["flow"]
-            )
+            name: lambda s=s: ld.studies.audit(DATA["given"], Gaussian(100, std=s), 2, horizon=1.0, dynamics=["flow"])
             for name, s in PRECISE.items()
         },
         **{
@@ -177,12 +176,12 @@ def test_simulate_records_all_that_its_numbers_depend_on(monkeypatch):
         attributes = ld.studies.simulate(problem, start, horizon=0.1, points=2, observables=["loss"], **options).attrs
         return {name: value for name, value in attributes.items() if name != "environment"}
 
-    given = recorded(DATA["given"], Start(width=100, std=0.1))
-    assert given == recorded(DATA["given"], Start(width=100, std=0.1))
+    given = recorded(DATA["given"], Gaussian(100, std=0.1))
+    assert given == recorded(DATA["given"], Gaussian(100, std=0.1))
     for other in (
-        recorded(DATA["targets"], Start(width=100, std=0.1)),
-        recorded(DATA["given"], Start(width=100, std=0.1000001)),
-        recorded(DATA["given"], Start(width=100, std=0.1), rtol=1e-7),
+        recorded(DATA["targets"], Gaussian(100, std=0.1)),
+        recorded(DATA["given"], Gaussian(100, std=0.1000001)),
+        recorded(DATA["given"], Gaussian(100, std=0.1), rtol=1e-7),
     ):
         assert other != given
     first, second = (wide(size)(jax.random.key(0)) for size in (0.1, 0.10000000001))

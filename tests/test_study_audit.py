@@ -17,7 +17,6 @@ from lindyn_jax import cli, plots
 from lindyn_jax.cli._common import as_json
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies.audit import LOSS_STATEMENTS, RATE_STATEMENTS, audit, figure3, labelled, summarise
-from lindyn_jax.studies.simulate import Start, draw
 
 module = sys.modules["lindyn_jax.studies.audit"]
 TRIALS = 4
@@ -96,7 +95,7 @@ def test_full_size_of_figure_3_has_the_published_levels():
 
     @jax.jit
     def levels(key):
-        core = draw(problem, Start("gaussian", 500, std=1.0), key=key)
+        core = ld.init.Gaussian(500, std=1.0).draw(problem, key=key)
         scaled = jax.vmap(lambda u, v: ld.ReducedTwoLayer(u * core.U1, v * core.V, 500, 400))(*jnp.array(stds).T)
         return jax.vmap(lambda start: ld.theory.imbalance(start, problem).level)(scaled)
 
@@ -111,7 +110,7 @@ def test_paths_are_those_of_the_solvers_and_bounds_those_of_the_statements(figur
     problem, case = preset.problem, "case 1"
     # A start that has no margin yet.
     trial = int(np.argmax(figure["margin_time"].sel(case=case, dynamics="flow").values > 0))
-    start = draw(problem, preset.starts[case], key=jax.random.fold_in(jax.random.key(0), trial))
+    start = preset.starts[case].draw(problem, key=jax.random.fold_in(jax.random.key(0), trial))
     start = ld.ReducedTwoLayer(start.U1, start.V, start.width, start.num_frozen, None)
     ts = jnp.asarray(figure["time"].values)
     row = figure.sel(case=case).isel(trial=trial)
@@ -284,10 +283,10 @@ def test_figure_is_drawn_and_saved(figure, tmp_path):
 
 
 def test_bad_settings_are_refused():
-    problem, start = ld.factorization(np.ones((2, 1))), {"start": Start()}
+    problem, start = ld.factorization(np.ones((2, 1))), {"start": ld.init.Gaussian(100)}
     for starts, options, match in (
         ({}, {}, "at least one start"),
-        ({"narrow": Start("imbalance", 2)}, {}, r"at least r \+ m = 3, not 2"),
+        ({"narrow": ld.init.Imbalance(2)}, {}, r"at least r \+ m = 3, not 2"),
         (start, {"dynamics": ("walk",)}, "'flow', 'descent'"),
         (start, {"dynamics": ("flow", "flow")}, "'flow', 'descent' or both once"),
         (start, {"points": 1}, "must be at least 2"),

@@ -12,14 +12,11 @@ import xarray as xr
 from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import cli, plots
+from lindyn_jax import cli, init, plots
 from lindyn_jax.studies.simulate import (
     OBSERVABLES,
-    Start,
     as_core,
-    check_start,
     default_horizon,
-    draw,
     random_target,
     save,
     simulate,
@@ -37,7 +34,7 @@ def problem():
 @pytest.fixture(scope="module")
 def everything(problem):
     return simulate(
-        problem, Start("gaussian", 40, std=(0.5, 0.2)), points=7, observables=tuple(OBSERVABLES), solver="tsit5", seed=3
+        problem, init.Gaussian(40, std=(0.5, 0.2)), points=7, observables=tuple(OBSERVABLES), solver="tsit5", seed=3
     )
 
 
@@ -47,12 +44,12 @@ def everything(problem):
 def test_kinds_of_start_share_their_product_and_differ_in_their_imbalance(problem):
     positive, negative = (3.0, 2.0, 0.5), (1.0, 0.25)
     kinds = (
-        Start("gaussian", 50, std=(0.5, 0.2)),
-        Start("gaussian", 50, std=(0.05, 2.0)),
-        Start("balanced", 50, std=(0.5, 0.2)),
-        Start("imbalance", 50, std=(0.5, 0.2), positive=positive, negative=negative),
+        init.Gaussian(50, std=(0.5, 0.2)),
+        init.Gaussian(50, std=(0.05, 2.0)),
+        init.Balanced(50, std=(0.5, 0.2)),
+        init.Imbalance(50, std=(0.5, 0.2), positive=positive, negative=negative),
     )
-    drawn = jax.jit(lambda key: [draw(problem, kind, key=key) for kind in kinds])(jax.random.key(2))
+    drawn = jax.jit(lambda key: [kind.draw(problem, key=key) for kind in kinds])(jax.random.key(2))
     gaussian, other, balanced, given = drawn
     for start in (other, balanced, given):
         assert start.U1.shape == (r, r + m)
@@ -71,11 +68,11 @@ def test_kinds_of_start_share_their_product_and_differ_in_their_imbalance(proble
 def test_spectral_start_is_aligned_with_the_correlation_of_the_data():
     target = random_target(4, 3, seed=1)
     problem = ld.factorization(target)
-    core = draw(problem, Start("spectral", 1e9, u0=(0.3, 0.2), v0=0.1), key=jax.random.key(0))
+    core = init.Spectral(1e9, u0=(0.3, 0.2), v0=0.1).draw(problem, key=jax.random.key(0))
     full = ld.init.spectral(target, np.array([0.3, 0.2]), np.array([0.1, 0.1]), 7)
     assert relative_error(core.product(), full.product()) < tolerance("float64")
     assert relative_error(core.V @ core.V.T, full.V @ full.V.T) < tolerance("float64")
-    every = draw(problem, Start("spectral", 9, u0=0.3, v0=0.1), key=jax.random.key(0))
+    every = init.Spectral(9, u0=0.3, v0=0.1).draw(problem, key=jax.random.key(0))
     assert np.linalg.matrix_rank(every.product()) == 3
 
 
@@ -92,28 +89,27 @@ def test_a_padded_core_is_the_network_it_came_from(problem, rng):
 
 
 def test_labels_tell_starts_apart():
-    assert Start().label() == "gaussian, h = 100, alpha = 0.5"
-    assert Start("imbalance", 9, std=(1, 2.0), positive=3, negative=(1, 2)).label() == (
+    assert init.Gaussian(100).label() == "gaussian, h = 100, alpha = 0.5"
+    assert init.Imbalance(9, std=(1, 2.0), positive=3, negative=(1, 2)).label() == (
         "imbalance, h = 9, std = 1, 2, D = +3, -1, 2"
     )
-    assert Start("spectral", 1e9).label() == "spectral, h = 1e+09, u0 = 0.1, v0 = 0.1"
+    assert init.Spectral(1e9).label() == "spectral, h = 1e+09, u0 = 0.1, v0 = 0.1"
 
 
 BAD_STARTS = {
-    "kind": (Start("uniform"), "must be one of 'gaussian', 'balanced', 'spectral', 'imbalance'"),
-    "fraction": (Start(width=2.5), "whole number from 1 to 1e12, but is 2.5"),
-    "too wide": (Start(width=1e13), "whole number from 1 to 1e12"),
-    "narrow": (Start("balanced", 1), r"needs a width of at least min\(r, m\) = 2, not 1"),
-    "narrow imbalance": (Start("imbalance", 4), r"needs a width of at least r \+ m = 5, not 4"),
-    "both": (Start(std=1.0, alpha=0.5), "only one of `std` and `alpha`"),
-    "negative std": (Start(std=(1.0, -1.0)), "`std` must be a positive number"),
-    "three stds": (Start(std=(1.0, 1.0, 1.0)), "one number, or one for U and one for V, but has 3"),
-    "exponent": (Start(alpha=-0.5), "`alpha` must be a positive number"),
-    "saddle": (Start(width=1e12, alpha=50), "saddle at zero"),
-    "positive": (Start("imbalance", positive=(1.0, 2.0)), "`positive` must be one number or 3 of them, but has 2"),
-    "sign": (Start("imbalance", negative=-1.0), "its sign is understood"),
-    "modes": (Start("spectral", u0=(1.0, 1.0, 1.0)), r"one length up to min\(r, m, h\) = 2"),
-    "no modes": (Start("spectral", u0=0.0, v0=0.0), "saddle"),
+    "fraction": (init.Gaussian(2.5), "whole number from 1 to 1e12, but is 2.5"),
+    "too wide": (init.Gaussian(1e13), "whole number from 1 to 1e12"),
+    "narrow": (init.Balanced(1), r"needs a width of at least min\(r, m\) = 2, not 1"),
+    "narrow imbalance": (init.Imbalance(4), r"needs a width of at least r \+ m = 5, not 4"),
+    "both": (init.Gaussian(100, std=1.0, alpha=0.5), "only one of `std` and `alpha`"),
+    "negative std": (init.Gaussian(100, std=(1.0, -1.0)), "`std` must be a positive number"),
+    "three stds": (init.Gaussian(100, std=(1.0, 1.0, 1.0)), "one number, or one for U and one for V, but has 3"),
+    "exponent": (init.Gaussian(100, alpha=-0.5), "`alpha` must be a positive number"),
+    "saddle": (init.Gaussian(1e12, alpha=50), "saddle at zero"),
+    "positive": (init.Imbalance(100, positive=(1.0, 2.0)), "`positive` must be one number or 3 of them, but has 2"),
+    "sign": (init.Imbalance(100, negative=-1.0), "its sign is understood"),
+    "modes": (init.Spectral(100, u0=(1.0, 1.0, 1.0)), r"one length up to min\(r, m, h\) = 2"),
+    "no modes": (init.Spectral(100, u0=0.0, v0=0.0), "saddle"),
 }
 
 
@@ -121,7 +117,7 @@ BAD_STARTS = {
 def test_starts_that_do_not_exist_are_refused(problem, name):
     start, match = BAD_STARTS[name]
     with pytest.raises(ValueError, match=match):
-        check_start(problem, start)
+        start.check(problem)
 
 
 # -- trajectories --------------------------------------------------------------------------------------------------------

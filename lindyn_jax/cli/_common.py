@@ -1,6 +1,7 @@
 """What the commands share: options, reading of their values, consoles, progress and folders."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import sys
@@ -225,18 +226,14 @@ def one_or_list(text: str, name: str) -> float | tuple[float, ...]:
 
 
 def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1"):
-    from ..studies import Start
+    from .. import _checks
+    from ..init.starts import STARTS
 
-    return Start(
-        kind,
-        width,
-        None if std is None else one_or_list(std, "std"),
-        alpha,
-        one_or_list(positive, "positive"),
-        one_or_list(negative, "negative"),
-        one_or_list(u0, "u0"),
-        one_or_list(v0, "v0"),
-    )
+    _checks.check_choice(kind, "kind", tuple(STARTS))
+    texts = {"std": std, "positive": positive, "negative": negative, "u0": u0, "v0": v0}
+    values = {name: None if text is None else one_or_list(text, name) for name, text in texts.items()}
+    values |= {"h": width, "alpha": alpha}
+    return STARTS[kind](**{field.name: values[field.name] for field in dataclasses.fields(STARTS[kind])})
 
 
 def check_until(until: float | None) -> None:

@@ -85,7 +85,7 @@ def simulate(
     configure()
     from .. import plots
     from ..studies import simulate as study
-    from ..studies.simulate import DEFAULT_OBSERVABLES, OBSERVABLES, check_folder, check_start, save
+    from ..studies.simulate import DEFAULT_OBSERVABLES, OBSERVABLES, check_folder, save
 
     check_until(until)
     step = step_size_of(step_size)
@@ -94,7 +94,7 @@ def simulate(
     if observables not in (None, "all"):
         names = [part.strip() for part in observables.split(",") if part.strip()]
     begin = start_of(start, width, alpha, std, positive, negative, u0, v0)
-    check_start(problem, begin)
+    begin.check(problem)
     refuse_file(out)
     check_folder(out)
     console, notes = consoles()

@@ -2,6 +2,6 @@
 
 from . import figures, fit_lambda0, lemma11, theorem12
 from .audit import audit
-from .simulate import Start, simulate
+from .simulate import simulate
 
-__all__ = ["Start", "audit", "figures", "fit_lambda0", "lemma11", "simulate", "theorem12"]
+__all__ = ["audit", "figures", "fit_lambda0", "lemma11", "simulate", "theorem12"]

@@ -1,5 +1,6 @@
 """What a study records of its problem and starts, so that nothing is resumed that would give other numbers."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .. import init
 from ..problem import LeastSquares
 
 
@@ -61,3 +63,12 @@ def of_draws(tree: Any) -> str:
         return np.append(np.round(values / 10**exponent, 6) + 0.0, exponent)
 
     return of_arrays(jax.tree.map(rounded, eqx.filter(tree, eqx.is_array_like)))
+
+
+def of_start(start: init.AbstractStart, problem: LeastSquares) -> dict[str, Any]:
+    """The fields of a start of this package; of another one, whose code can change, also what it draws from one key."""
+    fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
+    if type(start) in vars(init).values() and not isinstance(start, init.FromFunction):
+        return {"kind": type(start).__name__.lower(), **fields}
+    plain = {name: value for name, value in fields.items() if isinstance(value, (int, float, str, tuple, type(None)))}
+    return {"kind": type(start).__name__, **plain, "draws": of_draws(start.draw(problem, key=jax.random.key(0)))}

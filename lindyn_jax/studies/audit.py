@@ -4,6 +4,7 @@ A trial draws one start, moves it by flow and by descent, and holds every state 
 and the excess losses against the bounds on the loss. The statements are proved for the flow: descent is measured with them.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,23 +25,18 @@ from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from ..statistics import frequency as exact_frequency
 from ..trajectory import FINISHED, RESULTS
-from ._record import of_draws, of_problem
+from ._record import of_problem, of_start
 from .simulate import (
-    Start,
     as_core,
     check_size,
-    check_start,
     default_horizon,
-    design,
-    draw,
     no_time_scale,
-    scales,
     step_numbers,
     time_grid,
 )
 
 Number = float | int
-AnyStart = Start | Callable[..., TwoLayer | ReducedTwoLayer]
+AnyStart = init.AbstractStart | Callable[..., TwoLayer | ReducedTwoLayer]
 
 DYNAMICS = ("flow", "descent")
 LOSS_STATEMENTS = ("theorem3", "corollary4", "corollary5", "corollary6")
@@ -116,7 +112,7 @@ class Preset(NamedTuple):
     """A figure's setting: the problem, the starts by name, and the keyword arguments of `audit`."""
 
     problem: LeastSquares
-    starts: dict[str, Start]
+    starts: dict[str, init.AbstractStart]
     options: dict[str, Any]
 
 
@@ -146,8 +142,8 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number |
     X = np.eye(samples, n)
     Y = X @ rng.normal(size=(n, 1)) / math.sqrt(n) + 0.01 * rng.normal(size=(samples, 1))
     stds = {"case 1": (0.1, 0.1), "case 2": (0.5, 0.02), "case 3": (0.05, 0.2)}
-    starts = {name: Start("gaussian", h, std=std) for name, std in stds.items()}
-    starts["balanced"] = Start("balanced", h, std=stds["case 1"])
+    starts = {name: init.Gaussian(h, std=std) for name, std in stds.items()}
+    starts["balanced"] = init.Balanced(h, std=stds["case 1"])
     problem = LeastSquares(X, Y, scale="averaged")
     horizon = 1.5 / float(problem.scale) if horizon is None else horizon
     return Preset(problem, starts, {"horizon": horizon, "step_size": 5e-4})
@@ -159,7 +155,7 @@ PRESETS: dict[str, Callable[..., Preset]] = {"m22-figure3": figure3}
 @public
 def audit(
     problem: LeastSquares,
-    starts: Mapping[str, AnyStart] | Start,
+    starts: Mapping[str, AnyStart] | init.AbstractStart,
     trials: int = 20,
     *,
     dynamics: Sequence[str] = DYNAMICS,
@@ -183,7 +179,7 @@ def audit(
     **Args:**
 
     - `problem`: least squares or `factorization`, without a link.
-    - `starts`: name -> `Start`, or name -> function of a key that returns a two-layer network; or one `Start`.
+    - `starts`: name -> start, such as `init.Gaussian(1000)`, or function of a key that returns a two-layer network; or one start.
     - `trials`: random starts of each kind, with common random numbers between the kinds.
     - `dynamics`: `"flow"`, `"descent"`, or both.
     - `horizon`: the last time, of the flow's clock; default: enough for the excess loss of the slowest kind to fall by 1e-6.
@@ -206,7 +202,11 @@ def audit(
 
     **Source:** M22 Fig. 3, 5, 6.
     """
-    starts = {"start": starts} if isinstance(starts, Start) else dict(starts)
+    starts = {"start": starts} if isinstance(starts, init.AbstractStart) else dict(starts)
+    starts = {
+        name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
+        for name, start in starts.items()
+    }
     if rtol is None:
         rtol = 1e-9 if problem.dtype == jnp.float64 else 1e-5
     _check(problem, starts, dynamics, points, spacing, rtol, max_steps)
@@ -242,11 +242,8 @@ def audit(
         settings={
             **(record or {}),
             "study": "audit",
-            "cases": {
-                name: start.label() if isinstance(start, Start) else getattr(start, "__name__", "a function")
-                for name, start in starts.items()
-            },
-            "starts": {name: _recorded(start, problem) for name, start in starts.items()},
+            "cases": {name: start.label() for name, start in starts.items()},
+            "starts": {name: of_start(start, problem) for name, start in starts.items()},
             "dynamics": list(dynamics),
             "times": ts.tolist(),
             "step_size": step,
@@ -259,13 +256,6 @@ def audit(
         **options,
     )
     return labelled(dataset)
-
-
-def _recorded(start: AnyStart, problem: LeastSquares) -> dict[str, Any]:
-    """All of a named start; of a function, which has no value to compare, what it draws from one key."""
-    if isinstance(start, Start):
-        return start._asdict()
-    return {"function": of_draws(as_core(start(jax.random.key(0)), problem))}
 
 
 def labelled(dataset):
@@ -292,10 +282,9 @@ def _check(problem, starts, dynamics, points, spacing, rtol, max_steps) -> None:
         raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
     check_size(problem)
     if not starts:
-        raise ValueError("Give at least one start, such as {'wide': Start('gaussian', 1000, alpha=0.5)}.")
+        raise ValueError("Give at least one start, such as {'wide': init.Gaussian(1000, alpha=0.5)}.")
     for start in starts.values():
-        if isinstance(start, Start):
-            check_start(problem, start)
+        start.check(problem)
     if not dynamics or len(set(dynamics)) != len(dynamics):
         raise ValueError(f"Argument `dynamics` must name 'flow', 'descent' or both once, but is {tuple(dynamics)!r}.")
     for name in dynamics:
@@ -313,36 +302,37 @@ def _drawer(problem, starts) -> Callable[[Array, Array], ReducedTwoLayer]:
 
     Starts that begin with a Gaussian draw share it, width and scales being numbers: more widths cost no more compilation.
     """
-    from_gaussian = [isinstance(start, Start) and start.kind != "spectral" for start in starts.values()]
+    starts = list(starts.values())
+    from_gaussian = [isinstance(start, init.AbstractGaussianStart) for start in starts]
     numbers = np.array(
         [
-            (start.width, *scales(start)) if begins else (1.0, 1.0, 1.0)
-            for start, begins in zip(starts.values(), from_gaussian, strict=True)
+            (float(start.h), *map(float, start.scales())) if begins else (1.0, 1.0, 1.0)
+            for start, begins in zip(starts, from_gaussian, strict=True)
         ]
     )
     kinds = [
-        start._replace(width=1, std=None, alpha=None) if begins else start
-        for start, begins in zip(starts.values(), from_gaussian, strict=True)
+        dataclasses.replace(start, h=1, std=None, alpha=None) if begins else start
+        for start, begins in zip(starts, from_gaussian, strict=True)
     ]
-    different = list(dict.fromkeys(kinds))
+    # Equal ones are one branch.
+    index = [next(i for i, other in enumerate(kinds) if other is kind or bool(other == kind)) for kind in kinds]
+    different = sorted(set(index))
 
-    def one(kind, key, gaussian):
-        if not isinstance(kind, Start):
-            model = as_core(kind(key), problem)
-        else:
-            model = draw(problem, kind, key=key) if kind.kind == "spectral" else design(problem, kind, gaussian)
+    def one(start, begins, key, gaussian):
+        model = start.design(problem, gaussian) if begins else as_core(start.draw(problem, key=key), problem)
         dtype = problem.dtype
         return ReducedTwoLayer(
             model.U1.astype(dtype), model.V.astype(dtype), model.width.astype(dtype), problem.num_frozen, None
         )
 
-    branches = [partial(one, kind) for kind in different]
+    branches = [partial(one, kinds[i], from_gaussian[i]) for i in different]
+    places = [different.index(i) for i in index]
 
     def drawer(key, case):
         case = jnp.round(case).astype(jnp.int32)
         width, std_U, std_V = jnp.asarray(numbers)[case]
         gaussian = init.gaussian_core(problem, width, std=(std_U, std_V), key=key) if any(from_gaussian) else None
-        return jax.lax.switch(jnp.asarray([different.index(kind) for kind in kinds])[case], branches, key, gaussian)
+        return jax.lax.switch(jnp.asarray(places)[case], branches, key, gaussian)
 
     return drawer
 

@@ -1,19 +1,16 @@
-"""One trajectory: a start of a named kind, moved by flow or descent, as a labelled dataset.
-
-Starts are drawn in their reduced form, so that the width is a number and costs nothing. Starts with the same key, width and
-`std_U std_V` have the same product: what differs between them is the imbalance alone.
-"""
+"""One trajectory: a start, moved by flow or descent, as a labelled dataset."""
 
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from .. import _files, init, theory
 from .._checks import check_choice, check_positive
@@ -23,184 +20,15 @@ from ..ensemble import describe_environment
 from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
 from ..observables import OBSERVABLES, attributes
-from ..problem import LeastSquares, factorization
+from ..problem import LeastSquares
 from ..reduction import reduce
 from ..store import save_dataset
 from ..trajectory import RESULTS, STOPPED, Trajectory
-from ._record import of_arrays, of_problem
+from ._record import of_arrays, of_problem, of_start
 
-Kind = Literal["gaussian", "balanced", "spectral", "imbalance"]
-KINDS = ("gaussian", "balanced", "spectral", "imbalance")
 Number = float | int
 
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
-
-
-class Start(NamedTuple):
-    """A start by name.
-
-    **Fields:**
-
-    - `kind`: `"gaussian"`, independent entries; `"balanced"`, `D = 0` with the product of the Gaussian start of the same
-        scale and key; `"imbalance"`, that product with the prescribed eigenvalues of D; `"spectral"`, aligned with the
-        singular vectors of X^T Y.
-    - `width`: h, a whole number from 1 to 1e12; at least min(r, m) for `"balanced"`, r + m for `"imbalance"`.
-    - `std` or `alpha`: standard deviation of the entries (a number, or one for U and one for V), or the exponent in
-        N(0, h^{-2 alpha}); `alpha = 0.5` where neither is given. `"spectral"` uses neither.
-    - `positive`, `negative`: the eigenvalues of D for `"imbalance"` are `positive` (r of them) and `-negative` (m of them); a
-        number stands for as many equal ones.
-    - `u0`, `v0`: strengths of the modes for `"spectral"`, largest singular value first; a number stands for min(r, m, h)
-        equal ones.
-
-    The last two kinds have no part outside the range of the data, U2 = 0.
-
-    **Source:** M22 section 4.2 (Gaussian), section 5.2 (balanced) and Appendix C (imbalance), T21 Prop. 3 (spectral).
-    """
-
-    kind: Kind = "gaussian"
-    width: Number = 100
-    std: Number | tuple[Number, Number] | None = None
-    alpha: Number | None = None
-    positive: Number | tuple[Number, ...] = 1.0
-    negative: Number | tuple[Number, ...] = 1.0
-    u0: Number | tuple[Number, ...] = 0.1
-    v0: Number | tuple[Number, ...] = 0.1
-
-    def label(self) -> str:
-        """A few words that tell this start from others."""
-        text = f"{self.kind}, h = {self.width:g}"
-        if self.kind == "spectral":
-            return f"{text}, u0 = {_listed(self.u0)}, v0 = {_listed(self.v0)}"
-        if self.std is None:
-            text += f", alpha = {0.5 if self.alpha is None else self.alpha:g}"
-        else:
-            text += f", std = {_listed(self.std)}"
-        if self.kind == "imbalance":
-            text += f", D = +{_listed(self.positive)}, -{_listed(self.negative)}"
-        return text
-
-
-def check_start(problem: LeastSquares, start: Start) -> None:
-    """Refuses a start that does not exist for this problem.
-
-    **Raises:** `ValueError` for an unknown kind, a width outside the kind's range, both `std` and `alpha` or one that is not
-    positive, lists of the wrong length, negative entries in `positive` or `negative`.
-    """
-    check_choice(start.kind, "kind", KINDS)
-    r, m = problem.rank, problem.num_outputs
-    if not (1 <= start.width <= 1e12 and float(start.width) == round(start.width)):
-        raise ValueError(f"The width must be a whole number from 1 to 1e12, but is {start.width:g}.")
-    least, why = {"balanced": (min(r, m), "min(r, m)"), "imbalance": (r + m, "r + m")}.get(start.kind, (1, "1"))
-    if start.width < least:
-        raise ValueError(
-            f"A start of kind {start.kind} needs a width of at least {why} = {least}, not {start.width:g}."
-        )
-    if start.std is not None and start.alpha is not None:
-        raise ValueError("Give only one of `std` and `alpha`: the scale of the start by value or by exponent.")
-    for value, name in ((start.alpha, "alpha"), *((value, "std") for value in _as_tuple(start.std))):
-        if value is not None:
-            check_positive(value, name)
-    if isinstance(start.std, tuple) and len(start.std) != 2:
-        raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(start.std)}.")
-    strengths = scales(start) if start.kind != "spectral" else (*_as_tuple(start.u0), *_as_tuple(start.v0))
-    if max(map(abs, strengths)) > 1e30 or (
-        start.kind == "imbalance" and max(*_as_tuple(start.positive), *_as_tuple(start.negative)) > 1e60
-    ):
-        raise ValueError(
-            "The start has weights above 1e30, whose loss is no number that can be followed: choose units in which they are "
-            "closer to 1."
-        )
-    if start.std is not None and start.kind != "spectral" and min(scales(start)) < 1e-100:
-        raise ValueError(
-            f"With standard deviations of {_listed(start.std)} the squares of the weights vanish: the start is the saddle at "
-            "zero, which gradients never leave. Use a larger one."
-        )
-    alpha = 0.5 if start.alpha is None else start.alpha
-    if start.kind != "spectral" and start.std is None and alpha * math.log10(start.width) > 100:
-        raise ValueError(
-            f"With alpha = {alpha:g} and h = {start.width:g} the weights h^(-alpha) vanish: the start is the saddle at zero, "
-            "which gradients never leave. Use a smaller exponent."
-        )
-    if start.kind == "imbalance":
-        for values, name, size in ((start.positive, "positive", r), (start.negative, "negative", m)):
-            if len(_as_tuple(values)) not in (1, size):
-                raise ValueError(
-                    f"Argument `{name}` must be one number or {size} of them, but has {len(_as_tuple(values))}."
-                )
-            if not all(math.isfinite(value) and value >= 0 for value in _as_tuple(values)):
-                raise ValueError(
-                    f"Argument `{name}` must have finite entries of at least 0 (its sign is understood), but is {values}."
-                )
-    if start.kind == "spectral":
-        most = int(min(r, m, start.width))
-        lengths = {len(_as_tuple(values)) for values in (start.u0, start.v0)} - {1}
-        if len(lengths) > 1 or any(length > most for length in lengths):
-            raise ValueError(
-                f"Arguments `u0` and `v0` must be one number each, or lists of one length up to min(r, m, h) = {most}."
-            )
-        if not all(math.isfinite(value) for value in (*_as_tuple(start.u0), *_as_tuple(start.v0))):
-            raise ValueError("Arguments `u0` and `v0` must be finite numbers.")
-        if not any((*_as_tuple(start.u0), *_as_tuple(start.v0))):
-            raise ValueError("The start is the saddle U = 0, V = 0, which gradients never leave: give it weights.")
-
-
-def draw(problem: LeastSquares, start: Start, *, key: PRNGKeyArray) -> ReducedTwoLayer:
-    """The start in its reduced form, with k = r + m columns whatever its kind and width.
-
-    **Args:** `problem`; `start`; `key`, of the Gaussian draw that all kinds but `"spectral"` begin with.
-
-    **Returns:** a `ReducedTwoLayer`.
-
-    **Raises:** `ValueError` as `check_start`.
-
-    **Notes:** the hidden layer is in a basis of its own: rotating it changes nothing that the data or the statements see.
-    """
-    check_start(problem, start)
-    if start.kind == "spectral":
-        return _spectral(problem, start)
-    return design(problem, start, init.gaussian_core(problem, start.width, std=scales(start), key=key))
-
-
-def scales(start: Start) -> tuple[float, float]:
-    """Standard deviations of the entries of U and V in the Gaussian draw that the start begins with."""
-    if start.std is None:
-        alpha = 0.5 if start.alpha is None else start.alpha
-        return (float(start.width) ** -alpha,) * 2
-    std_U, std_V = start.std if isinstance(start.std, tuple) else (start.std, start.std)
-    return float(std_U), float(std_V)
-
-
-def design(problem: LeastSquares, start: Start, gaussian: ReducedTwoLayer) -> ReducedTwoLayer:
-    """The start that begins with this Gaussian core: the core itself, balanced, or with prescribed imbalance."""
-    if start.kind == "gaussian":
-        return gaussian
-    r, m, dtype = problem.rank, problem.num_outputs, problem.dtype
-    # The designs are those of matrix factorization in the data's coordinates.
-    small = factorization(jnp.zeros((r, m), dtype))
-    if start.kind == "imbalance":
-        positive, negative = (
-            jnp.broadcast_to(jnp.asarray(_as_tuple(values), dtype), (size,))
-            for values, size in ((start.positive, r), (start.negative, m))
-        )
-        core = init.with_imbalance(small, gaussian.product(), positive, negative, r + m)
-        return as_core(ReducedTwoLayer(core.U, core.V, gaussian.width, problem.num_frozen, None), problem)
-    core = init.balanced(small, gaussian.product(), r + m)
-    frozen = None
-    if gaussian.frozen is not None:
-        # The same product outside the range of the data as well, as far as the row space of the inside one allows.
-        outside = gaussian.frozen_product() @ jnp.linalg.pinv(core.V.T)
-        frozen = Frozen(outside, jnp.linalg.norm(outside), jnp.ones((), dtype))
-    return ReducedTwoLayer(core.U, core.V, gaussian.width, problem.num_frozen, frozen)
-
-
-def _spectral(problem: LeastSquares, start: Start) -> ReducedTwoLayer:
-    r, m = problem.rank, problem.num_outputs
-    u0, v0 = _as_tuple(start.u0), _as_tuple(start.v0)
-    size = max(len(u0), len(v0)) if len(u0) + len(v0) > 2 else int(min(r, m, start.width))
-    u0, v0 = (jnp.broadcast_to(jnp.asarray(values, problem.dtype), (size,)) for values in (u0, v0))
-    # In the data's coordinates X^T Y is S Ytil.
-    core = init.spectral(problem.singular_values[:, None] * problem.Ytil, u0, v0, r + m)
-    return as_core(ReducedTwoLayer(core.U, core.V, start.width, problem.num_frozen, None), problem)
 
 
 def as_core(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> ReducedTwoLayer:
@@ -243,8 +71,12 @@ def default_horizon(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) ->
     return (math.log(1e6) + wait) / rate
 
 
-# Compiled once for each kind of start and each shape.
-_draw = jax.jit(draw, static_argnames="start")
+@eqx.filter_jit
+def _draw(problem: LeastSquares, start: init.AbstractStart, *, key):
+    """Compiled once for each start and each shape."""
+    return start.draw(problem, key=key)
+
+
 _default_horizon, _stable_step = jax.jit(default_horizon), jax.jit(stable_step)
 
 
@@ -287,7 +119,7 @@ def time_grid(horizon: float, points: int, spacing: str) -> np.ndarray:
 @public
 def simulate(
     problem: LeastSquares,
-    start: Start | TwoLayer | ReducedTwoLayer = Start(),  # noqa: B008
+    start: init.AbstractStart | TwoLayer | ReducedTwoLayer = init.Gaussian(100),  # noqa: B008
     *,
     dynamics: Literal["flow", "descent"] = "flow",
     horizon: Number | None = None,
@@ -307,7 +139,7 @@ def simulate(
     **Args:**
 
     - `problem`: least squares or `factorization`, without a link.
-    - `start`: a `Start` by name, or a two-layer network.
+    - `start`: such as `init.Gaussian(100)`, or a two-layer network.
     - `dynamics`: `"flow"` or `"descent"`.
     - `horizon`: the last time, of the flow's clock; descent takes `horizon/step_size` steps. Default: `default_horizon`.
     - `step_size`: of descent, a number or `"stable"`, half the largest step that is stable at the end.
@@ -345,8 +177,8 @@ def simulate(
     if problem.link is not None:
         raise ValueError("The study is for problems without a link function.")
     check_size(problem)
-    if isinstance(start, Start):
-        check_start(problem, start)
+    if isinstance(start, init.AbstractStart):
+        start.check(problem)
         model, label = _draw(problem, start, key=jax.random.key(seed)), start.label()
     else:
         model, label = start, f"{type(start).__name__} of width {float(start.width):g}"
@@ -406,7 +238,9 @@ def simulate(
         "loss_star": float(problem.loss_star),
         **({} if step is None else {"step_size": step}),
         "settings": {
-            "start": start._asdict() if isinstance(start, Start) else {"arrays": of_arrays(model)},
+            "start": of_start(start, problem)
+            if isinstance(start, init.AbstractStart)
+            else {"arrays": of_arrays(model)},
             "points": points,
             "spacing": spacing,
             "observables": list(observables),
@@ -454,14 +288,6 @@ def _rows(trajectory: Trajectory, ts: np.ndarray, numbers: np.ndarray | None, st
         return {"time": joined(ts, end)}, values
     steps = joined(numbers, int(end))
     return {"time": step * steps, "step": ("time", steps, {"long_name": "steps of descent"})}, values
-
-
-def _as_tuple(values) -> tuple:
-    return values if isinstance(values, tuple) else (values,)
-
-
-def _listed(values) -> str:
-    return ", ".join(f"{value:g}" for value in _as_tuple(values))
 
 
 def columns(dataset) -> dict[str, np.ndarray]:

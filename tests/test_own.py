@@ -1,0 +1,34 @@
+"""What users add is one short file: the examples of the documentation are run, and do what they say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import lindyn_jax as ld
+
+PAGES = Path(__file__).parent.parent / ".docs/pages"
+
+
+def example(page, word):
+    """The block of Python on a page that holds a word: its text, of less than 30 lines."""
+    (text,) = (block for block in re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), re.S) if word in block)
+    assert len(text.splitlines()) < 30
+    return text
+
+
+def test_a_start_of_ones_own_runs_in_simulate_and_in_an_ensemble():
+    names = {}
+    exec(example("api/init.md", "AbstractStart"), names)
+    path, ensemble = names["path"], names["ensemble"]
+    assert path.attrs["start"] == "sparse, h = 20, share = 0.5"
+    assert path["excess_loss"][-1] < 1e-5 * path["excess_loss"][0]
+    # What it draws is part of what is recorded: its code may change.
+    other = type(
+        "Sparse", (ld.init.AbstractStart,), {"draw": lambda self, problem, *, key: ld.TwoLayer(np.eye(3), np.eye(2, 3))}
+    )
+    assert path.attrs["settings"]["start"]["share"] == 0.5
+    assert path.attrs["settings"]["start"]["draws"] != ld.studies._record.of_start(other(), names["problem"])["draws"]
+    levels = ensemble["level"].mean("trial")
+    # A larger share of U is a larger imbalance.
+    assert levels[0] < levels[1] and len(np.unique(ensemble["level"])) == 200
