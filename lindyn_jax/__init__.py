@@ -3,7 +3,7 @@
 import importlib
 
 from . import data, exact, init, observables, reduction, studies, theory
-from .descent import gradient_descent, plain_descent, stable_step
+from .descent import gradient_descent, plain_descent
 from .ensemble import masked, run_ensemble
 from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
 from .flow import gradient_flow
@@ -26,6 +26,7 @@ from .reduction import Basis, lift, reduce
 from .store import SweepStore, open_reductions, open_sweep
 from .studies.figures import open_figure
 from .subspaces import DeepBasis, find_subspaces
+from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
 
 __version__ = "0.1.0"

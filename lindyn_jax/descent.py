@@ -15,10 +15,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from . import _checks, trajectory
 from . import observables as obs
 from ._equivariance import extra_arguments, refuse_unrunnable
-from ._linalg import signature_spectrum
 from ._public import public
 from .flow import _check_stop, all_finite, check_not_saddle
-from .models import AbstractModel, LinearModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer, WideLimit
+from .models import AbstractModel, LinearModel, ReducedDeepLinear, ReducedTwoLayer, WideLimit
 from .problem import LeastSquares
 from .reduction import check_fits, from_state, is_reducible, lift, prepare, require_exact, state_velocity, to_state
 from .reduction import reduce as reduce_model
@@ -65,7 +64,7 @@ def gradient_descent(
 
     **Notes:** loss and gradients are those of the full network, so that step sizes are too. Under plain descent the
     imbalance obeys `D+ = D + eta^2 (G_U1^T G_U1 - G_V^T G_V)` exactly. Steps are stable at the end of training for
-    `eta < 2 / sharpness`; see `stable_step`.
+    `eta < 2 / sharpness`; see `theory.stable_step`.
 
     **Source:** G19 (5), M22 section 5.2.
     """
@@ -117,48 +116,6 @@ def _no_state(params) -> optax.EmptyState:
 
 def _plain_update(step_size, updates, state, params=None):
     return jax.tree.map(lambda g: jnp.asarray(-step_size, g.dtype) * g, updates), state
-
-
-@public
-def stable_step(
-    model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, safety: Float[ArrayLike, ""] = 0.5
-) -> Float[Array, ""]:
-    """A step size at which plain descent stays stable: `2 safety / (q lambda_1 (a + b))`.
-
-    At a solution with Phi1^T Theta = Theta1 the largest curvature is at most `q lambda_1 (sigma_max(U1)^2 + sigma_max(V)^2)`;
-    there `sigma_max(U1)^2 <= a = (dbar+ + sqrt(dbar+^2 + 4 sigma_max(Theta1)^2))/2`, since
-    `U1 D U1^T = (U1 U1^T)^2 - Theta1 Theta1^T`, and likewise for V with dbar- for b. The values of the start count as well
-    where they are larger.
-
-    **Args:** `model`, the start; `problem`; `safety` in (0, 1].
-
-    **Returns:** the step size; infinite for weights and targets that are all zero, where every step is stable and none moves:
-    give a finite one there.
-
-    **Raises:** `ValueError` for a model that is not a two-layer network, or a problem with a penalty on the imbalance.
-
-    **Source:** this package's own; M22 section 5.2 leaves open how the imbalance affects the step.
-    """
-    if problem.regularization is not None:
-        raise ValueError(
-            "`stable_step` bounds the curvature of the loss alone, not of the problem's penalty on the imbalance: "
-            "choose a step by hand."
-        )
-    if isinstance(model, ReducedTwoLayer):
-        U1, V = model.U1, model.V
-    elif isinstance(model, TwoLayer):
-        U1, V = problem.to_data(model.U), model.V
-    else:
-        raise ValueError(f"`stable_step` is for two-layer models, but the model is a {type(model).__name__}.")
-    signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
-    spectrum = signature_spectrum(jnp.concatenate([U1, V]), signs)
-    target = jnp.linalg.norm(problem.reduced_theta_hat, ord=2)
-    largest = 0.0
-    for bar, factor in ((spectrum[0], U1), (-spectrum[-1], V)):
-        bar = jnp.maximum(bar, 0.0)
-        at_end = (bar + jnp.hypot(bar, 2 * target)) / 2
-        largest += jnp.maximum(at_end, jnp.linalg.norm(factor, ord=2) ** 2)
-    return 2 * safety / (problem.scale * problem.singular_values[0] ** 2 * largest)
 
 
 def _weights(start: AbstractModel) -> tuple[AbstractModel, Callable[[AbstractModel], AbstractModel]]:

@@ -11,7 +11,7 @@ ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
     ("_linalg", "_roots", "_svd", "_checks", "_equivariance", "_files", "_norms", "_public"),
     ("problem", "penalty"),
-    ("models", "_finite", "_modes"),
+    ("models", "_finite", "_modes", "_statement"),
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
     ("store",),

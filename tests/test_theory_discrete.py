@@ -14,6 +14,10 @@ from lindyn_jax import exact, theory
 CASES = load_cases("g19")
 
 
+def ends(bounds):
+    return bounds.lower, bounds.upper
+
+
 def components(sigma, lam, w0, eta, steps):
     """The component of G19's descent after 0, ..., `steps` steps, in NumPy; the arguments broadcast."""
     u = np.sqrt(np.asarray(w0, float)) * np.ones(np.broadcast_shapes(*map(np.shape, (sigma, lam, w0, eta))))
@@ -237,8 +241,8 @@ def test_degenerate_arguments_give_no_nan(rng, dtype):
     def everything(p):
         sigma, lam, w0, eta, t = p
         bounds, zero = theory.descent_bounds(sigma, lam, w0, eta, t), theory.zero_mode_bounds(lam, w0, eta, t)
-        every = theory.theorem3(sigma, lam, w0, eta, t)
-        numbers = jnp.stack([*bounds[:2], *zero[:2], *every[:2], theory.tied_descent_rate(sigma, eta).factor])
+        every = theory.g19_theorem3(sigma, lam, w0, eta, t)
+        numbers = jnp.stack([*ends(bounds), *ends(zero), *ends(every), theory.tied_descent_rate(sigma, eta).factor])
         return numbers, numbers
 
     gradients, values = jax.jit(jax.vmap(jax.jacrev(everything, has_aux=True)))(jnp.array(draws, dtype))
@@ -271,7 +275,7 @@ def test_no_bound_is_crossed_in_270_cells_in_225_of_which_the_printed_one_is():
     assert sigma.size == 270
     w0, eta, steps = share * sigma / lam, x / sigma, np.arange(401)[:, None]
     w = components(sigma, lam, w0, eta, 400)
-    bounds = theory.theorem3(sigma, lam, w0, eta, steps)
+    bounds = theory.g19_theorem3(sigma, lam, w0, eta, steps)
     assert bool(jnp.all(bounds.applies))
     round_off = 1e-12 * w
     assert np.all(bounds.lower <= w + round_off) and np.all(w <= bounds.upper + round_off)
@@ -303,7 +307,7 @@ def test_simulated_flow_and_descent_obey_closed_form_and_bounds_in_270_cells():
     descent, flow = jax.jit(jax.vmap(cell))(sigma, lam, w0, x / sigma)
     steps = save_at[:, None]
     assert relative_error(descent.T, components(sigma, lam, w0, x / sigma, 100)[save_at]) < 1e-12
-    bounds = theory.theorem3(sigma, lam, w0, x / sigma, steps)
+    bounds = theory.g19_theorem3(sigma, lam, w0, x / sigma, steps)
     assert np.all(bounds.lower <= descent.T * (1 + 1e-12)) and np.all(bounds.upper * (1 + 1e-12) >= descent.T)
     # The integrator's own tolerance.
     closed = exact.aligned(sigma, lam, -jnp.log(w0) / 2, x / sigma * steps)
@@ -319,7 +323,7 @@ def test_bounds_hold_from_above_the_limit_without_a_target_and_away_from_it():
     with np.errstate(over="ignore", invalid="ignore"):
         # Outside of the hypotheses descent runs off.
         w = components(sigma, lam, w0, eta, 300)
-    bounds = theory.theorem3(sigma, lam, w0, eta, np.arange(301)[:, None])
+    bounds = theory.g19_theorem3(sigma, lam, w0, eta, np.arange(301)[:, None])
     used = np.asarray(bounds.applies[0])
     above = (sigma > 0) & (lam * w0 > sigma)
     # Each case occurs, and outside of the hypotheses there are cells as well.
@@ -334,14 +338,14 @@ def test_bounds_hold_from_above_the_limit_without_a_target_and_away_from_it():
     # The hypothesis above the limit is exact: one step beyond it passes the limit.
     a = 3.0
     edge = 1 / (a + np.sqrt(a))
-    assert bool(theory.theorem3(1.0, 1.0, a, 0.999 * edge, 1).applies)
-    assert not bool(theory.theorem3(1.0, 1.0, a, 1.001 * edge, 1).applies)
+    assert bool(theory.g19_theorem3(1.0, 1.0, a, 0.999 * edge, 1).applies)
+    assert not bool(theory.g19_theorem3(1.0, 1.0, a, 1.001 * edge, 1).applies)
     assert components(1.0, 1.0, a, 0.999 * edge, 1)[1] > 1 > components(1.0, 1.0, a, 1.001 * edge, 1)[1]
 
 
 def test_bounds_from_tiny_starts_have_finite_derivatives_in_float32():
     steps = np.array([0, 1, 10, 100, 1000], np.float32)
-    bounds = lambda a, t: jnp.stack(theory.descent_bounds(*a, t)[:2])  # noqa: E731
+    bounds = lambda a, t: jnp.stack(ends(theory.descent_bounds(*a, t)))  # noqa: E731
     point = np.array([0.5, 1e-12, 1e-20, 0.5], np.float32)
     value, gradient = (
         jax.jit(jax.vmap(f, (None, 0)))(point, steps) for f in (bounds, jax.jacrev(bounds, argnums=(0, 1)))
@@ -349,7 +353,7 @@ def test_bounds_from_tiny_starts_have_finite_derivatives_in_float32():
     assert all(np.all(np.isfinite(g)) for g in gradient)
     exactly = theory.descent_bounds(*point.astype(float), steps)
     # An exponent of about a hundred.
-    for ours, expected in zip(value.T, exactly[:2], strict=True):
+    for ours, expected in zip(value.T, ends(exactly), strict=True):
         assert relative_error(ours / expected, np.ones(5)) < tolerance("float32", 10)
 
 
@@ -359,8 +363,8 @@ def test_bounds_from_far_above_a_small_limit_keep_their_digits(dtype):
 
     @jax.jit
     def everything(sigma):
-        bounds, pullback = jax.vjp(lambda s: theory.theorem3(s, 1.0, 0.9, 1e-3, steps)[:2], sigma)
-        return *bounds, theory.theorem3(sigma, 1.0, 0.9, 1e-3, steps).applies, pullback(bounds)[0]
+        bounds, pullback = jax.vjp(lambda s: ends(theory.g19_theorem3(s, 1.0, 0.9, 1e-3, steps)), sigma)
+        return *bounds, theory.g19_theorem3(sigma, 1.0, 0.9, 1e-3, steps).applies, pullback(bounds)[0]
 
     lower, upper, applies, gradient = map(np.asarray, everything(sigma.astype(dtype)))
     assert lower.dtype == dtype and np.all(applies) and np.all(np.isfinite(gradient))
@@ -371,7 +375,7 @@ def test_bounds_from_far_above_a_small_limit_keep_their_digits(dtype):
 
 
 def test_a_component_without_curvature_grows_as_stated_until_it_overflows():
-    bounds = theory.theorem3(1.0, 0.0, 1e-3, 0.25, np.array([0.0, 3.0, 50.0, 1e5]))
+    bounds = theory.g19_theorem3(1.0, 0.0, 1e-3, 0.25, np.array([0.0, 3.0, 50.0, 1e5]))
     assert np.array_equal(bounds.applies, [True, True, True, False])
     assert np.allclose(bounds.lower[:3], 1e-3 * 1.25 ** (2 * np.array([0, 3, 50])), rtol=1e-12)
     assert np.array_equal(bounds.lower, bounds.upper)
@@ -477,26 +481,26 @@ def test_stability_limit_is_where_descent_leaves_a_solution(rng):
 
     def limits(X, Y, U, V):
         model, problem = solution(X, Y, U, V)
-        step = theory.stability_limit(model, problem)
+        steps = [ld.stable_step(model, problem, 1.0, at=at) for at in ("solution", "state", "path")]
         hessian = jax.hessian(lambda z: problem.loss(z[:20].reshape(5, 4) @ z[20:].reshape(3, 4).T))
-        return step, hessian(jnp.concatenate([U.ravel(), V.ravel()]))
+        return *steps, theory.sharpness(model, problem).applies, hessian(jnp.concatenate([U.ravel(), V.ravel()]))
 
-    step, hessian = jax.jit(jax.vmap(limits))(X, Y, U, V)
-    assert bool(jnp.all(step.applies)) and bool(jnp.all(step.sufficient <= step.exact))
+    step, here, along, applies, hessian = jax.jit(jax.vmap(limits))(X, Y, U, V)
+    assert bool(jnp.all(applies)) and bool(jnp.all(along <= step))
     sharpest = np.linalg.eigvalsh(np.asarray(hessian))[:, -1]
-    assert np.max(np.abs(step.exact * sharpest / 2 - 1)) < 1e-10
+    assert np.max(np.abs(step * sharpest / 2 - 1)) < 1e-10 and np.max(np.abs(here * sharpest / 2 - 1)) < 1e-10
     model, problem = solution(*(a[0] for a in (X, Y, U, V)))
-    assert abs(theory.largest_stable_step(model, problem) / step.exact[0] - 1) < 1e-8
     away = ld.TwoLayer(model.U * (1 + 1e-6), model.V)
-    assert not bool(theory.stability_limit(away, problem).applies)
     left = []
     for factor in (0.95, 1.05):
-        after = descended(away, problem, factor * step.exact[0], 300)
+        after = descended(away, problem, factor * step[0], 300)
         left.append(float(ld.observables.excess_loss(after, problem) / ld.observables.excess_loss(away, problem)))
     assert left[0] < 1e-6 and left[1] > 1e3
-    # With whitened inputs the simple number is the exact one.
-    white = theory.stability_limit(ld.TwoLayer(U[0], V[0]), ld.factorization(U[0] @ V[0].T))
-    assert abs(white.exact / white.sufficient - 1) < 1e-12
+    assert ld.stable_step(ld.TwoLayer(0 * U[0], 0 * V[0]), problem, at="solution") == np.inf
+    with pytest.raises(ValueError, match="`at` must be one of 'path', 'solution', 'state', but is 'end'"):
+        ld.stable_step(model, problem, at="end")
+    with pytest.raises(ValueError, match="`stable_step` is for two-layer models"):
+        ld.stable_step(ld.LinearModel(model.product()), problem)
 
 
 def test_loss_along_the_gradient_is_the_stated_quartic(rng, dtype):

@@ -33,14 +33,16 @@ def _statements(dtype, a, b, q):
     of = {name: lambda *more, name=name: getattr(theory, name)(model, problem, *more) for name in theory.__all__}
 
     def scaled(answer, *units):
-        """An answer whose numbers are in these units, field by field; the last one is that of all others."""
-        leaves = list(answer) if isinstance(answer, tuple) else [answer]
-        units = [*units, *[units[-1]] * (len(leaves) - len(units))]
-        return [x if x.dtype in (bool, jnp.int32) else x / u for x, u in zip(leaves, units, strict=False)]
+        """An answer whose numbers are in these units, leaf by leaf; the last one is that of all others."""
+        leaves = jax.tree.leaves(answer)
+        numbers = [x for x in leaves if x.dtype not in (bool, jnp.int32)]
+        units = [*units, *[units[-1]] * (len(numbers) - len(units))]
+        return [*(x / u for x, u in zip(numbers, units, strict=True)), *(x for x in leaves if x.dtype == bool)]
 
     bounds, modes, order = of["loss_bound"](ts), theory.data_modes(problem), theory.learning_order(problem, 2.0)
     tilt = theory.perturbation_bound(problem, 2.0 - np.log(product) / 2, ts)
     growth, drift = of["growth_bound"](ts), of["drift_spectrum"](step)
+    sharp = of["sharpness"]()
     search, inequality, standing = of["line_search"](), of["step_inequality"](step), of["stationary_point"]()
     table = {name: scaled(of[name](), rate) for name in ("instantaneous_rate", "lemma7", "rate_bound", "local_rate")}
     table |= {name: scaled(of[name](), rate) for name in ("corollary4", "corollary5")}
@@ -58,20 +60,20 @@ def _statements(dtype, a, b, q):
         "stationary_point": [*standing[:3], standing.escape / b, standing.curvature / rate],
         "least_excess_loss": scaled(theory.least_excess_loss(problem, 1), loss),
         "balance": scaled(of["balance"](float(product)), product),
-        "tightness": of["tightness"](),
+        "tightness": jax.tree.leaves(of["tightness"]()),
         "invariant_set": scaled(of["invariant_set"](), product),
         "drift_spectrum": scaled(drift, product),
-        "stability_limit": scaled(of["stability_limit"](), 1 / rate),
+        "stable_step": [of["stable_step"]() * rate],
         "line_search": [search.step * rate, search.excess_loss / loss, search.applies],
-        "step_inequality": scaled(inequality, rate, rate, 1),
-        "sharpness": scaled(of["sharpness"]()[:2], rate),
-        "hessian_sharpness": scaled(of["hessian_sharpness"]()[:1], rate),
+        "step_inequality": scaled(inequality, 1, 1, rate),
+        "sharpness": [sharp.value / rate, sharp.deviation / rate, sharp.applies],
+        "hessian_sharpness": [of["hessian_sharpness"]().value / rate],
         "data_modes": [modes.sigma / rate, modes.lam / (q * a * a), modes.applies],
         "learning_order": [order.height / product, order.jump_time * rate, order.applies],
         "reduced_rank_regression": scaled(theory.reduced_rank_regression(problem, 1), product, loss),
         "corollary2": scaled(theory.corollary2(problem, 1), product, loss),
-        "theorem2": scaled(theory.theorem2(problem, ts), product),
-        "perturbation_bound": scaled(tilt, np.sqrt(product), rate, q * a * a),
+        "theorem2": scaled(theory.g19_theorem2(problem, ts), product),
+        "perturbation_bound": scaled(tilt, np.sqrt(product), q * a * a, rate),
         "observables": [
             obs.reconstruction_error(model, problem),
             obs.imbalance_drift(model, problem, start) / product,

@@ -30,8 +30,8 @@ def perturbed():
         )
         layers = theory.aligned_layers(start, problem, ts)
         distance = jnp.sqrt(
-            jnp.sum((flow.models.U - layers.U) ** 2, axis=(1, 2))
-            + jnp.sum((flow.models.V - layers.V) ** 2, axis=(1, 2))
+            jnp.sum((flow.models.U - layers.value.U) ** 2, axis=(1, 2))
+            + jnp.sum((flow.models.V - layers.value.V) ** 2, axis=(1, 2))
         )
         return distance, layers.applies, theory.perturbation_bound(problem, 3.0, ts), theory.data_modes(problem)
 
@@ -85,7 +85,7 @@ def test_starts_that_are_not_aligned_are_told(rng):
     ts = np.array([0.0, 1.0])
     layers = theory.aligned_layers(start, problem, ts)
     assert bool(layers.applies)
-    assert relative_error(layers.U[0], start.U) < 1e-14 and relative_error(layers.V[0], start.V) < 1e-14
+    assert relative_error(layers.value.U[0], start.U) < 1e-14 and relative_error(layers.value.V[0], start.V) < 1e-14
     for other in (ld.TwoLayer(start.U, 1.1 * start.V), ld.init.gaussian(5, 3, 4, std=0.1, key=jax.random.key(1))):
         assert not bool(theory.aligned_layers(other, problem, ts).applies)
 
@@ -141,7 +141,7 @@ def test_without_targets_the_bound_is_zero_and_without_all_modes_the_closed_form
     w = exact.aligned(2.0, 1.0, 1.5, ts)
     expected = np.zeros((3, 2, 2))
     expected[:, 0, 0] = w
-    assert relative_error(jnp.einsum("tnh,tmh->tnm", layers.U, layers.V), expected) < 1e-13
+    assert relative_error(jnp.einsum("tnh,tmh->tnm", layers.value.U, layers.value.V), expected) < 1e-13
     # A row in one layer alone moves.
     half = ld.TwoLayer(start.U + jnp.array([[0.0], [0.1]]), start.V)
     assert not bool(theory.aligned_layers(half, problem, ts).applies)
@@ -211,7 +211,7 @@ def test_modes_without_a_target_fall_as_the_second_branch_says(rng):
     layers = theory.aligned_layers(start, problem, ts)
     flow = ld.gradient_flow(start, problem, ts, keep_models=True, rtol=1e-11)
     assert layers.applies
-    assert relative_error(layers.U, flow.models.U) < 1e-9 and relative_error(layers.V, flow.models.V) < 1e-9
-    strengths = jnp.einsum("np,tnh,tmh,mp->tp", modes.Phi, layers.U, layers.V, modes.Psi)
+    assert relative_error(layers.value.U, flow.models.U) < 1e-9 and relative_error(layers.value.V, flow.models.V) < 1e-9
+    strengths = jnp.einsum("np,tnh,tmh,mp->tp", modes.Phi, layers.value.U, layers.value.V, modes.Psi)
     falling = np.exp(-2 * d[1:]) / (1 + 2 * np.exp(-2 * d[1:]) * lam[[0, 2]] * ts[:, None])
     assert relative_error(strengths[:, 1:], falling) < 1e-12

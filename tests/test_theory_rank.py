@@ -213,20 +213,20 @@ def test_theorem_2_and_corollary_1_agree_with_the_reference(rng):
     order = np.argsort(-sigma)
     problem, _, _ = commuting(rng, sigma[order], lam[order], n=len(sigma) + 1, m=len(sigma))
     ts = np.array(inputs["t"], float)
-    norms = theory.corollary1(problem, ts)
+    norms = theory.g19_corollary1(problem, ts)
     assert bool(norms.applies)
     assert relative_error(norms.squared_frobenius, expected["fro2_limit"]) < 1e-11
     assert relative_error(norms.nuclear, expected["nuclear_limit"]) < 1e-11
-    limit = theory.theorem2(problem, ts)
+    limit = theory.g19_theorem2(problem, ts)
     assert limit.value.shape == (len(ts), problem.num_inputs, problem.num_outputs)
     assert relative_error(jnp.sum(limit.value**2, axis=(1, 2)), norms.squared_frobenius) < 1e-11
-    late = theory.theorem2(problem, np.array([1e3])).value[0]
+    late = theory.g19_theorem2(problem, np.array([1e3])).value[0]
     assert relative_error(late, problem.theta_hat) < 1e-10
     # The flow from a small start, at the same rescaled times, is close to it away from the jumps.
     d = 200.0
     start = ld.init.aligned(problem, np.full(len(sigma), d), len(sigma))
     layers = theory.aligned_layers(start, problem, d * ts)
-    product = jnp.einsum("tnh,tmh->tnm", layers.U, layers.V)
+    product = jnp.einsum("tnh,tmh->tnm", layers.value.U, layers.value.V)
     away = np.min(np.abs(ts[:, None] * sigma - 1), axis=1) > 0.05
     assert np.sum(away) >= 1 and relative_error(product[away], limit.value[away]) < 1e-6
 
@@ -279,11 +279,11 @@ def test_repeated_modes_have_finite_derivatives(rng):
     @jax.jit
     def everything(Y):
         problem = ld.factorization(Y)
-        norms = theory.corollary1(problem, ts)
+        norms = theory.g19_corollary1(problem, ts)
         return (
             norms.nuclear,
             norms.squared_frobenius,
-            theory.theorem2(problem, ts).value,
+            theory.g19_theorem2(problem, ts).value,
             theory.corollary2(problem, 1).excess_loss,
             theory.perturbation_bound(problem, 1.0, ts).value,
         )

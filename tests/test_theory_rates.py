@@ -67,8 +67,9 @@ def test_rates_and_bounds_agree_with_the_reference(name):
 def test_least_eigenvalues_of_the_layers_are_above_lemma_8(name):
     model, problem = reduced_case(name)
     expected = CASES[name]["expected"]
-    first, second, applies = ld.theory.lemma8(model, problem)
-    assert bool(applies)
+    bounds = ld.theory.lemma8(model, problem)
+    first, second = bounds.first, bounds.second
+    assert bool(bounds.applies)
     assert first <= expected["lambda_r_U1U1t"] * (1 + 1e-12)
     assert second <= expected["lambda_m_VVt"] * (1 + 1e-12)
     factor = 2 * problem.singular_values[-1] ** 2
@@ -104,8 +105,9 @@ def test_twice_the_rate_of_corollary_5_is_false():
     doubled = expected["L0"] * np.exp(-2 * float(bound.rate) * T)
     assert relative_error(doubled / expected["doubled_bound"], 1.0) < 1e-12
     assert doubled < expected["LT"] < bound.value[0]
-    rate, applies = ld.theory.corollary5(model, problem)
-    assert bool(applies)
+    stated = ld.theory.corollary5(model, problem)
+    rate = stated.value
+    assert bool(stated.applies)
     assert relative_error(rate, expected["c0"]) < 1e-13
     assert 2 * rate > ld.theory.instantaneous_rate(model, problem)
 
@@ -149,7 +151,8 @@ def audit(U, V, X, Y, scale):
         zero = jnp.zeros(())
         state["first"] = first[-1] ** 2 if U1.shape[0] <= U1.shape[1] else zero
         state["second"] = second[-1] ** 2 if V1.shape[0] <= V1.shape[1] else zero
-        state["lemma8_first"], state["lemma8_second"], _ = theory.lemma8(model, problem)
+        layers = theory.lemma8(model, problem)
+        state["lemma8_first"], state["lemma8_second"] = layers.first, layers.second
         return state
 
     return jax.vmap(one)(U, V, X, Y, scale)

@@ -45,7 +45,8 @@ def test_slowest_design_agrees_with_the_reference(name):
         assert relative_error(ld.theory.lemma7(model, problem).value, expected["two_lr_plus_lm"]) < 1e-13
         assert relative_error(least_rate(model, problem), expected["two_lr_plus_lm"]) < 1e-12
         assert relative_error(least_rate(model, problem) / bound, expected["ratio"]) < 1e-12
-        attained, strict, applies = ld.theory.tightness(model, problem)
+        tight = ld.theory.tightness(model, problem)
+        attained, strict, applies = tight.attained, tight.strict, tight.applies
         assert bool(attained) == (expected["ratio"] == 1.0)
         assert bool(strict) == (expected["ratio"] > 1.0)
         assert bool(applies)

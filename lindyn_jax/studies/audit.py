@@ -18,7 +18,7 @@ from jaxtyping import Array
 from .. import init, theory
 from .._checks import check_choice, check_positive
 from .._public import public
-from ..descent import gradient_descent, plain_descent, stable_step
+from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
 from ..flow import gradient_flow
 from ..models import ReducedTwoLayer, TwoLayer
@@ -343,7 +343,7 @@ def _survey(problem, starts, trials, key, batch):
 
     def look(key, case):
         start = drawer(key, case)
-        return {"step": stable_step(start, problem), "horizon": default_horizon(start, problem)}
+        return {"step": theory.stable_step(start, problem), "horizon": default_horizon(start, problem)}
 
     return run_ensemble(look, {"case": np.arange(len(starts))}, trials, key=key, batch=batch)
 

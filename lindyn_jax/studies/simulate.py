@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .. import _files, init, theory
 from .._checks import check_choice, check_positive
 from .._public import public
-from ..descent import gradient_descent, plain_descent, stable_step
+from ..descent import gradient_descent, plain_descent
 from ..ensemble import describe_environment
 from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
@@ -77,7 +77,7 @@ def _draw(problem: LeastSquares, start: init.AbstractStart, *, key):
     return start.draw(problem, key=key)
 
 
-_default_horizon, _stable_step = jax.jit(default_horizon), jax.jit(stable_step)
+_default_horizon, _stable_step = jax.jit(default_horizon), jax.jit(theory.stable_step)
 
 
 def no_time_scale(problem: LeastSquares) -> str:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from .. import init, observables, theory
 from .._checks import check_choice
 from .._public import public
-from ..descent import gradient_descent, plain_descent, stable_step
+from ..descent import gradient_descent, plain_descent
 from ..ensemble import masked, run_ensemble
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
@@ -150,7 +150,7 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
                 max_steps=settings.budget,
             )
         else:
-            step = stable_step(start, problem) if settings.step_size is None else settings.step_size
+            step = theory.stable_step(start, problem) if settings.step_size is None else settings.step_size
             trajectory = gradient_descent(
                 start,
                 problem,

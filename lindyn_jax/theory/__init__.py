@@ -1,40 +1,37 @@
 """Statements of the papers as functions of a state, independent of the simulators."""
 
+from .._statement import Statement
 from . import observed
 from .acceleration import (
-    Acceleration,
     least_imbalance,
     mode_acceleration,
     spectral_acceleration,
     tied_acceleration,
     tied_descent_acceleration,
 )
+from .autoencoder import principal_projector, tied_autoencoder
+from .bounds import lemma7, lemma8, rate_bound
+from .concentration import Lemma11Events, lemma11, lemma11_events, theorem12
 from .conservation import descent_drift, imbalances, num_deep_conservation_laws
-from .discrete import (
-    DescentBounds,
-    DescentRate,
-    Drift,
-    LineSearch,
-    StepInequality,
-    StepSizes,
-    descent_bounds,
-    descent_component_rate,
-    descent_component_step,
-    descent_step_limit,
-    drift_spectrum,
-    jump_steps,
-    jumps_are_separate,
-    line_search,
-    linear_descent_step_rate,
-    separation_steps,
-    stability_limit,
-    step_inequality,
-    step_polynomial,
-    theorem3,
-    tied_descent_rate,
-    tied_descent_step,
-    zero_mode_bounds,
+from .convergence import (
+    convergence_constant,
+    corollary4,
+    corollary5,
+    corollary6,
+    local_rate,
+    loss_bound,
+    m22_theorem3,
+    margin,
 )
+from .distance import (
+    ConditionalDistance,
+    conditional_distance,
+    invariant_set,
+    sample_distance,
+    sharp_distance,
+    wide_gram,
+)
+from .growth import coupling_bound, growth_bound
 from .imbalance import (
     Imbalance,
     SpectrumEdges,
@@ -45,63 +42,23 @@ from .imbalance import (
     num_conservation_laws,
     spectrum_edges,
 )
-from .perturbation import (
-    AlignedLayers,
-    Perturbation,
-    Tilt,
-    aligned_layers,
-    decoupled_problem,
-    perturbation_bound,
-    plateau_tilt,
-    tilt_matrix,
+from .jumps import descent_step_limit, jump_steps, jumps_are_separate, separation_steps
+from .modes import data_modes, g19_corollary1, g19_theorem2, learning_order
+from .ntk import NTKRescaling, ntk_rescaling
+from .one_step import Drift, drift_spectrum, line_search, step_inequality, step_polynomial
+from .perturbation import Tilt, aligned_layers, decoupled_problem, perturbation_bound, plateau_tilt, tilt_matrix
+from .plateaus import corollary2, corollary2_condition
+from .rates import adversarial_target, instantaneous_rate, rate_operator, rate_spectrum, scalar_rate, scalar_rate_bound
+from .regression import covariance_problem, reduced_rank_from_covariances, reduced_rank_regression, top_projector
+from .scalar_descent import (
+    descent_component_rate,
+    descent_component_step,
+    linear_descent_step_rate,
+    tied_descent_rate,
+    tied_descent_step,
 )
-from .rank import (
-    LowRank,
-    Modes,
-    Norms,
-    Order,
-    Plateau,
-    Steps,
-    Tied,
-    corollary1,
-    corollary2,
-    corollary2_condition,
-    covariance_problem,
-    data_modes,
-    learning_order,
-    principal_projector,
-    reduced_rank_from_covariances,
-    reduced_rank_regression,
-    theorem2,
-    tied_autoencoder,
-    top_projector,
-)
-from .rates import (
-    Bound,
-    LayerBounds,
-    LogBound,
-    LossBound,
-    adversarial_target,
-    convergence_constant,
-    corollary4,
-    corollary5,
-    corollary6,
-    coupling_bound,
-    growth_bound,
-    instantaneous_rate,
-    lemma7,
-    lemma8,
-    local_rate,
-    loss_bound,
-    margin,
-    rate_bound,
-    rate_operator,
-    rate_spectrum,
-    scalar_rate,
-    scalar_rate_bound,
-)
-from .sharpness import HessianSharpness, Sharpness, hessian_sharpness, largest_stable_step, sharpness
-from .spectra import ProductBound, SingularRange, lemma_e1, lemma_e2
+from .sharpness import hessian_sharpness, sharpness
+from .spectra import lemma_e1, lemma_e2
 from .stationary import (
     Balance,
     Stationarity,
@@ -112,76 +69,27 @@ from .stationary import (
     stationary_point,
     stationary_product,
 )
-from .tightness import (
-    Tightness,
-    tight_pairing,
-    tight_start,
-    tightness,
-)
-from .wide import (
-    ConditionalDistance,
-    InvariantSet,
-    Lemma11,
-    Lemma11Events,
-    NTKRescaling,
-    SharpDistance,
-    Theorem12,
-    conditional_distance,
-    invariant_set,
-    lemma11,
-    lemma11_events,
-    ntk_rescaling,
-    sample_distance,
-    sharp_distance,
-    theorem12,
-    wide_gram,
-)
+from .step_bounds import descent_bounds, g19_theorem3, zero_mode_bounds
+from .steps import stable_step
+from .tightness import tight_pairing, tight_start, tightness
 
 __all__ = [
-    "Acceleration",
-    "AlignedLayers",
     "Balance",
-    "Bound",
     "ConditionalDistance",
-    "DescentBounds",
-    "DescentRate",
     "Drift",
-    "HessianSharpness",
     "Imbalance",
-    "InvariantSet",
-    "LayerBounds",
-    "Lemma11",
     "Lemma11Events",
-    "LineSearch",
-    "LogBound",
-    "LossBound",
-    "LowRank",
-    "Modes",
     "NTKRescaling",
-    "Norms",
-    "Order",
-    "Perturbation",
-    "Plateau",
-    "ProductBound",
-    "SharpDistance",
-    "Sharpness",
-    "SingularRange",
     "SpectrumEdges",
+    "Statement",
     "Stationarity",
     "StationaryPoint",
-    "StepInequality",
-    "StepSizes",
-    "Steps",
-    "Theorem12",
-    "Tied",
-    "Tightness",
     "Tilt",
     "adversarial_target",
     "aligned_layers",
     "balance",
     "conditional_distance",
     "convergence_constant",
-    "corollary1",
     "corollary2",
     "corollary2_condition",
     "corollary4",
@@ -198,6 +106,9 @@ __all__ = [
     "descent_drift",
     "descent_step_limit",
     "drift_spectrum",
+    "g19_corollary1",
+    "g19_theorem2",
+    "g19_theorem3",
     "growth_bound",
     "hessian_sharpness",
     "imbalance",
@@ -206,7 +117,6 @@ __all__ = [
     "invariant_set",
     "jump_steps",
     "jumps_are_separate",
-    "largest_stable_step",
     "learning_order",
     "least_excess_loss",
     "least_imbalance",
@@ -220,6 +130,7 @@ __all__ = [
     "linear_descent_step_rate",
     "local_rate",
     "loss_bound",
+    "m22_theorem3",
     "margin",
     "mode_acceleration",
     "moving_layers",
@@ -244,14 +155,12 @@ __all__ = [
     "sharpness",
     "spectral_acceleration",
     "spectrum_edges",
-    "stability_limit",
+    "stable_step",
     "stationarity",
     "stationary_point",
     "stationary_product",
     "step_inequality",
     "step_polynomial",
-    "theorem2",
-    "theorem3",
     "theorem12",
     "tied_acceleration",
     "tied_autoencoder",

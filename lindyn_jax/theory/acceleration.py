@@ -4,43 +4,30 @@ One layer converges at the rate 1 whatever the target. Two layers converge at `m
 tied layers at `4 |sigma|`: large targets and large imbalance accelerate, small balanced ones slow down.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._finite import elementwise, of_finite_numbers
 from .._public import public
+from .._statement import Statement
 from ..exact import mode_rate, spectral_rate
 from ..exact._common import as_floats, check_not_negative
-from .discrete import linear_descent_step_rate, tied_descent_rate
-
-
-class Acceleration(NamedTuple):
-    """Asymptotic rates with and without a hidden layer.
-
-    **Fields:** `rate`, of the overparametrised flow; `linear_rate`, of one layer; `faster`, whether the first is the larger;
-    `applies`, whether the hypotheses of the first hold, without which the statement says nothing.
-    """
-
-    rate: Float[Array, "..."]
-    linear_rate: Float[Array, "..."]
-    faster: Bool[Array, "..."]
-    applies: Bool[Array, "..."]
+from .scalar_descent import linear_descent_step_rate, tied_descent_rate
 
 
 @public
 @elementwise
 def mode_acceleration(
     sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Real[ArrayLike, "..."]
-) -> Acceleration:
+) -> Statement:
     """One mode of two layers against one layer: faster if and only if `mu = sqrt(4 sigma^2 + lambda^2) > 1`.
 
     Hypothesis: lambda != 0 or sigma x0 > 0.
 
     **Args:** as for `exact.mode`: target and weights at the start, shapes that broadcast together.
 
-    **Returns:** an `Acceleration`.
+    **Returns:** a `Statement` on the asymptotic `rate`; `linear_rate`, of one layer; `faster`, whether the first is the
+    larger.
 
     **Raises:** `ValueError` for infinite or NaN arguments where they are known.
 
@@ -53,14 +40,14 @@ def mode_acceleration(
 @of_finite_numbers
 def spectral_acceleration(
     sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: Real[ArrayLike, " k"]
-) -> Acceleration:
+) -> Statement:
     """All modes of two layers against one layer: faster if and only if the slowest mode has mu > 1.
 
     Hypothesis, for every mode: lambda != 0 or sigma x0 > 0.
 
     **Args:** as for `exact.spectral`.
 
-    **Returns:** an `Acceleration` of the slowest mode.
+    **Returns:** as `mode_acceleration`, for the slowest mode.
 
     **Raises:** as `exact.spectral`.
 
@@ -71,14 +58,14 @@ def spectral_acceleration(
 
 @public
 @elementwise
-def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."]) -> Acceleration:
+def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."]) -> Statement:
     """Tied layers against one layer, one component: faster if and only if `4 |sigma| > 1`.
 
     Hypothesis: sigma != 0 and x0 > 0.
 
     **Args:** `sigma`, an eigenvalue of the target, of any sign; `x0`, the component at the start, at least 0.
 
-    **Returns:** an `Acceleration`.
+    **Returns:** as `mode_acceleration`.
 
     **Raises:** `ValueError` for a negative x0, and infinite or NaN arguments, where they are known.
 
@@ -113,7 +100,7 @@ def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
 
 @public
 @elementwise
-def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Acceleration:
+def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]) -> Statement:
     """Tied layers against one layer under descent with the same step: faster iff `|factor| < |1 - eta|`.
 
     For sigma > 1/4 that is `eta < 2/(4 sigma + 1)`: at the larger steps that are still stable the order turns round.
@@ -121,7 +108,7 @@ def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike
 
     **Args:** `sigma`, target; `eta`, step size.
 
-    **Returns:** an `Acceleration`, rates being in units of time (1/eta steps).
+    **Returns:** as `mode_acceleration`, rates being in units of time (1/eta steps).
 
     **Raises:** as `mode_acceleration`.
 
@@ -130,8 +117,8 @@ def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike
     tied = tied_descent_rate(sigma, eta)
     one = linear_descent_step_rate(jnp.ones_like(tied.factor), eta)
     faster = jnp.abs(tied.factor) < jnp.abs(one.factor)
-    return Acceleration(tied.rate, one.rate, faster, tied.applies & one.applies)
+    return Statement(tied.rate, tied.applies & one.applies, name="rate", linear_rate=one.rate, faster=faster)
 
 
-def _against_one_layer(rate: Array, applies: Array) -> Acceleration:
-    return Acceleration(rate, jnp.ones_like(rate), rate > 1, applies)
+def _against_one_layer(rate: Array, applies: Array) -> Statement:
+    return Statement(rate, applies, name="rate", linear_rate=jnp.ones_like(rate), faster=rate > 1)

@@ -68,8 +68,8 @@ def num_deep_conservation_laws(sizes: tuple[int, ...]) -> int:
 
     **Raises:** `ValueError` for fewer than two sizes, or sizes below 1.
 
-    **Notes:** dense linear algebra of the size of all weights: for small networks. That a deep network has no further conserved
-    functions is known for two layers and an observation for more.
+    **Notes:** dense linear algebra of the size of all weights: for small networks. That a deep network has no further
+    conserved functions is known for two layers and an observation for more.
 
     **Source:** MGP23.
     """

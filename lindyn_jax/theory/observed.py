@@ -3,8 +3,8 @@
 from ..models import ReducedTwoLayer, TwoLayer
 from ..observables import observable
 from ..problem import LeastSquares
-from . import imbalance as imbalances
-from . import rates
+from . import bounds, convergence, rates
+from .imbalance import imbalance
 
 KINDS = (TwoLayer, ReducedTwoLayer, LeastSquares)
 RATE = {"panel": "rate and its bounds", "log": True, "kinds": KINDS, "reduced": True}
@@ -18,14 +18,14 @@ def rate(model, problem):
 
 @observable(symbol="Proposition 1", label="lower bound on the rate", source="M22 Prop. 1", **RATE)
 def rate_bound(model, problem):
-    return rates.rate_bound(model, problem).value
+    return bounds.rate_bound(model, problem).value
 
 
 @observable(
     symbol="Lemma 7", label="lower bound on the rate by the layers' least eigenvalues", source="M22 Lemma 7", **RATE
 )
 def lemma7(model, problem):
-    return rates.lemma7(model, problem).value
+    return bounds.lemma7(model, problem).value
 
 
 @observable(
@@ -37,19 +37,19 @@ def lemma7(model, problem):
     source="M22 Cor. 5",
 )
 def margin(model, problem):
-    return rates.margin(model, problem)
+    return convergence.margin(model, problem)
 
 
 @observable(symbol=r"$\Delta_+$", label="Delta+", **LEVEL)
 def imbalance_plus(model, problem):
-    return imbalances.imbalance(model, problem).plus
+    return imbalance(model, problem).plus
 
 
 @observable(symbol=r"$\Delta_-$", label="Delta-", **LEVEL)
 def imbalance_minus(model, problem):
-    return imbalances.imbalance(model, problem).minus
+    return imbalance(model, problem).minus
 
 
 @observable(symbol=r"$\Delta$", label="Delta, the level of imbalance", **LEVEL)
 def imbalance_level(model, problem):
-    return imbalances.imbalance(model, problem).level
+    return imbalance(model, problem).level

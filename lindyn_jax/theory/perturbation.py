@@ -5,7 +5,7 @@ stays within `eps e^{ct}` of it. Every problem can be read in this way, with B w
 must be is another matter: at a plateau whose modes are not the best of their number the flow tilts away from it at a rate
 of its own, so that eps has to vanish with the start.
 
-lambda and sigma are those of `q c^2 X^T X` and `q c X^T Y`, as in `theory.rank`.
+lambda and sigma are those of `q c^2 X^T X` and `q c X^T Y`, as in `theory.data_modes`.
 """
 
 from typing import NamedTuple
@@ -17,37 +17,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
+from .._statement import Statement
 from ..exact._common import as_floats, as_times, check_not_negative
 from ..exact.aligned import aligned, gain_round_off
 from ..models import TwoLayer
 from ..problem import LeastSquares
 from ._numerics import hypot, norm, quotient
 from .imbalance import moving_layers
-from .rank import _components, _rank_number, covariance_problem, data_modes
-
-
-class AlignedLayers(NamedTuple):
-    """Layers at several times.
-
-    **Fields:** `U`, shape (T, n, h); `V`, shape (T, m, h); `applies`, whether the start is aligned.
-    """
-
-    U: Float[Array, "T n h"]
-    V: Float[Array, "T m h"]
-    applies: Bool[Array, ""]
-
-
-class Perturbation(NamedTuple):
-    """A bound on the distance of the layers from the closed form, to first order in eps.
-
-    **Fields:** `value`, shape (T,), at least `||(U, V)(t) - (U, V)^0(t)||_F`; `rate`, c; `eps`, the spectral norm of B;
-    `applies`, whether the bound is below a tenth of the weights, so that the second order does not matter.
-    """
-
-    value: Float[Array, " T"]
-    rate: Float[Array, ""]
-    eps: Float[Array, ""]
-    applies: Bool[Array, " T"]
+from .modes import data_modes
+from .plateaus import components
+from .regression import covariance_problem, rank_number
 
 
 class Tilt(NamedTuple):
@@ -87,7 +66,7 @@ def decoupled_problem(problem: LeastSquares) -> LeastSquares:
 
 @public
 @of_finite_state
-def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, " T"]) -> AlignedLayers:
+def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, " T"]) -> Statement:
     r"""The layers of the closed form at eps = 0, at several times, from a start that is aligned with the modes.
 
     `phi_i^T U(t) = g_i phi_i^T U(0)`, `psi_i^T V(t) = g_i psi_i^T V(0)` with `g_i^2 = w_i(t)/w_i(0)` and
@@ -101,7 +80,8 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     **Args:** `model`, a `TwoLayer`, each of whose modes has begun, w_i(0) > 0, or is zero to round-off in both layers and
     stays so, as those beyond the width do; `problem`; `ts`, shape (T,), times.
 
-    **Returns:** an `AlignedLayers`.
+    **Returns:** a `Statement` on the networks: a `TwoLayer` of layers with an axis of times in front, (T, n, h) and (T, m,
+    h), as `keep_models` has them; `applies`, whether the start is aligned.
 
     **Raises:** `ValueError` for shapes that do not fit, another kind of model, negative times, or a problem with a link.
 
@@ -129,12 +109,13 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     size = norm(rows_U)
     error = hypot(norm(rows_U - rows_V), quotient(norm(gram - jnp.diag(w0)), norm(w0)) * size)
     small = 1e3 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    return AlignedLayers(U, V, jnp.all(begun | absent) & (error <= small * size))
+    applies = jnp.all(begun | absent) & (error <= small * size)
+    return Statement(jax.vmap(TwoLayer)(U, V), applies)
 
 
 @public
 @of_finite_state
-def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Perturbation:
+def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[ArrayLike, " T"]) -> Statement:
     r"""How far the layers can be from the closed form: `eps C (e^{ct} - 1)/c`, to first order in eps.
 
     On the way the curvature of the loss is nowhere below minus the spectral norm of `Sigma_xy - Sigma_x Theta`, at most
@@ -142,7 +123,8 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
 
     **Args:** `problem`; `d`, exponent of the start; `ts`, shape (T,), times.
 
-    **Returns:** a `Perturbation`.
+    **Returns:** a `Statement`, shape (T,), at least `||(U, V)(t) - (U, V)^0(t)||_F`; `rate`, c; `eps`, the spectral norm of
+    B; `applies`, whether the bound is below a tenth of the weights, so that the second order does not matter.
 
     **Raises:** `ValueError` for negative times, or a problem with a link.
 
@@ -164,7 +146,7 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     growth = jnp.where(still, ts, jnp.expm1(rate * ts) / jnp.where(still, 1, rate))
     value = eps * jnp.sqrt(2 * jnp.sum(highest**3)) * growth
     weights = jnp.sqrt(2 * jnp.sum(aligned(modes.sigma, modes.lam, d, ts[:, None]), axis=1))
-    return Perturbation(value, rate, eps, value <= 0.1 * weights)
+    return Statement(value, value <= 0.1 * weights, rate=rate, eps=eps)
 
 
 @public
@@ -210,9 +192,9 @@ def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: In
 
     **Source:** the flow of G19 (12) linearised at a plateau.
     """
-    sigma, lam = _components(sigma, lam)
+    sigma, lam = components(sigma, lam)
     p = sigma.shape[0]
-    k = _rank_number(k, p)
+    k = rank_number(k, p)
     a = -lam[None, :] * (sigma / lam)[:, None]
     b = -sigma[:, None]
     coupling = jnp.broadcast_to(sigma[None, :], (p, p))

@@ -1,4 +1,4 @@
-r"""Sharpness: the largest curvature of the loss over the weights, and the largest stable step of descent.
+r"""Sharpness: the largest curvature of the loss over the weights.
 
 The Hessian is `J^T (q S^2 kron I) J` plus a part that is linear in the gradient G of the loss with respect to Theta. Where G
 vanishes, at every minimum of a network that is wide enough, its positive eigenvalues are those of the operator
@@ -7,19 +7,17 @@ the data's coordinates) and B_l of those after it. Its largest eigenvalue takes 
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
 from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
+from .._statement import Statement
 from ..models import (
     AbstractModel,
     DeepLinear,
@@ -34,28 +32,9 @@ from ..models import (
 from ..problem import LeastSquares
 from ..reduction import check_fits
 from ._numerics import norm
-from ._numerics import quotient as _quotient
+from .eigenvector import largest_eigenvector
 
 Network = LinearModel | TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear
-
-
-class Sharpness(NamedTuple):
-    """The largest eigenvalue of the Hessian at a solution.
-
-    **Fields:**
-
-    - `value`: the largest eigenvalue of the part of the Hessian that remains where G = 0.
-    - `deviation`: the largest eigenvalue of the whole Hessian lies within `value` plus or minus this, which is 0 where G = 0.
-    - `residual`: `||T M - value M|| / value` for the unit matrix M that was found: some eigenvalue lies this close.
-    - `applies`: whether the iteration converged and the deviation is at most a thousandth of the value.
-    - `num_steps`: how many applications of the operator it took.
-    """
-
-    value: Float[Array, ""]
-    deviation: Float[Array, ""]
-    residual: Float[Array, ""]
-    applies: Bool[Array, ""]
-    num_steps: Int[Array, ""]
 
 
 @public
@@ -66,7 +45,7 @@ def sharpness(
     *,
     rtol: Float[ArrayLike, ""] | None = None,
     max_steps: int = 2000,
-) -> Sharpness:
+) -> Statement:
     r"""The largest eigenvalue of the Hessian of the loss over all weights, at a solution.
 
     That of `M -> q sum_l (S A_l A_l^T S) M (B_l^T B_l)` on matrices (r, m), with `A_l = Phi1^T W1 ... W_{l-1}` and
@@ -82,13 +61,21 @@ def sharpness(
         eigenvalue is of the square of the residual, over the relative gap to the next one, and never more than the residual.
     - `max_steps`: at most this many applications of the operator.
 
-    **Returns:** a `Sharpness`.
+    **Returns:** a `Statement`.
+
+    - `value`: the largest eigenvalue of the part of the Hessian that remains where G = 0.
+    - `deviation`: the largest eigenvalue of the whole Hessian lies within `value` plus or minus this, which is 0 where G = 0.
+    - `applies`: whether this is a solution: the deviation is at most a thousandth of the value.
+    - `residual`: `||T M - value M|| / value` for the unit matrix M that was found: some eigenvalue lies this close.
+    - `converged`: whether the residual is within `rtol`.
+    - `num_steps`: how many applications of the operator it took.
 
     **Raises:** `ValueError` for a link, a penalty, another kind of model, or sizes that do not fit.
 
-    **Notes:** power iteration, each step followed by the best combination of the iterate, its image and the previous direction
-    (locally optimal conjugate gradients), from a fixed random start. Differentiable: the derivative holds the leading matrix
-    fixed, which is exact where the largest eigenvalue is simple. Away from solutions use `hessian_sharpness`.
+    **Notes:** one and two layers have closed forms, `q s_1^2` and `q ||S [U1, sigma_max(V) I]||_2^2`. More take a power
+    iteration, each step followed by the best combination of the iterate, its image and the previous direction (locally
+    optimal conjugate gradients), from a fixed random start. Differentiable: the derivative holds the leading matrix fixed,
+    which is exact where the largest eigenvalue is simple. Away from solutions use `hessian_sharpness`.
 
     **Source:** the chain rule.
     """
@@ -108,51 +95,27 @@ def sharpness(
         return problem.scale * sum(P @ M @ Q for P, Q in pairs)
 
     rtol = _default_rtol(rtol, s.dtype)
-    leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
-    value = jnp.sum(leading * operator(leading))
+    if len(layers) > 2:
+        leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
+        value = jnp.sum(leading * operator(leading))
+    else:
+        # Of the m blocks of T the one of the largest mu holds the largest eigenvalue.
+        rows = jnp.diag(s)
+        if len(layers) == 2:
+            rows = s[:, None] * jnp.concatenate(
+                [layers[0], jnp.linalg.norm(layers[1], ord=2) * jnp.eye(r, dtype=s.dtype)], 1
+            )
+        value = problem.scale * jnp.linalg.norm(rows, ord=2) ** 2
+        residual, num_steps = jnp.zeros_like(value), jnp.zeros((), jnp.int32)
     deviation = _deviation(layers, problem)
-    applies = (residual <= rtol) & (deviation <= 1e-3 * value)
-    return Sharpness(value, deviation, residual, applies, num_steps)
-
-
-@public
-@of_finite_state
-def largest_stable_step(
-    model: Network,
-    problem: LeastSquares,
-    *,
-    rtol: Float[ArrayLike, ""] | None = None,
-    max_steps: int = 2000,
-) -> Float[Array, ""]:
-    r"""The step size `2 / sharpness` above which descent moves away from a solution, and below which it comes back to it.
-
-    **Args:** as for `sharpness`; `model` is at a solution.
-
-    **Returns:** the step size; infinite where the sharpness is zero.
-
-    **Raises:** as `sharpness`.
-
-    **Notes:** the condition of linear stability. Whether a path gets as far as the solution with steps close to this is another
-    question; `stable_step` of the package is a step that serves a whole path.
-
-    **Source:** linear stability; for one layer G19 section 3.2 asks for half of it, `eta < 1/lambda_1`.
-    """
-    value = sharpness(model, problem, rtol=rtol, max_steps=max_steps).value
-    flat = value == 0
-    return jnp.where(flat, jnp.inf, 2 / jnp.where(flat, 1, value))
-
-
-class HessianSharpness(NamedTuple):
-    """The largest eigenvalue of the Hessian anywhere.
-
-    **Fields:** `value`; `residual`, `||H v - value v|| / |value|` for the unit vector v that was found; `applies`, whether the
-    iteration converged; `num_steps`, how many products with the Hessian it took.
-    """
-
-    value: Float[Array, ""]
-    residual: Float[Array, ""]
-    applies: Bool[Array, ""]
-    num_steps: Int[Array, ""]
+    return Statement(
+        value,
+        deviation <= 1e-3 * value,
+        deviation=deviation,
+        residual=residual,
+        converged=residual <= rtol,
+        num_steps=num_steps,
+    )
 
 
 @public
@@ -163,7 +126,7 @@ def hessian_sharpness(
     *,
     rtol: Float[ArrayLike, ""] | None = None,
     max_steps: int = 2000,
-) -> HessianSharpness:
+) -> Statement:
     """The largest eigenvalue of the Hessian of what descent descends, at any point, with link and penalty too.
 
     From products of the Hessian with a vector of all weights, which cost about two gradients; nothing larger is formed.
@@ -171,7 +134,8 @@ def hessian_sharpness(
     **Args:** as for `sharpness`, but any problem, and a `SymmetricFactors` as well; the model's own weights are the coordinates,
     so that two-layer and deep networks with the same Theta differ.
 
-    **Returns:** a `HessianSharpness`.
+    **Returns:** a `Statement`, which needs no hypothesis; `residual`, `||H v - value v|| / |value|` for the unit vector v
+    that was found; `converged`, whether it is within `rtol`; `num_steps`, how many products with the Hessian it took.
 
     **Raises:** `ValueError` if the model's shapes do not fit the problem, for a reduced model, whose coordinates leave out
     directions of the hidden layers that count here, or one whose velocity is not minus the gradient of a loss (`WideLimit`).
@@ -193,7 +157,7 @@ def hessian_sharpness(
 
 
 @eqx.filter_jit
-def _hessian_sharpness(model, problem, rtol, max_steps) -> HessianSharpness:
+def _hessian_sharpness(model, problem, rtol, max_steps) -> Statement:
     weights, unravel = ravel_pytree(model)
 
     def gradient(weights: Array) -> Array:
@@ -202,60 +166,8 @@ def _hessian_sharpness(model, problem, rtol, max_steps) -> HessianSharpness:
     operator = lambda v: jax.jvp(gradient, (weights,), (v,))[1]  # noqa: E731
     with jax.default_matmul_precision("highest"):
         v, residual, num_steps = largest_eigenvector(operator, weights.shape, weights.dtype, rtol, max_steps)
-        return HessianSharpness(jnp.sum(v * operator(v)), residual, residual <= rtol, num_steps)
-
-
-def largest_eigenvector(
-    operator: Callable[[Array], Array], shape: tuple[int, ...], dtype, rtol: Float[ArrayLike, ""], max_steps: int
-) -> tuple[Array, Float[Array, ""], Int[Array, ""]]:
-    """A unit array on which a symmetric operator has its largest eigenvalue, the relative residual, and the steps taken.
-
-    Each step maximises the Rayleigh quotient over the iterate, its residual and the previous direction.
-    """
-    tiny = jnp.finfo(dtype).tiny
-
-    def unit(x):
-        return _quotient(x, norm(x))
-
-    def quotient(x, Tx):
-        value = jnp.sum(x * Tx)
-        rest = Tx - value * x
-        # An operator that is zero has converged.
-        return rest, _quotient(norm(rest), jnp.maximum(jnp.abs(value), tiny))
-
-    def beside(extra, basis):
-        """What an array has outside of an orthonormal list, with unit length; zero if that is almost nothing."""
-        extra = unit(extra)
-        for _ in range(2):  # the second pass removes the round-off of the first
-            for y in basis:
-                extra = extra - jnp.sum(y * extra) * y
-            extra = jnp.where(jnp.sum(extra**2) > jnp.finfo(dtype).eps, unit(extra), 0)
-        return extra
-
-    def body(carry):
-        x, Tx, direction, _, steps = carry
-        rest, _ = quotient(x, Tx)
-        basis = [x]
-        for extra in (rest, direction):
-            basis.append(beside(extra, basis))
-        images = [Tx, *(operator(y) for y in basis[1:])]
-        small = jnp.stack([jnp.stack([jnp.sum(a * b) for b in images]) for a in basis])
-        # A direction that was dropped must not win against negative eigenvalues.
-        present = jnp.stack([jnp.sum(y * y) for y in basis]) > 0.5
-        floor = -jnp.sum(jnp.abs(small)) - 1
-        small = (small + small.T) / 2 + jnp.diag(jnp.where(present, 0, floor))
-        a, b, c = jnp.linalg.eigh(small)[1][:, -1]
-        direction = b * basis[1] + c * basis[2]
-        length = jnp.sqrt(jnp.sum((a * x + direction) ** 2))
-        x, Tx = (a * x + direction) / length, (a * Tx + b * images[1] + c * images[2]) / length
-        return x, Tx, direction, quotient(x, Tx)[1], steps + 2
-
-    x = unit(jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype))
-    Tx = operator(x)
-    start = (x, Tx, jnp.zeros_like(x), quotient(x, Tx)[1], jnp.ones((), jnp.int32))
-    x, _, _, _, steps = jax.lax.while_loop(lambda carry: (carry[3] > rtol) & (carry[4] < max_steps), body, start)
-    # From the operator itself: the images carried along gather round-off.
-    return x, quotient(x, operator(x))[1], steps
+        value = jnp.sum(v * operator(v))
+        return Statement(value, jnp.isfinite(value), residual=residual, converged=residual <= rtol, num_steps=num_steps)
 
 
 def moving_chain(model: Network, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:

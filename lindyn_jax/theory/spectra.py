@@ -1,50 +1,26 @@
 r"""Singular values of Gaussian matrices and of products, on which the proof of Lemma 11 rests (M22 appendix E)."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import ArrayLike, Float, Real
 
 from .. import _checks
 from .._finite import elementwise, of_finite_numbers
 from .._public import public
+from .._statement import Statement
 from ..exact._common import as_floats
-
-
-class SingularRange(NamedTuple):
-    """Where all singular values of a random matrix lie.
-
-    **Fields:** `lower`, at most the least one (of no use where it is negative); `upper`, at least the largest; `probability`, at
-    least that of both; `applies`, whether the hypotheses hold.
-    """
-
-    lower: Float[Array, "..."]
-    upper: Float[Array, "..."]
-    probability: Float[Array, "..."]
-    applies: Bool[Array, "..."]
-
-
-class ProductBound(NamedTuple):
-    """Singular values of a product, and bounds below them.
-
-    **Fields:** `value`, shape (p,), `sigma_i(A B)`; `lower`, shape (p,), at most these; `applies`, whether the hypothesis holds.
-    """
-
-    value: Float[Array, " p"]
-    lower: Float[Array, " p"]
-    applies: Bool[Array, ""]
 
 
 @public
 @elementwise
-def lemma_e1(n: Real[ArrayLike, "..."], m: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]) -> SingularRange:
+def lemma_e1(n: Real[ArrayLike, "..."], m: Real[ArrayLike, "..."], t: Real[ArrayLike, "..."]) -> Statement:
     r"""Singular values of an n x m matrix of independent N(0, 1) entries, with probability at least `1 - 2 e^{-t^2/2}`.
 
     `sqrt(n) - sqrt(m) - t <= sigma_m(A) <= sigma_1(A) <= sqrt(n) + sqrt(m) + t`. Hypotheses: `1 <= m <= n` and t > 0.
 
     **Args:** `n`, `m`, sizes, which may be traced; `t`, how far the tails reach; shapes that broadcast together.
 
-    **Returns:** a `SingularRange`; multiply by the standard deviation for entries of another.
+    **Returns:** a `Statement` on `upper`, at least the largest, and `lower`, at most the least (of no use where it is
+    negative); `probability`, at least that of both; multiply by the standard deviation for entries of another.
 
     **Raises:** `ValueError` for infinite or NaN arguments, where they are known.
 
@@ -57,19 +33,20 @@ def lemma_e1(n: Real[ArrayLike, "..."], m: Real[ArrayLike, "..."], t: Real[Array
     n, m, t = jnp.broadcast_arrays(*as_floats(n=n, m=m, t=t))
     applies = (m >= 1) & (m <= n) & (t > 0)
     root_n, root_m = (jnp.sqrt(jnp.maximum(size, 0)) for size in (n, m))
-    return SingularRange(root_n - root_m - t, root_n + root_m + t, -jnp.expm1(jnp.log(2.0) - t**2 / 2), applies)
+    probability = -jnp.expm1(jnp.log(2.0) - t**2 / 2)
+    return Statement(root_n + root_m + t, applies, name="upper", lower=root_n - root_m - t, probability=probability)
 
 
 @public
 @of_finite_numbers
-def lemma_e2(A: Float[ArrayLike, "k n"], B: Float[ArrayLike, "n m"]) -> ProductBound:
+def lemma_e2(A: Float[ArrayLike, "k n"], B: Float[ArrayLike, "n m"]) -> Statement:
     r"""Singular values of a product from below: `sigma_i(A) sigma_n(B) <= sigma_i(A B)`, `1 <= i <= min(k, n)`.
 
     Hypothesis: `n <= m`. For n > m the right-hand side has fewer than n values, and the bound is 0.
 
     **Args:** `A`, shape (k, n), and `B`, shape (n, m).
 
-    **Returns:** a `ProductBound`, p = min(k, n).
+    **Returns:** a `Statement` on `sigma_i(A B)`, shape (p,), p = min(k, n), and `lower`, shape (p,), at most these.
 
     **Raises:** `ValueError` for matrices that cannot be multiplied.
 
@@ -84,4 +61,4 @@ def lemma_e2(A: Float[ArrayLike, "k n"], B: Float[ArrayLike, "n m"]) -> ProductB
     first, second, product = (jnp.linalg.svd(M, compute_uv=False) for M in (A, B, A @ B))
     p = min(k, n)
     lower = first * second[n - 1] if n <= m else jnp.zeros_like(first)
-    return ProductBound(jnp.pad(product, (0, max(p - product.shape[0], 0)))[:p], lower, jnp.asarray(n <= m))
+    return Statement(jnp.pad(product, (0, max(p - product.shape[0], 0)))[:p], n <= m, lower=lower)

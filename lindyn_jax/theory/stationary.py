@@ -32,7 +32,7 @@ from ..problem import LeastSquares
 from ..reduction import check_fits
 from ._numerics import hypot, norm, quotient
 from .imbalance import moving_layers
-from .rank import right_projector
+from .regression import right_projector
 
 
 class Stationarity(NamedTuple):
@@ -284,8 +284,8 @@ def balance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, epsilon: F
 
     **Raises:** `ValueError` for a negative epsilon, or a model that does not fit the problem.
 
-    **Notes:** conserved by the flow. Never of size h x h, and exact to round-off of `||U1||^2 + ||V||^2`. Stationary points need
-    not be balanced (U = 0 with any V of `E V = 0`); those of the flow with a penalty of Lambda = 0 are.
+    **Notes:** conserved by the flow. Never of size h x h, and exact to round-off of `||U1||^2 + ||V||^2`. Stationary points
+    need not be balanced (U = 0 with any V of `E V = 0`); those of the flow with a penalty of Lambda = 0 are.
 
     **Source:** T21 Definition 2, with U1 in the place of U for data other than X = I.
     """

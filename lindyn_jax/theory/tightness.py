@@ -1,37 +1,21 @@
 """When Proposition 1 cannot be improved: of all networks with a given imbalance and product, is one as slow as it says?"""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
+from .._statement import Statement
 from ..init import with_imbalance
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
 from .imbalance import imbalance, moving_layers, moving_spectrum
 
 
-class Tightness(NamedTuple):
-    """Whether some network with the imbalance D and the product W of this one attains Proposition 1's bound.
-
-    **Fields:**
-
-    - `attained`: some does, for some error.
-    - `strict`: none does, and D has exactly r positive and m negative eigenvalues, so that this is proved.
-    - `applies`: whether h >= r + m and Sigma_x is a multiple of the identity.
-    """
-
-    attained: Bool[Array, ""]
-    strict: Bool[Array, ""]
-    applies: Bool[Array, ""]
-
-
 @public
 @of_finite_state
-def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Tightness:
+def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
     r"""Whether Proposition 1 is attained over all networks with this imbalance `D` and this product `W = U1 V^T`.
 
     Hypotheses: `h >= r + m`, Sigma_x a multiple of the identity. Then the bound is attained if r != m, or r = m = 1, or
@@ -44,7 +28,8 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
     - `rtol`: what counts as equal or zero, relative to the largest singular value of W, and for eigenvalues of D to that of
         U1 U1^T (positive ones) or V V^T (negative ones); default 1000 times the machine epsilon.
 
-    **Returns:** a `Tightness`.
+    **Returns:** a `Statement` on `attained`, whether some network with this D and W attains the bound, for some error;
+    `strict`, whether none does and this is proved.
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
@@ -73,7 +58,7 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
         attained = (values[-1] <= small) | (values[-2] - values[-1] <= small) | homogeneous
     spectrum = moving_spectrum(model, problem)
     full = (jnp.sum(spectrum > above) == r) & (jnp.sum(spectrum < -below) == m)
-    return Tightness(attained, ~attained & full, jnp.asarray(applies))
+    return Statement(attained, applies, name="attained", strict=~attained & full)
 
 
 @public

@@ -6,7 +6,7 @@ import numpy as np
 
 from ... import init, observables, theory
 from ...data import gaussian
-from ...descent import gradient_descent, plain_descent, stable_step
+from ...descent import gradient_descent, plain_descent
 from ...flow import gradient_flow
 from ...limits import flow_to_limit
 from ...models import WideLimit
@@ -396,7 +396,7 @@ def conditioning(
             start,
             problem,
             2_000_000,
-            optimizer=plain_descent(stable_step(start, problem)),
+            optimizer=plain_descent(theory.stable_step(start, problem)),
             observables=(),
             stop=stop,
             differentiate="forward",

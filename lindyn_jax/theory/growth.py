@@ -1,0 +1,90 @@
+r"""Bounds on how far the weights grow along the flow (M22 Proposition 9)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Real
+
+from .._finite import of_finite_state
+from .._public import public
+from .._statement import Statement
+from ..models import (
+    ReducedTwoLayer,
+    TwoLayer,
+)
+from ..problem import LeastSquares
+from ._numerics import norm
+from .convergence import check_times, constant_now, target_and_error
+from .imbalance import coupling, moving_layers, require_plain_flow
+
+Model = TwoLayer | ReducedTwoLayer
+
+
+@public
+@of_finite_state
+def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> Statement:
+    r"""Upper bound on `||Z1(t)||_F^2`, Z1 = [U1; V]. Hypothesis: c(0) > 0.
+
+    `||Z1(t)||^2 <= exp(4 lambda_1^{1/2} ||E(0)||/(lambda_r c(0)) (1 - e^{-q lambda_r c(0) t/2})) ||Z1(0)||^2`.
+
+    **Args:** `model`, the start; `problem`; `ts`, times since the start, by default infinity.
+
+    **Returns:** a `Statement` on the bound, which is infinite beyond the largest float, and `log_value`, its natural
+    logarithm, which never is. At finite times it holds for c(0) = 0 as well, with 2 q lambda_1^{1/2} ||E(0)|| t in the
+    exponent; at infinity it is then infinite. Zero for weights that are zero, and stay so.
+
+    **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
+
+    **Notes:** Z1 moves by a matrix of norm at most `q lambda_1^{1/2} ||E||`, whose time integral Theorem 3 bounds. The
+    same holds in the spectral norm.
+
+    **Source:** M22 Proposition 9, with its integral stopped at t.
+    """
+    U1, V = moving_layers(model, problem)
+    path, applies = _path_length(model, problem, ts)
+    return _bound(2 * path, 2, norm(jnp.concatenate([U1, V])), applies)
+
+
+@public
+@of_finite_state
+def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> Statement:
+    r"""Upper bound on `||Z1(t) U2^T||_F`, and so on the distance `||U2 V(t)^T||_F` from the row space of the data.
+
+    `||Z1(t) U2^T|| <= exp(2 lambda_1^{1/2} ||E(0)||/(lambda_r c(0)) (1 - e^{-q lambda_r c(0) t/2})) ||Z1(0) U2^T||`.
+    Hypothesis: c(0) > 0.
+
+    **Args:** as for `growth_bound`; a `ReducedTwoLayer` must know its frozen part.
+
+    **Returns:** as `growth_bound`, zero on the invariant set.
+
+    **Raises:** `ValueError` as `growth_bound` does, and for a model that lacks its frozen part.
+
+    **Notes:** at t = infinity it bounds `||Theta(inf) - Theta_hat||_F`; Theorem 12 is this with Lemma 11 put in.
+
+    **Source:** M22 Proposition 9 and the proof of Theorem 12.
+    """
+    path, applies = _path_length(model, problem, ts)
+    return _bound(path, 1, norm(coupling(model, problem)), applies)
+
+
+def _path_length(model: Model, problem: LeastSquares, ts) -> tuple[Array, Array]:
+    """Bound on the time integral of `q lambda_1^{1/2} ||E||`, and whether c(0) > 0."""
+    require_plain_flow(problem)
+    ts = check_times(ts)
+    s, _, error = target_and_error(model, problem)
+    constant = constant_now(model, problem)
+    applies = constant > 0
+    half_rate = problem.scale * s[-1] ** 2 * constant / 2
+    safe = jnp.where(applies, half_rate, 1)
+    # expm1 at a finite time only: at infinity its derivative with respect to the rate would be 0 times infinity.
+    endless = jnp.isinf(ts)
+    fraction = jnp.where(endless, 1, -jnp.expm1(-safe * jnp.where(endless, 0, ts)))
+    length = jnp.where(applies, fraction / safe, ts)
+    solved = error == 0
+    # An interpolating start does not move, in no matter how long a time.
+    return jnp.where(solved, 0, problem.scale * s[0] * error * jnp.where(solved, 0, length)), applies
+
+
+def _bound(exponent: Array, power: int, size: Array, applies: Array) -> Statement:
+    """`e^exponent size^power`, with derivative zero at size 0, which no exponent moves."""
+    absent = size == 0
+    log_value = jnp.where(absent, -jnp.inf, exponent + power * jnp.log(jnp.where(absent, 1, size)))
+    return Statement(jnp.exp(log_value), applies, log_value=log_value)

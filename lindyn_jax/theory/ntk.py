@@ -1,0 +1,65 @@
+r"""The same training in the scaling of the neural tangent kernel (M22 appendix D)."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from .._public import public
+from ..models import (
+    Frozen,
+    ReducedTwoLayer,
+    TwoLayer,
+)
+from ..problem import LeastSquares
+from .imbalance import moving_layers, require_plain_flow
+
+Model = TwoLayer | ReducedTwoLayer
+
+
+class NTKRescaling(NamedTuple):
+    """A network and its problem in NTK scaling.
+
+    **Fields:** `model`, with weights `h^alpha U`, `h^alpha V`; `problem`, the same loss as a function of them;
+    `time_factor`, `h^{2 alpha}`: how much faster the original flow is than the flow of `problem`, and what a step size is
+    multiplied by; `prefactor`, `sqrt(m) h^{1/2 - 2 alpha}`, the factor on the NTK-normalized network
+    `Util Vtil^T/sqrt(m h)`.
+    """
+
+    model: Model
+    problem: LeastSquares
+    time_factor: Float[Array, ""]
+    prefactor: Float[Array, ""]
+
+
+@public
+def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
+    r"""The same training in NTK scaling, `Util = h^alpha U`, `Vtil = h^alpha V`, whose entries are of order one.
+
+    `dUtil/dt = -h^{2 alpha} dLtil/dUtil` with `Ltil(Util, Vtil) = L(U, V)`: the flow of the same loss written in the new
+    weights, sped up by h^{2 alpha}.
+
+    **Args:** `model`, a `TwoLayer` or `ReducedTwoLayer`; `problem`; `alpha`, the exponent of its start.
+
+    **Returns:** an `NTKRescaling`.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or it has a penalty.
+
+    **Source:** M22 appendix D.
+    """
+    require_plain_flow(problem)
+    _, V = moving_layers(model, problem)
+    h, alpha = jnp.asarray(model.width, V.dtype), jnp.asarray(alpha, V.dtype)
+    factor = h**alpha
+    if isinstance(model, TwoLayer):
+        rescaled = TwoLayer(factor * model.U, factor * V)
+    else:
+        frozen = model.frozen
+        if frozen is not None:
+            frozen = Frozen(factor * frozen.core, factor * frozen.norm, frozen.factor)
+        rescaled = ReducedTwoLayer(factor * model.U1, factor * V, model.width, model.num_frozen, frozen)
+    time_factor = h ** (2 * alpha)
+    same_loss = eqx.tree_at(lambda p: p.output_scale, problem, problem.output_scale / time_factor)
+    return NTKRescaling(rescaled, same_loss, time_factor, math.sqrt(problem.num_outputs) * h ** (0.5 - 2 * alpha))
