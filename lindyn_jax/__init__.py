@@ -24,7 +24,6 @@ from .penalty import ImbalancePenalty
 from .problem import LeastSquares, factorization
 from .reduction import Basis, lift, reduce
 from .store import SweepStore, open_reductions, open_sweep
-from .studies.figures import open_figure
 from .subspaces import DeepBasis, find_subspaces
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
@@ -54,6 +53,7 @@ __all__ = [
     "data",
     "exact",
     "factorization",
+    "figures",
     "find_gauge",
     "find_subspaces",
     "fit",
@@ -86,6 +86,8 @@ __all__ = [
 
 def __getattr__(name: str):
     # Drawing is imported when it is first asked for: a simulation does not need matplotlib.
-    if name == "plots":
+    if name in ("plots", "figures"):
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "open_figure":
+        return importlib.import_module(f"{__name__}.figures").open_figure
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ import lindyn_jax as ld
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
 
-FAMILIES = ("", "data", "exact", "init", "observables", "reduction", "studies", "studies.figures", "theory")
+FAMILIES = ("", "data", "exact", "init", "observables", "reduction", "studies", "figures", "theory")
 # Not functions of their arguments alone: result records, abstract classes, and what other modules lend.
 RNG = np.random.default_rng(0)
 N, n, m, h = 6, 4, 2, 3
@@ -161,7 +161,7 @@ def public():
                 continue
             if names is None and getattr(value, "__module__", None) != module.__name__:
                 continue
-            if family == "studies.figures" and name not in ("names", "describe"):
+            if family == "figures" and name not in ("names", "describe"):
                 continue
             if inspect.isclass(value) and not is_checked(value):
                 continue

@@ -18,10 +18,11 @@ LAYERS = (
     ("ensemble", "fits"),
     ("plots",),
     ("studies",),
+    ("figures",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-DRAWING = {"plots", "studies", "cli"}
+DRAWING = {"plots", "studies", "figures", "cli"}
 
 
 def part_of(path):

@@ -27,7 +27,7 @@ REFERENCE = {
 DIRECTIVES = [name for text in REFERENCE.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
 NAVIGATION = re.findall(r"^ +- (?:.+: )?(\S+)\.md$", (DOCS / "mkdocs.yml").read_text(), re.MULTILINE)
 # With `__all__` that is what is public; without, what a module defines itself.
-FAMILIES = ("", "data", "exact", "fits", "init", "observables", "plots", "studies", "studies.figures", "theory")
+FAMILIES = ("", "data", "exact", "fits", "init", "observables", "plots", "studies", "figures", "theory")
 
 
 def resolve(name):

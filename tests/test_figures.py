@@ -12,10 +12,9 @@ import xarray as xr
 from helpers import load_cases
 
 import lindyn_jax as ld
-from lindyn_jax import cli, plots
-from lindyn_jax.studies import figures
+from lindyn_jax import cli, figures, plots
+from lindyn_jax.figures import _common
 from lindyn_jax.studies.audit import figure3
-from lindyn_jax.studies.figures import _common
 
 AUTOENCODER = load_cases("g19")["fig1_autoencoder"]
 
@@ -419,22 +418,22 @@ def test_steps_are_those_of_descent_counted_one_by_one():
     problem = ld.factorization(np.array([[1.0, 0.3, -0.2], [0.4, 0.8, 0.1]]))
     start = ld.TwoLayer(np.eye(2, 3), 0.5 * np.eye(3))
     step, budget = 0.07, 4000
-    count, end = jax.jit(figures.own.count_steps)(start, problem, step, budget)
+    count, end = jax.jit(figures.descent_steps.count_steps)(start, problem, step, budget)
     run = ld.gradient_descent(
         start,
         problem,
         budget,
         optimizer=ld.plain_descent(step),
         observables=(),
-        stop=figures.own.STOP,
+        stop=figures.descent_steps.STOP,
         differentiate="forward",
     )
     # Descent looks at every eighth step.
     assert 50 < count <= run.stats["num_steps"] < count + 8
     ratio = float(ld.observables.excess_loss(end, problem) / ld.observables.excess_loss(start, problem))
-    assert 0.5 * figures.own.STOP < ratio <= figures.own.STOP
-    assert np.isinf(jax.jit(figures.own.count_steps)(start, problem, step, count - 1)[0])
-    assert np.isinf(jax.jit(figures.own.count_steps)(start, problem, 10.0, budget)[0])
+    assert 0.5 * figures.descent_steps.STOP < ratio <= figures.descent_steps.STOP
+    assert np.isinf(jax.jit(figures.descent_steps.count_steps)(start, problem, step, count - 1)[0])
+    assert np.isinf(jax.jit(figures.descent_steps.count_steps)(start, problem, 10.0, budget)[0])
 
 
 def test_implicit_steps_grow_with_the_logarithm_of_the_condition_number(made):
@@ -508,7 +507,7 @@ def test_g19_table_1_has_the_known_measures(made):
 @pytest.mark.parametrize("centre", [False, True])
 def test_g19_table_1_has_the_measures_of_completions_that_leave_nothing_open(made, centre):
     numbers, kind = made("g19-table1")[0].numbers, "centred" if centre else "raw"
-    for name in figures.g19.SETS:
+    for name in figures.g19_table1.SETS:
         data = ld.data.load(name, centre=centre)
         Sigma_x, Sigma_xy = data.X.T @ data.X, data.X.T @ data.Y
         values, vectors = np.linalg.eigh(Sigma_xy @ Sigma_xy.T)
@@ -729,5 +728,5 @@ def test_the_same_seed_gives_the_same_data(made):
 
 
 def test_figures_are_part_of_the_package():
-    assert ld.studies.figures is figures
+    assert ld.figures is figures
     assert ld.open_figure is figures.open_figure

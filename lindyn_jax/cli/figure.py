@@ -45,7 +45,7 @@ def figure(
     configure()
     from rich.text import Text
 
-    from ..studies import figures
+    from .. import figures
 
     console, notes = consoles()
     if name == "list":

@@ -1,7 +1,7 @@
 """Studies: each is a trial function, its default grid, its summary and its figure."""
 
-from . import figures, fit_lambda0, lemma11, theorem12
+from . import fit_lambda0, lemma11, theorem12
 from .audit import audit
 from .simulate import simulate
 
-__all__ = ["audit", "figures", "fit_lambda0", "lemma11", "simulate", "theorem12"]
+__all__ = ["audit", "fit_lambda0", "lemma11", "simulate", "theorem12"]

@@ -1,9 +1,9 @@
 """The papers' figures, each in its paper's setting: data, picture, and what was measured beside what the paper shows.
 
-    made = ld.studies.figures.make("t21-figure1", "figures", quick=True)
+    made = ld.figures.make("t21-figure1", "figures", quick=True)
 
-writes `t21-figure1.png`, `.pdf` and the data as `t21-figure1.zarr` into a folder. Each file of this folder is a paper; what is
-drawn nowhere else is in `own`.
+writes `t21-figure1.png`, `.pdf` and the data as `t21-figure1.zarr` into a folder. A file of this package is a figure,
+or those that are drawn from the same data.
 """
 
 import json
@@ -13,14 +13,41 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..._checks import check_choice
-from ..._public import public
-from ...ensemble import Progress, describe_environment
-from ...store import StoreError, check_dataset
-from . import g19, m22, own, t21
+from .._checks import check_choice
+from .._public import public
+from ..ensemble import Progress, describe_environment
+from ..store import StoreError, check_dataset
+from . import (
+    conditioning,
+    descent_steps,
+    g19_figure1,
+    g19_figure2,
+    g19_table1,
+    m22_figure7,
+    m22_imbalances,
+    m22_widths,
+    sharp_law,
+    t21_figure1,
+    t21_figure2,
+    t21_figure3,
+    t21_table2,
+    tightness,
+    wide_limit,
+)
 from ._common import OWN, Figure, failures, finite, reporting, write
 
-FIGURES: dict[str, Figure] = {**t21.FIGURES, **m22.FIGURES, **own.FIGURES, **g19.FIGURES}
+
+def _merged(*modules) -> dict[str, Figure]:
+    return {name: figure for module in modules for name, figure in module.FIGURES.items()}
+
+
+FIGURES: dict[str, Figure] = {
+    **_merged(t21_figure1, t21_figure2, t21_figure3, t21_table2),
+    # Of which those from the same data are in one file.
+    **dict(sorted(_merged(m22_widths, m22_imbalances, m22_figure7).items())),
+    **_merged(sharp_law, tightness, descent_steps, wide_limit, conditioning),
+    **_merged(g19_figure1, g19_figure2, g19_table1),
+}
 
 # Figures of M21 that its long version repeats.
 SAME = {"m21-figure1": "m22-figure7", "m21-figure2": "m22-figure3"}
@@ -128,7 +155,7 @@ def draw(dataset):
         )
     import matplotlib.figure
 
-    from ... import plots
+    from .. import plots
 
     figure = FIGURES[dataset.attrs["figure"]]
     failed, runs = dataset.attrs["failed"], dataset.attrs["runs"]
@@ -162,7 +189,7 @@ def make(
 
     **Raises:** `ValueError` for an unknown name, or a folder that is a file.
     """
-    from ... import plots
+    from .. import plots
 
     (name,) = names(name)
     folder = Path(folder)

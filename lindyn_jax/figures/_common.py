@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ...ensemble import Progress, run_ensemble
-from ...store import save_dataset
+from ..ensemble import Progress, run_ensemble
+from ..store import save_dataset
 
 Numbers = dict[str, Any]
 
@@ -102,6 +102,18 @@ def blank(values, ok):
     return values.where(ok.astype(bool) & np.isfinite(values))
 
 
+def kept(dataset, name: str, *dims, ok: str = "ok") -> np.ndarray:
+    """The values of one variable in this order of dimensions, with `blank`."""
+    return blank(dataset[name], dataset[ok]).transpose(*dims).values
+
+
+def named(dataset, texts: Mapping[str, str]):
+    """The dataset, of whose variables and coordinates `texts` say what they are."""
+    for name, text in texts.items():
+        dataset[name].attrs = {"long_name": text}
+    return dataset
+
+
 def crossings(times: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
     """When each curve first falls to a level, interpolating its logarithm linearly.
 
@@ -121,6 +133,12 @@ def crossings(times: np.ndarray, values: np.ndarray, level: float) -> np.ndarray
     found = np.where(first > 0, times[index - 1] + (times[index] - times[index - 1]) * part, times[0])
     never = np.where(np.isfinite(values).all(axis=-1), np.inf, np.nan)
     return np.where(below.any(axis=-1), found, never)
+
+
+def rises(times, values, level: float):
+    """When components of limit 1 rise above a level: (1 - w)/w is exponential in time, nearly so for descent."""
+    values = np.maximum(values, 1e-300)
+    return crossings(times, np.maximum(1 - values, 0) / values, (1 - level) / level)
 
 
 def mean_sd(values) -> tuple[float, float]:
@@ -151,6 +169,13 @@ def band(values, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             # Interpolation makes NaN of some infinities, and of the last number before them.
             target[there] = np.where(np.isfinite(between), between, above)
     return low, middle, high
+
+
+def draw_band(ax, x, values, *, alpha: float = 0.2, **look: Any) -> None:
+    """The median of trials, the first axis of the values, as a curve, and 5% to 95% of them as a band."""
+    low, middle, high = band(values)
+    ax.fill_between(x, low, high, color=look["color"], alpha=alpha, linewidth=0)
+    ax.plot(x, middle, **look)
 
 
 def listed(values, form: str = "{:.3g}") -> str:

@@ -1,0 +1,44 @@
+"""Drawing: functions `f(ax, data)` on axes, and the house style as a context.
+
+Colours are those of Okabe and Ito, told apart by the colour-blind. For print, what is compared differs in its markers as well,
+and the quantities drawn of each in their line styles.
+"""
+
+from .audits import (
+    audit,
+    hypotheses_and_tightness,
+    losses_and_bounds,
+    losses_on_a_linear_scale,
+    rates_and_bounds,
+    tightness_against_time,
+)
+from .fits import fit_lambda0, mismatch_against_width, path_errors, path_singular_values
+from .house import COLOURS as COLOURS
+from .house import MARKERS as MARKERS
+from .house import legend_below as legend_below
+from .house import literal, save, style
+from .trajectories import observables_against_time, trajectory
+from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
+
+__all__ = [
+    "audit",
+    "distance_against_width",
+    "events_against_width",
+    "fit_lambda0",
+    "hypotheses_and_tightness",
+    "lemma11",
+    "literal",
+    "losses_and_bounds",
+    "losses_on_a_linear_scale",
+    "mismatch_against_width",
+    "observables_against_time",
+    "path_errors",
+    "path_singular_values",
+    "rates_and_bounds",
+    "ratios_against_width",
+    "save",
+    "style",
+    "theorem12",
+    "tightness_against_time",
+    "trajectory",
+]

@@ -1,0 +1,137 @@
+"""The audit: losses and rates beside their bounds."""
+
+import matplotlib as mpl
+import matplotlib.figure
+import matplotlib.lines
+import numpy as np
+
+from .house import COLOURS, MARKERS, case_look, literal, panels, time_axis, value_axis
+
+
+def losses_and_bounds(ax, summary) -> None:
+    """Median excess loss of every case by flow (line) and descent (full markers), and Theorem 3's bound (dashed, hollow)."""
+    time, count = summary["time"].values, summary.sizes["case"]
+    start = float(summary["excess_loss"].isel(time=0).max())
+    first, *others = summary["dynamics"].values
+    for index, case in enumerate(summary["case"].values):
+        row, look = summary.sel(case=case), case_look(index, count, every=0.08)
+        values = row["excess_loss"].sel(dynamics=first).values
+        # Descent's markers are on the line, where there is descent.
+        ax.plot(time, values, **({"color": look["color"]} if others else look))
+        for dynamics in others:
+            ax.plot(time, row["excess_loss"].sel(dynamics=dynamics).values, linestyle="none", **look)
+        bound = row["loss_bound"].sel(statement="theorem3").isel(dynamics=0).values
+        ax.plot(time, bound, linestyle="--", linewidth=1, **case_look(index, count, hollow=True))
+    grey = {"color": "0.3"}
+    ax.plot([], [], marker=None if others else "o", label=str(first), **grey)
+    for dynamics in others:
+        ax.plot([], [], linestyle="none", marker="o", label=str(dynamics), **grey)
+    bound = {"linestyle": "--", "linewidth": 1, "marker": "o", "markerfacecolor": "none"}
+    ax.plot([], [], label="Theorem 3", **bound, **grey)
+    time_axis(ax, time)
+    ax.set(yscale="log", ylim=(1e-9 * start, 3 * start), ylabel="excess loss $L - L^*$ (median)")
+    ax.set_title("Loss and its bound")
+    ax.legend()
+
+
+def losses_on_a_linear_scale(ax, summary) -> None:
+    """Median excess loss of every case along the first dynamics."""
+    time, count = summary["time"].values, summary.sizes["case"]
+    for index, case in enumerate(summary["case"].values):
+        ax.plot(time, summary["excess_loss"].sel(case=case).isel(dynamics=0).values, **case_look(index, count))
+    ax.set(xlabel="time $t$", xlim=(0, time[-1]), ylim=(0, None), ylabel="excess loss $L - L^*$ (median)")
+    ax.set_title("Loss")
+
+
+def rates_and_bounds(ax, summary) -> None:
+    """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band)."""
+    time, count = summary["time"].values, summary.sizes["case"]
+    # The two often agree: one is drawn wide and pale below the other.
+    wide, dashed = {"linewidth": 4, "alpha": 0.3}, {"linestyle": "--", "linewidth": 1}
+    shown = summary.isel(dynamics=0)
+    for index, case in enumerate(summary["case"].values):
+        row = shown.sel(case=case)
+        bounds = row["rate_bound"].where(row["rate_bound"] > 0)
+        ax.plot(time, row["rate"].values, **case_look(index, count))
+        ax.plot(time, bounds.sel(rate_statement="lemma7").values, color=COLOURS[index % len(COLOURS)], **wide)
+        look = case_look(index, count, hollow=True)
+        ax.plot(time, bounds.sel(rate_statement="proposition1").values, **look, **dashed)
+    ax.plot([], [], color="0.3", marker="o", label="rate")
+    ax.plot([], [], color="0.3", label="Lemma 7", **wide)
+    ax.plot([], [], color="0.3", marker="o", markerfacecolor="none", label="Proposition 1", **dashed)
+    time_axis(ax, time)
+    value_axis(ax)
+    ax.set_ylabel("rate $-L'/(L - L^*)$ (median)")
+    ax.set_title("Instantaneous rate and its lower bounds")
+    ax.legend()
+
+
+def tightness_against_time(ax, summary) -> None:
+    """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts."""
+    time, count = summary["time"].values, summary.sizes["case"]
+    for index, case in enumerate(summary["case"].values):
+        row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
+        look = case_look(index, count)
+        low, median, high = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
+        ax.fill_between(time, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.plot(time, median, **look)
+    ax.axhline(1, color="0.5", linewidth=0.8)
+    time_axis(ax, time)
+    ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (median, 5% to 95%)")
+    ax.set_title("Tightness over time and starts")
+
+
+def hypotheses_and_tightness(ax, summary) -> None:
+    """How often the hypotheses hold, with exact intervals, for the statements on the loss that have one."""
+    names = {"corollary4": "Cor. 4", "corollary5": "Cor. 5", "corollary6": "Cor. 6"}
+    cases = summary["case"].values
+    for index, (statement, text) in enumerate(names.items()):
+        row = summary.sel(statement=statement).isel(dynamics=0)
+        value = row["applies"].values
+        errors = np.abs(np.stack([value - row["applies_low"].values, row["applies_high"].values - value]))
+        ax.errorbar(
+            np.arange(len(cases)) + 0.15 * (index - 1),
+            value,
+            yerr=errors,
+            color=COLOURS[index],
+            marker=MARKERS[index],
+            linestyle="none",
+            linewidth=0.8,
+            label=f"{text}: hypothesis met",
+        )
+        best = row["loss_tightness_largest"].values
+        ax.plot(
+            np.arange(len(cases)) + 0.15 * (index - 1) + 0.05,
+            best,
+            color=COLOURS[index],
+            marker="_",
+            markersize=8,
+            markeredgewidth=1.5,
+            linestyle="none",
+        )
+    ax.plot(
+        [], [], color="0.3", marker="_", markersize=8, linestyle="none", label="largest promised / achieved decrease"
+    )
+    ax.axhline(1, color="0.5", linewidth=0.8)
+    ax.set_xticks(np.arange(len(cases)), [literal(case) for case in cases], rotation=20 if len(cases) > 3 else 0)
+    ax.set(ylim=(-0.05, 1.45), ylabel="frequency (95% interval); ratio")
+    ax.set_title("Statements on the loss")
+    ax.legend(loc="upper left", ncols=2)
+
+
+def audit(summary, title: str):
+    """The figure of an audit: losses, rates, tightness over time, and how often the hypotheses hold.
+
+    **Args:** `summary`, from `studies.audit.summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with panels(2, 2, (9.6, 7.2), title) as (figure, (first, second, third, fourth)):
+        losses_and_bounds(first, summary)
+        rates_and_bounds(second, summary)
+        tightness_against_time(third, summary)
+        hypotheses_and_tightness(fourth, summary)
+        handles = [mpl.lines.Line2D([], [], **case_look(i)) for i in range(summary.sizes["case"])]
+        labels = [literal(case) for case in summary["case"].values]
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    return figure

@@ -1,0 +1,107 @@
+"""The house style: colours told apart by the colour-blind, markers for print, and the pieces that all pictures share."""
+
+import contextlib
+import logging
+import warnings
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.figure
+import numpy as np
+
+from ..data._common import on_one_line
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@contextlib.contextmanager
+def style():
+    """The house style: small, vector-friendly, readable in print."""
+    with mpl.rc_context(
+        {
+            "font.size": 9,
+            "axes.titlesize": 9,
+            "legend.fontsize": 7.5,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "lines.linewidth": 1.4,
+            "lines.markersize": 4,
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 200,
+            "pdf.fonttype": 42,
+        }
+    ):
+        yield
+
+
+def literal(text: object) -> str:
+    """`text` as matplotlib shows it letter by letter: for names that users give, in titles, labels and legends.
+
+    A dollar sign would start mathematics, and what cannot be printed cannot be drawn.
+
+    **Args:** `text`, of which line breaks, terminal codes and undecodable bytes are escaped.
+    """
+    return on_one_line(str(text)).replace("$", r"\$")
+
+
+def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float = 0.12) -> dict:
+    """Colour and markers of one case of `count`, the markers evenly along its curve and beside those of the other cases."""
+    # Hollow ones, of a bound, between the full ones, of what it bounds.
+    start = 0.05 + index / max(count, 1) + (0.5 if hollow else 0)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markevery": (start % 1 * every, every),
+        "markersize": 4.5 if hollow else 4,
+        **({"markerfacecolor": "none"} if hollow else {}),
+    }
+
+
+def save(figure, folder: Path, name: str = "figure") -> list[Path]:
+    """Saves a figure as PNG and PDF in a folder and returns the two paths."""
+    folder = Path(folder)
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    # The font's own date makes its subsetter complain in every PDF.
+    log = logging.getLogger("fontTools")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with style(), warnings.catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            for path in paths:
+                figure.savefig(path)
+    finally:
+        log.setLevel(level)
+    return paths
+
+
+def value_axis(ax) -> None:
+    """Logarithmic if the positive values drawn span more than a decade."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size and values.max() > 10 * values.min():
+        ax.set_yscale("log")
+
+
+def time_axis(ax, time) -> None:
+    """Logarithmic if the times are spaced by factors; the time 0 is then left out."""
+    if len(time) > 3 and time[1] < 1e-4 * time[-1]:
+        ax.set(xscale="log", xlim=(time[1], time[-1]))
+    ax.set_xlabel("time $t$")
+
+
+def legend_below(ax, columns: int = 1, below: float = -0.18) -> None:
+    """A legend under the axes, `below` of their height under them."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns)
+
+
+@contextlib.contextmanager
+def panels(rows: int, columns: int, size: tuple[float, float], title: str):
+    """A new figure in the house style, not attached to any window, and its axes as one array."""
+    with style():
+        figure = mpl.figure.Figure(figsize=size)
+        yield figure, figure.subplots(rows, columns, squeeze=False).ravel()
+        figure.suptitle(title, fontsize=9)

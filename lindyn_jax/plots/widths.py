@@ -1,0 +1,144 @@
+"""Wide networks: distances, events and ratios against the width."""
+
+import math
+
+import numpy as np
+
+from .house import COLOURS, MARKERS, legend_below, panels
+
+
+def distance_against_width(ax, summary) -> None:
+    """Distance to the minimum-norm solution against width: median to 95% quantile, sharp law, and bound where it fits."""
+    widths = summary["width"].values
+    top = np.nanmax(np.where(np.isfinite(summary["q95"].values), summary["q95"].values, np.nan), initial=1e-12)
+    hidden = []
+    for index, alpha in enumerate(summary["alpha"].values):
+        row = summary.isel(alpha=index)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        median, q95 = row["median"].values, row["q95"].values
+        ax.fill_between(widths, median, q95, color=colour, alpha=0.2, linewidth=0)
+        slope, half = float(row["slope"]), (float(row["slope_high"]) - float(row["slope_low"])) / 2
+        fitted = f", slope {slope:.3f} ± {half:.1g}" if math.isfinite(slope + half) else ""
+        label = rf"$\alpha$ = {alpha:g}{fitted} (sharp law {float(row['sharp_slope']):.3f})"
+        ax.plot(widths, median, marker=marker, color=colour, linestyle="none", label=label)
+        ax.plot(widths, row["sharp_rms"].values, color=colour, linestyle="--", linewidth=1)
+        log10_bound = row["log10_bound"].values
+        seen = log10_bound < math.log10(top) + 12
+        applies = row["applies"].values.astype(bool)
+        if np.any(seen):
+            ax.plot(widths[seen], 10 ** log10_bound[seen], color=colour, linestyle=":", linewidth=1)
+            met = seen & applies
+            ax.plot(widths[met], 10 ** log10_bound[met], marker="*", color=colour, linestyle="none", markersize=7)
+        if not np.all(seen):
+            hidden.append(rf"$\alpha$ = {alpha:g}: bound from $10^{{{log10_bound[~seen].min():.1f}}}$ up, not drawn")
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
+    ax.set_ylabel(r"$\|\Theta(\infty) - \hat\Theta\|_F$")
+    ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="sharp law (rms)")
+    ax.plot(
+        [],
+        [],
+        color="0.3",
+        linestyle=":",
+        marker="*",
+        linewidth=1,
+        label="Theorem 12, a bound on the 2-norm (star: hypothesis met)",
+    )
+    for text in hidden:
+        ax.plot([], [], linestyle="none", label=text)
+    legend_below(ax, 1, -0.16)
+    ax.set_title("Median (band: to the 95% quantile)")
+
+
+def events_against_width(ax, summary) -> None:
+    """Frequencies of Lemma 11's events against width, with exact 95% intervals and the level 1 - delta."""
+    widths = summary["width"].values
+    names = {
+        "level_is_large": "(33) imbalance",
+        "coupling_is_small": "(34) coupling",
+        "product_is_small": "(35) product",
+    }
+    count = len(names) * len(summary["alpha"])
+    for index, alpha in enumerate(summary["alpha"].values):
+        row = summary.isel(alpha=index)
+        for event, (name, text) in enumerate(names.items()):
+            value = row[name].values
+            errors = np.abs(np.stack([value - row[f"{name}_low"].values, row[f"{name}_high"].values - value]))
+            # Side by side, so that events that always hold do not hide each other.
+            shift = 10 ** (0.05 * (index * len(names) + event - (count - 1) / 2))
+            ax.errorbar(
+                widths * shift,
+                value,
+                yerr=errors,
+                color=COLOURS[event],
+                marker=MARKERS[(index * len(names) + event) % len(MARKERS)],
+                linestyle="none",
+                linewidth=0.8,
+                markersize=3,
+                label=f"{text}" + (rf", $\alpha$ = {alpha:g}" if len(summary["alpha"]) > 1 else ""),
+            )
+    delta = summary.attrs["delta"]
+    ax.axhline(1 - delta, color="0.5", linewidth=0.8, linestyle="--", label=rf"$1 - \delta$ = {1 - delta:g}")
+    ax.set(xscale="log", ylim=(-0.05, 1.05), xlabel="hidden width $h$", ylabel="frequency (95% interval)")
+    ax.set_title("Events of Lemma 11")
+    legend_below(ax, 2 if count > 3 else 1, -0.16)
+
+
+def ratios_against_width(ax, summary) -> None:
+    """The three numbers of Lemma 11 over their bounds, against width, at the first exponent: the law is the same at all.
+
+    The mean of the level with its interval, which the lemma wants above 1; medians and largest values of the two norms,
+    which it wants below 1.
+    """
+    widths, row = summary["width"].values, summary.isel(alpha=0)
+    names = {
+        "level_ratio": r"$\Delta/h^{1-2\alpha}$, mean",
+        "coupling_ratio": "(34) norm/bound, median",
+        "product_ratio": "(35) norm/bound, median",
+    }
+    for index, (name, text) in enumerate(names.items()):
+        colour, marker = COLOURS[index], MARKERS[index]
+        values = row[f"{name}_mean" if index == 0 else f"{name}_median"].values
+        ax.plot(widths, values, color=colour, marker=marker, label=text)
+        if index == 0:
+            ax.fill_between(
+                widths, row[f"{name}_mean_low"].values, row[f"{name}_mean_high"].values, color=colour, alpha=0.3
+            )
+        else:
+            look = {"color": colour, "marker": marker, "markerfacecolor": "none", "linestyle": ":"}
+            ax.plot(widths, row[f"{name}_max"].values, label=text.replace("median", "largest"), **look)
+    ax.axhline(1, color="0.5", linewidth=0.8, linestyle="--", label="bound")
+    for key, text in (("h0", "printed $h_0$"), ("h0_level", "$h_0$ for (33) alone")):
+        if widths.min() <= summary.attrs[key] <= widths.max():
+            ax.axvline(
+                summary.attrs[key], color="0.3", linewidth=0.8, linestyle="-" if key == "h0" else "-.", label=text
+            )
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel="over the lemma's bound")
+    ax.set_title("How far from failing")
+    legend_below(ax, 2, -0.16)
+
+
+def theorem12(summary, title: str):
+    """The figure of the Theorem 12 study: distance and events against width.
+
+    **Args:** `summary`, from `studies.theorem12.summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with panels(1, 2, (9.6, 4.6), title) as (figure, (left, right)):
+        distance_against_width(left, summary)
+        events_against_width(right, summary)
+    return figure
+
+
+def lemma11(summary, title: str):
+    """The figure of the Lemma 11 study: events and ratios against width.
+
+    **Args:** `summary`, from `studies.lemma11.summarise`; `title`.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    with panels(1, 2, (9.6, 4.6), title) as (figure, (left, right)):
+        # Equal at all exponents, they would only hide each other.
+        events_against_width(left, summary if summary["disagree"].any() else summary.isel(alpha=[0]))
+        ratios_against_width(right, summary)
+    return figure
