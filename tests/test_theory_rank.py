@@ -157,15 +157,15 @@ def test_rank_may_be_traced_and_derivatives_need_only_the_gap_behind_it(rng):
     stacked = jax.jit(jax.vmap(lambda k: value(0.0, k)))(ks)
     for k in range(4):
         assert relative_error(stacked[k], theory.reduced_rank_regression(ld.LeastSquares(X, Y), k).value) < 1e-12
-    slope = jax.jit(jax.jacfwd(value))(0.0, 2)
-    ends = [theory.reduced_rank_regression(ld.LeastSquares(X, Y + t * direction), 2).value for t in (1e-6, -1e-6)]
+    sloped = jax.jit(jax.jacfwd(value))
+    slope, ends = sloped(0.0, 2), [jax.jit(value)(t, 2) for t in (1e-6, -1e-6)]
     assert relative_error(slope, (ends[0] - ends[1]) / 2e-6) < 1e-7
     reverse = jax.jit(jax.grad(lambda t, k: jnp.sum(value(t, k) ** 2)))(0.0, 2)
     assert abs(reverse - 2 * jnp.sum(slope * stacked[2])) < 1e-9
     # Behind the first of two equal ones there is no gap: not the only best fit, and no NaN.
     found = theory.reduced_rank_regression(ld.LeastSquares(X, Y), 1)
     assert abs(found.excess_loss - (2.0**2 + 0.5**2) / 2) < 1e-10
-    assert bool(jnp.all(jnp.isfinite(jax.jacfwd(value)(0.0, 1))))
+    assert bool(jnp.all(jnp.isfinite(sloped(0.0, 1))))
 
 
 # -- plateaus --------------------------------------------------------------------------------------------------------------
@@ -238,9 +238,10 @@ def test_reduced_rank_regression_of_an_autoencoder_is_its_principal_projector(rn
     X = data.load("wine", centre=True).X
     problem = ld.LeastSquares(X, X, scale="mean")
     components = np.linalg.svd(X, full_matrices=False)[2]
+    projector, regression = jax.jit(theory.principal_projector), jax.jit(theory.reduced_rank_regression)
     for k in (0, 1, 4, 13):
         P = components[:k].T @ components[:k]
-        found, best = theory.principal_projector(problem, k), theory.reduced_rank_regression(problem, k)
+        found, best = projector(problem, k), regression(problem, k)
         assert bool(found.applies)
         assert relative_error(found.value, P) < 1e-10 and relative_error(best.value, P) < 1e-9
         assert abs(found.excess_loss / max(best.excess_loss, 1e-30) - 1) < 1e-9 or k == 13

@@ -70,18 +70,18 @@ def test_two_layers_of_every_kind_agree_and_have_the_closed_form_for_whitened_da
     two = ld.TwoLayer(rng.normal(size=(n, 30)), rng.normal(size=(m, 30)))
     deep = ld.DeepLinear((two.U, two.V.T))
     problem = solved_by(two, rng)
-    value = ld.theory.sharpness(two, problem).value
+    value = sharpness(two, problem).value
     for other in (deep, ld.reduce(two, problem)[0], ld.reduce(deep, problem)[0]):
-        assert relative_error(ld.theory.sharpness(other, problem).value / value, 1.0) < tolerance("float64")
+        assert relative_error(sharpness(other, problem).value / value, 1.0) < tolerance("float64")
     rates = ld.theory.rate_spectrum(two, problem)
     assert relative_error(value / (problem.scale * jnp.max(rates)), 1.0) < tolerance("float64")
     white = ld.factorization(two.product(), scale=0.3, output_scale=2.0)
     norms = [np.linalg.norm(W, 2) ** 2 for W in (two.U, two.V)]
-    assert relative_error(ld.theory.sharpness(two, white).value / (0.3 * 4 * sum(norms)), 1.0) < tolerance("float64")
+    assert relative_error(sharpness(two, white).value / (0.3 * 4 * sum(norms)), 1.0) < tolerance("float64")
     # One layer: q lambda_1, whatever Theta.
     single = ld.LinearModel(two.product())
     expected = problem.scale * problem.singular_values[0] ** 2
-    assert relative_error(ld.theory.sharpness(single, problem).value / expected, 1.0) < tolerance("float64")
+    assert relative_error(sharpness(single, problem).value / expected, 1.0) < tolerance("float64")
 
 
 @pytest.mark.parametrize("depth", [2, 4])
@@ -152,7 +152,7 @@ def test_float32_and_refusals(rng):
     problem32 = ld.LeastSquares(
         np.asarray(problem.X, np.float32), np.asarray(problem.Y, np.float32), scale="mean", output_scale=0.8, rank=3
     )
-    found = ld.theory.sharpness(small, problem32)
+    found = sharpness(small, problem32)
     assert found.value.dtype == np.float32
     assert relative_error(found.value / sharpness(model, problem).value, 1.0) < tolerance("float32", 10)
     square = ld.factorization(np.eye(2))

@@ -176,10 +176,10 @@ def test_lemma11_events_do_not_depend_on_the_exponent(rng):
         start = jax.vmap(lambda U, V: ld.theory.lemma11_events(ld.TwoLayer(scale * U, scale * V), problem, alpha, 0.1))
         return start(U, V)
 
-    reference = events(0.5)
+    reference = events(jnp.asarray(0.5))
     assert 0 < np.mean(reference.level_is_large) < 1
     for alpha in (0.3, 0.4):
-        other = events(alpha)
+        other = events(jnp.asarray(alpha))
         for name in ("level_is_large", "coupling_is_small", "product_is_small"):
             assert np.array_equal(getattr(other, name), getattr(reference, name))
 
