@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..descent import gradient_descent, plain_descent
 from ..ensemble import Progress, run_ensemble
 from ..store import save_dataset
 
@@ -82,6 +83,13 @@ def ensemble(trial: Callable, grid: Mapping[str, Any], trials: int, seed: int, *
     return dataset.drop_attrs(deep=False)
 
 
+def descend(start, problem, numbers, step, watched, *, stop=None):
+    """Plain descent to the last of these step numbers, where it is watched, or to the stop within a number of steps."""
+    save_at = {"save_at": numbers} if np.ndim(numbers) else {}
+    options = {"observables": watched, "stop": stop, "differentiate": "forward", **save_at}
+    return gradient_descent(start, problem, int(np.max(numbers)), optimizer=plain_descent(step), **options)
+
+
 def finite(value: Any) -> Any:
     """Numbers within lists, tuples and dictionaries, `None` in place of those that JSON does not have."""
     if isinstance(value, Mapping):
@@ -107,7 +115,7 @@ def kept(dataset, name: str, *dims, ok: str = "ok") -> np.ndarray:
     return blank(dataset[name], dataset[ok]).transpose(*dims).values
 
 
-def named(dataset, texts: Mapping[str, str]):
+def named(dataset, **texts: str):
     """The dataset, of whose variables and coordinates `texts` say what they are."""
     for name, text in texts.items():
         dataset[name].attrs = {"long_name": text}
@@ -174,7 +182,7 @@ def band(values, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def draw_band(ax, x, values, *, alpha: float = 0.2, **look: Any) -> None:
     """The median of trials, the first axis of the values, as a curve, and 5% to 95% of them as a band."""
     low, middle, high = band(values)
-    ax.fill_between(x, low, high, color=look["color"], alpha=alpha, linewidth=0)
+    ax.fill_between(x, low, high, color=look["color"], alpha=alpha, lw=0)
     ax.plot(x, middle, **look)
 
 

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import init, theory
-from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
-from ..plots import COLOURS, MARKERS
+from ..plots import mark
 from ..problem import LeastSquares
 from ..trajectory import FINISHED, STOPPED
-from ._common import OWN, Figure, Measured, band, blank, ensemble, named
+from ._common import OWN, Figure, Measured, blank, descend, draw_band, ensemble, kept, named
 
 
 def compute(
@@ -37,15 +36,7 @@ def compute(
         flow = gradient_flow(
             start, problem, horizon, observables=(), solver="dopri8", rtol=1e-6, stop=stop, max_steps=400_000
         )
-        descent = gradient_descent(
-            start,
-            problem,
-            2_000_000,
-            optimizer=plain_descent(theory.stable_step(start, problem)),
-            observables=(),
-            stop=stop,
-            differentiate="forward",
-        )
+        descent = descend(start, problem, 2_000_000, theory.stable_step(start, problem), (), stop=stop)
         return {
             "dopri8": flow.stats["num_steps"].astype(float),
             "dopri8_ok": flow.result == STOPPED,
@@ -58,11 +49,9 @@ def compute(
     dataset = first.rename(log10="log10_implicit").merge(second)
     return named(
         dataset,
-        {
-            "radau": "steps of the implicit solver to t = infinity",
-            "dopri8": "steps of Dopri8 to 1e-6 of the loss",
-            "descent": "steps of descent to 1e-6 of the loss",
-        },
+        radau="steps of the implicit solver to t = infinity",
+        dopri8="steps of Dopri8 to 1e-6 of the loss",
+        descent="steps of descent to 1e-6 of the loss",
     )
 
 
@@ -90,7 +79,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     ax = figure.subplots(1, 1)
     curves = (
         ("radau", "log10_implicit", "radau_ok", r"flow to $t = \infty$, implicit"),
@@ -98,16 +86,10 @@ def draw(figure, dataset) -> None:
         ("descent", "log10", "descent_ok", "descent to 1e-6 of the loss"),
     )
     for i, (name, along, ok, label) in enumerate(curves):
-        low, middle, high = band(blank(dataset[name], dataset[ok]).transpose("trial", along).values)
-        x = 10.0 ** dataset[along].values
-        ax.fill_between(x, low, high, color=COLOURS[i], alpha=0.2, linewidth=0)
-        ax.plot(x, middle, color=COLOURS[i], marker=MARKERS[i], linestyle=("-", "--", "-.")[i], label=label)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel=r"condition number $\lambda_1/\lambda_r$ of $X^T X$",
-        ylabel="number of steps (median, 5% to 95%)",
-    )
+        values = kept(dataset, name, "trial", along, ok=ok)
+        draw_band(ax, 10.0 ** dataset[along].values, values, **mark(i), ls=("-", "--", "-.")[i], label=label)
+    ax.set(xscale="log", yscale="log", xlabel=r"condition number $\lambda_1/\lambda_r$ of $X^T X$")
+    ax.set_ylabel("number of steps (median, 5% to 95%)")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import init, observables, theory
-from ..plots import COLOURS, MARKERS
+from ..plots import mark
 from ..problem import factorization
 from ._common import OWN, Figure, Measured, band, blank, draw_band, ensemble, named
 
@@ -74,19 +74,17 @@ def compute(
     dataset = ensemble(trial, {"level": levels, "kind": (0.0, 1.0, 2.0)}, trials, seed)
     return named(
         dataset,
-        {
-            "level": "mean eigenvalue of |D| of the start",
-            "kind": "eigenvalues of D: 0 equal, 1 spread, 2 of V only",
-            "fixed_steps": "steps with the fixed step",
-            "half_steps": "steps with 1/sharpness",
-            "best_steps": "steps with the best step of the list",
-            "best_factor": "the best step over 2/sharpness, the middle of those that need as few steps",
-            "best_at_edge": "whether the best step is the first or the last of the list",
-            "largest_factor": "the largest step of the list that gets there, over 2/sharpness",
-            "largest_steps": "steps with that one",
-            "sharpness": "largest curvature where descent with the fixed step ends",
-            "condition": "largest over least curvature there",
-        },
+        level="mean eigenvalue of |D| of the start",
+        kind="eigenvalues of D: 0 equal, 1 spread, 2 of V only",
+        fixed_steps="steps with the fixed step",
+        half_steps="steps with 1/sharpness",
+        best_steps="steps with the best step of the list",
+        best_factor="the best step over 2/sharpness, the middle of those that need as few steps",
+        best_at_edge="whether the best step is the first or the last of the list",
+        largest_factor="the largest step of the list that gets there, over 2/sharpness",
+        largest_steps="steps with that one",
+        sharpness="largest curvature where descent with the fixed step ends",
+        condition="largest over least curvature there",
     )
 
 
@@ -145,7 +143,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     axes = figure.subplots(2, 2, sharex=True).ravel()
     levels = dataset["level"].values
     dashes = ("-", "--", "-.")
@@ -161,15 +158,15 @@ def draw(figure, dataset) -> None:
     )
     for ax, (name, title, label) in zip(axes, panels, strict=True):
         for i, kind in enumerate(KINDS):
-            draw_band(ax, levels, values(name, i), color=COLOURS[i], marker=MARKERS[i], linestyle=dashes[i], label=kind)
+            draw_band(ax, levels, values(name, i), **mark(i), ls=dashes[i], label=kind)
         ax.set(xscale="log", ylabel=label)
         if name != "best_factor":
             ax.set_yscale("log")
         ax.set_title(title)
     second, third = axes[1], axes[2]
-    thin = {"markerfacecolor": "none", "linestyle": ":", "linewidth": 1}
+    thin = {"mfc": "none", "ls": ":", "lw": 1}
     for i in range(len(KINDS)):
-        look = {**thin, "color": COLOURS[i], "marker": MARKERS[i]}
+        look = {**thin, **mark(i)}
         second.plot(levels, band(values("half_steps", i))[1], **look)
         third.plot(levels, band(values("largest_factor", i))[1], **look)
     third.set_ylim(0, None)

@@ -8,7 +8,7 @@ import numpy as np
 from .. import exact
 from ..flow import gradient_flow
 from ..models import TwoLayer
-from ..plots import COLOURS, MARKERS
+from ..plots import COLOURS, mark
 from ..problem import LeastSquares
 from ..trajectory import FINISHED
 from ._common import Figure, Measured, ensemble, listed, named, rises
@@ -65,18 +65,16 @@ def compute(
     dataset["linear_norm"] = (("d", "clock"), np.sum(linear**2, axis=(2, 3)))
     return named(
         dataset,
-        {
-            "start": "product: U V^T = e^{-d} I; layers: U = V = e^{-d} I",
-            "d": "exponent of the start",
-            "clock": "time over d",
-            "sigma": "eigenvalues of Sigma_x = Sigma_xy",
-            "component": "w_i(t), by the integrated flow",
-            "law": "w_i(t), closed form",
-            "half_time": "time at which w_i is half its limit, closed form",
-            "norm": "||Theta||_F^2 of two layers, by the integrated flow",
-            "law_norm": "the same, closed form",
-            "linear_norm": "||Theta||_F^2 of one layer from e^{-d} I, closed form",
-        },
+        start="product: U V^T = e^{-d} I; layers: U = V = e^{-d} I",
+        d="exponent of the start",
+        clock="time over d",
+        sigma="eigenvalues of Sigma_x = Sigma_xy",
+        component="w_i(t), by the integrated flow",
+        law="w_i(t), closed form",
+        half_time="time at which w_i is half its limit, closed form",
+        norm="||Theta||_F^2 of two layers, by the integrated flow",
+        law_norm="the same, closed form",
+        linear_norm="||Theta||_F^2 of one layer from e^{-d} I, closed form",
     )
 
 
@@ -114,27 +112,26 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     axes = figure.subplots(2, dataset.sizes["d"], sharex=True, sharey="row")
     clock, every = dataset["clock"].values, max(dataset.sizes["clock"] // 30, 1)
-    flow = {"marker": "o", "markersize": 3, "linestyle": "none"}
+    flow = {"marker": "o", "ms": 3, "ls": "none"}
     sigmas = dataset["sigma"].values.tolist()
     for (top, bottom), d in zip(axes.T, dataset["d"].values.tolist(), strict=True):
         row = dataset.sel(d=d)
         first, second = row.sel(start="product"), row.sel(start="layers")
         top.plot(clock, first["law_norm"].values, color=COLOURS[6], label="two layers")
         top.plot(clock[::every], first["norm"].values[::every], color=COLOURS[6], **flow)
-        top.plot(clock, row["linear_norm"].values, color=COLOURS[4], linestyle="--", label="one layer")
+        top.plot(clock, row["linear_norm"].values, color=COLOURS[4], ls="--", label="one layer")
         for level in range(1, len(sigmas) + 1):
-            top.axhline(level, color="0.7", linewidth=0.8, zorder=0)
+            top.axhline(level, color="0.7", lw=0.8, zorder=0)
         for i, sigma in enumerate(sigmas):
-            top.axvline(1 / (2 * sigma), color=COLOURS[i], linestyle=":", linewidth=1)
-            bottom.axvline(1 / sigma, color=COLOURS[i], linestyle=":", linewidth=1)
+            top.axvline(1 / (2 * sigma), color=COLOURS[i], ls=":", lw=1)
+            bottom.axvline(1 / sigma, color=COLOURS[i], ls=":", lw=1)
             label = rf"$w_{i + 1}$, $\sigma_{i + 1}$ = {sigma:g}"
-            look = {"color": COLOURS[i], "linestyle": ("-", "--", "-.")[i % 3]}
+            look = {"color": COLOURS[i], "ls": ("-", "--", "-.")[i % 3]}
             bottom.plot(clock, second["law"].sel(sigma=sigma).values, label=label, **look)
             values = second["component"].sel(sigma=sigma).values[::every]
-            bottom.plot(clock[::every], values, **{**flow, "color": COLOURS[i], "marker": MARKERS[i]})
+            bottom.plot(clock[::every], values, **{**flow, **mark(i)})
         top.set_xscale("log")
         top.set_title(rf"$\Theta(0) = e^{{-d}} I$, $d$ = {d:g}")
         bottom.set_title(rf"$U(0) = V(0) = e^{{-d}} I$, $d$ = {d:g}")
@@ -142,9 +139,7 @@ def draw(figure, dataset) -> None:
     axes[0, 0].set_ylabel(r"squared norm $\|\Theta(t)\|_F^2$")
     axes[1, 0].set_ylabel(r"component $w_i(t)$ of $\Theta$")
     axes[0, 0].plot([], [], color="0.3", label="flow (lines: closed form)", **flow)
-    axes[0, 0].plot(
-        [], [], color="0.3", linestyle=":", linewidth=1, label=r"jumps: $1/(2\sigma_i)$ above, $1/\sigma_i$ below"
-    )
+    axes[0, 0].plot([], [], color="0.3", ls=":", lw=1, label=r"jumps: $1/(2\sigma_i)$ above, $1/\sigma_i$ below")
     handles, labels = (a + b for a, b in zip(*(ax.get_legend_handles_labels() for ax in axes[:, 0]), strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
 

@@ -8,12 +8,11 @@ import xarray as xr
 
 from .. import exact, theory
 from ..data import low_rank
-from ..descent import gradient_descent, plain_descent
 from ..models import TwoLayer
-from ..plots import COLOURS, MARKERS, legend_below
+from ..plots import COLOURS, legend_below, mark
 from ..problem import LeastSquares
 from ..trajectory import FINISHED
-from ._common import Figure, Measured, listed, rises
+from ._common import Figure, Measured, descend, listed, rises
 
 
 def compute(*, seed: int, steps: int, points: int, d: float = 5.0):
@@ -28,15 +27,8 @@ def compute(*, seed: int, steps: int, points: int, d: float = 5.0):
     eta = 0.4 / sigma[0]
     numbers = np.unique(np.round(np.concatenate([[0], np.logspace(0, math.log10(steps), points)])).astype(int))
     weights = math.exp(-d) * jnp.eye(n)
-    run = gradient_descent(
-        TwoLayer(weights, weights),
-        problem,
-        int(numbers[-1]),
-        optimizer=plain_descent(eta),
-        save_at=numbers,
-        observables={"product": lambda model, problem: model.product()},
-        differentiate="forward",
-    )
+    product = {"product": lambda model, problem: model.product()}
+    run = descend(TwoLayer(weights, weights), problem, numbers, eta, product)
     products = {
         "two layers": np.asarray(run.observables["product"]),
         "one layer": np.asarray(exact.linear_descent(problem, weights @ weights, eta, numbers)),
@@ -46,17 +38,14 @@ def compute(*, seed: int, steps: int, points: int, d: float = 5.0):
     stacked = np.stack([products[name] for name in model])
     singular = np.linalg.svd(stacked, compute_uv=False)
     dims = ("model", "step")
+    jumps = d * np.asarray(theory.jump_steps(sigma[: 2 * 5], eta).value)
     dataset = xr.Dataset(
         {
             "singular_values": ((*dims, "index"), singular[..., : 2 * 5], {"long_name": "singular values of Theta"}),
             "nuclear_norm": (dims, singular.sum(-1), {"long_name": "nuclear norm of Theta"}),
             "distance": (dims, np.linalg.norm(stacked - projector, axis=(2, 3)), {"long_name": "||Theta - P||_F"}),
             "sigma": ("index", sigma[: 2 * 5], {"long_name": "eigenvalues of Sigma_x = Sigma_xy"}),
-            "jump_steps": (
-                "index",
-                d * np.asarray(theory.jump_steps(sigma[: 2 * 5], eta).value),
-                {"long_name": "d/log(1 + eta sigma_i)", "source": "G19 Cor. 3"},
-            ),
+            "jump_steps": ("index", jumps, {"long_name": "d/log(1 + eta sigma_i)", "source": "G19 Cor. 3"}),
             "ok": ((), bool(run.result == FINISHED)),
         },
         coords={"step": numbers, "model": model, "index": 1 + np.arange(2 * 5)},
@@ -88,7 +77,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     left, right = figure.subplots(1, 2)
     step, rank = np.maximum(dataset["step"].values, 0.7), int(dataset["rank"])
     looks = {"two layers": "-", "one layer": "--"}
@@ -96,47 +84,29 @@ def draw(figure, dataset) -> None:
     for name, dashes in looks.items():
         values = dataset["singular_values"].sel(model=name).transpose("index", "step").values
         for i in range(rank):
-            left.plot(
-                step,
-                values[i],
-                color=COLOURS[i],
-                linestyle=dashes,
-                linewidth=1.4 if name == "two layers" else 0.9,
-                # By which the curves are told apart without colours.
-                marker=MARKERS[i],
-                markersize=3,
-                markevery=(i * every // rank, every),
-                markerfacecolor=COLOURS[i] if name == "two layers" else "none",
-            )
+            # By markers the curves are told apart without colours.
+            look = {
+                "ms": 3,
+                "markevery": (i * every // rank, every),
+                "mfc": COLOURS[i] if name == "two layers" else "none",
+            }
+            left.plot(step, values[i], **mark(i), **look, ls=dashes, lw=1.4 if name == "two layers" else 0.9)
     for i in range(rank):
-        left.axvline(float(dataset["jump_steps"][i]), color=COLOURS[i], linestyle=":", linewidth=1)
+        left.axvline(float(dataset["jump_steps"][i]), color=COLOURS[i], ls=":", lw=1)
         label = rf"$\sigma_{i + 1}$ = {float(dataset['sigma'][i]):.3g}"
-        left.plot([], [], color=COLOURS[i], marker=MARKERS[i], markersize=3, linestyle="none", label=label)
+        left.plot([], [], **mark(i), ms=3, ls="none", label=label)
     for name, dashes in looks.items():
-        left.plot([], [], color="0.3", linestyle=dashes, label=name)
-    left.plot([], [], color="0.3", linestyle=":", linewidth=1, label=r"$d/\log(1 + \eta\sigma_i)$")
-    left.set(
-        xscale="log",
-        xlabel="number of steps of descent",
-        ylabel=r"singular values of $\Theta$, the five largest",
-        xlim=(1, step[-1]),
-    )
+        left.plot([], [], color="0.3", ls=dashes, label=name)
+    left.plot([], [], color="0.3", ls=":", lw=1, label=r"$d/\log(1 + \eta\sigma_i)$")
+    left.set(xscale="log", xlabel="number of steps of descent", xlim=(1, step[-1]))
+    left.set_ylabel(r"singular values of $\Theta$, the five largest")
     left.set_title("One component after another")
     legend_below(left, 3)
-    for i, (name, label) in enumerate(
-        {"distance": r"$\|\Theta - P\|_F$, projector $P$", "nuclear_norm": r"nuclear norm $\|\Theta\|_*$"}.items()
-    ):
+    labels = {"distance": r"$\|\Theta - P\|_F$, projector $P$", "nuclear_norm": r"nuclear norm $\|\Theta\|_*$"}
+    for i, (name, label) in enumerate(labels.items()):
         for model, dashes in looks.items():
-            right.plot(
-                step,
-                dataset[name].sel(model=model).values,
-                color=COLOURS[i],
-                linestyle=dashes,
-                marker=MARKERS[i],
-                markersize=3,
-                markevery=every,
-                label=f"{label}, {model}",
-            )
+            look = {"ls": dashes, "ms": 3, "markevery": every, "label": f"{label}, {model}"}
+            right.plot(step, dataset[name].sel(model=model).values, **mark(i), **look)
     right.set(xscale="log", yscale="log", xlabel="number of steps of descent", xlim=(1, step[-1]))
     right.set_ylabel(r"distance $\|\Theta - P\|_F$, nuclear norm $\|\Theta\|_*$")
     right.set_title("Towards the subspace of the data")

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ..data import autoencoder, commutation, load
-from ..plots import COLOURS, MARKERS
+from ..plots import COLOURS, mark
 from ._common import Figure, Measured
 
 SETS = ("digits", "iris", "wine", "breast-cancer")
@@ -78,32 +78,16 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     ax = figure.subplots(1, 1)
     sets = dataset["set"].values.tolist()
     for j, centred in enumerate((False, True)):
         row, y = dataset.sel(centred=centred), np.arange(len(sets)) + 0.2 * (2 * j - 1)
         kind = "centred" if centred else "raw"
-        face = COLOURS[j]
-        ax.hlines(y, row["least"].values, row["most"].values, color=face, linewidth=4, alpha=0.25)
-        ax.plot(
-            row["delta_xy"].sel(completion="svd").values,
-            y,
-            color=face,
-            marker=MARKERS[j],
-            linestyle="none",
-            label=rf"$\Delta_{{xy}}$, {kind} (bar: all completions)",
-        )
-        ax.plot(
-            row["delta_x"].values,
-            y,
-            color=face,
-            marker=MARKERS[j],
-            markerfacecolor="none",
-            linestyle="none",
-            label=rf"$\Delta_x$, {kind}",
-        )
-    ax.axvline(1 / math.sqrt(2), color="0.5", linewidth=0.8, linestyle="--", label=r"$\Delta_x < 1/\sqrt{2}$")
+        found = row["delta_xy"].sel(completion="svd").values
+        ax.hlines(y, row["least"].values, row["most"].values, color=COLOURS[j], lw=4, alpha=0.25)
+        ax.plot(found, y, **mark(j), ls="none", label=rf"$\Delta_{{xy}}$, {kind} (bar: all completions)")
+        ax.plot(row["delta_x"].values, y, **mark(j), mfc="none", ls="none", label=rf"$\Delta_x$, {kind}")
+    ax.axvline(1 / math.sqrt(2), color="0.5", lw=0.8, ls="--", label=r"$\Delta_x < 1/\sqrt{2}$")
     ax.set_yticks(np.arange(len(sets)), sets)
     ax.invert_yaxis()
     ax.set(

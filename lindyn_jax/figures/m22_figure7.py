@@ -4,13 +4,12 @@ import numpy as np
 
 from .. import init, observables
 from ..data import gaussian
-from ..descent import gradient_descent, plain_descent
-from ..plots import COLOURS, MARKERS
+from ..plots import COLOURS, mark
 from ..problem import LeastSquares
 from ..statistics import mean_slope
 from ..studies import theorem12
 from ..trajectory import STOPPED
-from ._common import Figure, Measured, band, blank, draw_band, ensemble, kept, mean_sd, reporter, spread
+from ._common import Figure, Measured, band, blank, descend, draw_band, ensemble, kept, mean_sd, reporter, spread
 
 
 def compute(
@@ -34,15 +33,7 @@ def compute(
 
     def descent(key, width):
         start = init.gaussian_core(problem, width, alpha=alpha, key=key)
-        end = gradient_descent(
-            start,
-            problem,
-            200_000,
-            optimizer=plain_descent(step),
-            observables=(),
-            stop=least_loss / observables.excess_loss(start, problem),
-            differentiate="forward",
-        )
+        end = descend(start, problem, 200_000, step, (), stop=least_loss / observables.excess_loss(start, problem))
         return {
             "descent_distance": observables.distance_to_theta_hat(end.final, problem),
             "descent_start": observables.frozen_product_norm(start, problem),
@@ -100,40 +91,21 @@ def _least(summary) -> str:
 
 
 def draw(figure, summary) -> None:
-
     ax = figure.subplots(1, 1)
     h = summary["width"].values
-    for i, (name, label) in enumerate(
-        {"distance": r"$\|\Theta(\infty) - \hat\Theta\|_F$", "start_coupling": r"$\|U_2(0) V(0)^T\|_F$"}.items()
-    ):
-        draw_band(
-            ax,
-            h,
-            kept(summary, name, "trial", "width"),
-            color=COLOURS[i],
-            marker=MARKERS[i],
-            linestyle="none",
-            label=label,
-        )
+    labels = {"distance": r"$\|\Theta(\infty) - \hat\Theta\|_F$", "start_coupling": r"$\|U_2(0) V(0)^T\|_F$"}
+    for i, (name, label) in enumerate(labels.items()):
+        draw_band(ax, h, kept(summary, name, "trial", "width"), **mark(i), ls="none", label=label)
     descent = kept(summary, "descent_distance", "descent_width", "descent_trial", ok="descent_ok")
     mean, sd = np.array([mean_sd(values) for values in descent]).T
     at, ends = summary["descent_width"].values, rf"descent to $L$ = {_least(summary)}"
     # Beside each other: the mean is where the median is.
-    ax.plot(
-        at, band(descent, axis=1)[1], color="black", marker="+", markersize=6, linestyle="none", label=f"{ends}, median"
-    )
-    look = {"color": "black", "marker": "_", "markersize": 4, "linestyle": "none", "linewidth": 0.8, "capsize": 2}
+    ax.plot(at, band(descent, axis=1)[1], color="black", marker="+", ms=6, ls="none", label=f"{ends}, median")
+    look = {"color": "black", "marker": "_", "ms": 4, "ls": "none", "lw": 0.8, "capsize": 2}
     ax.errorbar(1.05 * at, mean, yerr=sd, label=rf"{ends}, mean $\pm$ sd of {descent.shape[1]}", **look)
-    ax.plot(
-        h,
-        summary["sharp_rms"].isel(alpha=0).values,
-        color=COLOURS[0],
-        linestyle="--",
-        linewidth=1,
-        label="sharp law (rms)",
-    )
+    ax.plot(h, summary["sharp_rms"].isel(alpha=0).values, color=COLOURS[0], ls="--", lw=1, label="sharp law (rms)")
     rms = np.sqrt(float(summary["num_frozen"]) / h)
-    ax.plot(h, rms, color=COLOURS[1], linestyle=":", linewidth=1, label=r"$\sqrt{(n-r)/h}$, the start's rms")
+    ax.plot(h, rms, color=COLOURS[1], ls=":", lw=1, label=r"$\sqrt{(n-r)/h}$, the start's rms")
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel=r"distance to the minimum-norm $\hat\Theta$")
     ax.set_xticks(h, [f"{value:g}" for value in h])
     ax.set_yticks([0.2, 0.5, 1.0], ["0.2", "0.5", "1"])

@@ -7,11 +7,10 @@ import matplotlib.lines
 import numpy as np
 
 from ..plots import (
-    COLOURS,
-    MARKERS,
     legend_below,
     losses_and_bounds,
     losses_on_a_linear_scale,
+    mark,
     rates_and_bounds,
     tightness_against_time,
 )
@@ -99,15 +98,13 @@ def measure_rates(summary) -> Measured:
 
 
 def _cases(figure, summary) -> None:
-
     labels = {"case 1": "case 1: .1, .1", "case 2": "case 2: .5, .02", "case 3": "case 3: .05, .2"}
-    handles = [mpl.lines.Line2D([], [], color=COLOURS[i], marker=MARKERS[i]) for i in range(summary.sizes["case"])]
+    handles = [mpl.lines.Line2D([], [], **mark(i)) for i in range(summary.sizes["case"])]
     texts = [labels.get(str(case), str(case)) for case in summary["case"].values]
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), title="standard deviations of $U$, $V$")
 
 
 def draw_figure3(figure, summary) -> None:
-
     left, middle, right = figure.subplots(1, 3)
     losses_on_a_linear_scale(left, summary)
     losses_and_bounds(middle, summary)
@@ -118,7 +115,6 @@ def draw_figure3(figure, summary) -> None:
 
 
 def draw_figure6(figure, summary) -> None:
-
     left, middle, right = figure.subplots(1, 3)
     rates_and_bounds(left, summary)
     legend_below(left, 3, -0.2)
@@ -128,20 +124,19 @@ def draw_figure6(figure, summary) -> None:
 
 
 def _draw_times(ax, summary) -> None:
-
     # Around each other: the two times agree to a few percent.
-    looks = {"flow": {"markersize": 4}, "descent": {"markersize": 8, "markerfacecolor": "none"}}
+    looks = {"flow": {"ms": 4}, "descent": {"ms": 8, "mfc": "none"}}
     for i, case in enumerate(summary["case"].values):
         level = max(float(summary["imbalance_level"].sel(case=case)), 0.1)
         for dynamics, look in looks.items():
             to = float(summary["time_to_ratio"].sel(case=case, dynamics=dynamics))
-            ax.plot(level, to, color=COLOURS[i], marker=MARKERS[i], linestyle="none", **look)
+            ax.plot(level, to, **mark(i), ls="none", **look)
     for dynamics, look in looks.items():
-        ax.plot([], [], color="0.3", marker="o", linestyle="none", label=dynamics, **look)
+        ax.plot([], [], color="0.3", marker="o", ls="none", label=dynamics, **look)
     line = np.geomspace(1, 2 * float(summary["imbalance_level"].max()), 50)
     at_most = math.log(10) / (2 * float(summary["loss_scale"]) * line)
     label = r"Cor. 4, at most $\log 10/(2 q \Delta)$"
-    ax.plot(line, at_most, color="0.3", linestyle="--", linewidth=1, label=label)
+    ax.plot(line, at_most, color="0.3", ls="--", lw=1, label=label)
     ax.set(xscale="log", yscale="log", xlabel=r"level $\Delta$ (0 drawn at 0.1)")
     ax.set_ylabel("time to a tenth of the loss (median)")
     ax.set_title("What imbalance buys")

@@ -8,12 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .. import init, observables, theory
-from ..descent import gradient_descent, plain_descent
-from ..plots import COLOURS, MARKERS, legend_below
+from .. import init, theory
+from ..plots import legend_below, mark
 from ..problem import factorization
 from ..trajectory import FINISHED
-from ._common import Figure, Measured, band, blank, crossings, draw_band, ensemble, kept, listed, mean_sd, named, spread
+from ._common import (
+    Figure,
+    Measured,
+    band,
+    crossings,
+    descend,
+    draw_band,
+    ensemble,
+    kept,
+    listed,
+    mean_sd,
+    named,
+    spread,
+)
 
 
 def compute(
@@ -38,19 +50,17 @@ def compute(
     dataset = xr.concat(datasets, dim=xr.IndexVariable("m", list(m))).assign_coords(time=step * numbers)
     return named(
         dataset,
-        {
-            "m": "number of outputs",
-            "width": "hidden width h",
-            "time": "steps of descent times the step size",
-            "excess_loss": "L - L*",
-            "loss_bound": "Theorem 3's upper bound on L - L*",
-            "rate": "-L'/(L - L*) of the flow at this state",
-            "rate_bound": "Prop. 1's lower bound on it",
-            "plus": "Delta+/(m h)",
-            "minus": "Delta-/(m h)",
-            "level": "Delta/(m h)",
-            "spectrum": "eigenvalues of D/(m h), descending, without those that are zero at every start; NaN beyond the n + m-th",
-        },
+        m="number of outputs",
+        width="hidden width h",
+        time="steps of descent times the step size",
+        excess_loss="L - L*",
+        loss_bound="Theorem 3's upper bound on L - L*",
+        rate="-L'/(L - L*) of the flow at this state",
+        rate_bound="Prop. 1's lower bound on it",
+        plus="Delta+/(m h)",
+        minus="Delta-/(m h)",
+        level="Delta/(m h)",
+        spectrum="eigenvalues of D/(m h), descending, without those that are zero at every start; NaN beyond the n + m-th",
     )
 
 
@@ -63,28 +73,15 @@ def _at(seed, trials, n, m, most, grid, step, numbers):
         problem = factorization(Y, output_scale=1 / jnp.sqrt(m * width))
         start = init.gaussian_core(problem, width, std=1.0, key=key_start)
         plus, minus, level = theory.imbalance(start, problem)
-        path = gradient_descent(
-            start,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables={
-                "excess_loss": observables.excess_loss,
-                "rate": theory.instantaneous_rate,
-                "rate_bound": lambda model, problem: theory.rate_bound(model, problem).value,
-            },
-            differentiate="forward",
-        )
+        spectrum = theory.moving_spectrum(start, problem) / (m * width)
+        path = descend(start, problem, numbers, step, ["excess_loss", "rate", "rate_bound"])
         return {
             **path.observables,
             "loss_bound": theory.loss_bound(start, problem, ts).value,
             "plus": plus / (m * width),
             "minus": minus / (m * width),
             "level": level / (m * width),
-            "spectrum": jnp.pad(
-                theory.moving_spectrum(start, problem) / (m * width), (0, most - m), constant_values=jnp.nan
-            ),
+            "spectrum": jnp.pad(spectrum, (0, most - m), constant_values=jnp.nan),
             "ok": path.result == FINISHED,
         }
 
@@ -136,13 +133,12 @@ def _three_panels(figure):
 
 def draw_spectra(axes, dataset, m: int) -> None:
     """Nonzero eigenvalues of D/(mh) of the first start at the least and the largest width, and the three gaps between them."""
-
     for ax, i in zip(axes, (0, dataset.sizes["width"] - 1), strict=True):
         row = dataset.sel(m=m).isel(width=i, trial=0)
         values = row["spectrum"].values
         values = values[np.isfinite(values)]
         n = values.size - m
-        look = {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 3, "linestyle": "none"}
+        look = {**mark(i), "ms": 3, "ls": "none"}
         ax.plot(np.arange(1, n + m + 1), values, **look)
         plus, minus, level = (float(row[name]) for name in PARTS)
         # Where there are no eigenvalues: the positive ones stand left of the negative ones.
@@ -156,7 +152,7 @@ def draw_spectra(axes, dataset, m: int) -> None:
             ax.annotate("", (x, low), (x, high), arrowprops=arrow)
             side = {"x": x - 0.4, "ha": "right"} if x < n else {"x": x + 0.4}
             ax.text(y=(low + high) / 2, s=label, fontsize=7.5, va="center", **side)
-        ax.axhline(0, color="0.7", linewidth=0.8)
+        ax.axhline(0, color="0.7", lw=0.8)
         ax.set(
             ylabel="eigenvalues", xlabel="number, in descending order" if ax is axes[-1] else "", xlim=(0, n + m + 1)
         )
@@ -166,18 +162,10 @@ def draw_spectra(axes, dataset, m: int) -> None:
 
 def draw_parts(ax, dataset, m: int) -> None:
     """Spreads and level of the imbalance against the width, of all starts."""
-
     h = dataset["width"].values
     for i, (name, label) in enumerate(PARTS.items()):
-        draw_band(
-            ax,
-            h,
-            dataset[name].sel(m=m).transpose("trial", "width").values,
-            color=COLOURS[i],
-            marker=MARKERS[i],
-            linestyle=("-", "--", "-.")[i],
-            label=label,
-        )
+        values = dataset[name].sel(m=m).transpose("trial", "width").values
+        draw_band(ax, h, values, **mark(i), ls=("-", "--", "-.")[i], label=label)
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     ax.set_ylabel(r"spreads $\Delta_\pm$ and level $\Delta$, over $mh$")
     ax.set_title("Median (band: 5% to 95%)")
@@ -215,7 +203,6 @@ def draw_figure5(figure, dataset) -> None:
 
 def draw_losses(axes, dataset, m: int) -> None:
     """Losses, and where there is a second panel rates, at every width, with their bounds dashed."""
-
     kinds = (
         ("excess_loss", "loss_bound", "Theorem 3", "Loss and its upper bound"),
         ("rate", "rate_bound", "Proposition 1", "Rate and its lower bound"),
@@ -223,18 +210,12 @@ def draw_losses(axes, dataset, m: int) -> None:
     row, time = dataset.sel(m=m), dataset["time"].values
     for ax, (name, bound, statement, title) in zip(axes, kinds, strict=False):
         for i, h in enumerate(row["width"].values.tolist()):
-            look = {"color": COLOURS[i], "marker": MARKERS[i], "markevery": (i, 5), "markersize": 3}
-            draw_band(
-                ax,
-                time,
-                blank(row[name], row["ok"]).isel(width=i).transpose("trial", "time").values,
-                alpha=0.15,
-                label=f"$h$ = {h:g}",
-                **look,
-            )
-            promised = band(blank(row[bound], row["ok"]).isel(width=i).transpose("trial", "time").values)[1]
-            ax.plot(time, promised, linestyle="--", linewidth=1, markerfacecolor="none", **look)
-        ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label=statement)
+            look = {**mark(i), "markevery": (i, 5), "ms": 3}
+            at = row.isel(width=i)
+            draw_band(ax, time, kept(at, name, "trial", "time"), alpha=0.15, label=f"$h$ = {h:g}", **look)
+            promised = band(kept(at, bound, "trial", "time"))[1]
+            ax.plot(time, promised, ls="--", lw=1, mfc="none", **look)
+        ax.plot([], [], color="0.3", ls="--", lw=1, label=statement)
         if name == "rate":
             ax.set(ylabel="rate $-L'/(L - L^*)$", ylim=(0, None))
         else:

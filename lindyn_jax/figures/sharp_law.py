@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..data import gaussian
-from ..plots import COLOURS, MARKERS, distance_against_width
+from ..plots import distance_against_width, mark
 from ..problem import LeastSquares
 from ..studies import theorem12
 from ._common import OWN, Figure, Measured, reporter
@@ -62,19 +62,13 @@ def measure(summary) -> Measured:
 
 
 def draw(figure, summary) -> None:
-
     left, right = figure.subplots(1, 2)
     distance_against_width(left, summary)
     widths = summary["width"].values
     for i, alpha in enumerate(summary["alpha"].values.tolist()):
         row = summary.isel(alpha=i)
-        look = {"color": COLOURS[i], "marker": MARKERS[i]}
-        right.plot(
-            widths,
-            np.abs(row["exact_rms"].values / row["sharp_rms"].values - 1),
-            label=rf"$\alpha$ = {alpha:g}",
-            **look,
-        )
+        error = np.abs(row["exact_rms"].values / row["sharp_rms"].values - 1)
+        right.plot(widths, error, label=rf"$\alpha$ = {alpha:g}", **mark(i))
     right.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     right.set_ylabel(r"relative error of the sharp law, given $V(\infty)$")
     right.set_title("How sharp the sharp law is")

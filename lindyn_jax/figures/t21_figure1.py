@@ -5,12 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import exact, init, observables, theory
-from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..plots import COLOURS, MARKERS, legend_below
 from ..problem import factorization
 from ..trajectory import STOPPED
-from ._common import Figure, Measured, band, blank, crossings, draw_band, ensemble, kept, listed, mean_sd, spread
+from ._common import (
+    Figure,
+    Measured,
+    band,
+    blank,
+    crossings,
+    descend,
+    draw_band,
+    ensemble,
+    kept,
+    listed,
+    mean_sd,
+    named,
+    spread,
+)
 
 LEVELS = (1e-1, 1e-3, 1e-6)
 
@@ -57,16 +70,7 @@ def compute(
 
     def descent(key, std):
         problem, start = begin(key, std)
-        end = gradient_descent(
-            start,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables=["reconstruction_error"],
-            stop=1e-17,
-            differentiate="forward",
-        )
+        end = descend(start, problem, numbers, step, ["reconstruction_error"], stop=1e-17)
         return {"descent_error": end.observables["reconstruction_error"], "descent_ok": end.result <= STOPPED}
 
     dims = {"error": ("time",), "linear_error": ("time",), "descent_error": ("step",), "target": ("index",)}
@@ -74,16 +78,20 @@ def compute(
     dataset = ensemble(flow, {"std": stds}, trials, seed, dims=dims)
     steps = ensemble(descent, {"std": stds}, descent_trials, seed, dims=dims).rename(trial="descent_trial")
     dataset = dataset.merge(steps.drop_vars("ok")).assign_coords(time=ts, step=numbers * step)
-    dataset["std"].attrs = {"long_name": "standard deviation s of the entries of U and V"}
-    dataset["time"].attrs = {"long_name": "time of the flow"}
-    dataset["step"].attrs = {"long_name": "steps of descent times the step size", "step_size": step}
-    dataset["error"].attrs = {"long_name": "||Y - U V^T||_F / ||Y||_F, flow of two layers"}
-    dataset["linear_error"].attrs = {"long_name": "the same for one layer from the same product"}
-    dataset["descent_error"].attrs = {"long_name": "the same for descent on two layers"}
-    dataset["imbalance"].attrs = {"long_name": "||U0^T U0 - V0^T V0||_F"}
-    dataset["singular_values"].attrs = {"long_name": "singular values of U V^T along the flow"}
-    dataset["linear_singular_values"].attrs = {"long_name": "the same for one layer from the same product"}
-    dataset["target"].attrs = {"long_name": "singular values of Y"}
+    dataset = named(
+        dataset,
+        std="standard deviation s of the entries of U and V",
+        time="time of the flow",
+        step="steps of descent times the step size",
+        error="||Y - U V^T||_F / ||Y||_F, flow of two layers",
+        linear_error="the same for one layer from the same product",
+        descent_error="the same for descent on two layers",
+        imbalance="||U0^T U0 - V0^T V0||_F",
+        singular_values="singular values of U V^T along the flow",
+        linear_singular_values="the same for one layer from the same product",
+        target="singular values of Y",
+    )
+    dataset["step"].attrs["step_size"] = step
     return dataset
 
 
@@ -137,7 +145,6 @@ def _half_times(times: np.ndarray, values: np.ndarray, target: np.ndarray) -> np
 
 
 def draw(figure, dataset) -> None:
-
     count = dataset.sizes["std"]
     grid = figure.add_gridspec(2, 2 * count, height_ratios=(1.3, 1))
     left, right = figure.add_subplot(grid[0, :count]), figure.add_subplot(grid[0, count:])
@@ -147,27 +154,22 @@ def draw(figure, dataset) -> None:
     dashes = ("-", "--", "-.", ":")
     for i, std in enumerate(stds):
         row, colour, marker = dataset.isel(std=i), COLOURS[i], MARKERS[i]
-        draw_band(
-            left,
-            time,
-            _to_the_end(row["error"], row["ok"]).transpose("trial", "time").values,
-            color=colour,
-            linestyle=dashes[i],
-        )
+        values = _to_the_end(row["error"], row["ok"]).transpose("trial", "time").values
+        draw_band(left, time, values, color=colour, ls=dashes[i])
         descent = _to_the_end(row["descent_error"], row["descent_ok"]).transpose("descent_trial", "step").values
-        look = {"color": colour, "marker": marker, "markersize": 3}
-        left.plot(steps[::2], band(descent)[1][::2], linestyle="none", **look)
-        left.plot([], [], linestyle=dashes[i], label=f"two layers, $s$ = {std:g}", **look)
-        right.plot(row["imbalance"].values, two[1, i], linestyle="none", label=f"two layers, $s$ = {std:g}", **look)
+        look = {"color": colour, "marker": marker, "ms": 3}
+        left.plot(steps[::2], band(descent)[1][::2], ls="none", **look)
+        left.plot([], [], ls=dashes[i], label=f"two layers, $s$ = {std:g}", **look)
+        right.plot(row["imbalance"].values, two[1, i], ls="none", label=f"two layers, $s$ = {std:g}", **look)
         # All starts of a scale take one layer nearly the same time.
         at = float(row["imbalance"].median()), band(one[1, i])[1]
-        hollow = {"color": "black", "marker": marker, "markersize": 9, "markerfacecolor": "none"}
-        right.plot(*at, linestyle="none", label=f"one layer, $s$ = {std:g}", **hollow)
+        hollow = {"color": "black", "marker": marker, "ms": 9, "mfc": "none"}
+        right.plot(*at, ls="none", label=f"one layer, $s$ = {std:g}", **hollow)
     # One layer forgets its start: curves from the lesser scales would hide each other.
     for i in sorted({0, len(stds) - 1}):
         middle = band(dataset["linear_error"].isel(std=i).transpose("trial", "time").values)[1]
-        left.plot(time, middle, color="0.3", linewidth=1, linestyle=dashes[i], label=f"one layer, $s$ = {stds[i]:g}")
-    left.plot([], [], color="0.3", linestyle="none", marker="o", markersize=3, label="markers: descent, two layers")
+        left.plot(time, middle, color="0.3", lw=1, ls=dashes[i], label=f"one layer, $s$ = {stds[i]:g}")
+    left.plot([], [], color="0.3", ls="none", marker="o", ms=3, label="markers: descent, two layers")
     left.set(xscale="log", yscale="log", xlim=(3e-3, 40), ylim=(3e-8, 20))
     left.set(xlabel="time $t$ (descent: steps times step size)", ylabel=r"relative error $\|Y - UV^T\|_F / \|Y\|_F$")
     left.set_title("Median and 5% to 95% of the starts")
@@ -177,17 +179,11 @@ def draw(figure, dataset) -> None:
     right.set_title("Each start (one layer: median)")
     handles, labels = right.get_legend_handles_labels()
     order = [*range(0, len(handles), 2), *range(1, len(handles), 2)]
-    right.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.18),
-        ncols=2,
-    )
+    handles, labels = ([entries[i] for i in order] for entries in (handles, labels))
+    right.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def _draw_singular_values(axes, dataset) -> None:
-
     time, first = dataset["time"].values, dataset.isel(trial=0)
     for i, ax in enumerate(axes):
         row = first.isel(std=i)
@@ -195,11 +191,11 @@ def _draw_singular_values(axes, dataset) -> None:
         # From where a run was stopped its values are those of the target.
         two = row["singular_values"].transpose("time", "index").values
         for j, value in enumerate(target):
-            ax.axhline(value, color="0.7", linewidth=0.8, linestyle=":", label="of $Y$" if j == 0 else None)
+            ax.axhline(value, color="0.7", lw=0.8, ls=":", label="of $Y$" if j == 0 else None)
             path = np.where(np.isfinite(two[:, j]), two[:, j], value)
             ax.plot(time, path, color=COLOURS[i], label="two layers" if j == 0 else None)
             one = row["linear_singular_values"].isel(index=j).values
-            ax.plot(time, one, color="0.3", linewidth=1, linestyle="--", label="one layer" if j == 0 else None)
+            ax.plot(time, one, color="0.3", lw=1, ls="--", label="one layer" if j == 0 else None)
         ax.set(xscale="log", xlim=(3e-3, 40), ylim=(0, 1.4 * target[0]), xlabel="time $t$")
         ax.set_ylabel("singular values")
         ax.set_title(f"$s$ = {row['std'].item():g}, first start")

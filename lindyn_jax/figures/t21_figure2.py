@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import init
-from ..descent import gradient_descent, plain_descent
 from ..fits import fit_lambda0, lambda0_path
-from ..plots import COLOURS, MARKERS
+from ..plots import COLOURS, MARKERS, mark
 from ..problem import factorization
 from ..trajectory import STOPPED
-from ._common import Figure, Measured, blank, draw_band, ensemble, kept, listed, mean_sd, named, spread
+from ._common import Figure, Measured, blank, descend, draw_band, ensemble, kept, listed, mean_sd, named, spread
 
 
 def compute(
@@ -77,16 +76,7 @@ def compute(
 
     def descent(key, width):
         problem, start = begin(key, width)
-        path = gradient_descent(
-            start,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables=["reconstruction_error"],
-            stop=1e-12,
-            differentiate="forward",
-        )
+        path = descend(start, problem, numbers, step, ["reconstruction_error"], stop=1e-12)
         return {"descent_error": path.observables["reconstruction_error"], "descent_ok": path.result <= STOPPED}
 
     paths = ensemble(descent, {"width": widths}, 1, seed, dims={"descent_error": ("step",)})
@@ -94,22 +84,20 @@ def compute(
     dataset = dataset.assign_coords(sign=[1, -1], level=levels, step=numbers * step)
     return named(
         dataset,
-        {
-            "width": "hidden width h",
-            "level": "lambda0/h",
-            "sign": "sign of lambda0",
-            "step": "steps of descent times the step size",
-            "lambda0": "minimiser of J",
-            "objective": "J there",
-            "scan": "J(lambda0)",
-            "time": "times of the paths, the last with a relative error of 1e-3",
-            "error": "relative error of the flow",
-            "closed_error": "relative error of the closed form at the minimiser",
-            "singular_values": "singular values of the product along the flow",
-            "closed_singular_values": "the same for the closed form at the minimiser",
-            "target": "singular values of Y",
-            "descent_error": "relative error of descent, first start",
-        },
+        width="hidden width h",
+        level="lambda0/h",
+        sign="sign of lambda0",
+        step="steps of descent times the step size",
+        lambda0="minimiser of J",
+        objective="J there",
+        scan="J(lambda0)",
+        time="times of the paths, the last with a relative error of 1e-3",
+        error="relative error of the flow",
+        closed_error="relative error of the closed form at the minimiser",
+        singular_values="singular values of the product along the flow",
+        closed_singular_values="the same for the closed form at the minimiser",
+        target="singular values of Y",
+        descent_error="relative error of descent, first start",
     )
 
 
@@ -170,63 +158,44 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     count = dataset.sizes["width"]
     grid = figure.add_gridspec(2, 3 * count, height_ratios=(1.3, 1))
     left, middle, right = (figure.add_subplot(grid[0, i * count : (i + 1) * count]) for i in range(3))
     _draw_singular_values([figure.add_subplot(grid[1, 3 * i : 3 * i + 3]) for i in range(count)], dataset)
     widths, level = dataset["width"].values, dataset["level"].values
     for i, h in enumerate(widths.tolist()):
-        row, look = dataset.isel(width=i), {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 3}
-        draw_band(
-            left,
-            level,
-            np.sqrt(kept(row, "scan", "trial", "level")),
-            alpha=0.15,
-            label=f"$h$ = {h:g}",
-            markevery=(0.03 + 0.05 * i, 0.15),
-            **look,
-        )
+        row, look = dataset.isel(width=i), {**mark(i), "ms": 3}
+        every = {"markevery": (0.03 + 0.05 * i, 0.15), "label": f"$h$ = {h:g}"}
+        draw_band(left, level, np.sqrt(kept(row, "scan", "trial", "level")), alpha=0.15, **look, **every)
         first = row.isel(trial=0)
         ts = first["time"].values
         middle.plot(ts, first["error"].values, color=COLOURS[i])
         better = int(first["objective"].argmin("sign"))
-        hollow = {"linestyle": "--", "linewidth": 1, "markerfacecolor": "none", "markevery": (0.1, 0.15)}
+        hollow = {"ls": "--", "lw": 1, "mfc": "none", "markevery": (0.1, 0.15)}
         middle.plot(ts, first["closed_error"].isel(sign=better).values, **look, **hollow)
         descent = blank(row["descent_error"], row["descent_ok"]).values
         seen = dataset["step"].values <= ts[-1]
-        middle.plot(dataset["step"].values[seen][::2], descent[seen][::2], linestyle="none", **look)
+        middle.plot(dataset["step"].values[seen][::2], descent[seen][::2], ls="none", **look)
         for j, marker in enumerate(("^", "v")):
             minima = np.abs(blank(row["lambda0"], row["ok"]).isel(sign=j).values)
-            right.plot(
-                h * np.geomspace(0.94, 1.06, minima.size) * (1.08 if j else 1 / 1.08),
-                minima,
-                color=COLOURS[j + 3],
-                marker=marker,
-                linestyle="none",
-                markersize=3,
-                label=(r"$\lambda_0 > 0$", r"$\lambda_0 < 0$")[j] if i == 0 else None,
-            )
+            at = h * np.geomspace(0.94, 1.06, minima.size) * (1.08 if j else 1 / 1.08)
+            label = (r"$\lambda_0 > 0$", r"$\lambda_0 < 0$")[j] if i == 0 else None
+            right.plot(at, minima, color=COLOURS[j + 3], marker=marker, ls="none", ms=3, label=label)
     left.set(yscale="log", xlabel=r"$\lambda_0 / h$", ylabel=r"$\sqrt{J(\lambda_0)}$, median and 5% to 95%")
     left.set_yticks([0.05, 0.1, 0.2, 0.3], ["0.05", "0.1", "0.2", "0.3"])
     left.minorticks_off()
     left.set_title("Two basins")
-    grey = {"color": "0.3", "markersize": 3}
+    grey = {"color": "0.3", "ms": 3}
     middle.plot([], [], label="flow", **grey)
-    closed = {"linestyle": "--", "linewidth": 1, "marker": "o", "markerfacecolor": "none"}
+    closed = {"ls": "--", "lw": 1, "marker": "o", "mfc": "none"}
     middle.plot([], [], label="closed form at the better $\\lambda_0$", **closed, **grey)
-    middle.plot([], [], linestyle="none", marker="o", label="descent", **grey)
+    middle.plot([], [], ls="none", marker="o", label="descent", **grey)
     middle.set(yscale="log", ylim=(1e-14, 40), xlabel="time $t$", ylabel=r"relative error $\|Y - \Theta\|_F/\|Y\|_F$")
     middle.set_title("The first start")
     middle.legend(loc="lower left")
     line = np.geomspace(0.8 * widths.min(), 1.25 * widths.max(), 2)
     right.plot(
-        line,
-        WIDE["lambda0/h"] * line,
-        color="0.3",
-        linestyle=":",
-        linewidth=1,
-        label=f"{WIDE['lambda0/h']:.3f} $h$, wide limit",
+        line, WIDE["lambda0/h"] * line, color="0.3", ls=":", lw=1, label=f"{WIDE['lambda0/h']:.3f} $h$, wide limit"
     )
     right.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel=r"$|\lambda_0|$ at the minima")
     right.set_xticks(widths, [f"{h:g}" for h in widths])
@@ -238,18 +207,17 @@ def draw(figure, dataset) -> None:
 
 
 def _draw_singular_values(axes, dataset) -> None:
-
     for i, ax in enumerate(axes):
         row = dataset.isel(width=i, trial=0)
         better = int(row["objective"].argmin("sign"))
         ts, flow = row["time"].values, row["singular_values"].transpose("node", "index").values
         closed = row["closed_singular_values"].isel(sign=better).transpose("node", "index").values
         for j, value in enumerate(row["target"].values):
-            ax.axhline(value, color="0.7", linewidth=0.8, linestyle=":", label="of $Y$" if j == 0 else None)
-            look = {"color": COLOURS[j % len(COLOURS)], "marker": MARKERS[j % len(MARKERS)], "markersize": 3}
+            ax.axhline(value, color="0.7", lw=0.8, ls=":", label="of $Y$" if j == 0 else None)
+            look = {"color": COLOURS[j % len(COLOURS)], "marker": MARKERS[j % len(MARKERS)], "ms": 3}
             ax.plot(ts, flow[:, j], markevery=(0.03 + 0.02 * j, 0.2), label="flow" if j == 0 else None, **look)
             label = f"closed form, $\\lambda_0$ = {row['lambda0'].values[better]:.0f}" if j == 0 else None
-            ax.plot(ts, closed[:, j], color="black", linewidth=1, linestyle="--", label=label)
+            ax.plot(ts, closed[:, j], color="black", lw=1, ls="--", label=label)
         ax.set(xlabel="time $t$", ylabel="singular values", ylim=(0, None))
         ax.set_title(f"$h$ = {row['width'].item():g}, first start")
         ax.legend()

@@ -10,7 +10,7 @@ from ..models import LinearModel, TwoLayer
 from ..plots import COLOURS
 from ..problem import LeastSquares
 from ..trajectory import FINISHED
-from ._common import Figure, Measured, band, blank, crossings, ensemble, kept, listed, mean_sd, named, spread
+from ._common import Figure, Measured, blank, crossings, draw_band, ensemble, kept, listed, mean_sd, named, spread
 
 RATIOS = (1e-1, 1e-2)
 
@@ -78,14 +78,12 @@ def compute(
     dataset = dataset.assign_coords(start=list(starts)).merge(linear).assign_coords(time=ts)
     return named(
         dataset,
-        {
-            "time": "time of the flow",
-            "loss": "L of two layers, q = 1/N",
-            "linear_loss": "L of one layer, from the product of the balanced start",
-            "floor": "L of the W that the targets were drawn with, which is that of their noise",
-            "drift": "||Q - Q(0)||_F at the end",
-            "imbalance": "||Q(0)||_F",
-        },
+        time="time of the flow",
+        loss="L of two layers, q = 1/N",
+        linear_loss="L of one layer, from the product of the balanced start",
+        floor="L of the W that the targets were drawn with, which is that of their noise",
+        drift="||Q - Q(0)||_F at the end",
+        imbalance="||Q(0)||_F",
     )
 
 
@@ -115,7 +113,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     ax = figure.subplots(1, 1)
     time = dataset["time"].values
     curves = [
@@ -124,14 +121,13 @@ def draw(figure, dataset) -> None:
         ("one layer", dataset["linear_loss"], dataset["linear_ok"], "-."),
     ]
     for i, (label, values, ok, dashes) in enumerate(curves):
-        low, middle, high = band(blank(values, ok).transpose("trial", "time").values)
         if i < 2:
             norm = float(dataset["imbalance"].isel(start=1 - i).mean())
             label += rf", $\|Q_0\|_F$ = {norm if norm > 1e-9 else 0:.2g}"
-        ax.fill_between(time, low, high, color=COLOURS[i], alpha=0.2, linewidth=0)
-        ax.plot(time, middle, color=COLOURS[i], linestyle=dashes, label=label)
+        values = blank(values, ok).transpose("trial", "time").values
+        draw_band(ax, time, values, color=COLOURS[i], ls=dashes, label=label)
     floor = float(dataset["floor"].mean())
-    ax.axhline(floor, color="0.3", linewidth=1, linestyle=":", label=f"of the noise alone, {floor:.1e}")
+    ax.axhline(floor, color="0.3", lw=1, ls=":", label=f"of the noise alone, {floor:.1e}")
     ax.set(yscale="log", xlabel="time $t$", ylabel=r"loss $\|Y - \mathrm{sigmoid}(X U V^T)\|_F^2/(2N)$")
     ax.set_title("Median and 5% to 95% of the starts")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

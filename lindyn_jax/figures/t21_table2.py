@@ -11,7 +11,7 @@ from ..models import SymmetricFactors, TwoLayer
 from ..plots import COLOURS
 from ..problem import factorization
 from ..trajectory import FINISHED
-from ._common import Figure, Measured, blank, ensemble, kept
+from ._common import Figure, Measured, blank, ensemble, kept, named
 
 
 def compute(*, seed: int, points: int):
@@ -60,14 +60,16 @@ def compute(*, seed: int, points: int):
     targets = np.concatenate([-sigmas[::-2], sigmas[::2]])
     others = ensemble(tied, {"target": np.sort(targets)}, 1, seed).isel(trial=0, drop=True).drop_vars("ok")
     dataset = dataset.merge(others)
-    dataset["sigma"].attrs = {"long_name": "singular value of the target"}
-    dataset["imbalance"].attrs = {"long_name": "lambda = u0^2 - v0^2"}
-    dataset["target"].attrs = {"long_name": "eigenvalue of the target of tied layers"}
-    dataset["rate"].attrs = {"long_name": "fitted asymptotic rate of a mode of two layers"}
-    dataset["law"].attrs = {"long_name": "mu = sqrt(4 sigma^2 + lambda^2)"}
-    dataset["tied_rate"].attrs = {"long_name": "fitted asymptotic rate of tied layers"}
-    dataset["tied_law"].attrs = {"long_name": "4 |sigma|"}
-    return dataset
+    return named(
+        dataset,
+        sigma="singular value of the target",
+        imbalance="lambda = u0^2 - v0^2",
+        target="eigenvalue of the target of tied layers",
+        rate="fitted asymptotic rate of a mode of two layers",
+        law="mu = sqrt(4 sigma^2 + lambda^2)",
+        tied_rate="fitted asymptotic rate of tied layers",
+        tied_law="4 |sigma|",
+    )
 
 
 def measure(dataset) -> Measured:
@@ -92,7 +94,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     left, right = figure.subplots(1, 2)
     sigma, imbalance = dataset["sigma"].values, dataset["imbalance"].values
     rate = kept(dataset, "rate", "imbalance", "sigma")
@@ -113,15 +114,9 @@ def draw(figure, dataset) -> None:
     target = dataset["target"].values
     fine = np.linspace(target[0], target[-1], 401)
     right.plot(fine, 4 * np.abs(fine), color=COLOURS[0], label=r"$4|\sigma|$")
-    right.plot(
-        target,
-        blank(dataset["tied_rate"], dataset["tied_ok"]).values,
-        color=COLOURS[1],
-        marker="o",
-        linestyle="none",
-        label="measured",
-    )
-    right.axhline(1, color="0.3", linestyle="--", linewidth=1, label="one layer")
+    tied = blank(dataset["tied_rate"], dataset["tied_ok"]).values
+    right.plot(target, tied, color=COLOURS[1], marker="o", ls="none", label="measured")
+    right.axhline(1, color="0.3", ls="--", lw=1, label="one layer")
     right.set(xlabel=r"eigenvalue of the target $\sigma$", ylim=(0, None))
     right.set_ylabel(r"asymptotic rate $\mu$ of $|x(t) - x(\infty)|$")
     right.set_title("Tied layers")

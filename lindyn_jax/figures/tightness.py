@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import init, theory
-from ..plots import COLOURS, MARKERS
+from ..plots import mark
 from ..problem import factorization
 from ._common import OWN, Figure, Measured, draw_band, ensemble
 
@@ -73,7 +73,6 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     axes = figure.subplots(1, 3, sharey=True)
     panels = (
         ("width", "gaussian", dataset, "Gaussian starts", "hidden width $h$"),
@@ -89,16 +88,9 @@ def draw(figure, dataset) -> None:
     labels = {"random_target": "random target", "worst_target": "worst target"}
     for ax, (along, prefix, data, title, label) in zip(axes, panels, strict=True):
         for i, (name, text) in enumerate(labels.items()):
-            draw_band(
-                ax,
-                data[along].values,
-                data[f"{prefix}_{name}"].transpose("trial", along).values,
-                color=COLOURS[i],
-                marker=MARKERS[i],
-                linestyle=("-", "--")[i],
-                label=text,
-            )
-        ax.axhline(1, color="0.5", linewidth=0.8)
+            values = data[f"{prefix}_{name}"].transpose("trial", along).values
+            draw_band(ax, data[along].values, values, **mark(i), ls=("-", "--")[i], label=text)
+        ax.axhline(1, color="0.5", lw=0.8)
         ax.set(xscale="log", xlabel=label, ylim=(0, 1.05))
         ax.set_title(title)
     axes[0].set_ylabel("Prop. 1 / rate $-L'/(L - L^*)$\n(median, 5% to 95%)")

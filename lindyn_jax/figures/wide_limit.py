@@ -4,14 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import init
-from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..models import WideLimit
-from ..plots import COLOURS, MARKERS, legend_below
+from ..plots import COLOURS, legend_below, mark
 from ..problem import factorization
 from ..statistics import mean_slope
 from ..trajectory import FINISHED
-from ._common import OWN, Figure, Measured, band, blank, draw_band, ensemble, kept, mean_sd, named, spread
+from ._common import OWN, Figure, Measured, band, blank, descend, draw_band, ensemble, kept, mean_sd, named, spread
 
 
 def compute(
@@ -50,15 +49,7 @@ def compute(
     def trial(key, width):
         start = init.gaussian_core(problem, width, std=jnp.sqrt(level / width), key=key)
         flow = gradient_flow(start, problem, ts, observables=product, solver="dopri8", rtol=1e-8)
-        descent = gradient_descent(
-            start,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables=product,
-            differentiate="forward",
-        )
+        descent = descend(start, problem, numbers, step, product)
         return {
             "gap": gap(flow.observables["product"]),
             "descent_gap": gap(descent.observables["product"]),
@@ -73,15 +64,13 @@ def compute(
     dataset["wide_ok"] = ((), bool(wide.result == FINISHED))
     return named(
         dataset,
-        {
-            "width": "hidden width h",
-            "time": "time of the flow, steps times step size of descent",
-            "gap": "||Theta - Theta_wide||_F/||Y||_F, flow",
-            "descent_gap": "the same, descent",
-            "modes": "components of Theta in the target's singular directions, flow",
-            "wide_modes": "the same in the wide limit",
-            "sigma": "singular values of the target",
-        },
+        width="hidden width h",
+        time="time of the flow, steps times step size of descent",
+        gap="||Theta - Theta_wide||_F/||Y||_F, flow",
+        descent_gap="the same, descent",
+        modes="components of Theta in the target's singular directions, flow",
+        wide_modes="the same in the wide limit",
+        sigma="singular values of the target",
     )
 
 
@@ -106,50 +95,30 @@ def measure(dataset) -> Measured:
 
 
 def draw(figure, dataset) -> None:
-
     left, right = figure.subplots(1, 2)
     time, widths = dataset["time"].values, dataset["width"].values
     first = dataset.isel(trial=0)
     shown = (0, 3, 9, 19)
     for j, mode in enumerate(m for m in shown if m < dataset.sizes["mode"]):
         sigma = float(dataset["sigma"][mode])
-        left.plot(
-            time,
-            dataset["wide_modes"].isel(mode=mode).values,
-            color=COLOURS[j],
-            label=rf"$\sigma_{{{mode + 1}}}$ = {sigma:.2f}",
-        )
+        label = rf"$\sigma_{{{mode + 1}}}$ = {sigma:.2f}"
+        left.plot(time, dataset["wide_modes"].isel(mode=mode).values, color=COLOURS[j], label=label)
         for i in (0, widths.size - 1):
             face = None if i else "none"
             left.plot(
-                time[1::2],
-                first["modes"].isel(width=i, mode=mode).values[1::2],
-                color=COLOURS[j],
-                marker=MARKERS[j],
-                markersize=3.5,
-                markerfacecolor=face,
-                linestyle="none",
+                time[1::2], first["modes"].isel(width=i, mode=mode).values[1::2], **mark(j), ms=3.5, mfc=face, ls="none"
             )
     left.plot([], [], color="0.3", label="wide limit")
-    left.plot(
-        [],
-        [],
-        color="0.3",
-        marker="o",
-        markersize=3.5,
-        markerfacecolor="none",
-        linestyle="none",
-        label=f"flow, $h$ = {widths[0]:g}",
-    )
-    left.plot([], [], color="0.3", marker="o", markersize=3.5, linestyle="none", label=f"flow, $h$ = {widths[-1]:g}")
+    left.plot([], [], color="0.3", marker="o", ms=3.5, mfc="none", ls="none", label=f"flow, $h$ = {widths[0]:g}")
+    left.plot([], [], color="0.3", marker="o", ms=3.5, ls="none", label=f"flow, $h$ = {widths[-1]:g}")
     left.set(xlabel="time $t$", ylabel=r"$\Theta$ along the target's singular vectors")
     left.set_title("Components of one start")
     legend_below(left, 3)
     for i, (name, label) in enumerate({"gap": "flow", "descent_gap": "descent"}.items()):
         worst = kept(dataset, name, "trial", "width", "time").max(axis=-1)
-        draw_band(right, widths, worst, color=COLOURS[i], marker=MARKERS[i], linestyle=("-", "--")[i], label=label)
+        draw_band(right, widths, worst, **mark(i), ls=("-", "--")[i], label=label)
     start = band(blank(dataset["gap"], dataset["ok"]).isel(time=0).transpose("trial", "width").values)[1]
-    right.plot(widths, start, color="0.3", linestyle=":", linewidth=1, label="at $t = 0$: the start's product")
+    right.plot(widths, start, color="0.3", ls=":", lw=1, label="at $t = 0$: the start's product")
     right.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     right.set_ylabel(r"worst gap $\max_t \|\Theta - \Theta_{wide}\|_F/\|Y\|_F$")
     right.set_title("How wide is wide")

@@ -17,6 +17,7 @@ from .house import COLOURS as COLOURS
 from .house import MARKERS as MARKERS
 from .house import legend_below as legend_below
 from .house import literal, save, style
+from .house import mark as mark
 from .trajectories import observables_against_time, trajectory
 from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
 

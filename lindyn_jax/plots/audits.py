@@ -19,14 +19,14 @@ def losses_and_bounds(ax, summary) -> None:
         # Descent's markers are on the line, where there is descent.
         ax.plot(time, values, **({"color": look["color"]} if others else look))
         for dynamics in others:
-            ax.plot(time, row["excess_loss"].sel(dynamics=dynamics).values, linestyle="none", **look)
+            ax.plot(time, row["excess_loss"].sel(dynamics=dynamics).values, ls="none", **look)
         bound = row["loss_bound"].sel(statement="theorem3").isel(dynamics=0).values
-        ax.plot(time, bound, linestyle="--", linewidth=1, **case_look(index, count, hollow=True))
+        ax.plot(time, bound, ls="--", lw=1, **case_look(index, count, hollow=True))
     grey = {"color": "0.3"}
     ax.plot([], [], marker=None if others else "o", label=str(first), **grey)
     for dynamics in others:
-        ax.plot([], [], linestyle="none", marker="o", label=str(dynamics), **grey)
-    bound = {"linestyle": "--", "linewidth": 1, "marker": "o", "markerfacecolor": "none"}
+        ax.plot([], [], ls="none", marker="o", label=str(dynamics), **grey)
+    bound = {"ls": "--", "lw": 1, "marker": "o", "mfc": "none"}
     ax.plot([], [], label="Theorem 3", **bound, **grey)
     time_axis(ax, time)
     ax.set(yscale="log", ylim=(1e-9 * start, 3 * start), ylabel="excess loss $L - L^*$ (median)")
@@ -47,7 +47,7 @@ def rates_and_bounds(ax, summary) -> None:
     """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band)."""
     time, count = summary["time"].values, summary.sizes["case"]
     # The two often agree: one is drawn wide and pale below the other.
-    wide, dashed = {"linewidth": 4, "alpha": 0.3}, {"linestyle": "--", "linewidth": 1}
+    wide, dashed = {"lw": 4, "alpha": 0.3}, {"ls": "--", "lw": 1}
     shown = summary.isel(dynamics=0)
     for index, case in enumerate(summary["case"].values):
         row = shown.sel(case=case)
@@ -58,7 +58,7 @@ def rates_and_bounds(ax, summary) -> None:
         ax.plot(time, bounds.sel(rate_statement="proposition1").values, **look, **dashed)
     ax.plot([], [], color="0.3", marker="o", label="rate")
     ax.plot([], [], color="0.3", label="Lemma 7", **wide)
-    ax.plot([], [], color="0.3", marker="o", markerfacecolor="none", label="Proposition 1", **dashed)
+    ax.plot([], [], color="0.3", marker="o", mfc="none", label="Proposition 1", **dashed)
     time_axis(ax, time)
     value_axis(ax)
     ax.set_ylabel("rate $-L'/(L - L^*)$ (median)")
@@ -73,9 +73,9 @@ def tightness_against_time(ax, summary) -> None:
         row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
         look = case_look(index, count)
         low, median, high = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
-        ax.fill_between(time, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.fill_between(time, low, high, color=look["color"], alpha=0.2, lw=0)
         ax.plot(time, median, **look)
-    ax.axhline(1, color="0.5", linewidth=0.8)
+    ax.axhline(1, color="0.5", lw=0.8)
     time_axis(ax, time)
     ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (median, 5% to 95%)")
     ax.set_title("Tightness over time and starts")
@@ -95,8 +95,8 @@ def hypotheses_and_tightness(ax, summary) -> None:
             yerr=errors,
             color=COLOURS[index],
             marker=MARKERS[index],
-            linestyle="none",
-            linewidth=0.8,
+            ls="none",
+            lw=0.8,
             label=f"{text}: hypothesis met",
         )
         best = row["loss_tightness_largest"].values
@@ -105,14 +105,12 @@ def hypotheses_and_tightness(ax, summary) -> None:
             best,
             color=COLOURS[index],
             marker="_",
-            markersize=8,
+            ms=8,
             markeredgewidth=1.5,
-            linestyle="none",
+            ls="none",
         )
-    ax.plot(
-        [], [], color="0.3", marker="_", markersize=8, linestyle="none", label="largest promised / achieved decrease"
-    )
-    ax.axhline(1, color="0.5", linewidth=0.8)
+    ax.plot([], [], color="0.3", marker="_", ms=8, ls="none", label="largest promised / achieved decrease")
+    ax.axhline(1, color="0.5", lw=0.8)
     ax.set_xticks(np.arange(len(cases)), [literal(case) for case in cases], rotation=20 if len(cases) > 3 else 0)
     ax.set(ylim=(-0.05, 1.45), ylabel="frequency (95% interval); ratio")
     ax.set_title("Statements on the loss")

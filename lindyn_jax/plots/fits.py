@@ -2,7 +2,7 @@
 
 from .house import COLOURS, MARKERS, case_look, panels
 
-PATH_LOOKS = {"flow": {"linestyle": "-"}, "homogeneous": {"linestyle": "--"}, "wide limit": {"linestyle": ":"}}
+PATH_LOOKS = {"flow": {"ls": "-"}, "homogeneous": {"ls": "--"}, "wide limit": {"ls": ":"}}
 
 
 def path_errors(ax, dataset) -> None:

@@ -54,8 +54,8 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[index % len(MARKERS)],
         "markevery": (start % 1 * every, every),
-        "markersize": 4.5 if hollow else 4,
-        **({"markerfacecolor": "none"} if hollow else {}),
+        "ms": 4.5 if hollow else 4,
+        **({"mfc": "none"} if hollow else {}),
     }
 
 
@@ -91,6 +91,11 @@ def time_axis(ax, time) -> None:
     if len(time) > 3 and time[1] < 1e-4 * time[-1]:
         ax.set(xscale="log", xlim=(time[1], time[-1]))
     ax.set_xlabel("time $t$")
+
+
+def mark(index: int) -> dict:
+    """Colour and marker of one case."""
+    return {"color": COLOURS[index], "marker": MARKERS[index]}
 
 
 def legend_below(ax, columns: int = 1, below: float = -0.18) -> None:

@@ -24,7 +24,7 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
         if len(names) == 1:
             ax.set_ylabel(label)
         if not np.any(np.isfinite(values)):
-            ax.plot([], [], linestyle="none", label=f"{label}: {'never positive' if logarithmic else 'not finite'}")
+            ax.plot([], [], ls="none", label=f"{label}: {'never positive' if logarithmic else 'not finite'}")
             continue
         drawn = True
         for component in range(values.shape[1]):
@@ -33,7 +33,7 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
                 time,
                 values[:, component],
                 color=COLOURS[(component if several else index) % len(COLOURS)],
-                linestyle=("-", "--", ":", "-.")[index % 4],
+                ls=("-", "--", ":", "-.")[index % 4],
                 marker=MARKERS[index % len(MARKERS)] if len(time) <= 12 else None,
                 label=None if several or len(names) == 1 else label,
             )

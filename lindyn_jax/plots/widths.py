@@ -16,35 +16,29 @@ def distance_against_width(ax, summary) -> None:
         row = summary.isel(alpha=index)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         median, q95 = row["median"].values, row["q95"].values
-        ax.fill_between(widths, median, q95, color=colour, alpha=0.2, linewidth=0)
+        ax.fill_between(widths, median, q95, color=colour, alpha=0.2, lw=0)
         slope, half = float(row["slope"]), (float(row["slope_high"]) - float(row["slope_low"])) / 2
         fitted = f", slope {slope:.3f} ± {half:.1g}" if math.isfinite(slope + half) else ""
         label = rf"$\alpha$ = {alpha:g}{fitted} (sharp law {float(row['sharp_slope']):.3f})"
-        ax.plot(widths, median, marker=marker, color=colour, linestyle="none", label=label)
-        ax.plot(widths, row["sharp_rms"].values, color=colour, linestyle="--", linewidth=1)
+        ax.plot(widths, median, marker=marker, color=colour, ls="none", label=label)
+        ax.plot(widths, row["sharp_rms"].values, color=colour, ls="--", lw=1)
         log10_bound = row["log10_bound"].values
         seen = log10_bound < math.log10(top) + 12
         applies = row["applies"].values.astype(bool)
         if np.any(seen):
-            ax.plot(widths[seen], 10 ** log10_bound[seen], color=colour, linestyle=":", linewidth=1)
+            ax.plot(widths[seen], 10 ** log10_bound[seen], color=colour, ls=":", lw=1)
             met = seen & applies
-            ax.plot(widths[met], 10 ** log10_bound[met], marker="*", color=colour, linestyle="none", markersize=7)
+            ax.plot(widths[met], 10 ** log10_bound[met], marker="*", color=colour, ls="none", ms=7)
         if not np.all(seen):
             hidden.append(rf"$\alpha$ = {alpha:g}: bound from $10^{{{log10_bound[~seen].min():.1f}}}$ up, not drawn")
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$")
     ax.set_ylabel(r"$\|\Theta(\infty) - \hat\Theta\|_F$")
-    ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label="sharp law (rms)")
+    ax.plot([], [], color="0.3", ls="--", lw=1, label="sharp law (rms)")
     ax.plot(
-        [],
-        [],
-        color="0.3",
-        linestyle=":",
-        marker="*",
-        linewidth=1,
-        label="Theorem 12, a bound on the 2-norm (star: hypothesis met)",
+        [], [], color="0.3", ls=":", marker="*", lw=1, label="Theorem 12, a bound on the 2-norm (star: hypothesis met)"
     )
     for text in hidden:
-        ax.plot([], [], linestyle="none", label=text)
+        ax.plot([], [], ls="none", label=text)
     legend_below(ax, 1, -0.16)
     ax.set_title("Median (band: to the 95% quantile)")
 
@@ -71,13 +65,13 @@ def events_against_width(ax, summary) -> None:
                 yerr=errors,
                 color=COLOURS[event],
                 marker=MARKERS[(index * len(names) + event) % len(MARKERS)],
-                linestyle="none",
-                linewidth=0.8,
-                markersize=3,
+                ls="none",
+                lw=0.8,
+                ms=3,
                 label=f"{text}" + (rf", $\alpha$ = {alpha:g}" if len(summary["alpha"]) > 1 else ""),
             )
     delta = summary.attrs["delta"]
-    ax.axhline(1 - delta, color="0.5", linewidth=0.8, linestyle="--", label=rf"$1 - \delta$ = {1 - delta:g}")
+    ax.axhline(1 - delta, color="0.5", lw=0.8, ls="--", label=rf"$1 - \delta$ = {1 - delta:g}")
     ax.set(xscale="log", ylim=(-0.05, 1.05), xlabel="hidden width $h$", ylabel="frequency (95% interval)")
     ax.set_title("Events of Lemma 11")
     legend_below(ax, 2 if count > 3 else 1, -0.16)
@@ -104,14 +98,12 @@ def ratios_against_width(ax, summary) -> None:
                 widths, row[f"{name}_mean_low"].values, row[f"{name}_mean_high"].values, color=colour, alpha=0.3
             )
         else:
-            look = {"color": colour, "marker": marker, "markerfacecolor": "none", "linestyle": ":"}
+            look = {"color": colour, "marker": marker, "mfc": "none", "ls": ":"}
             ax.plot(widths, row[f"{name}_max"].values, label=text.replace("median", "largest"), **look)
-    ax.axhline(1, color="0.5", linewidth=0.8, linestyle="--", label="bound")
+    ax.axhline(1, color="0.5", lw=0.8, ls="--", label="bound")
     for key, text in (("h0", "printed $h_0$"), ("h0_level", "$h_0$ for (33) alone")):
         if widths.min() <= summary.attrs[key] <= widths.max():
-            ax.axvline(
-                summary.attrs[key], color="0.3", linewidth=0.8, linestyle="-" if key == "h0" else "-.", label=text
-            )
+            ax.axvline(summary.attrs[key], color="0.3", lw=0.8, ls="-" if key == "h0" else "-.", label=text)
     ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel="over the lemma's bound")
     ax.set_title("How far from failing")
     legend_below(ax, 2, -0.16)
