@@ -137,6 +137,7 @@ OWN = {
     "open_figure": {"path": "absent"}, "open_reductions": {"path": "absent"}, "open_sweep": {"path": "absent"},
     "data.read_idx": {"path": "absent"},
     "exact.aligned_jump_time": {"sigma": 2.0},
+    "observables.observable": {"symbol": "$x$", "label": "x", "panel": "x"},
     "studies.audit": {"starts": STARTS, "trials": 1, "points": 3, "horizon": 0.1},
     "studies.simulate": {"start": STARTS["a"], "points": 3, "horizon": 0.1},
     "theory.tied_autoencoder": {"problem": ld.LeastSquares(X, X), "model": ld.SymmetricFactors(U)},

@@ -302,6 +302,11 @@ def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table,
         return jnp.max(model.product()) - jnp.max(start.product())
 
     problem = ld.factorization(rng.normal(size=(3, 2)))
+    # By keywords as well.
+    same = ld.LinearModel(np.ones((3, 2)))
+    assert spread(model=same, problem=problem, start=same) == obs.imbalance_drift(
+        start=ld.TwoLayer(np.eye(3), np.eye(2, 3)), problem=problem, model=ld.TwoLayer(np.eye(3), np.eye(2, 3))
+    )
     one, deep = ld.LinearModel(np.ones((3, 2))), ld.DeepLinear((np.ones((3, 3)), np.ones((3, 2))))
     assert spread(one, problem, one) == 0
     match = r"^Observable `spread` is defined for models of kind LinearModel or TwoLayer, but the model is of kind DeepLinear\."
@@ -340,6 +345,12 @@ def test_names_symbols_and_kinds_of_observables_are_checked(table):
         def loss(model, problem):
             return 0.0
 
+    def time(model, problem):
+        return 0.0
+
+    for function in (time, lambda model, problem: 0.0, jax.tree_util.Partial(time)):
+        with pytest.raises(ValueError, match="An observable needs a name of its own"):
+            obs.observable(symbol="$t$", label="mine")(function)
     with pytest.raises(ValueError, match="dollar signs in pairs"):
         obs.observable(symbol="$L", label="mine")
     with pytest.raises(ValueError, match=r"`kinds\[0\]` must be a type, but is 'TwoLayer'"):

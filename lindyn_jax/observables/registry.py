@@ -16,6 +16,8 @@ Observable = Callable[..., Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
 
 OBSERVABLES: dict[str, Observable] = {}
+# What datasets call their axes and flags.
+RESERVED = ("time", "step", "trial", "ok")
 
 
 class Facts(NamedTuple):
@@ -86,7 +88,8 @@ def observable(
     **Returns:** a decorator. What it returns is the function, which refuses what it is not defined for, and is entered into
     `OBSERVABLES` under its name.
 
-    **Raises:** `ValueError` for a name that another observable has, or a symbol or panel with an odd number of dollar signs.
+    **Raises:** `ValueError` for a function without a name, a name that another observable or an axis has, or a symbol or panel
+    with an odd number of dollar signs.
     """
     kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
     for name, text in (("symbol", symbol), ("panel", panel)):
@@ -94,7 +97,9 @@ def observable(
             raise ValueError(f"Argument `{name}` must have its dollar signs in pairs, but is {text!r}.")
 
     def register(function: Callable) -> Callable:
-        name = function.__name__
+        name = getattr(function, "__name__", "")
+        if not name.isidentifier() or name in RESERVED:
+            raise ValueError(f"An observable needs a name of its own, that of a function, but this one has {name!r}.")
         there = OBSERVABLES.get(name)
         # A notebook's cell may be run again.
         if there is not None and (there.__module__, there.__qualname__) != (function.__module__, function.__qualname__):
@@ -102,12 +107,13 @@ def observable(
         facts = Facts(name, symbol, label, units, panel, log, needs_start, kinds, reduced, convention, source)
 
         @functools.wraps(function)
-        def checked(model, problem, *start):
-            refusal = facts.refusal(model, problem)
+        def checked(*args, **kwargs):
+            given = dict(zip(("model", "problem"), args, strict=False)) | kwargs
+            refusal = facts.refusal(given["model"], given["problem"]) if given.keys() >= {"model", "problem"} else None
             if refusal is None:
-                return function(model, problem, *start)
+                return function(*args, **kwargs)
             try:
-                function(model, problem, *start)
+                function(*args, **kwargs)
             except Exception as error:
                 # The function's own sentence knows more, where it has one.
                 if is_sentence(error):
