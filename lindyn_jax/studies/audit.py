@@ -52,7 +52,6 @@ NAMES = {
 
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
-    "excess_loss": {"long_name": "L(t) - L*"},
     "loss_bound": {
         "long_name": "upper bound on L(t) - L*",
         "convention": "infinity before the statement's clock starts",
@@ -66,12 +65,9 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "convention": "false: hypothesis not met; what is zero up to round-off is not positive",
     },
     "loss_crossed": {"long_name": "whether a loss exceeds a bound whose hypotheses hold"},
-    "rate": {"long_name": "-L'/(L - L*) of the flow at this state", "source": "M22 App. C"},
     "rate_bound": {"long_name": "lower bound on the rate at this state"},
     "rate_crossed": {"long_name": "whether a rate is below a bound, by more than 1e-9 of it in float64"},
-    "margin": {"long_name": "sigma_min(Ytil) - ||E||_F", "source": "M22 Cor. 5"},
     "margin_time": {"long_name": "first observed time with a margin, the clock of Cor. 6; infinity without one"},
-    "imbalance_drift": {"long_name": "||D - D(0)||_F"},
     "resolution": {"long_name": "excess loss below which a path is not resolved"},
     "imbalance_plus": {"long_name": "Delta+ of the start"},
     "imbalance_minus": {"long_name": "Delta- of the start"},

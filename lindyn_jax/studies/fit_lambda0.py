@@ -37,7 +37,6 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "objective_at_zero": {"long_name": "J at lambda0 = 0"},
     "wide_objective": {"long_name": "J of the wide-limit flow"},
     "horizon": {"long_name": "T: first time of the relative error"},
-    "imbalance_spectrum": {"long_name": "eigenvalues of U1^T U1 - V^T V that can differ from zero, descending"},
     "time": {"long_name": "times of the paths"},
     "error": {"long_name": "relative error ||E||_F / ||Ytil||_F along the paths"},
     "singular_values": {"long_name": "singular values of Phi1^T Theta along the paths"},
