@@ -9,6 +9,7 @@ import time
 import typing
 import zipfile
 
+import matplotlib.figure
 import numpy as np
 import pytest
 
@@ -70,7 +71,7 @@ def test_names_of_files_and_columns_do_not_end_a_simulation(call, tmp_path):
 
 @pytest.mark.parametrize("text", [ODD, "$", "a$b$c^", "\\$", "\udcff \x1b[1m", "日本"])
 def test_text_of_users_is_drawn_letter_by_letter(text, tmp_path):
-    figure = plots.mpl.figure.Figure()
+    figure = matplotlib.figure.Figure()
     ax = figure.subplots()
     ax.set_title(f"{plots.literal(text)}; $x^2$")
     ax.plot([0, 1], label=plots.literal(text))
