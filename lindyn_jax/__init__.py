@@ -20,8 +20,15 @@ from .models import (
     TwoLayer,
     WideLimit,
 )
-from .penalty import ImbalancePenalty
-from .problem import LeastSquares, factorization
+from .problems import (
+    AbstractProblem,
+    CustomProblem,
+    GeneralLoss,
+    ImbalancePenalty,
+    LeastSquares,
+    OutputProblem,
+    factorization,
+)
 from .reduction import Basis, lift, reduce
 from .store import SweepStore, open_reductions, open_sweep
 from .subspaces import DeepBasis, find_subspaces
@@ -33,16 +40,20 @@ __version__ = "0.1.0"
 __all__ = [
     "RESULTS",
     "AbstractModel",
+    "AbstractProblem",
     "Basis",
+    "CustomProblem",
     "DeepBasis",
     "DeepLinear",
     "Fit",
     "Frozen",
     "Gauge",
+    "GeneralLoss",
     "ImbalancePenalty",
     "Lambda0Fit",
     "LeastSquares",
     "LinearModel",
+    "OutputProblem",
     "ReducedDeepLinear",
     "ReducedTwoLayer",
     "SweepStore",

@@ -114,9 +114,10 @@ def check_positive(value: Any, name: str) -> None:
 def refuse_overrides(kind: type, base: type) -> None:
     """Refuses a class derived from `base` that replaces something which the formulas of this package take for granted.
 
-    Everything that `base` defines counts: solvers, closed forms and bounds use its formulas and not the new ones.
+    Everything that `base` has from this package counts: solvers, closed forms and bounds use its formulas and not the new ones.
     """
-    names = {name for name in (*vars(base), *vars(base).get("__annotations__", {})) if not name.startswith("__")}
+    mine = [vars(one) for one in base.__mro__ if one.__module__.split(".")[0] == __package__]
+    names = {name for one in mine for name in (*one, *one.get("__annotations__", {})) if not name.startswith("__")}
     names = (names | {"__getattr__", "__getattribute__"}) - {"_abc_impl"}
     for parent in kind.__mro__[: kind.__mro__.index(base)]:
         replaced = sorted(names & {*vars(parent), *vars(parent).get("__annotations__", {})})

@@ -29,6 +29,7 @@ FITS: list[tuple[type, type, Callable[[Any, Any], None]]] = []
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _NAMES = {
     "AbstractModel": "a model of this package",
+    "AbstractProblem": "a LeastSquares",
     "AbstractSolver": "a diffrax solver",
     "AbstractAdjoint": "a diffrax adjoint",
     "GradientTransformation": "an optax optimizer",

@@ -14,13 +14,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from . import _checks, trajectory
 from . import observables as obs
+from ._driver import Run, run
 from ._equivariance import extra_arguments, refuse_unrunnable
 from ._public import public
 from .flow import _check_stop, all_finite, check_not_saddle
-from .models import AbstractModel, LinearModel, ReducedDeepLinear, ReducedTwoLayer, WideLimit
-from .problem import LeastSquares
-from .reduction import check_fits, from_state, is_reducible, lift, prepare, require_exact, state_velocity, to_state
-from .reduction import reduce as reduce_model
+from .models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer
+from .problems import AbstractProblem
+from .reduction import check_fits, from_state, is_reducible, prepare, require_exact, state_velocity, to_state
 from .trajectory import Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
@@ -29,7 +29,7 @@ CHECK_EVERY = 8
 @public
 def gradient_descent(
     model: AbstractModel,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     steps: int,
     *,
     optimizer: optax.GradientTransformation,
@@ -122,9 +122,8 @@ def _weights(start: AbstractModel) -> tuple[AbstractModel, Callable[[AbstractMod
     """What an optimizer moves of a model, and the way back from it to the model."""
     if isinstance(start, (ReducedTwoLayer, ReducedDeepLinear)):
         return to_state(start), lambda weights: from_state(weights, start)
-    if isinstance(start, WideLimit):  # its level is no weight
-        return LinearModel(start.Theta), lambda weights: WideLimit(weights.Theta, start.level)
-    return start, lambda weights: weights
+    weights, rest = eqx.partition(start, start.moving())
+    return weights, lambda weights: eqx.combine(weights, rest)
 
 
 class _Carry(NamedTuple):
@@ -138,97 +137,87 @@ class _Carry(NamedTuple):
 def _descend(
     model, basis, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse
 ) -> Trajectory:
-    # `unpack`: what the optimizer moves -> the (reduced) model; `to_user`: that model -> the kind the user passed in.
-    to_user, start = (lambda state: state), model
-    if basis is None and reduce and is_reducible(model, problem):
-        start, basis = reduce_model(model, problem)
-    if basis is not None:
-        to_user = lambda state: lift(state, basis)  # noqa: E731
-    weights, unpack = _weights(start)
-
-    def gradient(weights):
-        state = unpack(weights)
-        velocity = state.velocity(problem)
-        if isinstance(state, (ReducedTwoLayer, ReducedDeepLinear)):
-            velocity = state_velocity(velocity, weights)
-        elif isinstance(state, WideLimit):
-            velocity = LinearModel(velocity.Theta)
-        return jax.tree.map(jnp.negative, velocity)
-
-    def loss(weights):
-        return obs.total_loss(unpack(weights), problem)
-
-    def excess(weights):
-        measured = obs.loss if problem.link is not None else obs.excess_loss
-        return measured(unpack(weights), problem)
-
-    target = -jnp.inf if stop is None else stop * excess(weights)
-
-    def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
-        gradients = gradient(carry.weights)
-        available = {
-            "value": loss(carry.weights),
-            "grad": gradients,
-            "value_fn": loss,
-            "grad_fn": lambda weights, _: gradient(weights),
-            "obj_fn": loss,
-        }
-        extra = extra_arguments(optimizer, available)
-        updates, optimizer_state = optimizer.update(gradients, carry.optimizer_state, carry.weights, **extra)
-        weights = optax.apply_updates(carry.weights, updates)
-        return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
-
-    def test(carry: _Carry) -> _Carry:
-        now = excess(carry.weights)
-        return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
-
-    def chunk(carry: _Carry) -> _Carry:
-        carry, _ = jax.lax.scan(step, carry, None, length=CHECK_EVERY)
-        return test(carry)
-
     kind = "checkpointed" if reverse else "lax"
 
-    def single(carry: _Carry) -> _Carry:
-        return step(carry)[0]
+    def move(start, observe):
+        weights, unpack = _weights(start)
 
-    def advance(carry: _Carry, until: Int[Array, ""]):
-        # Single steps to the next multiple of CHECK_EVERY, whole chunks, and single steps for the rest: tests are at multiples
-        # alone, so that where a run ends does not depend on where it is observed.
-        def part(carry: _Carry, end: Int[Array, ""]):
-            carry = eqxi.while_loop(
-                lambda carry: ~carry.halted & (carry.step < end), single, carry, max_steps=CHECK_EVERY, kind=kind
-            )
-            carry = jax.tree.map(partial(jnp.where, carry.step % CHECK_EVERY == 0), test(carry), carry)
-            carry = eqxi.while_loop(
-                lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
-                chunk,
-                carry,
-                max_steps=max(steps // CHECK_EVERY, 1),
-                kind=kind,
-            )
-            return carry, None
+        def gradient(weights):
+            state = unpack(weights)
+            velocity = state.velocity(problem)
+            if isinstance(state, (ReducedTwoLayer, ReducedDeepLinear)):
+                velocity = state_velocity(velocity, weights)
+            return jax.tree.map(jnp.negative, eqx.filter(velocity, weights.moving()))
 
-        aligned = -(-carry.step // CHECK_EVERY) * CHECK_EVERY
-        carry, _ = jax.lax.scan(part, carry, jnp.stack([jnp.minimum(aligned, until), until]))
-        state = unpack(carry.weights)
-        values = obs.measure(functions, state, problem, start, to_user)
-        kept = to_user(state) if keep_models else None
-        reached = carry.step >= until
-        return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), (values, kept))
+        def loss(weights):
+            return obs.total_loss(unpack(weights), problem)
 
-    carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
-    with jax.default_matmul_precision("highest"):
-        carry, (values, models) = jax.lax.scan(advance, carry, save_at)
+        def excess(weights):
+            measured = obs.excess_loss if problem.is_quadratic else obs.loss
+            return measured(unpack(weights), problem)
+
+        target = -jnp.inf if stop is None else stop * excess(weights)
+
+        def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
+            gradients = gradient(carry.weights)
+            available = {
+                "value": loss(carry.weights),
+                "grad": gradients,
+                "value_fn": loss,
+                "grad_fn": lambda weights, _: gradient(weights),
+                "obj_fn": loss,
+            }
+            extra = extra_arguments(optimizer, available)
+            updates, optimizer_state = optimizer.update(gradients, carry.optimizer_state, carry.weights, **extra)
+            weights = optax.apply_updates(carry.weights, updates)
+            return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
+
+        def test(carry: _Carry) -> _Carry:
+            now = excess(carry.weights)
+            return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
+
+        def chunk(carry: _Carry) -> _Carry:
+            carry, _ = jax.lax.scan(step, carry, None, length=CHECK_EVERY)
+            return test(carry)
+
+        def single(carry: _Carry) -> _Carry:
+            return step(carry)[0]
+
+        def advance(carry: _Carry, until: Int[Array, ""]):
+            # Single steps to the next multiple of CHECK_EVERY, whole chunks, and single steps for the rest: tests are at
+            # multiples alone, so that where a run ends does not depend on where it is observed.
+            def part(carry: _Carry, end: Int[Array, ""]):
+                carry = eqxi.while_loop(
+                    lambda carry: ~carry.halted & (carry.step < end), single, carry, max_steps=CHECK_EVERY, kind=kind
+                )
+                carry = jax.tree.map(partial(jnp.where, carry.step % CHECK_EVERY == 0), test(carry), carry)
+                carry = eqxi.while_loop(
+                    lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
+                    chunk,
+                    carry,
+                    max_steps=max(steps // CHECK_EVERY, 1),
+                    kind=kind,
+                )
+                return carry, None
+
+            aligned = -(-carry.step // CHECK_EVERY) * CHECK_EVERY
+            carry, _ = jax.lax.scan(part, carry, jnp.stack([jnp.minimum(aligned, until), until]))
+            seen = observe(unpack(carry.weights), problem)
+            reached = carry.step >= until
+            return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
+
+        carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
+        carry, seen = jax.lax.scan(advance, carry, save_at)
         carry, _ = advance(carry, jnp.asarray(steps, jnp.int32))
-        final = unpack(carry.weights)
-        final_values = obs.measure(functions, final, problem, start, to_user)
         now = excess(carry.weights)
-    result = jnp.where(carry.step >= steps, trajectory.FINISHED, trajectory.STEP_LIMIT)
-    if stop is not None:
-        result = jnp.where(now <= target, trajectory.STOPPED, result)
-    result = jnp.where(jnp.isfinite(now) & all_finite(carry.weights), result, trajectory.DIVERGED)
-    stats = {"final_time": carry.step.astype(jnp.result_type(float)), "num_steps": carry.step}
-    return Trajectory(save_at, values, to_user(final), final_values, result.astype(jnp.int32), stats, models)
+        result = jnp.where(carry.step >= steps, trajectory.FINISHED, trajectory.STEP_LIMIT)
+        if stop is not None:
+            result = jnp.where(now <= target, trajectory.STOPPED, result)
+        result = jnp.where(jnp.isfinite(now) & all_finite(carry.weights), result, trajectory.DIVERGED)
+        stats = {"final_time": carry.step.astype(jnp.result_type(float)), "num_steps": carry.step}
+        return Run(save_at, seen, unpack(carry.weights), result.astype(jnp.int32), stats)
+
+    return run(model, basis, problem, functions, move, reduce=reduce, keep_models=keep_models)
 
 
 def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:

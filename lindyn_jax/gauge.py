@@ -17,7 +17,7 @@ from . import _checks
 from ._linalg import row_factor
 from ._public import public
 from .models import LinearModel, TwoLayer
-from .problem import LeastSquares
+from .problems import LeastSquares
 from .reduction import check_fits
 
 Gauged = TypeVar("Gauged", TwoLayer, LinearModel, LeastSquares)

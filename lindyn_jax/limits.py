@@ -13,23 +13,14 @@ from jaxtyping import Array, Bool, Float
 
 from . import _checks, trajectory
 from . import observables as obs
+from ._driver import Run, run
 from ._public import public
-from .flow import _first_step, check_not_saddle, moving_leaves, refuse_implicit
-from .flow import _result as result_code
+from .flow import _first_step, check_not_saddle, result_code, statistics
+from .methods import METHODS
 from .models import ReducedTwoLayer, TwoLayer
-from .problem import LeastSquares
-from .reduction import check_fits, lift
-from .reduction import reduce as reduce_model
-from .solvers import (
-    ImpulseRadau,
-    NormController,
-    dense_jacobian,
-    grown_roundoff,
-    impulse_reach,
-    internal_tolerance,
-    is_dense,
-    is_lost,
-)
+from .problems import AbstractProblem, LeastSquares
+from .reduction import check_fits
+from .solvers import dense_jacobian, grown_roundoff, is_dense, is_lost
 from .trajectory import Trajectory
 
 
@@ -51,8 +42,9 @@ def limit(
     **Raises:** as `flow_to_limit`.
     """
     end = flow_to_limit(model, problem, observables=(), rtol=rtol, max_steps=max_steps, adjoint=adjoint)
-    spec = moving_leaves(end.final)
-    return jax.tree.map(lambda leaf, moves: jnp.where(end.ok, leaf, jnp.inf) if moves else leaf, end.final, spec)
+    return jax.tree.map(
+        lambda leaf, moves: jnp.where(end.ok, leaf, jnp.inf) if moves else leaf, end.final, end.final.moving()
+    )
 
 
 @public
@@ -95,9 +87,9 @@ def flow_to_limit(
 
     **Source:** M22 section 4.1, (30): `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
     """
-    if not isinstance(problem, LeastSquares):
+    if not isinstance(problem, AbstractProblem):
         raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
-    refusal = refuse_implicit(model, problem)
+    refusal = METHODS["radau"].refuses(model, problem)
     if refusal is not None:
         raise ValueError(
             f"The limit is computed for two-layer models under least squares without a penalty, but {refusal}: "
@@ -105,7 +97,7 @@ def flow_to_limit(
         )
     check_fits(model, problem)
     check_not_saddle(model, problem)
-    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, moving_leaves(model))))
+    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, model.moving())))
     if rtol is None:
         rtol = 1e-8 if dtype == jnp.float64 else 1e-5
     _checks.check_tolerance(rtol, "rtol", dtype)
@@ -117,66 +109,50 @@ def flow_to_limit(
 
 @eqx.filter_jit
 def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Trajectory:
-    if isinstance(model, TwoLayer):
-        with jax.default_matmul_precision("highest"):
-            start, basis = reduce_model(model, problem)
+    def advance(start, observe):
+        moving, fixed = eqx.partition(start, start.moving())
 
-        def to_user(state):
+        def velocity(t, y, args):
+            return eqx.filter(eqx.combine(y, fixed).velocity(args[0]), start.moving())
+
+        def reached(t, y, args, **kwargs):
+            y, (problem, _) = jax.lax.stop_gradient((y, args))
             with jax.default_matmul_precision("highest"):
-                return lift(state, basis)
+                return is_limit(y.U1, y.V, problem, 0.1 * rtol)
 
-    else:
-        start, to_user = model, lambda state: state
-    moving, fixed = eqx.partition(start, moving_leaves(start))
-    tolerance = internal_tolerance(rtol)
+        # Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing.
+        size = jnp.sum(problem.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U1**2) + jnp.sum(start.V**2)
+        slowest = problem.scale * problem.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
+        horizon = jax.lax.stop_gradient((1 / (jnp.finfo(rtol.dtype).eps * slowest)).astype(rtol.dtype))
+        tolerance, solver, controller = METHODS["radau"].build(rtol, jnp.zeros_like(rtol), None)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),
+            solver,
+            t0=jnp.zeros((), rtol.dtype),
+            t1=horizon,
+            dt0=_first_step(start, problem, horizon, tolerance),
+            y0=moving,
+            args=(problem, fixed),
+            saveat=diffrax.SaveAt(t1=True, controller_state=True),
+            stepsize_controller=controller,
+            event=diffrax.Event(reached),
+            max_steps=max_steps,
+            adjoint=adjoint,
+            throw=False,
+        )
+        final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], solution.ys), fixed)
+        code = result_code(solution.result, final)
+        # Reaching the horizon is not reaching the limit; meeting the event is.
+        finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
+        code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
+        roundoff = grown_roundoff(solution.controller_state, final)
+        code = jnp.where((code == trajectory.FINISHED) & is_lost(roundoff), trajectory.NOT_CONVERGED, code)
+        values, models = observe(final, problem)
+        values = {name: trajectory.failed_to_inf(code == trajectory.FINISHED, x)[None] for name, x in values.items()}
+        stats = statistics(solution, solution.ts[-1], True, roundoff)
+        return Run(jnp.full(1, jnp.inf, rtol.dtype), (values, models), final, code, stats)
 
-    def velocity(t, y, args):
-        return eqx.filter(eqx.combine(y, fixed).velocity(args[0]), moving_leaves(start))
-
-    def reached(t, y, args, **kwargs):
-        y, (problem, _) = jax.lax.stop_gradient((y, args))
-        with jax.default_matmul_precision("highest"):
-            return is_limit(y.U1, y.V, problem, 0.1 * rtol)
-
-    # Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing.
-    size = jnp.sum(problem.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U1**2) + jnp.sum(start.V**2)
-    slowest = problem.scale * problem.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
-    horizon = jax.lax.stop_gradient((1 / (jnp.finfo(rtol.dtype).eps * slowest)).astype(rtol.dtype))
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
-        ImpulseRadau(tolerance),
-        t0=jnp.zeros((), rtol.dtype),
-        t1=horizon,
-        dt0=_first_step(start, problem, horizon, tolerance),
-        y0=moving,
-        args=(problem, fixed),
-        saveat=diffrax.SaveAt(t1=True, controller_state=True),
-        stepsize_controller=NormController(tolerance, reach=impulse_reach(tolerance)),
-        event=diffrax.Event(reached),
-        max_steps=max_steps,
-        adjoint=adjoint,
-        throw=False,
-    )
-    final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], solution.ys), fixed)
-    code = result_code(solution.result, final)
-    # Reaching the horizon is not reaching the limit; meeting the event is.
-    finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
-    code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
-    roundoff = grown_roundoff(solution.controller_state, final)
-    code = jnp.where((code == trajectory.FINISHED) & is_lost(roundoff), trajectory.NOT_CONVERGED, code)
-    with jax.default_matmul_precision("highest"):
-        final_values = obs.measure(functions, final, problem, start, to_user)
-    stats = {
-        "final_time": solution.ts[-1],
-        "num_steps": solution.stats["num_steps"],
-        "num_accepted": solution.stats["num_accepted_steps"],
-        "num_rejected": solution.stats["num_rejected_steps"],
-        "implicit": jnp.ones((), bool),
-        "roundoff": roundoff,
-    }
-    written = code == trajectory.FINISHED
-    values = {name: trajectory.failed_to_inf(written, value)[None] for name, value in final_values.items()}
-    return Trajectory(jnp.full(1, jnp.inf, rtol.dtype), values, to_user(final), final_values, code, stats)
+    return run(model, None, problem, functions, advance, reduce=True)
 
 
 def is_limit(

@@ -5,6 +5,7 @@ Each knows its end-to-end matrix and its velocity under gradient flow; descent u
 
 import functools
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,25 +13,92 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import _checks
 from ._linalg import signature_spectrum
+from ._norms import norm
 from ._public import public
 from ._roots import gram_roots
-from .problem import LeastSquares
+from .problems import AbstractProblem, ImbalancePenalty
 
 
 class AbstractModel(eqx.Module):
-    """A point in weight space, with its end-to-end matrix and its velocity under gradient flow."""
+    """A point in weight space, with its end-to-end matrix and its velocity under gradient flow.
+
+    A network of your own is a subclass with `product`. Flow, descent, ensembles and every observable that is defined for it then
+    take it; what asks for layers says so.
+
+    **Example:**
+
+    ```python
+    class Diagonal(ld.AbstractModel):
+        u: jax.Array
+        v: jax.Array
+
+        def product(self):
+            return (self.u * self.v)[:, None]
+    ```
+    """
 
     @abstractmethod
     def product(self) -> Float[Array, "n m"]:
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
 
-    @abstractmethod
-    def velocity(self, problem: LeastSquares) -> "AbstractModel":
+    def velocity(self, problem: AbstractProblem) -> "AbstractModel":
         """d(weights)/dt under gradient flow, minus the gradient of the problem's loss, as a model of the same kind."""
+        refuse_penalty(self, problem)
+        weights, rest = eqx.partition(self, self.moving())
+        Theta, pullback = jax.vjp(lambda weights: eqx.combine(weights, rest).product(), weights)
+        (gradient,) = pullback(problem.loss_gradient(Theta))
+        return eqx.combine(jax.tree.map(jnp.negative, gradient), rest)
+
+    def moving(self) -> "AbstractModel":
+        """A tree of the model's shape that is true at the weights that the dynamics moves."""
+        return jax.tree.map(eqx.is_inexact_array, self)
+
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
+        """The layers W1, ..., WL of a chain, with Phi1^T W1 for W1: what the data move. `None` for what is not a chain."""
+        return None
+
+    def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
+        return problem.to_data(self.product())
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """What of this model has to fit the problem: a name, what it must be, and what it is."""
+        fitting = (problem.num_inputs, problem.num_outputs)
+        return "the shape of its product", fitting, jax.eval_shape(self.product).shape
+
+    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+        """Refuses a penalty that this model has no use for: all of them, but for two-layer networks."""
+        raise ValueError(
+            "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
+            f"{type(self).__name__}: build the problem without `regularized`."
+        )
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        """In words, the saddle that this concrete start is, which gradients never leave; `None` if it is not known to be one."""
+        return None
+
+    def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
+        r"""A bound on the fastest rate of the flow here, for chains under least squares; `None` where there is none.
+
+        `q s_1^2 sum_l prod_{i != l} ||W_i||^2 + q s_1 ||E|| sum_{l < k} prod_{i != l, k} ||W_i||`, and what a penalty on the
+        imbalance adds.
+        """
+        layers = self.moving_layers(problem)
+        if layers is None or not problem.is_quadratic:
+            return None
+        norms, depth, s = [jnp.sqrt(jnp.sum(W**2)) for W in layers], range(len(layers)), problem.singular_values[0]
+        error = jnp.sqrt(jnp.sum(problem.error(chain(layers)) ** 2))
+        skip = lambda *out: math.prod(x for i, x in enumerate(norms) if i not in out)  # noqa: E731
+        pairs = sum(skip(i, j) for i in depth for j in depth if i < j)
+        fastest = problem.scale * s * (s * sum(skip(i) ** 2 for i in depth) + error * pairs)
+        if problem.penalty is not None:
+            fastest = fastest + problem.penalty.fastest_rate(layers[0], layers[1].T)
+        return fastest
 
     def __check_init__(self):
         # The reduction and the implicit methods know the kinds of this package by their formulas.
@@ -54,7 +122,13 @@ class LinearModel(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return self.Theta
 
-    def velocity(self, problem: LeastSquares) -> "LinearModel":
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r m"]]:
+        return (problem.to_data(self.Theta),)
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return "the shape of Theta", (problem.num_inputs, problem.num_outputs), self.Theta.shape
+
+    def velocity(self, problem: AbstractProblem) -> "LinearModel":
         refuse_penalty(self, problem)
         return type(self)(-problem.loss_gradient(self.Theta))
 
@@ -87,7 +161,25 @@ class SymmetricFactors(AbstractModel):
     def product(self) -> Float[Array, "n n"]:
         return self.U @ self.U.T
 
-    def velocity(self, problem: LeastSquares) -> "SymmetricFactors":
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        n, m = problem.num_inputs, problem.num_outputs
+        if n != m:
+            raise ValueError(
+                "The model does not fit the problem: tied layers, U U^T, need a square target, n = m, but the problem has "
+                f"n = {n} inputs and m = {m} outputs; use a `TwoLayer`."
+            )
+        return "(U rows, U rows)", (n, m), (self.U.shape[0], self.U.shape[0])
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        return "the saddle U = 0" if _is_zero(self.U) else None
+
+    def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
+        if not problem.is_quadratic:
+            return None
+        s, error = problem.singular_values[0], jnp.sqrt(jnp.sum(problem.error(self.reduced_product(problem)) ** 2))
+        return 2 * problem.scale * s * (2 * s * jnp.sum(self.U**2) + error)
+
+    def velocity(self, problem: AbstractProblem) -> "SymmetricFactors":
         refuse_penalty(self, problem)
         G = problem.loss_gradient(self.product())
         return type(self)(-(G @ self.U + G.T @ self.U))
@@ -122,11 +214,32 @@ class TwoLayer(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return self.U @ self.V.T
 
-    def velocity(self, problem: LeastSquares) -> "TwoLayer":
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r h"], Float[Array, "h m"]]:
+        return problem.to_data(self.U), self.V.T
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        fitting = (problem.num_inputs, problem.num_outputs)
+        return "(U rows, V rows)", fitting, (self.U.shape[0], self.V.shape[0])
+
+    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+        penalty.check_width(self.width)
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        if _checks.is_traced(self.U, self.V) or not _is_zero(self.V):
+            return None
+        if _is_zero(self.U):
+            return "the saddle U = 0, V = 0"
+        if not _checks.is_traced(*jax.tree.leaves(problem)):
+            moving, total = (float(norm(U)) for U in (problem.to_data(self.U), self.U))
+            if moving <= 10 * float(jnp.finfo(self.U.dtype).eps) * total:
+                return "the saddle Phi1^T U = 0, V = 0 (U lies in directions that no sample has)"
+        return None
+
+    def velocity(self, problem: AbstractProblem) -> "TwoLayer":
         G = problem.loss_gradient(self.product())
         U_velocity, V_velocity = -(G @ self.V), -(G.T @ self.U)
-        if problem.regularization is not None:
-            pull_U1, pull_V = problem.regularization.gradients(problem.to_data(self.U), self.V)
+        if problem.penalty is not None:
+            pull_U1, pull_V = problem.penalty.gradients(problem.to_data(self.U), self.V)
             U_velocity, V_velocity = U_velocity - problem.from_data(pull_U1), V_velocity - pull_V
         return type(self)(U_velocity, V_velocity)
 
@@ -173,7 +286,17 @@ class DeepLinear(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return chain(self.layers)
 
-    def velocity(self, problem: LeastSquares) -> "DeepLinear":
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...]:
+        return (problem.to_data(self.layers[0]), *self.layers[1:])
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        fitting = (problem.num_inputs, problem.num_outputs)
+        return "(W1 rows, WL columns)", fitting, (self.layers[0].shape[0], self.layers[-1].shape[1])
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        return _two_zeros(self.layers)
+
+    def velocity(self, problem: AbstractProblem) -> "DeepLinear":
         refuse_penalty(self, problem)
         G = problem.loss_gradient(self.product())
         return type(self)(tuple(-g for g in chain_gradients(self.layers, G)))
@@ -223,7 +346,13 @@ class WideLimit(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return self.Theta
 
-    def velocity(self, problem: LeastSquares) -> "WideLimit":
+    def moving(self) -> "WideLimit":
+        return eqx.tree_at(lambda tree: tree.level, super().moving(), False)
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return "the shape of Theta", (problem.num_inputs, problem.num_outputs), self.Theta.shape
+
+    def velocity(self, problem: AbstractProblem) -> "WideLimit":
         refuse_penalty(self, problem)
         G = problem.loss_gradient(self.Theta)
         rows, columns = gram_roots(self.Theta, self.level)
@@ -287,16 +416,35 @@ class ReducedTwoLayer(AbstractModel):
         """U1 V^T = Phi1^T Theta, the part of the end-to-end matrix that the data see."""
         return self.U1 @ self.V.T
 
-    def velocity(self, problem: LeastSquares) -> "ReducedTwoLayer":
+    def moving(self) -> "ReducedTwoLayer":
+        still = jax.tree.map(lambda _: False, self)
+        return eqx.tree_at(lambda tree: (tree.U1, tree.V), still, (True, True))
+
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[Array, "k m"]]:
+        return self.U1, self.V.T
+
+    def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        return self.product()
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return "(U1 rows, V rows)", (problem.rank, problem.num_outputs), (self.U1.shape[0], self.V.shape[0])
+
+    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+        _refuse_matrix(penalty)
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        return "the saddle U = 0, V = 0" if _is_zero(self.U1, self.V) else None
+
+    def velocity(self, problem: AbstractProblem) -> "ReducedTwoLayer":
         G = problem.reduced_loss_gradient(self.product())
         frozen = self.frozen
         if frozen is not None:
             frozen = Frozen(jnp.zeros_like(frozen.core), jnp.zeros_like(frozen.norm), jnp.zeros_like(frozen.factor))
         zero = jnp.zeros_like(self.width)
         U1_velocity, V_velocity = -(G @ self.V), -(G.T @ self.U1)
-        if problem.regularization is not None:
+        if problem.penalty is not None:
             refuse_matrix_penalty(problem)
-            pull_U1, pull_V = problem.regularization.gradients(self.U1, self.V)
+            pull_U1, pull_V = problem.penalty.gradients(self.U1, self.V)
             U1_velocity, V_velocity = U1_velocity - pull_U1, V_velocity - pull_V
         return type(self)(U1_velocity, V_velocity, zero, zero, frozen)
 
@@ -363,7 +511,24 @@ class ReducedDeepLinear(AbstractModel):
         """core_1 ... core_L = Phi1^T Theta, the part of the end-to-end matrix that the data see."""
         return chain(self.layers)
 
-    def velocity(self, problem: LeastSquares) -> "ReducedDeepLinear":
+    def moving(self) -> "ReducedDeepLinear":
+        still = jax.tree.map(lambda _: False, self)
+        return eqx.tree_at(lambda tree: tree.layers, still, (True,) * self.depth)
+
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...]:
+        return self.layers
+
+    def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        return self.product()
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        given = (self.layers[0].shape[0], self.layers[-1].shape[1])
+        return "(core_1 rows, core_L columns)", (problem.rank, problem.num_outputs), given
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        return _two_zeros(self.layers)
+
+    def velocity(self, problem: AbstractProblem) -> "ReducedDeepLinear":
         refuse_penalty(self, problem)
         G = problem.reduced_loss_gradient(self.product())
         still = jax.tree.map(jnp.zeros_like, (self.frozen, self.rest))
@@ -419,19 +584,31 @@ def _signs(U: Array, V: Array) -> Float[Array, " p"]:
     return jnp.concatenate([jnp.ones(U.shape[0], U.dtype), -jnp.ones(V.shape[0], V.dtype)])
 
 
-def refuse_matrix_penalty(problem: LeastSquares) -> None:
+def _is_zero(*weights: Array) -> bool:
+    """Whether concrete weights are all zero."""
+    return not _checks.is_traced(*weights) and not any(np.any(np.asarray(W)) for W in weights)
+
+
+def _two_zeros(layers: Sequence[Array]) -> str | None:
+    zeros = [f"W{i + 1} = 0" for i, W in enumerate(layers) if _is_zero(W)]
+    return "a saddle, " + " and ".join(zeros[:2]) if len(zeros) > 1 else None
+
+
+def refuse_matrix_penalty(problem: AbstractProblem) -> None:
     """Refuses a penalty whose target is a matrix, where only rotation-invariant ones make sense."""
-    if problem.regularization is not None and not problem.regularization.is_isotropic:
+    if problem.penalty is not None:
+        _refuse_matrix(problem.penalty)
+
+
+def _refuse_matrix(penalty: ImbalancePenalty) -> None:
+    if not penalty.is_isotropic:
         raise ValueError(
             "The width reduction is not exact for a penalty whose Lambda is a matrix, which singles out directions of the "
             "hidden layer: give Lambda as a number, or move a `TwoLayer` in full size (the solvers do so by themselves)."
         )
 
 
-def refuse_penalty(model: AbstractModel, problem: LeastSquares) -> None:
+def refuse_penalty(model: AbstractModel, problem: AbstractProblem) -> None:
     """Refuses a penalty on the imbalance for a model that has none."""
-    if problem.regularization is not None:
-        raise ValueError(
-            "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
-            f"{type(model).__name__}: build the problem without `regularized`."
-        )
+    if problem.penalty is not None:
+        AbstractModel.check_penalty(model, problem.penalty)

@@ -30,9 +30,8 @@ from .models import (
     SymmetricFactors,
     TwoLayer,
     refuse_matrix_penalty,
-    refuse_penalty,
 )
-from .problem import LeastSquares
+from .problems import AbstractProblem
 from .subspaces import (
     DeepBasis,
     deep_state,
@@ -60,7 +59,7 @@ class Basis(eqx.Module):
 @public
 def reduce(
     model: TwoLayer | SymmetricFactors | DeepLinear,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     *,
     subspaces: tuple[Float[Array, "_ _"], ...] | None = None,
 ) -> tuple[ReducedTwoLayer | SymmetricFactors | ReducedDeepLinear, Basis | DeepBasis]:
@@ -112,7 +111,7 @@ def reduce(
         core = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
         frozen = Frozen(core, norm(frozen_rows), jnp.ones((), core.dtype))
     reduced = ReducedTwoLayer(U1, V, model.width, problem.num_frozen, frozen)
-    return reduced, Basis(problem.Phi1, Q, frozen_rows)
+    return reduced, Basis(problem.frame, Q, frozen_rows)
 
 
 @public
@@ -145,16 +144,16 @@ def lift(
 
 
 @public
-def is_reducible(model: AbstractModel, problem: LeastSquares) -> bool:
+def is_reducible(model: AbstractModel, problem: AbstractProblem) -> bool:
     """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones."""
     if isinstance(model, SymmetricFactors):
         return model.width > model.U.shape[0]
-    penalty = problem.regularization
+    penalty = problem.penalty
     return isinstance(model, TwoLayer) and (penalty is None or penalty.is_isotropic)
 
 
 @public
-def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[AbstractModel, DeepBasis | None]:
+def prepare(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> tuple[AbstractModel, DeepBasis | None]:
     """What the solvers move, and the basis to come back if this is a reduced deep network.
 
     Only deep networks are reduced here, outside of jit: those with concrete weights whose hidden layers become smaller.
@@ -166,51 +165,23 @@ def prepare(model: AbstractModel, problem: LeastSquares, reduce: bool) -> tuple[
 
 
 @public
-def check_fits(model: AbstractModel, problem: LeastSquares) -> None:
+def check_fits(model: AbstractModel, problem: AbstractProblem) -> None:
     """Refuses a model whose sizes do not fit the problem, or whose kind or width does not fit the problem's penalty."""
     _check_sizes(model, problem)
-    if problem.regularization is None:
-        return
-    if isinstance(model, ReducedTwoLayer):
-        refuse_matrix_penalty(problem)
-    elif isinstance(model, TwoLayer):
-        problem.regularization.check_width(model.width)
-    else:
-        refuse_penalty(model, problem)
+    if problem.penalty is not None:
+        model.check_penalty(problem.penalty)
 
 
-def _check_sizes(model, problem: LeastSquares) -> None:
+def _check_sizes(model: AbstractModel, problem: AbstractProblem) -> None:
     """Refuses a model whose sizes do not fit the problem."""
-    n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
-    if isinstance(model, SymmetricFactors) and n != m:
-        raise ValueError(
-            "The model does not fit the problem: tied layers, U U^T, need a square target, n = m, but the problem has "
-            f"n = {n} inputs and m = {m} outputs; use a `TwoLayer`."
-        )
-    known = {
-        "TwoLayer": lambda: ((n, m), "(U rows, V rows)", (model.U.shape[0], model.V.shape[0])),
-        "ReducedTwoLayer": lambda: ((r, m), "(U1 rows, V rows)", (model.U1.shape[0], model.V.shape[0])),
-        "DeepLinear": lambda: ((n, m), "(W1 rows, WL columns)", (model.layers[0].shape[0], model.layers[-1].shape[1])),
-        "ReducedDeepLinear": lambda: (
-            (r, m),
-            "(core_1 rows, core_L columns)",
-            (model.layers[0].shape[0], model.layers[-1].shape[1]),
-        ),
-        "LinearModel": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
-        "WideLimit": lambda: ((n, m), "the shape of Theta", model.Theta.shape),
-        "SymmetricFactors": lambda: ((n, m), "(U rows, U rows)", (model.U.shape[0], model.U.shape[0])),
-    }
-    kind = next((kind.__name__ for kind in type(model).__mro__ if kind.__name__ in known), None)
-    expected, name, given = known.get(
-        kind, lambda: ((n, m), "the shape of its product", jax.eval_shape(model.product).shape)
-    )()
+    name, expected, given = model.sizes(problem)
     if expected != given:
         made = isinstance(model, (ReducedTwoLayer, ReducedDeepLinear))
         why = "; a reduced model has the coordinates of the data it was made for and no others" if made else ""
         raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}{why}.")
 
 
-FITS.append((AbstractModel, LeastSquares, _check_sizes))
+FITS.append((AbstractModel, AbstractProblem, _check_sizes))
 
 
 # -- optimizers --------------------------------------------------------------------------------------------------------
@@ -328,7 +299,7 @@ def check_optimizer(optimizer: optax.GradientTransformation) -> Array:
 def require_exact(
     optimizer: optax.GradientTransformation,
     model: AbstractModel,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     moved: AbstractModel | None = None,
 ) -> None:
     """Refuses an optimizer that does not commute with the reduction of this model, or for which that cannot be shown.
@@ -352,7 +323,7 @@ def require_exact(
         raise ValueError(message)
 
 
-def _forms(model: AbstractModel, problem: LeastSquares, moved: AbstractModel | None) -> list[tuple[Any, Any, list]]:
+def _forms(model: AbstractModel, problem: AbstractProblem, moved: AbstractModel | None) -> list[tuple[Any, Any, list]]:
     """Shapes of the weights at full and at reduced size, and the frames between them; two guesses where there is no full size."""
     n, r, m = problem.num_inputs, problem.rank, problem.num_outputs
 
@@ -368,7 +339,7 @@ def _forms(model: AbstractModel, problem: LeastSquares, moved: AbstractModel | N
         return [(model, shapes(SymmetricFactors, (n, min(model.width, n))), [("inputs", "hidden")])]
     if isinstance(model, TwoLayer):
         k = min(model.width, r + m)
-        if problem.Phi1 is None and k == model.width:
+        if problem.frame is None and k == model.width:
             return []  # what is moved is the network itself
         return [(model, shapes(TwoLayer, (r + pad, k + pad), (m, k + pad)), two)]
     if isinstance(model, ReducedTwoLayer):

@@ -17,7 +17,7 @@ from . import _checks
 from ._linalg import row_factor
 from ._public import public
 from .models import DeepLinear, ReducedDeepLinear, Remainder
-from .problem import LeastSquares
+from .problems import AbstractProblem
 
 
 class DeepBasis(eqx.Module):
@@ -44,7 +44,7 @@ def subspace_rtol(model: DeepLinear) -> float:
 
 @public
 def find_subspaces(
-    model: DeepLinear, problem: LeastSquares, *, rtol: float | None = None
+    model: DeepLinear, problem: AbstractProblem, *, rtol: float | None = None
 ) -> tuple[Float[Array, "_ _"], ...]:
     r"""Orthonormal bases of the smallest subspaces S_1, ..., S_{L-1} on which a deep network moves by itself.
 
@@ -115,7 +115,7 @@ def helps(model: DeepLinear, subspaces: tuple[Float[Array, "_ _"], ...]) -> bool
 
 
 def reduce_deep(
-    model: DeepLinear, problem: LeastSquares, subspaces: tuple[Float[Array, "_ _"], ...] | None = None
+    model: DeepLinear, problem: AbstractProblem, subspaces: tuple[Float[Array, "_ _"], ...] | None = None
 ) -> tuple[ReducedDeepLinear, DeepBasis]:
     """The cores of a deep network on its invariant subspaces, and the basis to come back; see `reduction.reduce`."""
     found = subspaces is None
@@ -136,7 +136,9 @@ def reduce_deep(
 
 
 @eqx.filter_jit
-def _project(model: DeepLinear, problem: LeastSquares, subspaces, check: bool) -> tuple[ReducedDeepLinear, DeepBasis]:
+def _project(
+    model: DeepLinear, problem: AbstractProblem, subspaces, check: bool
+) -> tuple[ReducedDeepLinear, DeepBasis]:
     front = problem.to_data(model.layers[0])
     layers = (front, *model.layers[1:])
     ends = (None, *subspaces, None)
@@ -145,7 +147,7 @@ def _project(model: DeepLinear, problem: LeastSquares, subspaces, check: bool) -
         parts = zip(layers, ends[:-1], ends[1:], strict=True)
         layers = tuple(_closed(W, left, right, tolerance) for W, left, right in parts)
     cores = tuple(_right(_left(W, left), right) for W, left, right in zip(layers, ends[:-1], ends[1:], strict=True))
-    lifted = _widen(cores, problem.Phi1, subspaces)
+    lifted = _widen(cores, problem.frame, subspaces)
     rest = [W - inside for W, inside in zip(model.layers, lifted, strict=True)]
     # The last layer has its columns in S_{L-1}, so that only round-off is left of it.
     rest[-1] = jnp.zeros_like(rest[-1])
@@ -158,7 +160,7 @@ def _project(model: DeepLinear, problem: LeastSquares, subspaces, check: bool) -
         frozen = jnp.pad(core, ((0, rows - core.shape[0]), (0, 0)))
     moving_rest = [jnp.zeros_like(rest[0]), *rest[1:]]
     remainders = tuple(_remainder(i, rest, moving_rest) for i in range(len(rest)))
-    return ReducedDeepLinear(cores, frozen, remainders), DeepBasis(problem.Phi1, subspaces, tuple(rest))
+    return ReducedDeepLinear(cores, frozen, remainders), DeepBasis(problem.frame, subspaces, tuple(rest))
 
 
 def lift_deep(reduced: ReducedDeepLinear, basis: DeepBasis) -> DeepLinear:

@@ -12,7 +12,6 @@ import scipy.linalg
 from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import flow
 from lindyn_jax.solvers import LieRK4, NormController, control, lie
 
 r, m, k = 5, 3, 8
@@ -47,7 +46,7 @@ def test_a_rotation_too_long_for_its_series_is_shortened_and_stays_finite(rng):
 def test_the_method_has_order_four(rng):
     start, problem = start_and_problem(rng)
     core, _ = ld.reduce(start, problem)
-    moving, fixed = eqx.partition(core, flow.moving_leaves(core))
+    moving, fixed = eqx.partition(core, core.moving())
 
     @jax.jit
     def end(steps):
@@ -89,7 +88,7 @@ def test_path_agrees_with_another_method_and_the_imbalance_stays_at_any_toleranc
 def test_dense_output_between_steps_has_order_three(rng):
     start, problem = start_and_problem(rng)
     core, _ = ld.reduce(start, problem)
-    moving, fixed = eqx.partition(core, flow.moving_leaves(core))
+    moving, fixed = eqx.partition(core, core.moving())
 
     @jax.jit
     def middle(length):

@@ -58,7 +58,7 @@ def test_path_agrees_with_an_explicit_integration(rng):
 def test_the_method_has_order_five():
     problem = stiff_problem(2.0)
     start = core(problem, 20.0, 0.5)
-    moving, fixed = eqx.partition(start, flow.moving_leaves(start))
+    moving, fixed = eqx.partition(start, start.moving())
 
     @jax.jit
     def end(step):
@@ -87,7 +87,7 @@ def test_the_method_has_order_five():
 def test_dense_output_has_order_four_between_steps():
     problem = stiff_problem(2.0)
     start = core(problem, 20.0, 0.5)
-    moving, fixed = eqx.partition(start, flow.moving_leaves(start))
+    moving, fixed = eqx.partition(start, start.moving())
 
     @jax.jit
     def middle(step):

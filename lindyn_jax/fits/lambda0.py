@@ -18,11 +18,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from .. import _checks, exact
+from .. import _checks, exact, methods
 from .. import observables as obs
 from .._linalg import row_factor, signature_spectrum
 from .._public import public
-from ..flow import SOLVERS, _first_step, gradient_flow, moving_leaves
+from ..flow import _first_step, gradient_flow
 from ..models import AbstractModel, ReducedTwoLayer
 from ..problem import LeastSquares
 from ..solvers import RelativeController, growth_reach
@@ -534,7 +534,11 @@ def _tolerance(rtol, dtype):
 def _solver(solver, dtype) -> diffrax.AbstractSolver | str:
     if isinstance(solver, diffrax.AbstractSolver):
         return solver
-    _checks.check_choice(solver, "solver", ("auto", *SOLVERS))
+    _checks.check_choice(
+        solver,
+        "solver",
+        ("auto", *(name for name, one in methods.METHODS.items() if isinstance(one, methods.Standard))),
+    )
     if solver == "auto":
         return "dopri8" if dtype == jnp.float64 else "tsit5"
     return solver
@@ -559,14 +563,14 @@ def _integrate(start, problem, ts, rtol, solver, max_steps, adjoint):
 
 def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """The first time of the relative error, and whether there is one."""
-    moving, fixed = eqx.partition(start, moving_leaves(start))
-    solver = SOLVERS[solver]() if isinstance(solver, str) else solver
+    moving, fixed = eqx.partition(start, start.moving())
+    solver = methods.as_method(solver).solver
     norm = jnp.sum(problem.Ytil**2)
     tiny = jnp.finfo(norm.dtype).tiny
 
     def velocity(t, y, args):
         with jax.default_matmul_precision("highest"):
-            return eqx.filter(eqx.combine(y, fixed).velocity(problem), moving_leaves(start))
+            return eqx.filter(eqx.combine(y, fixed).velocity(problem), start.moving())
 
     def excess(y):
         """log of the squared relative error over that of its end."""

@@ -4,27 +4,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._public import public
-from ..models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer
+from ..problems import AbstractProblem
 
 REDUCED = (ReducedTwoLayer, ReducedDeepLinear)
 
 
 @public
-def reduced_product(model: AbstractModel, problem: LeastSquares) -> Float[Array, "r m"]:
+def reduced_product(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "r m"]:
     """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
-    return model.product() if isinstance(model, REDUCED) else problem.to_data(model.product())
+    return model.reduced_product(problem)
 
 
-def moving(model, problem: LeastSquares) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
-    if isinstance(model, ReducedTwoLayer):
-        return model.U1, model.V
-    if isinstance(model, TwoLayer):
-        return problem.to_data(model.U), model.V
-    raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {type(model).__name__}.")
+def moving(model, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
+    """U1 = Phi1^T U and V of a network of two layers."""
+    layers = model.moving_layers(problem)
+    if layers is None or len(layers) != 2:
+        raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {type(model).__name__}.")
+    return layers[0], layers[1].T
 
 
-def has_frozen(model: ReducedTwoLayer | ReducedDeepLinear, problem: LeastSquares) -> bool:
+def has_frozen(model: ReducedTwoLayer | ReducedDeepLinear, problem: AbstractProblem) -> bool:
     return model.frozen is not None or problem.num_frozen > 0
 
 

@@ -7,7 +7,7 @@ from .._linalg import signature_spectrum
 from .._norms import norm, root
 from .._public import public
 from ..models import DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..problems import AbstractProblem
 from .coordinates import moving, zero
 from .registry import observable
 
@@ -20,7 +20,7 @@ from .registry import observable
     reduced=True,
 )
 @public
-def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
+def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: AbstractProblem) -> Float[Array, " k"]:
     """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending."""
     U1, V = moving(model, problem)
     return signature_spectrum(jnp.concatenate([U1, V]), _signs(U1.shape[0], V.shape[0], U1.dtype))
@@ -38,7 +38,7 @@ def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares)
 @public
 def imbalance_drift(
     model: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     start: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
 ) -> Float[Array, ""]:
     """||D - D(0)||_F, which the flow keeps at zero; `start` is the model at time 0.
@@ -54,12 +54,9 @@ def imbalance_drift(
     return norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
 
 
-def _deep_drift(model, problem: LeastSquares, start) -> Array:
+def _deep_drift(model, problem: AbstractProblem, start) -> Array:
     parts = []
-    layers, before = (
-        x.layers if isinstance(x, ReducedDeepLinear) else (problem.to_data(x.layers[0]), *x.layers[1:])
-        for x in (model, start)
-    )
+    layers, before = (x.moving_layers(problem) for x in (model, start))
     for i in range(len(layers) - 1):
         rows = [layers[i], layers[i + 1].T, before[i], before[i + 1].T]
         signs = jnp.concatenate(

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 from .._norms import all_finite, root
 from .._public import public
 from .._roots import gram_roots
-from ..models import AbstractModel, DeepLinear, LinearModel, ReducedDeepLinear, ReducedTwoLayer, TwoLayer, WideLimit
-from ..problem import LeastSquares
+from ..models import AbstractModel, WideLimit
+from ..problems import AbstractProblem
 from .registry import observable
 
 
@@ -23,7 +23,7 @@ from .registry import observable
     reduced=True,
 )
 @public
-def kernel_distance(model: AbstractModel, problem: LeastSquares, start: AbstractModel) -> Float[Array, ""]:
+def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: AbstractModel) -> Float[Array, ""]:
     """`1 - <K(0), K>/(||K(0)||_F ||K||_F)`, how far the tangent kernel has turned; `start` is the model at time 0.
 
     `K = X U U^T X^T kron I + X X^T kron V V^T` for two layers, and `sum_l X A_l A_l^T X^T kron B_l^T B_l` for more, with the
@@ -58,7 +58,7 @@ def kernel_distance(model: AbstractModel, problem: LeastSquares, start: Abstract
     return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
-def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:
+def _tangent_kernel(model, problem: AbstractProblem) -> list[tuple[Array, Array]]:
     """Pairs (P, Q): up to a positive factor the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
     s = problem.singular_values / problem.singular_values[0]
     if isinstance(model, WideLimit):
@@ -67,17 +67,8 @@ def _tangent_kernel(model, problem: LeastSquares) -> list[tuple[Array, Array]]:
         rows, columns = gram_roots(model.Theta / unit, model.level / unit)
         seen = problem.to_data(problem.to_data(rows).T)
         return [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
-    if isinstance(model, ReducedTwoLayer):
-        layers = (model.U1, model.V.T)
-    elif isinstance(model, TwoLayer):
-        layers = (problem.to_data(model.U), model.V.T)
-    elif isinstance(model, ReducedDeepLinear):
-        layers = model.layers
-    elif isinstance(model, DeepLinear):
-        layers = (problem.to_data(model.layers[0]), *model.layers[1:])
-    elif isinstance(model, LinearModel):
-        layers = (problem.to_data(model.Theta),)
-    else:
+    layers = model.moving_layers(problem)
+    if layers is None:
         K = jacobian_kernel(model, problem)
         return [(K, jnp.ones((1, 1), K.dtype))]
     # Products of many small or large layers leave the range of floats: each is kept at size 1, and its logarithm beside it.
@@ -106,7 +97,7 @@ def _inner(first: list[tuple[Array, Array]], second: list[tuple[Array, Array]]) 
     return sum(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
 
 
-def jacobian_kernel(model: AbstractModel, problem: LeastSquares) -> Float[Array, "k k"]:
+def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "k k"]:
     """`J J^T` with the derivatives J of `S Phi1^T Theta` with respect to all weights, up to a positive factor.
 
     It is the tangent kernel of the outputs X Theta in the data's coordinates, k = r m, for any network that can be

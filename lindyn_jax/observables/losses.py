@@ -6,52 +6,50 @@ from jaxtyping import Array, Float
 
 from .._norms import all_finite, norm
 from .._public import public
-from ..models import AbstractModel, ReducedTwoLayer, TwoLayer, refuse_matrix_penalty, refuse_penalty
-from ..problem import LeastSquares
+from ..models import AbstractModel, ReducedTwoLayer
+from ..problems import AbstractProblem, LeastSquares
 from .coordinates import REDUCED, has_frozen, moving, reduced_product, zero
 from .registry import observable
 
 
 @observable(label="L", symbol="$L$", panel="loss", log=True, convention="(q/2) ||Y - X U V^T||_F^2", reduced=True)
 @public
-def loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """L, with the loss scale of the problem; the data's loss alone, without a penalty."""
     return problem.reduced_loss(reduced_product(model, problem))
 
 
 @observable(label="L - L*", symbol="$L - L^*$", panel="loss", log=True, reduced=True)
 @public
-def excess_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """L - L* = (q/2) ||E||_F^2, without cancellation.
 
     L* is the least loss over all Theta: narrow networks and tied layers need not reach it (see
     `theory.least_excess_loss`).
     """
+    problem.refuse_link("excess_loss")
     return problem.excess_loss(reduced_product(model, problem))
 
 
 @observable(label="w ||D - Lambda||_F^2", symbol="penalty", panel="loss", log=True, reduced=True)
 @public
-def penalty(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """`w ||D - Lambda||_F^2`, the problem's penalty on the imbalance; zero for a problem without one.
 
     The penalty of a reduced model is that of the full network: the directions of the hidden layer that the reduction leaves
     out count `(h - k) lambda0^2`.
     """
-    if problem.regularization is None:
+    if problem.penalty is None:
         return zero(model.product(), problem.dtype)
-    if isinstance(model, ReducedTwoLayer):
-        refuse_matrix_penalty(problem)
-    elif not isinstance(model, TwoLayer):
-        refuse_penalty(model, problem)
+    model.check_penalty(problem.penalty)
     U1, V = moving(model, problem)
     width = model.width if isinstance(model, ReducedTwoLayer) else None
-    return problem.regularization.value(U1, V, width)
+    return problem.penalty.value(U1, V, width)
 
 
 @observable(label="L plus penalty", symbol="$L$ + penalty", panel="loss", log=True, reduced=True)
 @public
-def total_loss(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def total_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """L plus the penalty, if the problem has one: what the flow descends."""
     return loss(model, problem) + penalty(model, problem)
 
@@ -97,7 +95,7 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
     reduced=True,
 )
 @public
-def frozen_product_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def frozen_product_norm(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
     if isinstance(model, REDUCED):
         outside = norm(model.frozen_product()) if has_frozen(model, problem) else jnp.zeros((), problem.dtype)

@@ -7,7 +7,7 @@ from .._norms import norm, quotient
 from .._public import public
 from .._svd import thin_svd
 from ..models import AbstractModel
-from ..problem import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
 from .coordinates import REDUCED, reduced_product
 from .registry import observable
 
@@ -16,7 +16,7 @@ from .registry import observable
     label="singular values of Theta, descending", symbol=r"$\sigma_i(\Theta)$", panel="singular values", reduced=True
 )
 @public
-def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array, " k"]:
+def singular_values(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
     """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
     if isinstance(model, REDUCED) and model.frozen is not None:
         stacked = jnp.concatenate([model.product(), model.frozen_product()])
@@ -32,7 +32,7 @@ def singular_values(model: AbstractModel, problem: LeastSquares) -> Float[Array,
     reduced=True,
 )
 @public
-def nuclear_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def nuclear_norm(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """Sum of the singular values of Theta."""
     return jnp.sum(singular_values(model, problem))
 
@@ -44,7 +44,7 @@ def nuclear_norm(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""
     reduced=True,
 )
 @public
-def effective_rank(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def effective_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """`exp(-sum p_i log p_i)` with `p_i = sigma_i/sum sigma_j`: k for k equal singular values of Theta; 0 for Theta = 0.
 
     **Source:** Roy and Vetterli (2007).

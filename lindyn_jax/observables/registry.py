@@ -10,7 +10,7 @@ from jaxtyping import Array
 from .. import _checks
 from .._public import is_sentence, public
 from ..models import AbstractModel
-from ..problem import LeastSquares
+from ..problems import AbstractProblem
 
 Observable = Callable[..., Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
@@ -166,7 +166,7 @@ def resolve(observables: Observables) -> dict[str, Callable]:
 def measure(
     observables: Mapping[str, Callable],
     model: AbstractModel,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     start: AbstractModel,
     to_user: Callable[[AbstractModel], AbstractModel],
 ) -> dict[str, Array]:

@@ -28,7 +28,7 @@ from ..models import (
     TwoLayer,
     WideLimit,
 )
-from ..problem import LeastSquares
+from ..problems import AbstractProblem
 
 # Round-off that has grown to this part of the weights has chosen where the path went.
 LOST = 1e-3
@@ -36,7 +36,7 @@ _PROBES = 3
 _LIFETIMES = 8
 
 
-def generator(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n m"] | None:
+def generator(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n m"] | None:
     """B, or `None` for models whose weights are not moved by a matrix from the left."""
     if isinstance(model, ReducedTwoLayer):
         return -problem.reduced_loss_gradient(model.U1 @ model.V.T)
@@ -48,7 +48,9 @@ def generator(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n m"
     return None
 
 
-def growth(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "n m"] | None, Float[Array, ""] | None]:
+def growth(
+    model: AbstractModel, problem: AbstractProblem
+) -> tuple[Float[Array, "n m"] | None, Float[Array, ""] | None]:
     """B, and the rate at which what is small in the weights can grow: sigma_1(B), or what takes its place in other models."""
     B = generator(model, problem)
     if B is not None:
@@ -63,9 +65,9 @@ def growth(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "n
     return None, None
 
 
-def decay(model: AbstractModel, problem: LeastSquares) -> Float[Array, "n 1"] | None:
+def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"] | None:
     """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
-    if not isinstance(model, ReducedTwoLayer) or problem.link is not None:
+    if not isinstance(model, ReducedTwoLayer) or not problem.is_quadratic:
         return None
     least = jnp.maximum(jnp.linalg.eigvalsh(model.V @ model.V.T)[0], 0)
     return problem.scale * problem.singular_values[:, None] ** 2 * least

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from . import _checks
-from ._linalg import row_factor
-from ._public import public
+from .. import _checks
+from .._linalg import row_factor
+from .._public import public
 
 
 class ImbalancePenalty(eqx.Module):

@@ -1,0 +1,133 @@
+"""What every problem is: a differentiable loss of the end-to-end matrix."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._public import SIZES
+from .penalty import ImbalancePenalty
+
+
+class AbstractProblem(eqx.Module):
+    """A differentiable loss of the end-to-end matrix Theta, shape (n, m).
+
+    A problem of your own is a subclass with `num_inputs`, `num_outputs` and `loss`. Flow, descent, the reduction of the width,
+    ensembles and the observables that do not ask for least squares then take it; statements and closed forms refuse it.
+
+    **Fields:** `num_inputs`, n, and `num_outputs`, m: whole numbers, as fields or properties.
+
+    **Notes:** the loss is differentiated by JAX unless `loss_gradient` is written out. Where whole directions of the inputs never
+    get a gradient, `restrict` leaves them out.
+
+    **Example:**
+
+    ```python
+    class Masked(ld.AbstractProblem):
+        Y: jax.Array
+        mask: jax.Array
+
+        @property
+        def num_inputs(self):
+            return self.Y.shape[0]
+
+        @property
+        def num_outputs(self):
+            return self.Y.shape[1]
+
+        def loss(self, Theta):
+            return jnp.sum(self.mask * (self.Y - Theta) ** 2) / 2
+    ```
+    """
+
+    num_inputs: eqx.AbstractVar[int]
+    num_outputs: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
+        """L(Theta)."""
+
+    def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """dL/dTheta."""
+        return jax.grad(self.loss)(Theta)
+
+    def restrict(self) -> "tuple[AbstractProblem, Float[Array, 'n r'] | None]":
+        """The problem of `Theta1 = Phi1^T Theta`, on which alone the loss depends, and Phi1, or `None` for all of it.
+
+        Its loss may differ from this one's by a number that does not depend on Theta.
+        """
+        return self, None
+
+    # -- coordinates -------------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self):
+        """The floating-point type of the problem's own numbers, the default one if it has none."""
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))
+        return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions of the inputs in which the loss depends on Theta."""
+        return self.restrict()[0].num_inputs
+
+    @property
+    def num_frozen(self) -> int:
+        """n - r, the number of input directions that the loss does not see: the rows of U2."""
+        return self.num_inputs - self.rank
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether this is least squares, with all that follows from it."""
+        return False
+
+    @property
+    def penalty(self) -> ImbalancePenalty | None:
+        """The term on the weights, or `None`."""
+        return None
+
+    @property
+    def singular_values(self) -> Float[Array, " r"]:
+        """Those of the inputs that Theta acts on, descending; ones where the loss is a function of Theta itself."""
+        return jnp.ones(self.rank, self.dtype)
+
+    @property
+    def frame(self) -> Float[Array, "n r"] | None:
+        """Phi1, an orthonormal basis of the directions of the inputs that the loss sees; `None` for all of them."""
+        return self.restrict()[1]
+
+    def to_data(self, U: Float[Array, "n k"]) -> Float[Array, "r k"]:
+        """Phi1^T U: the rows that move."""
+        return U if self.frame is None else self.frame.T @ U
+
+    def from_data(self, U1: Float[Array, "r k"]) -> Float[Array, "n k"]:
+        """Phi1 U1: moving rows back in the inputs' coordinates."""
+        return U1 if self.frame is None else self.frame @ U1
+
+    def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
+        """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
+        return self.loss(self.from_data(Theta1))
+
+    def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
+        """dL/dTheta1."""
+        return self.restrict()[0].loss_gradient(Theta1)
+
+    def refuse_link(self, name: str) -> None:
+        """Refuses a problem that is not least squares, for `name`, which is about least squares.
+
+        **Raises:** `ValueError` unless `is_quadratic`.
+        """
+        if not self.is_quadratic:
+            raise ValueError(
+                f"`{name}` is defined for least squares, but the problem is a {type(self).__name__}, whose least loss is not "
+                "known: use `loss`."
+            )
+
+
+SIZES[AbstractProblem] = lambda problem: {
+    "n": problem.num_inputs,
+    "m": problem.num_outputs,
+    "r": problem.rank,
+}

@@ -1,0 +1,268 @@
+"""Losses of a network's outputs: what the data do goes through the singular value decomposition of the inputs, made once."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .. import _checks
+from .._public import SIZES, public
+from .base import AbstractProblem
+
+LossScale = Literal["sum", "mean", "averaged"]
+
+
+class OutputProblem(AbstractProblem):
+    r"""A loss of the outputs on data, `L(Theta) = q l(c X Theta, Y)`, with loss scale q and output scale c.
+
+    A loss of your own is a subclass with `output_loss`. Only `Phi1^T Theta` enters, with the thin singular value decomposition
+    `X = W S Phi1^T`: the other rows of the first layer get no gradient and are left out of what is moved.
+
+    **Args:**
+
+    - `X`: inputs, shape (N, n), or `None` for the identity, which is then never built.
+    - `Y`: targets, shape (N, m).
+    - `scale`: q, a positive number or the name of one: `"sum"` is 1, `"mean"` is 1/N, `"averaged"` is 2/N. May be traced.
+    - `output_scale`: c > 0, a factor on the network's output; the same as scaling X. May be traced.
+    - `rank`: rank of X. By default the number of singular values above `rank_rtol` times the largest. Must be given when X
+        is traced.
+    - `rank_rtol`: relative rank tolerance, default `8 sqrt(min(N, n))` times the machine epsilon of the dtype,
+        which does not grow with the number of samples.
+
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, or a scale that is not positive.
+
+    **Example:**
+
+    ```python
+    class Hinge(ld.OutputProblem):
+        def output_loss(self, outputs, Y):
+            return jnp.sum(jnp.logaddexp(0.0, -Y * outputs))
+    ```
+    """
+
+    X: Float[Array, "N n"] | None
+    Y: Float[Array, "N m"]
+    scale: Float[Array, ""]
+    output_scale: Float[Array, ""]
+    Phi1: Float[Array, "n r"] | None
+    data_singular_values: Float[Array, " r"]
+    # W S, or `None` for X = I.
+    design: Float[Array, "N r"] | None
+
+    @public
+    def __init__(
+        self,
+        X: Float[ArrayLike, "N n"] | None,
+        Y: Float[ArrayLike, "N m"],
+        *,
+        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+        output_scale: Float[ArrayLike, ""] | int = 1.0,
+        rank: int | None = None,
+        rank_rtol: float | None = None,
+    ):
+        W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
+        self.design = None if W is None else W * self.data_singular_values
+
+    def _read(self, X, Y, scale, output_scale, rank, rank_rtol) -> Float[Array, "N r"] | None:
+        """Checks and keeps the data, and returns W."""
+        Y = _checks.as_matrix(Y, "Y", "(N, m)")
+        _checks.check_finite(Y, "Y")
+        if X is None:
+            dtype = Y.dtype
+        else:
+            X = _checks.as_matrix(X, "X", "(N, n)")
+            _checks.check_finite(X, "X")
+            if X.shape[0] != Y.shape[0]:
+                raise ValueError(
+                    "Arguments `X` and `Y` must have one row a sample, "
+                    f"but `X` has {X.shape[0]} rows and `Y` has {Y.shape[0]}."
+                )
+            dtype = jnp.result_type(X, Y)
+            X, Y = X.astype(dtype), Y.astype(dtype)
+        self.X, self.Y = X, Y
+        self.scale = _loss_scale(scale, Y.shape[0]).astype(dtype)
+        _checks.check_positive(output_scale, "output_scale")
+        self.output_scale = jnp.asarray(output_scale, dtype)
+        if X is None:
+            if rank is not None and rank != Y.shape[0]:
+                raise ValueError(f"Argument `rank` must be {Y.shape[0]} for X = I, but is {rank}.")
+            self.Phi1, self.data_singular_values = None, jnp.ones(Y.shape[0], dtype)
+            return None
+        W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
+        r = _rank(X, s, rank, rank_rtol)
+        self.data_singular_values, self.Phi1 = s[:r], Phi1T[:r].T
+        return W[:, :r]
+
+    @abstractmethod
+    def output_loss(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, ""]:
+        """The loss of the outputs, without the loss scale, summed over the samples; JAX differentiates it."""
+
+    # -- sizes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.Y.shape[0]
+
+    @property
+    def num_inputs(self) -> int:
+        """n."""
+        return self.Y.shape[0] if self.X is None else self.X.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """m."""
+        return self.Y.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """r, the rank of X."""
+        return self.data_singular_values.shape[0]
+
+    @property
+    def dtype(self):
+        return self.Y.dtype
+
+    # -- spectrum ----------------------------------------------------------------------------------------------------
+
+    @property
+    def singular_values(self) -> Float[Array, " r"]:
+        """s: the nonzero singular values of `output_scale * X`, descending."""
+        return self.output_scale * self.data_singular_values
+
+    @property
+    def condition(self) -> Float[Array, ""]:
+        """lambda_1 / lambda_r: the condition number of `X^T X` on the range it acts on."""
+        return (self.data_singular_values[0] / self.data_singular_values[-1]) ** 2
+
+    # -- coordinates -------------------------------------------------------------------------------------------------
+
+    def restrict(self) -> "tuple[OutputProblem, Float[Array, 'n r'] | None]":
+        if self.X is None:
+            return self, None
+        where = lambda problem: (problem.X, problem.Phi1)  # noqa: E731
+        return eqx.tree_at(where, self, (self.design, None), is_leaf=lambda leaf: leaf is None), self.Phi1
+
+    @property
+    def frame(self) -> Float[Array, "n r"] | None:
+        """Phi1, an orthonormal basis of the range of X^T; `None` for X = I."""
+        return self.Phi1
+
+    # -- loss --------------------------------------------------------------------------------------------------------
+
+    def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, "N m"]:
+        """c X Theta, in the coordinates of the data as given."""
+        return self.output_scale * (Theta if self.X is None else self.X @ Theta)
+
+    def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
+        """L(Theta), from X itself and not from its decomposition."""
+        return self.scale * self.output_loss(self.output_scale * self._times(self.X, Theta), self.Y)
+
+    def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """dL/dTheta, from X itself and not from its decomposition."""
+        return self._gradient(self.X, Theta)
+
+    def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
+        """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
+        return self.scale * self.output_loss(self.output_scale * self._times(self.design, Theta1), self.Y)
+
+    def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
+        """dL/dTheta1."""
+        return self._gradient(self.design, Theta1)
+
+    @staticmethod
+    def _times(X: Array | None, Theta: Array) -> Array:
+        return Theta if X is None else X @ Theta
+
+    def _gradient(self, X: Array | None, Theta: Array) -> Array:
+        outputs = self.output_scale * self._times(X, Theta)
+        gradient = self.scale * self.output_scale * jax.grad(self.output_loss)(outputs, self.Y)
+        return gradient if X is None else X.T @ gradient
+
+
+class GeneralLoss(OutputProblem):
+    """Any differentiable loss of one output and its target, summed over the samples.
+
+    **Args:** `X`, `Y` and the options as for `OutputProblem`; `fn`, a function (output (m,), target (m,)) -> number that JAX can
+    differentiate.
+
+    **Raises:** `ValueError` as `OutputProblem` does, or for a function that makes something else of such vectors.
+
+    **Example:** `GeneralLoss(X, Y, lambda output, target: optax.huber_loss(output, target).sum())`.
+    """
+
+    fn: Any
+
+    @public
+    def __init__(
+        self,
+        X: Float[ArrayLike, "N n"] | None,
+        Y: Float[ArrayLike, "N m"],
+        fn: Callable,
+        *,
+        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+        output_scale: Float[ArrayLike, ""] | int = 1.0,
+        rank: int | None = None,
+        rank_rtol: float | None = None,
+    ):
+        self.fn = fn if isinstance(fn, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(fn)
+        W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
+        self.design = None if W is None else W * self.data_singular_values
+        given = jax.ShapeDtypeStruct((self.num_outputs,), self.dtype)
+        try:
+            made = jax.eval_shape(self.fn, given, given)
+        except Exception as error:
+            raise ValueError(
+                f"Argument `fn` must be a function of two vectors of shape {given.shape}, but fails for them: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if getattr(made, "shape", None) != () or not jnp.issubdtype(made.dtype, jnp.floating):
+            raise ValueError(
+                f"Argument `fn` must make a real number of two vectors of shape {given.shape}, but makes {made}."
+            )
+
+    def output_loss(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, ""]:
+        return jnp.sum(jax.vmap(self.fn)(outputs, Y))
+
+
+SIZES[OutputProblem] = lambda problem: {
+    "N": problem.num_samples,
+    "n": problem.num_inputs,
+    "m": problem.num_outputs,
+    "r": problem.rank,
+}
+
+
+def _loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int) -> Array:
+    if isinstance(scale, str):
+        named = {"sum": 1.0, "mean": 1.0 / num_samples, "averaged": 2.0 / num_samples}
+        _checks.check_choice(scale, "scale", tuple(named))
+        scale = named[scale]
+    _checks.check_positive(scale, "scale")
+    return jnp.asarray(scale, jnp.result_type(float))
+
+
+def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:
+    if rank is None:
+        if _checks.is_traced(s):
+            raise ValueError(
+                "The rank of a traced `X` is unknown: pass `rank=` inside jit, vmap or grad, or build the problem outside."
+            )
+        values = np.asarray(s)
+        if rank_rtol is None:
+            # Round-off of entries moves singular values by eps ||X||_F at most, however long X is. The decomposition's own grows
+            # with its length where it is made in float32: what is asked is the rank of the numbers given.
+            rank_rtol = 8 * min(X.shape) ** 0.5 * float(jnp.finfo(X.dtype).eps)
+            if values.dtype == np.float32:
+                values = np.linalg.svd(np.asarray(X, np.float64), compute_uv=False)
+        if values[0] == 0:
+            raise ValueError("Argument `X` is zero: there is nothing to learn from it.")
+        return int(np.sum(values > rank_rtol * values[0]))
+    if not 1 <= rank <= min(X.shape):
+        raise ValueError(f"Argument `rank` must lie between 1 and min(N, n) = {min(X.shape)}, but is {rank}.")
+    return rank
