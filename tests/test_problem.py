@@ -178,7 +178,7 @@ def test_bad_arrays_are_refused(X, Y, options, match):
 
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="`scale` must be one of 'sum', 'mean', 'averaged', but is 'total'"):
-        inspect.unwrap(ld.problem._loss_scale)("total", 3)
+        inspect.unwrap(ld.problems.output._loss_scale)("total", 3)
 
 
 def test_the_place_of_a_bad_entry_is_named(data):
@@ -192,7 +192,7 @@ def test_the_place_of_a_bad_entry_is_named(data):
 
 
 def test_whole_numbers_become_floats():
-    assert ld.problem._checks.as_float(np.array([1, 2]), "X").dtype == jnp.result_type(float)
+    assert ld._checks.as_float(np.array([1, 2]), "X").dtype == jnp.result_type(float)
 
 
 # -- what is taken as numbers, and what as a problem -------------------------------------------------------------------

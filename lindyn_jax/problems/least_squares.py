@@ -80,8 +80,9 @@ class LeastSquares(OutputProblem):
         rank_rtol: float | None = None,
     ):
         _checks.refuse_overrides(type(self), LeastSquares)
+        link = _named_link(link)
         W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
-        self.link = _link(link, self.dtype)
+        self.link = _elementwise(link, self.dtype)
         self.Ytil = self.Y if W is None else W.T @ self.Y
         self.residual = jnp.zeros((), self.dtype) if W is None else jnp.sum((self.Y - W @ self.Ytil) ** 2)
         # Without a link the loss is a function of Ytil, however many samples there are.
@@ -223,14 +224,19 @@ def factorization(
     return LeastSquares(None, Y, scale=scale, output_scale=output_scale)
 
 
-def _link(link: Callable[[Array], Array] | str | None, dtype) -> Callable[[Array], Array] | None:
+def _named_link(link: Callable[[Array], Array] | str | None) -> Callable[[Array], Array] | None:
     if link is None or (isinstance(link, str) and link in LINKS):
         return None if link is None else LINKS[link]
     if not callable(link):
         names = ", ".join(map(repr, LINKS))
         raise ValueError(f"Argument `link` must be an elementwise function or one of {names}, but is {link!r}.")
-    if link in (jax.nn.sigmoid, jnp.tanh):
-        return sigmoid if link is jax.nn.sigmoid else tanh
+    return {jax.nn.sigmoid: sigmoid, jnp.tanh: tanh}.get(link, link)
+
+
+def _elementwise(link: Callable[[Array], Array] | None, dtype) -> Callable[[Array], Array] | None:
+    """The link, after making sure that it takes arrays of any shape to arrays of that shape."""
+    if link in LINKS.values():
+        return link
     for shape in ((), (2, 3), (3, 2)):
         given = jax.ShapeDtypeStruct(shape, dtype)
         try:
