@@ -230,12 +230,13 @@ def _named_link(link: Callable[[Array], Array] | str | None) -> Callable[[Array]
     if not callable(link):
         names = ", ".join(map(repr, LINKS))
         raise ValueError(f"Argument `link` must be an elementwise function or one of {names}, but is {link!r}.")
-    return {jax.nn.sigmoid: sigmoid, jnp.tanh: tanh}.get(link, link)
+    pairs = ((jax.nn.sigmoid, sigmoid), (jnp.tanh, tanh))
+    return next((ours for theirs, ours in pairs if link is theirs), link)
 
 
 def _elementwise(link: Callable[[Array], Array] | None, dtype) -> Callable[[Array], Array] | None:
     """The link, after making sure that it takes arrays of any shape to arrays of that shape."""
-    if link in LINKS.values():
+    if any(link is known for known in LINKS.values()):
         return link
     for shape in ((), (2, 3), (3, 2)):
         given = jax.ShapeDtypeStruct(shape, dtype)
