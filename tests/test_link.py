@@ -76,8 +76,8 @@ def test_descent_agrees_with_a_plain_program_at_full_size(rng):
     single = ld.gradient_descent(ld.LinearModel(start.product()), problem, steps, optimizer=ld.plain_descent(eta))
     assert relative_error(single.final.Theta, Theta) < tolerance("float64")
     # The reduced problem sees X only through X Phi1, of shape (N, r).
-    assert problem.link_design.shape == (N, 4)
-    assert relative_error(problem.link_design, X @ np.asarray(problem.Phi1)) < tolerance("float64")
+    assert problem.design.shape == (N, 4)
+    assert relative_error(problem.design, X @ np.asarray(problem.Phi1)) < tolerance("float64")
 
 
 def test_flow_conserves_the_imbalances_at_any_depth_and_descent_changes_them_exactly(rng):

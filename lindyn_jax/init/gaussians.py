@@ -10,7 +10,7 @@ from .. import _checks
 from .._linalg import row_factor
 from .._public import public
 from ..models import Frozen, ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
 from ._parts import Key, Number, Std, frame, size_of, stds_of
 
 WIDEST_FLOAT32 = 1e6
@@ -40,7 +40,7 @@ def gaussian(
 
 @public
 def gaussian_core(
-    problem: LeastSquares,
+    problem: AbstractProblem,
     h: Number,
     *,
     std: Std | None = None,
