@@ -18,6 +18,7 @@ from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import flow, solvers, trajectory
+from lindyn_jax.methods import METHODS
 from lindyn_jax.solvers import radau
 
 n, r, m = 7, 5, 3
@@ -38,6 +39,15 @@ def core(problem, width, std, seed=0):
 
 
 # -- the step ------------------------------------------------------------------------------------------------------------
+
+
+def chosen(model, problem, ts, stop, reduce=True):
+    return flow._choose("auto", jnp.float64, model, problem, ts, stop, reduce)
+
+
+def names(methods):
+    known = {id(method): name for name, method in METHODS.items()}
+    return [known[id(method)] for method in methods]
 
 
 def test_path_agrees_with_an_explicit_integration(rng):
@@ -218,10 +228,8 @@ def test_a_start_that_cannot_reach_its_target_runs_out_of_steps_and_says_so():
 def test_what_the_structure_does_not_cover_is_refused(model, problem, options, match):
     with pytest.raises(ValueError, match=f"The solver 'radau' moves two-layer models .*{match}"):
         unchecked(model, problem, np.ones(1), solver="radau", **options)
-    assert (
-        flow._solver("auto", jnp.float64, model, problem, jnp.ones(1), None, options.get("reduce", True))[1]
-        == "explicit"
-    )
+    (method,) = chosen(model, problem, jnp.ones(1), None, options.get("reduce", True))
+    assert not method.is_implicit
 
 
 # -- the choice ----------------------------------------------------------------------------------------------------------
@@ -240,19 +248,19 @@ def test_auto_chooses_by_the_horizon_in_units_of_the_fastest_rate_and_tells():
     for condition in (1.0, 1e4):
         seen, problem = [], stiff_problem(condition)
         jax.eval_shape(
-            lambda ts, problem=problem, seen=seen: seen.append(flow._method(start, problem, ts, None)), jnp.ones(1)
+            lambda ts, problem=problem, seen=seen: seen.append(chosen(start, problem, ts, None)), jnp.ones(1)
         )
-        assert seen == ["either"]
-    for stop, expected in ((1e-8, "explicit"), (None, "implicit")):
-        assert flow._method(start, stiff_problem(10.0), jnp.array([1e9]), stop) == expected
+        assert names(*seen) == ["dopri8", "radau"]
+    for stop, expected in ((1e-8, ["dopri8"]), (None, ["radau"])):
+        assert names(chosen(start, stiff_problem(10.0), jnp.array([1e9]), stop)) == expected
 
 
 def test_auto_knows_that_a_small_start_learns_the_least_mode_late():
     problem = ld.factorization(np.diag([1.0, 1e-6]))
     small, wide = (ld.TwoLayer(size * np.eye(2), size * np.eye(2)) for size in (1e-2, 1.0))
     # A stop at 1e-8 of the loss has no need of the mode of 1e-6; one at 1e-13 has.
-    for start, stop, expected in ((small, 1e-13, "implicit"), (small, 1e-8, "explicit"), (wide, 1e-13, "explicit")):
-        assert flow._method(start, problem, jnp.array([1e9]), stop) == expected
+    for start, stop, expected in ((small, 1e-13, ["radau"]), (small, 1e-8, ["dopri8"]), (wide, 1e-13, ["dopri8"])):
+        assert names(chosen(start, problem, jnp.array([1e9]), stop)) == expected
 
 
 def test_with_traced_data_the_choice_is_made_at_run_time():
