@@ -1,6 +1,6 @@
 """Gradient descent by any optax transformation, in one compiled loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def gradient_descent(
     steps: int,
     *,
     optimizer: optax.GradientTransformation,
-    save_at: Int[ArrayLike, " T"] | None = None,
+    save_at: Int[ArrayLike, " T"] | Sequence[int] | None = None,
     observables: obs.Observables = ("loss",),
     stop: Float[ArrayLike, ""] | None = None,
     reduce: bool = True,

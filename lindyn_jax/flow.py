@@ -1,5 +1,7 @@
 """Gradient flow, integrated by diffrax with the model itself as the state."""
 
+from collections.abc import Sequence
+
 import diffrax
 import equinox as eqx
 import jax
@@ -28,7 +30,7 @@ DENSE = 500
 def gradient_flow(
     model: AbstractModel,
     problem: AbstractProblem,
-    ts: Float[ArrayLike, " T"],
+    ts: Float[ArrayLike, " T"] | Sequence[float],
     *,
     observables: obs.Observables = ("loss",),
     solver: diffrax.AbstractSolver | str = "auto",
