@@ -32,3 +32,31 @@ def test_a_start_of_ones_own_runs_in_simulate_and_in_an_ensemble():
     levels = ensemble["level"].mean("trial")
     # A larger share of U is a larger imbalance.
     assert levels[0] < levels[1] and len(np.unique(ensemble["level"])) == 200
+
+
+def test_a_loss_of_the_reference_gives_its_own_solution():
+    names = {}
+    exec(example("api/models.md", "ld.AbstractProblem"), names)
+    path, problem = names["path"], names["problem"]
+    assert bool(path.ok) and float(path.observables["loss"][1]) < 1e-12
+    Theta = np.asarray(path.final.product())
+    np.testing.assert_allclose(Theta * problem.mask, problem.Y * problem.mask, atol=1e-8)
+    # Small starts complete the matrix nearly with the least rank: the missing entry is about 2 * 0.5.
+    assert 0.9 < Theta[1, 1] < 1 and np.linalg.svd(Theta, compute_uv=False)[1] < 0.05
+
+
+def test_a_network_of_the_reference_moves_and_its_kernel_turns():
+    names = {}
+    exec(example("api/models.md", "ld.AbstractModel"), names)
+    start, data, path = names["start"], names["data"], names["path"]
+
+    def kernel(model):
+        J = np.concatenate([np.diag(np.asarray(model.v)), np.diag(np.asarray(model.u))], axis=1)
+        X = np.asarray(data.X)
+        return X @ J @ J.T @ X.T
+
+    K, before = kernel(path.final), kernel(start)
+    turned = 1 - np.sum(K * before) / (np.linalg.norm(K) * np.linalg.norm(before))
+    assert turned > 1e-3
+    np.testing.assert_allclose(path.final_observables["kernel_distance"], turned, rtol=1e-6)
+    assert bool(names["descent"].ok)
