@@ -31,6 +31,7 @@ from .problems import (
 )
 from .reduction import Basis, lift, reduce
 from .store import SweepStore, open_reductions, open_sweep
+from .studies.study import Study
 from .subspaces import DeepBasis, find_subspaces
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
@@ -56,6 +57,7 @@ __all__ = [
     "OutputProblem",
     "ReducedDeepLinear",
     "ReducedTwoLayer",
+    "Study",
     "SweepStore",
     "SymmetricFactors",
     "Trajectory",
@@ -96,8 +98,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    # Drawing is imported when it is first asked for: a simulation does not need matplotlib.
-    if name in ("plots", "figures"):
+    # Drawing and commands are imported when they are first asked for: a simulation needs neither.
+    if name in ("plots", "figures", "cli"):
         return importlib.import_module(f"{__name__}.{name}")
     if name == "open_figure":
         return importlib.import_module(f"{__name__}.figures").open_figure

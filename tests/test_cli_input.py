@@ -328,7 +328,7 @@ def test_a_signal_ends_a_sweep_with_a_sentence_and_its_code(number, said, call, 
                     pass
             super().__call__(done, total)
 
-    monkeypatch.setattr("lindyn_jax.cli.lemma11.Progress", Once)
+    monkeypatch.setattr("lindyn_jax.cli._study.Progress", Once)
     out = tmp_path / "out"
     options = ("--widths", "8,9", "--trials", 40, "--chunk", 10, "--out", out)
     before = signal.getsignal(signal.SIGTERM)

@@ -1,9 +1,15 @@
 """What users add is one short file: the examples of the documentation are run, and do what they say."""
 
+import contextlib
+import io
+import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import lindyn_jax as ld
 
@@ -60,3 +66,43 @@ def test_a_network_of_the_reference_moves_and_its_kernel_turns():
     assert turned > 1e-3
     np.testing.assert_allclose(path.final_observables["kernel_distance"], turned, rtol=1e-6)
     assert bool(names["descent"].ok)
+
+
+def test_a_study_of_ones_own_has_a_command_that_resumes(tmp_path, monkeypatch):
+    (tmp_path / "imbalance.py").write_text(example("api/studies.md", "ld.Study"))
+    out = tmp_path / "out"
+
+    def call(*more):
+        arguments = [
+            "--data",
+            "factorization",
+            "--shape",
+            "3,2",
+            "--widths",
+            "10,1e9",
+            "--trials",
+            "40",
+            "--out",
+            str(out),
+        ]
+        printed, notes = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "argv", ["imbalance.py", *arguments, *more])
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(notes), pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(tmp_path / "imbalance.py"), run_name="__main__")
+        return ended.value.code or 0, printed.getvalue(), notes.getvalue()
+
+    code, printed, notes = call()
+    assert code == 0, notes
+    assert "level_mean" in printed and "is_large" in printed and "80 of 80 trials" in notes
+    assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
+    kept = ld.open_sweep(out).load()
+    code, printed, notes = call("--json")
+    assert code == 0 and "resuming: 80 of 80" in notes
+    summary = json.loads(printed)
+    np.testing.assert_allclose(summary["level_mean"], kept["level"].mean("trial"), rtol=1e-12)
+    assert summary["is_large"] == kept["is_large"].mean("trial").values.tolist()
+    # The level tends to twice its scale.
+    assert abs(summary["level_mean"][1] - 2) < 1e-3
+    for wrong, sentence in ((("--trials", "0"), "at least 1"), (("--alpha", "0.4"), "alpha is 0.5 there and 0.4 here")):
+        code, printed, error = call(*wrong)
+        assert (code, printed) == (2, "") and sentence in error

@@ -73,12 +73,16 @@ class Asked(Exception):
     """What a study asked of `run_ensemble`."""
 
 
+# The others are studies of the common kind.
+ASKING = {name: name for name in ("audit", "fit_lambda0", "theorem12")}
+
+
 def asked(monkeypatch, module, call):
     def ask(*arguments, **options):
         raise Asked(options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[f"lindyn_jax.studies.{module}"], "run_ensemble", ask)
+        patch.setattr(sys.modules[f"lindyn_jax.studies.{ASKING.get(module, 'study')}"], "run_ensemble", ask)
         with pytest.raises(Asked) as seen:
             call()
     return seen.value.args[0]["settings"]

@@ -5,8 +5,11 @@ import warnings
 
 import typer
 
-from . import _endings, audit, commutation, figure, fit_lambda0, info, lemma11, simulate, theorem12
+from ..studies.lemma11 import Lemma11
+from ..studies.study import Study
+from . import _endings, audit, commutation, figure, fit_lambda0, info, simulate, theorem12
 from ._checked import Checked
+from ._study import command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +35,7 @@ sweep = typer.Typer(
 )
 app.add_typer(sweep, name="sweep")
 sweep.command("theorem12", cls=Checked)(theorem12.sweep_theorem12)
-sweep.command("lemma11", cls=Checked)(lemma11.sweep_lemma11)
+sweep.command("lemma11", cls=Checked)(command(Lemma11))
 app.command("simulate", cls=Checked)(simulate.simulate)
 app.command("audit", cls=Checked)(audit.audit)
 app.command("figure", cls=Checked)(figure.figure)
@@ -41,7 +44,17 @@ app.command("commutation", cls=Checked)(commutation.commutation)
 app.command("info", cls=Checked)(info.info)
 
 
-def main() -> None:
-    """Runs the command line: bad input ends with one sentence and exit code 2, a signal with 128 and its number."""
+def main(study: type[Study] | None = None) -> None:
+    """Runs the command line: bad input ends with one sentence and exit code 2, a signal with 128 and its number.
+
+    **Args:** `study`, a class of your own, whose command is run in place of those of this package.
+    """
     warnings.formatwarning = lambda message, *_: f"lindyn-jax: {message}\n"
-    sys.exit(_endings.run(app))
+    sys.exit(_endings.run(app if study is None else one(study)))
+
+
+def one(study: type[Study]) -> typer.Typer:
+    """An application of one command, that of a study."""
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone.command(study.name or study.__name__.lower(), cls=Checked)(command(study))
+    return alone

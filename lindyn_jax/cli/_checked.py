@@ -189,9 +189,13 @@ class Checked(TyperCommand):
     """A command whose options are checked against the tables above before it runs."""
 
     def invoke(self, ctx) -> Any:
+        unbounded = getattr(self.callback, "unbounded", ())
         for parameter in self.params:
-            check_number(parameter.name, ctx.params.get(parameter.name))
-        for rule in RULES[self.name]:
+            if parameter.name not in unbounded:
+                check_number(parameter.name, ctx.params.get(parameter.name))
+        # Where a study of the user's takes data, as the others do.
+        rules = RULES.get(self.name, DATA if "data" in ctx.params else ())
+        for rule in rules:
             for name in rule.names:
                 if is_given(ctx, name) and not rule.when(ctx.params):
                     raise ValueError(rule.sentence.format(option=name.replace("_", "-")))

@@ -182,14 +182,16 @@ def widths_of(text: str) -> list[float]:
 
 
 def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
-    """The problem that the data options name, a name for it and a description."""
+    """The problem that the data options name (`None`: not asked for), a name for it and a description."""
     from .. import _checks
     from ..data import describe
     from ..problem import LeastSquares, factorization
     from ..studies.simulate import check_size, random_target
 
+    loss_scale = "sum" if loss_scale is None else loss_scale
     _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
-    if data.strip().lower() == "factorization":
+    # Without a shape it is the name of no data, and reading refuses it.
+    if shape is not None and data.strip().lower() == "factorization":
         sizes = numbers(shape.replace("x", ","), "shape")
         if len(sizes) != 2 or any(size < 1 or size != round(size) for size in sizes):
             raise ValueError(f"Option --shape must be two whole numbers such as 5,10, but is {shape!r}.")

@@ -4,6 +4,11 @@ import math
 from collections.abc import Sequence
 
 
+def floats(values) -> tuple[float, ...]:
+    """An axis of the grid."""
+    return tuple(float(value) for value in values)
+
+
 def check_grid(widths: Sequence[float], alphas: Sequence[float], delta: float) -> None:
     """Refuses a grid that cannot be drawn.
 

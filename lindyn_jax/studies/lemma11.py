@@ -4,9 +4,7 @@ A trial draws the reduced form of a start and looks whether (33), (34) and (35) 
 inputs is a size of anything that is computed: a million inputs and a width of 1e9 cost what small ones do.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +13,11 @@ from jaxtyping import Array
 
 from .. import init, theory
 from .._public import public
-from ..ensemble import run_ensemble
+from ..data._common import on_one_line
 from ..problem import LeastSquares
-from ..statistics import (
-    AbstractReduction,
-    Count,
-    Histogram,
-    Interval,
-    Moments,
-    frequency,
-    histogram_quantile,
-    mean_interval,
-    narrow_enough,
-)
-from ._grid import check_grid
+from ..statistics import AbstractReduction, Count, Histogram, Moments
+from ._grid import check_grid, floats
+from .study import Shown, Study, Table
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small", "all_hold")
 SHARP_EVENTS = ("coupling_is_small_ds", "product_is_small_ds")
@@ -54,7 +43,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
 class Settings(NamedTuple):
     """What is asked. **Fields:** `delta`, the failure probability of the lemma."""
 
-    delta: float = 0.1
+    delta: Annotated[float, "Failure probability of Lemma 11."] = 0.1
 
 
 @public
@@ -83,14 +72,54 @@ def default_widths(problem: LeastSquares, delta: float = 0.1, count: int = 12) -
     return sorted({float(round(width)) for width in np.geomspace(first, last, count)})
 
 
-def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[str, Array]]:
-    """The trial function `(key, alpha, width) -> outputs`; the outputs are described in `ATTRIBUTES`."""
+class Lemma11(Study):
+    """How often the events of M22's Lemma 11 hold for Gaussian starts, at any width and any number of inputs.
 
-    def trial(key, alpha, width):
-        start = init.gaussian_core(problem, width, alpha=alpha, key=key)
-        events = theory.lemma11_events(start, problem, alpha, settings.delta)
-        paper = theory.lemma11(problem, width, alpha, settings.delta)
-        sharp = theory.lemma11(problem, width, alpha, settings.delta, constant="davidson-szarek")
+    **Fields:** `problem`, of which only the sizes matter (`sizes` makes one of sizes alone); `widths`, by default from r + m to
+    ten times the lemma's; `alphas`, the exponents; `settings`. An exponent or width outside the hypotheses is studied, and
+    reported as such.
+    """
+
+    problem: LeastSquares
+    widths: Annotated[
+        tuple[float, ...] | None, "LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.", Shown("r + m to 10 h0")
+    ] = None
+    alphas: Annotated[tuple[float, ...], "Exponents: entries of the start are N(0, h^(-2 alpha))."] = (0.5, 0.4, 0.3)
+    settings: Settings = Settings()
+
+    name = stored_as = "lemma11"
+    attributes, noted_in = ATTRIBUTES, ("level_ratio",)
+    trials, trials_help = 10_000, "Trials at each (exponent, width)."
+    keep_trials, keep_trials_help = False, "Store every trial, and not only counts, moments and quantile sketches."
+    data, data_help = None, "Take n, r and m from a bundled set or a file, as in sweep theorem12."
+    takes, bounded = (), True
+
+    def __post_init__(self):
+        if self.widths is None:
+            check_grid([1.0], self.alphas, self.settings.delta)
+            self.widths = tuple(default_widths(self.problem, self.settings.delta))
+
+    @classmethod
+    def without_data(
+        cls,
+        inputs: Annotated[int, "n, the number of inputs; of no cost."] = 20,
+        rank: Annotated[int, "r, the rank of the data."] = 5,
+        outputs: Annotated[int, "m, the number of outputs."] = 2,
+    ) -> LeastSquares:
+        return sizes(inputs, rank, outputs)
+
+    def grid(self):
+        return {"alpha": self.alphas, "width": self.widths}
+
+    def check(self) -> None:
+        check_grid(self.widths, self.alphas, self.settings.delta)
+
+    def trial(self, key, alpha, width) -> dict[str, Array]:
+        problem, delta = self.problem, self.settings.delta
+        start = init.Gaussian(width, alpha=alpha).draw(problem, key=key)
+        events = theory.lemma11_events(start, problem, alpha, delta)
+        paper = theory.lemma11(problem, width, alpha, delta)
+        sharp = theory.lemma11(problem, width, alpha, delta, constant="davidson-szarek")
         return {
             "level_is_large": events.level_is_large,
             "coupling_is_small": events.coupling_is_small,
@@ -103,185 +132,135 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
             "product_ratio": events.product / paper.product,
         }
 
-    return trial
+    def reductions(self) -> dict[str, AbstractReduction]:
+        """Counts of the events, moments and quantile sketches of the three ratios."""
+
+        def disagree(outputs):
+            held = jnp.stack([outputs[event] for event in (*EVENTS, *SHARP_EVENTS)])
+            return jnp.any(held != held[:, :1], axis=(0, 1))
+
+        kept: dict[str, AbstractReduction] = {event: Count(event) for event in (*EVENTS, *SHARP_EVENTS)}
+        kept["exponents_disagree"] = Count(disagree, ("width",))
+        for ratio in RATIOS:
+            kept[f"{ratio}_moments"] = Moments(ratio)
+            # Half a per cent a bin over six decades.
+            kept[f"{ratio}_histogram"] = Histogram(ratio, 1e-4, 1e2, 2770)
+        return kept
+
+    def precise(self) -> list[str]:
+        return list(EVENTS)
+
+    def recorded(self) -> dict[str, Any]:
+        return {"data_dtype": str(self.problem.dtype), **self._sizes(), **self.settings._asdict()}
+
+    def noted(self) -> dict[str, str]:
+        return init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+
+    def policy(self, batch: str) -> dict[str, Any]:
+        if batch == "auto":
+            # All trials take equally long.
+            batch = "blocks" if jax.default_backend() == "cpu" else "vmap"
+        # About a second's work on a processor; an accelerator is given more, and memory decides.
+        evaluations = 2 ** (26 if batch == "vmap" else 22)
+        p = self.problem.rank + self.problem.num_outputs
+        points = len(self.widths) * len(self.alphas)
+        return {"batch": batch, "largest_chunk": max(1, max(64, evaluations // (p + 1) ** 2) // points)}
+
+    def compared(self, summary):
+        """Beside the hypotheses of the lemma: whether they hold with the printed constant (`applies`) and with that of Davidson
+        and Szarek (`applies_ds`), and whether the width is large enough for (33) by the tail bound of [V; U1] alone
+        (`level_applies`); the constants `w`, `w_ds`, `h0`, `h0_ds`, `h0_level` as attributes. `disagree` counts trials in
+        which an event holds at one exponent and fails at another.
+        """
+        dims, delta = ("alpha", "width"), self.settings.delta
+        A, H = np.meshgrid(summary["alpha"].values, summary["width"].values, indexing="ij")
+        paper = theory.lemma11(self.problem, H, A, delta)
+        sharp = theory.lemma11(self.problem, H, A, delta, constant="davidson-szarek")
+        summary = summary.rename(exponents_disagree="disagree").assign(
+            applies=(dims, np.asarray(paper.applies)),
+            applies_ds=(dims, np.asarray(sharp.applies)),
+            level_applies=(dims, np.asarray(paper.h0_level) < H),
+        )
+        constants = {"w": paper.w, "w_ds": sharp.w, "h0": paper.h0, "h0_ds": sharp.h0, "h0_level": paper.h0_level}
+        constants = {name: float(values[0, 0]) for name, values in constants.items()}
+        return summary.assign_attrs({"delta": delta, **self._sizes(), **constants})
+
+    def table(self, summary) -> list[Table | str]:
+        rows = []
+        for alpha in summary["alpha"].values:
+            for width in summary["width"].values:
+                row = summary.sel(alpha=alpha, width=width)
+                events = [
+                    f"{float(row[e]):.4f} [{float(row[e + '_low']):.3f}, {float(row[e + '_high']):.3f}]"
+                    for e in EVENTS[:3]
+                ]
+                values = ("all_hold", "level_ratio_mean", "coupling_ratio_q95", "product_ratio_q95")
+                rows.append(
+                    [
+                        f"{alpha:g}",
+                        f"{width:g}" if width < 1e5 else f"{width:.3g}",
+                        *events,
+                        *(f"{float(row[name]):.4f}" for name in values),
+                        hypothesis(bool(row["applies"])),
+                        "met" if bool(row["applies_ds"]) else "not met",
+                    ]
+                )
+            rows.append(None)
+        known = summary.attrs
+        parts = [
+            Table(
+                "How often events (33) to (35) of Lemma 11 hold [exact 95%]; mean of Delta/h^(1 - 2 alpha); 95% quantiles of the "
+                "norms in (34), (35) over their bounds",
+                ("alpha", "width", "(33)", "(34)", "(35)", "all", "level", "34/bound", "35/bound", "Lemma 11", "D-S"),
+                rows,
+                ("Lemma 11", "D-S"),
+            ),
+            f"delta = {known['delta']:g}: Lemma 11 as printed speaks above h0 = {known['h0']:.5g} (w = {known['w']:.4f}), with "
+            f"the Davidson-Szarek constant (D-S) above {known['h0_ds']:.5g} (w = {known['w_ds']:.4f}), (33) alone above "
+            f"{known['h0_level']:.5g}",
+        ]
+        if summary.sizes["alpha"] > 1:
+            parts.append(
+                f"same starts at different exponents: an event holds at one and fails at another in "
+                f"{int(summary['disagree'].sum())} of {int(summary['trials'].values.flat[0])} trials x "
+                f"{summary.sizes['width']} widths"
+            )
+        return parts
+
+    def draw(self, dataset, summary, title: str):
+        from .. import plots
+
+        return plots.lemma11(summary, title)
+
+    def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
+        sweep = f"{len(self.alphas)} exponents x {len(self.widths)} widths x {trials} trials"
+        return [("problem", on_one_line(f"{source}: {self._named_sizes()}")), ("sweep", sweep)]
+
+    def title(self, source: str, done: int) -> str:
+        return f"Lemma 11, {source}: {self._named_sizes()}; {done} trials a point"
+
+    def held(self, trials: int, keep_trials: bool) -> tuple[float, str, str] | None:
+        points = len(self.alphas) * len(self.widths)
+        what = f"{trials} kept trials at {points} points"
+        return (3 * 10 * points * trials, what, "leave out --keep-trials") if keep_trials else None
+
+    def _sizes(self) -> dict[str, int]:
+        return {"n": self.problem.num_inputs, "r": self.problem.rank, "m": self.problem.num_outputs}
+
+    def _named_sizes(self) -> str:
+        return ", ".join(f"{name} = {size}" for name, size in self._sizes().items())
 
 
-def reductions() -> dict[str, AbstractReduction]:
-    """What is kept of every chunk: counts of the events, moments and quantile sketches of the three ratios."""
-
-    def disagree(outputs):
-        held = jnp.stack([outputs[event] for event in (*EVENTS, *SHARP_EVENTS)])
-        return jnp.any(held != held[:, :1], axis=(0, 1))
-
-    kept: dict[str, AbstractReduction] = {event: Count(event) for event in (*EVENTS, *SHARP_EVENTS)}
-    kept["exponents_disagree"] = Count(disagree, ("width",))
-    for ratio in RATIOS:
-        kept[f"{ratio}_moments"] = Moments(ratio)
-        # Half a per cent a bin over six decades.
-        kept[f"{ratio}_histogram"] = Histogram(ratio, 1e-4, 1e2, 2770)
-    return kept
-
-
-def check(widths, alphas, settings: Settings) -> None:
-    """Refuses at once what cannot be studied.
-
-    **Raises:** `ValueError` for widths outside 1 to 1e12 or not whole, exponents that are not finite, positive numbers, or
-    delta outside (0, 1). An exponent or width outside the lemma's hypotheses is studied, and reported as such.
-    """
-    check_grid(widths, alphas, settings.delta)
-
-
-def run(
-    problem: LeastSquares,
-    widths,
-    alphas,
-    trials: int,
-    *,
-    seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
-    record: Mapping[str, Any] | None = None,
-    keep_trials: bool = False,
-    precision: float | None = None,
-    **options: Any,
-):
-    """Runs the study.
-
-    **Args:** `problem`, of which only the sizes matter (`sizes` makes one of sizes alone); `widths`, `alphas`, the grid;
-    `trials` at each of its points; `seed` of the starts; `settings`; `record`, further entries for the stored settings;
-    `keep_trials`, whether every trial is kept, and not only counts, moments and quantile sketches; `precision`, to stop as
-    soon as the 95% interval of every frequency is narrower; `options` go to `run_ensemble` (`store`, `chunk`, `batch`,
-    `progress`, `process`).
-
-    **Returns:** an `xarray.Dataset` of merged reductions over (alpha, width), or with `keep_trials` of the trials over (alpha,
-    width, trial); see `ATTRIBUTES`.
-
-    **Raises:** as `check` and `run_ensemble`.
-    """
-    widths, alphas = [float(width) for width in widths], [float(alpha) for alpha in alphas]
-    check(widths, alphas, settings)
-    check_precision(precision)
-    p = problem.rank + problem.num_outputs
-    lost = init.warn_of_lost_digits(problem.dtype, max(widths))
-    if options.get("batch", "auto") == "auto":
-        # All trials take equally long.
-        options["batch"] = "blocks" if jax.default_backend() == "cpu" else "vmap"
-    # About a second's work on a processor; an accelerator is given more, and memory decides.
-    evaluations = 2 ** (26 if options["batch"] == "vmap" else 22)
-    options.setdefault("largest_chunk", max(1, max(64, evaluations // (p + 1) ** 2) // (len(widths) * len(alphas))))
-    attributes = {**ATTRIBUTES, "level_ratio": {**ATTRIBUTES["level_ratio"], **lost}}
-    return run_ensemble(
-        make_trial(problem, settings),
-        {"alpha": alphas, "width": widths},
-        trials,
-        key=jax.random.key(seed),
-        attributes=attributes,
-        settings={
-            **(record or {}),
-            "study": "lemma11",
-            "seed": seed,
-            "data_dtype": str(problem.dtype),
-            "n": problem.num_inputs,
-            "r": problem.rank,
-            "m": problem.num_outputs,
-            **settings._asdict(),
-            **lost,
-        },
-        reductions=reductions(),
-        keep_trials=keep_trials,
-        stop_when=None
-        if precision is None
-        else lambda merged, count: narrow_enough(_intervals(merged, count), count, precision),
-        **options,
-    )
-
-
-def check_precision(precision: float | None) -> None:
-    """Refuses a width of intervals that none can have.
-
-    **Raises:** `ValueError` unless it is `None` or a positive number.
-    """
-    if precision is not None and not (math.isfinite(precision) and precision > 0):
-        raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
-
-
-def _intervals(merged: Mapping[str, np.ndarray], count: int) -> list[Interval]:
-    return [frequency(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
+def run(problem: LeastSquares, widths, alphas, trials: int, *, settings: Settings = Settings(), **options: Any):  # noqa: B008
+    """`Lemma11(problem, widths, alphas, settings).run(trials, **options)`, see there."""
+    return Lemma11(problem, floats(widths), floats(alphas), settings).run(trials, **options)
 
 
 def summarise(dataset, problem: LeastSquares, delta: float):
-    """Frequencies and ratios at every grid point, beside the hypotheses of the lemma.
-
-    **Args:** `dataset`, from `run`, with or without single trials; `problem`; `delta`.
-
-    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event with its exact interval (`..._low`,
-    `..._high`), `..._mean` with its own, `..._median`, `..._q95` of each ratio, whether the hypotheses hold with the
-    printed constant (`applies`) and with that of Davidson and Szarek (`applies_ds`), and whether the width is large enough
-    for (33) by the tail bound of [V; U1] alone (`level_applies`); over width the number of trials in which exponents
-    `disagree`; the constants `w`, `w_ds`, `h0`, `h0_ds`, `h0_level` as attributes.
-    """
-    import xarray as xr
-
-    if "trial" in dataset.dims:
-        dataset = _reduce_trials(dataset)
-    count = int(dataset["trials_computed"])
-    dims = ("alpha", "width")
-    summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
-    counts = np.full((dataset.sizes["alpha"], dataset.sizes["width"]), count)
-    for event in (*EVENTS, *SHARP_EVENTS):
-        interval = frequency(dataset[event].transpose(*dims).values, counts)
-        for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
-            summary[event + suffix] = (dims, values)
-    for ratio in RATIOS:
-        moments = dataset[f"{ratio}_moments"].transpose(*dims, ...).values
-        sketch = dataset[f"{ratio}_histogram"].transpose(*dims, ...)
-        mean = mean_interval(moments)
-        summary[f"{ratio}_mean"] = (dims, mean.value)
-        summary[f"{ratio}_mean_low"] = (dims, mean.low)
-        summary[f"{ratio}_mean_high"] = (dims, mean.high)
-        for name, q in (("median", 0.5), ("q95", 0.95)):
-            value = histogram_quantile(sketch.values, sketch.attrs["low"], sketch.attrs["high"], q, moments)
-            summary[f"{ratio}_{name}"] = (dims, value)
-        summary[f"{ratio}_max"] = (dims, moments[..., 4])
-    summary["disagree"] = dataset["exponents_disagree"]
-    A, H = np.meshgrid(dataset["alpha"].values, dataset["width"].values, indexing="ij")
-    paper = theory.lemma11(problem, H, A, delta)
-    sharp = theory.lemma11(problem, H, A, delta, constant="davidson-szarek")
-    summary["applies"] = (dims, np.asarray(paper.applies))
-    summary["applies_ds"] = (dims, np.asarray(sharp.applies))
-    summary["level_applies"] = (dims, np.asarray(paper.h0_level) < H)
-    summary["trials"] = (dims, counts)
-    first = (0, 0)
-    summary.attrs = {
-        "delta": delta,
-        "interval": "95%",
-        "n": problem.num_inputs,
-        "r": problem.rank,
-        "m": problem.num_outputs,
-        "w": float(paper.w[first]),
-        "w_ds": float(sharp.w[first]),
-        "h0": float(paper.h0[first]),
-        "h0_ds": float(sharp.h0[first]),
-        "h0_level": float(paper.h0_level[first]),
-    }
-    return summary
+    """`Lemma11.summarise` of a dataset from `run` or `open_sweep`."""
+    return Lemma11(problem, floats(dataset["width"]), floats(dataset["alpha"]), Settings(delta)).summarise(dataset)
 
 
 def hypothesis(applies: bool) -> str:
     """How a table says whether the lemma speaks: `met` or `hypothesis not met`."""
     return "met" if applies else "hypothesis not met"
-
-
-def _reduce_trials(dataset):
-    """The reductions of a dataset that holds single trials, as `open_reductions` gives them."""
-    import xarray as xr
-
-    done = dataset["computed"].values if "computed" in dataset.coords else np.ones(dataset.sizes["trial"], bool)
-    dims = ("alpha", "width")
-    outputs = {name: jnp.asarray(a.transpose(*dims, "trial").values) for name, a in dataset.data_vars.items()}
-    arrays = {}
-    for name, reduction in reductions().items():
-        extra, _, meaning = reduction.extra(name)
-        own = dims if reduction.dims is None else reduction.dims
-        arrays[name] = ((*own, *extra), np.asarray(reduction(outputs, jnp.asarray(done))), meaning)
-    coords = {name: dataset[name] for name in dims}
-    return xr.Dataset({**arrays, "trials_computed": int(done.sum())}, coords=coords)

@@ -1,0 +1,382 @@
+"""A study: settings, grid, trial, reductions, summary, table and picture. Its command, run, resume and JSON follow from it."""
+
+import dataclasses
+import math
+import typing
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..ensemble import run_ensemble
+from ..init import AbstractStart
+from ..problem import LeastSquares
+from ..statistics import (
+    AbstractReduction,
+    Count,
+    Histogram,
+    Interval,
+    Moments,
+    frequency,
+    histogram_quantile,
+    mean_interval,
+    narrow_enough,
+)
+from ._record import of_problem, of_start
+
+SUFFIXES = ("", "_low", "_high")
+
+
+class Shown(NamedTuple):
+    """What is shown as the default of an option. **Fields:** `text`."""
+
+    text: str
+
+
+class Option(NamedTuple):
+    """A setting as the command line asks for it. **Fields:** `name`, `kind` (its type), `help`, `default`, `shown`."""
+
+    name: str
+    kind: Any
+    help: str
+    default: Any
+    shown: str | None
+
+
+class Table(NamedTuple):
+    """A table in words. **Fields:** `title`; `columns`; `rows`, `None` between sections; `words`, columns that are no numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str] | None]
+    words: Sequence[str] = ()
+    tight: bool = True
+
+
+class Study(eqx.Module):
+    """Trials over a grid, reduced, summarised, printed and drawn. One of your own is a class with `grid` and `trial`.
+
+    Fields are settings. Those whose annotation holds a text, `Annotated[float, "what it is"]`, are options of the command that
+    `ld.cli.main` makes of the class, and so are those of a `NamedTuple` among them; a field `problem: LeastSquares` gives it
+    the options of data. `summarise`, `table` and `draw` have defaults that show every count, mean and quantile of
+    `reductions`, which by default are all flags and numbers of a trial.
+
+    **Class attributes:** `name`, of the command; `stored_as`, in stores; `attributes` and `dims` of outputs, as in
+    `run_ensemble`; `trials` and `keep_trials` by default (`None`: always kept); `data`, the default data; `takes`, what of
+    `shape` and `loss_scale` is asked for; `kept`, what the store is said to hold.
+    """
+
+    name: ClassVar[str] = ""
+    stored_as: ClassVar[str] = ""
+    attributes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    trials: ClassVar[int] = 100
+    trials_help: ClassVar[str] = "Trials at each point of the grid."
+    keep_trials: ClassVar[bool | None] = True
+    keep_trials_help: ClassVar[str] = "Store every trial, or reductions only, in constant memory."
+    has_precision: ClassVar[bool] = True
+    data: ClassVar[str | None] = "gaussian"
+    data_help: ClassVar[str | None] = None
+    takes: ClassVar[tuple[str, ...]] = ("shape", "loss_scale")
+    kept: ClassVar[str] = "every trial"
+    noted_in: ClassVar[tuple[str, ...]] = ()
+    # Whether options that are numbers are refused unless positive.
+    bounded: ClassVar[bool] = False
+
+    @abstractmethod
+    def grid(self) -> Mapping[str, Sequence[float]]:
+        """Name -> numbers, one axis of the grid each."""
+
+    @abstractmethod
+    def trial(self, key, **point) -> dict[str, Array]:
+        """The outputs of one trial at a point of the grid."""
+
+    def check(self) -> None:
+        """Refuses at once, in a `ValueError`, what cannot be studied; by default nothing."""
+
+    def reductions(self) -> dict[str, AbstractReduction]:
+        """What is kept of every chunk; by default counts of the flags and moments of the numbers of a trial."""
+        point = {name: jnp.asarray(values, float)[0] for name, values in self.grid().items()}
+        outputs = jax.eval_shape(lambda key: self.trial(key, **point), jax.random.key(0))
+        single = {name: output for name, output in outputs.items() if output.shape == ()}
+        flags = {name for name, output in single.items() if output.dtype == bool}
+        return {
+            name if name in flags else f"{name}_moments": (Count if name in flags else Moments)(name) for name in single
+        }
+
+    def precise(self) -> list[str]:
+        """Names of the reductions whose intervals `precision` is about: the counts over the whole grid."""
+        return [name for name, kept in self.reductions().items() if isinstance(kept, Count) and kept.dims is None]
+
+    def recorded(self) -> dict[str, Any]:
+        """Settings that a store holds: another one is not resumed. By default all fields."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        grid = list(self.grid().values())
+        recorded: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, LeastSquares):
+                recorded |= of_problem(value)
+            elif isinstance(value, AbstractStart):
+                recorded[name] = of_start(value, self.problem)
+            elif hasattr(value, "_asdict"):
+                recorded |= value._asdict()
+            elif not any(value is axis for axis in grid):
+                recorded[name] = value
+        return recorded
+
+    def noted(self) -> dict[str, str]:
+        """What is warned of once a run, and recorded with the settings and the outputs named in `noted_in`."""
+        return {}
+
+    def policy(self, batch: str) -> dict[str, Any]:
+        """How trials are run where the caller leaves it open."""
+        return {"batch": batch}
+
+    def labelled(self, dataset):
+        """A dataset of trials with what a store does not hold, such as names on axes."""
+        return dataset
+
+    def run(
+        self,
+        trials: int | None = None,
+        *,
+        seed: int = 0,
+        keep_trials: bool | None = None,
+        precision: float | None = None,
+        record: Mapping[str, Any] | None = None,
+        batch: str = "auto",
+        **options: Any,
+    ):
+        """Runs the study.
+
+        **Args:** `trials` at each point of the grid; `seed`; `keep_trials`, whether every trial is kept, and not only reductions;
+        `precision`, to stop as soon as every 95% interval of `precise` is narrower; `record`, further entries for the stored
+        settings; `options` go to `run_ensemble` (`store`, `chunk`, `progress`, `process`).
+
+        **Returns:** an `xarray.Dataset` over the grid and `trial`, or of the merged reductions over the grid.
+
+        **Raises:** as `check` and `run_ensemble`.
+        """
+        self.check()
+        check_precision(precision)
+        grid = {name: [float(value) for value in values] for name, values in self.grid().items()}
+        keep = self.keep_trials is not False if keep_trials is None else keep_trials
+        noted = self.noted()
+        attributes = {
+            name: {**values, **(noted if name in self.noted_in else {})} for name, values in self.attributes.items()
+        }
+        dataset = run_ensemble(
+            self.trial,
+            grid,
+            self.trials if trials is None else trials,
+            key=jax.random.key(seed),
+            dims=self.dims,
+            attributes=attributes,
+            settings={
+                **(record or {}),
+                "study": self.stored_as or type(self).__name__,
+                "seed": seed,
+                **self.recorded(),
+                **noted,
+            },
+            # Where trials are always kept, reductions are read off them.
+            **({} if self.keep_trials is None else {"reductions": self.reductions(), "keep_trials": keep}),
+            **(
+                {} if precision is None else {"stop_when": lambda merged, count: self._narrow(merged, count, precision)}
+            ),
+            **{**self.policy(batch), **options},
+        )
+        return self.labelled(dataset)
+
+    def _narrow(self, merged: Mapping[str, np.ndarray], count: int, precision: float) -> bool:
+        return narrow_enough([interval_of(name, merged[name], count) for name in self.precise()], count, precision)
+
+    def reduced(self, dataset):
+        """The reductions of a dataset that holds single trials, as `open_reductions` gives them; others as they are."""
+        import xarray as xr
+
+        if "trial" not in dataset.dims:
+            return dataset
+        done = dataset["computed"].values if "computed" in dataset.coords else np.ones(dataset.sizes["trial"], bool)
+        dims = tuple(self.grid())
+        ok = dataset["ok"].astype(bool)
+        outputs = {}
+        for name, array in dataset.data_vars.items():
+            seen = array.where(ok) if np.issubdtype(array.dtype, np.floating) else array
+            outputs[name] = jnp.asarray(seen.transpose(*dims, "trial", ...).values)
+        arrays = {}
+        for name, reduction in self.reductions().items():
+            extra, _, meaning = reduction.extra(name)
+            own = dims if reduction.dims is None else reduction.dims
+            arrays[name] = ((*own, *extra), np.asarray(reduction(outputs, jnp.asarray(done))), meaning)
+        coords = {name: dataset[name] for name in dims}
+        return xr.Dataset({**arrays, "trials_computed": int(done.sum())}, coords=coords)
+
+    def summarise(self, dataset):
+        """Statistics at every point of the grid, from reductions alone, whether trials are kept or not.
+
+        **Args:** `dataset`, from `run`.
+
+        **Returns:** an `xarray.Dataset`: the frequency of each counted flag with its exact interval (`..._low`, `..._high`); of
+        each number with `..._moments` its `..._mean` with its own and its `..._max`, with `..._histogram` its `..._median`
+        and `..._q95`; `trials`.
+        """
+        import xarray as xr
+
+        reduced, dims = self.reduced(dataset), tuple(self.grid())
+        count = int(reduced["trials_computed"])
+        summary = xr.Dataset(coords={name: reduced[name] for name in dims}, attrs={"interval": "95%"})
+        counts = np.full(tuple(summary.sizes[name] for name in dims), count)
+
+        def put(name, interval, over=dims):
+            for suffix, values in zip(SUFFIXES, interval, strict=True):
+                summary[name + suffix] = (over, values)
+
+        for name, reduction in self.reductions().items():
+            over = dims if reduction.dims is None else reduction.dims
+            array = reduced[name].transpose(*over, ...)
+            if isinstance(reduction, Count) and reduction.dims is None:
+                put(name, frequency(array.values, counts))
+            elif isinstance(reduction, Count):
+                summary[name] = (over, array.values)
+            elif isinstance(reduction, Moments):
+                base = name.removesuffix("_moments")
+                put(f"{base}_mean", mean_interval(array.values), over)
+                summary[f"{base}_max"] = (over, array.values[..., 4])
+            elif isinstance(reduction, Histogram):
+                base = name.removesuffix("_histogram")
+                moments = reduced[f"{base}_moments"].transpose(*over, ...).values
+                for word, q in (("median", 0.5), ("q95", 0.95)):
+                    values = histogram_quantile(array.values, reduction.low, reduction.high, q, moments)
+                    summary[f"{base}_{word}"] = (over, values)
+        summary["trials"] = (dims, counts)
+        return self.compared(summary)
+
+    def compared(self, summary):
+        """The summary with what it is compared with; by default nothing."""
+        return summary
+
+    def table(self, summary) -> list[Table | str]:
+        """What is printed, tables and sentences in their order; by default all that the grid has a number for."""
+        dims = tuple(self.grid())
+        shown = _shown(summary, dims)
+        rows = []
+        for place in np.ndindex(*(summary.sizes[name] for name in dims)):
+            row = summary.isel(dict(zip(dims, place, strict=True)))
+            rows.append([*(f"{float(row[name]):g}" for name in dims), *(_number(row, name) for name in shown)])
+        return [Table(f"{type(self).__name__} [95%]", (*dims, *shown), rows)]
+
+    def draw(self, dataset, summary, title: str):
+        """The picture; by default a panel for each column of the table, against the last axis of the grid.
+
+        **Args:** `dataset`, from `run`; `summary`; `title`.
+
+        **Returns:** a matplotlib figure.
+        """
+        from .. import plots
+
+        *rest, last = self.grid()
+        names = [name for name in _shown(summary, tuple(self.grid())) if name != "ok"]
+        lines = summary.stack(line=rest).transpose("line", ...) if rest else summary.expand_dims("line")
+        with plots.style():
+            figure = plots.mpl.figure.Figure(figsize=(3.4 * len(names) + 0.4, 3.2))
+            for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+                for index in range(lines.sizes["line"]):
+                    line = lines.isel(line=index)
+                    label = ", ".join(f"{axis} = {float(line[axis]):g}" for axis in rest) or None
+                    ax.plot(line[last], line[name], marker="o", label=label)
+                    if f"{name}_low" in lines:
+                        ax.fill_between(line[last], line[f"{name}_low"], line[f"{name}_high"], alpha=0.3)
+                ax.set(xlabel=plots.literal(last), title=plots.literal(name.replace("_", " ")))
+                if len(lines[last]) > 1 and float(lines[last].min()) > 0 and lines[last].max() / lines[last].min() > 20:
+                    ax.set_xscale("log")
+                if rest:
+                    ax.legend(frameon=False)
+            figure.suptitle(title, fontsize=9)
+            return figure
+
+    # -- what the command says ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def without_data(cls) -> LeastSquares:
+        """The problem where `data` is `None` and none is given; its arguments, annotated as fields are, are options."""
+        raise ValueError("Give --data.")
+
+    def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
+        """Lines before the run, each a word and a text."""
+        sizes = " x ".join(f"{len(values)} {name}s" for name, values in self.grid().items())
+        return [("study", f"{sizes} x {trials} trials")]
+
+    def title(self, source: str, done: int) -> str:
+        """The title of the picture."""
+        return (
+            f"{type(self).__name__}, {source}: {done} trials a point"
+            if source
+            else f"{type(self).__name__}: {done} trials a point"
+        )
+
+    def held(self, trials: int, keep_trials: bool) -> tuple[float, str, str] | None:
+        """How many numbers are held at once, of what, and what to do if they are too many for the machine."""
+        return None
+
+
+def options_of(study: type[Study]) -> list[Option]:
+    """The fields of a study, and of a `NamedTuple` among them, whose annotations hold a text: options of its command."""
+    found = []
+    for cls in (study, *(kind for kind in _hints(study).values() if hasattr(kind, "_fields"))):
+        defaults = (
+            cls._field_defaults if hasattr(cls, "_fields") else {f.name: f.default for f in dataclasses.fields(cls)}
+        )
+        found += [option for name, hint in _hints(cls).items() for option in option_of(name, hint, defaults.get(name))]
+    return found
+
+
+def option_of(name: str, hint: Any, default: Any) -> list[Option]:
+    """An annotated field or argument as an option; none without a text."""
+    kind, *marks = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+    text = next((mark for mark in marks if isinstance(mark, str)), None)
+    shown = next((mark.text for mark in marks if isinstance(mark, Shown)), None)
+    missing = default is dataclasses.MISSING
+    return [] if text is None else [Option(name, kind, text, None if missing else default, shown)]
+
+
+def _hints(cls) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not ClassVar}
+
+
+def check_precision(precision: float | None) -> None:
+    """Refuses a width of intervals that none can have.
+
+    **Raises:** `ValueError` unless it is `None` or a positive number.
+    """
+    if precision is not None and not (math.isfinite(precision) and precision > 0):
+        raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
+
+
+def interval_of(name: str, merged: np.ndarray, count: int) -> Interval:
+    """The interval of a merged count, or of the mean of merged moments."""
+    return mean_interval(merged) if name.endswith("_moments") else frequency(merged, np.full(merged.shape, count))
+
+
+def _shown(summary, dims: tuple[str, ...]) -> list[str]:
+    """Variables over the grid that are no end of an interval and no count of trials."""
+    return [
+        name
+        for name, array in summary.data_vars.items()
+        if set(array.dims) == set(dims) and not name.endswith(("_low", "_high")) and name != "trials"
+    ]
+
+
+def _number(row, name: str) -> str:
+    value = f"{float(row[name]):.4g}"
+    return (
+        value
+        if f"{name}_low" not in row
+        else f"{value} [{float(row[f'{name}_low']):.3g}, {float(row[f'{name}_high']):.3g}]"
+    )
