@@ -89,7 +89,7 @@ class AbstractGaussianStart(AbstractStart):
             return
         _check_width(self.h)
         least, why = self.least_width(problem)
-        if self.h < least:
+        if float(self.h) < least:
             kind = type(self).__name__.lower()
             raise ValueError(f"A start of kind {kind} needs a width of at least {why} = {least}, not {self.h:g}.")
         if self.std is not None and self.alpha is not None:
@@ -356,7 +356,7 @@ def _as_tuple(values) -> tuple:
 
 
 def _check_width(h) -> None:
-    if not (1 <= h <= 1e12 and float(h) == round(float(h))):
+    if not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
         raise ValueError(f"The width must be a whole number from 1 to 1e12, but is {h:g}.")
 
 

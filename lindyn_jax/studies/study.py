@@ -101,8 +101,8 @@ class Study(eqx.Module):
 
     def reductions(self) -> dict[str, AbstractReduction]:
         """What is kept of every chunk; by default counts of the flags and moments of the numbers of a trial."""
-        point = {name: jnp.asarray(values, float)[0] for name, values in self.grid().items()}
-        outputs = jax.eval_shape(lambda key: self.trial(key, **point), jax.random.key(0))
+        point = dict.fromkeys(self.grid(), jax.ShapeDtypeStruct((), jnp.result_type(float)))
+        outputs = jax.eval_shape(lambda key, point: self.trial(key, **point), jax.random.key(0), point)
         single = {name: output for name, output in outputs.items() if output.shape == ()}
         flags = {name for name, output in single.items() if output.dtype == bool}
         return {
@@ -278,13 +278,15 @@ class Study(eqx.Module):
 
         **Returns:** a matplotlib figure.
         """
+        import matplotlib.figure
+
         from .. import plots
 
         *rest, last = self.grid()
         names = [name for name in _shown(summary, tuple(self.grid())) if name != "ok"]
         lines = summary.stack(line=rest).transpose("line", ...) if rest else summary.expand_dims("line")
         with plots.style():
-            figure = plots.mpl.figure.Figure(figsize=(3.4 * len(names) + 0.4, 3.2))
+            figure = matplotlib.figure.Figure(figsize=(3.4 * len(names) + 0.4, 3.2))
             for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
                 for index in range(lines.sizes["line"]):
                     line = lines.isel(line=index)
