@@ -239,7 +239,7 @@ class Lemma11(Study):
     def title(self, source: str, done: int) -> str:
         return f"Lemma 11, {source}: {self._named_sizes()}; {done} trials a point"
 
-    def held(self, trials: int, keep_trials: bool) -> tuple[float, str, str] | None:
+    def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         points = len(self.alphas) * len(self.widths)
         what = f"{trials} kept trials at {points} points"
         return (3 * 10 * points * trials, what, "leave out --keep-trials") if keep_trials else None

@@ -322,7 +322,7 @@ class Study(eqx.Module):
             else f"{type(self).__name__}: {done} trials a point"
         )
 
-    def held(self, trials: int, keep_trials: bool) -> tuple[float, str, str] | None:
+    def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         """How many numbers are held at once, of what, and what to do if they are too many for the machine."""
         return None
 
