@@ -9,6 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -42,6 +43,14 @@ class AbstractModel(eqx.Module):
     ```
     """
 
+    # Whether the coordinates are those of a larger network.
+    is_reduced: ClassVar[bool] = False
+
+    @property
+    def is_gradient_flow(self) -> bool:
+        """Whether the velocity is known to be minus the gradient of the loss: a class that replaces it has to say so."""
+        return type(self).velocity is AbstractModel.velocity
+
     @abstractmethod
     def product(self) -> Float[Array, "n m"]:
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
@@ -61,6 +70,16 @@ class AbstractModel(eqx.Module):
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
         """The layers W1, ..., WL of a chain, with Phi1^T W1 for W1: what the data move. `None` for what is not a chain."""
         return None
+
+    def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
+        """`U2 = Phi2^T U`, what the data do not move of a first layer, up to a rotation of its rows; and the size of what it was
+        made of, whose round-off it carries.
+        """
+        raise ValueError(f"The frozen part U2 is that of a two-layer model, but the model is a {type(self).__name__}.")
+
+    def scaled(self, factor: Float[Array, ""]) -> "AbstractModel":
+        """This network with all of its weights multiplied by a number."""
+        return jax.tree.map(lambda weight, moves: factor * weight if moves else weight, self, self.moving())
 
     def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
         """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
@@ -114,6 +133,7 @@ class LinearModel(AbstractModel):
     """
 
     Theta: Float[Array, "n m"]
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(self, Theta: Float[ArrayLike, "n m"]):
@@ -148,6 +168,7 @@ class SymmetricFactors(AbstractModel):
     """
 
     U: Float[Array, "n h"]
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(self, U: Float[ArrayLike, "n h"]):
@@ -195,6 +216,7 @@ class TwoLayer(AbstractModel):
 
     U: Float[Array, "n h"]
     V: Float[Array, "m h"]
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(self, U: Float[ArrayLike, "n h"], V: Float[ArrayLike, "m h"]):
@@ -214,8 +236,16 @@ class TwoLayer(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return self.U @ self.V.T
 
+    @property
+    def layers(self) -> tuple[Float[Array, "n h"], Float[Array, "h m"]]:
+        """U and V^T, as `DeepLinear` has them."""
+        return self.U, self.V.T
+
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r h"], Float[Array, "h m"]]:
         return problem.to_data(self.U), self.V.T
+
+    def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "n h"], Float[Array, ""]]:
+        return self.U - problem.from_data(problem.to_data(self.U)), norm(self.U)
 
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         fitting = (problem.num_inputs, problem.num_outputs)
@@ -268,6 +298,7 @@ class DeepLinear(AbstractModel):
     """
 
     layers: tuple[Float[Array, "_ _"], ...]
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(self, layers: Sequence[Float[ArrayLike, "_ _"]]):
@@ -392,6 +423,8 @@ class ReducedTwoLayer(AbstractModel):
     width: Float[Array, ""]
     num_frozen: Float[Array, ""]
     frozen: Frozen | None
+    is_reduced: ClassVar[bool] = True
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(
@@ -453,12 +486,22 @@ class ReducedTwoLayer(AbstractModel):
 
         **Raises:** `ValueError` when the reduced model was made without its frozen part.
         """
+        return self._known().factor * (self._known().core @ self.V.T)
+
+    def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
+        return self._known().factor * self._known().core, self._known().factor * self._known().norm
+
+    def scaled(self, factor: Float[Array, ""]) -> "ReducedTwoLayer":
+        where = lambda tree: [tree.U1, tree.V, *([] if tree.frozen is None else [tree.frozen.core, tree.frozen.norm])]  # noqa: E731
+        return eqx.tree_at(where, self, [factor * weight for weight in where(self)])
+
+    def _known(self) -> Frozen:
         if self.frozen is None:
             raise ValueError(
                 "This ReducedTwoLayer does not know the frozen part U2 of its first layer: make it with "
                 "`init.gaussian_core` or `reduce`, or pass `frozen=`."
             )
-        return self.frozen.factor * (self.frozen.core @ self.V.T)
+        return self.frozen
 
 
 class Remainder(eqx.Module):
@@ -492,6 +535,8 @@ class ReducedDeepLinear(AbstractModel):
     layers: tuple[Float[Array, "_ _"], ...]
     frozen: Float[Array, "f k"] | None
     rest: tuple[Remainder, ...]
+    is_reduced: ClassVar[bool] = True
+    is_gradient_flow: ClassVar[bool] = True
 
     @public
     def __init__(

@@ -500,7 +500,7 @@ def test_stability_limit_is_where_descent_leaves_a_solution(rng):
     with pytest.raises(ValueError, match="`at` must be one of 'path', 'solution', 'state', but is 'end'"):
         ld.stable_step(model, problem, at="end")
     with pytest.raises(ValueError, match="`stable_step` is for two-layer models"):
-        ld.stable_step(ld.LinearModel(model.product()), problem)
+        ld.stable_step(ld.DeepLinear((U[0], np.eye(4), V[0].T)), problem)
 
 
 def test_loss_along_the_gradient_is_the_stated_quartic(rng, dtype):

@@ -147,9 +147,9 @@ def test_number_of_conservation_laws_is_the_rank_of_the_map_to_the_imbalance(rng
 
 def test_wrong_models_are_refused():
     problem = ld.LeastSquares(np.eye(3)[:2], np.ones((2, 2)))
-    with pytest.raises(ValueError, match="needs 3 rows in `U` and 2 in `V`, but the model has 2 and 2"):
+    with pytest.raises(ValueError, match=r"\(U rows, V rows\) must be \(3, 2\), but is \(2, 2\)"):
         ld.theory.imbalance(ld.TwoLayer(np.ones((2, 4)), np.ones((2, 4))), problem)
-    with pytest.raises(ValueError, match="needs 2 rows in `U1`"):
+    with pytest.raises(ValueError, match=r"\(U1 rows, V rows\) must be \(2, 2\), but is \(3, 2\)"):
         ld.theory.imbalance(ld.ReducedTwoLayer(np.ones((3, 4)), np.ones((2, 4)), 4, 1), problem)
     with pytest.raises(ValueError, match="does not know the frozen part"):
         ld.theory.coupling(ld.ReducedTwoLayer(np.ones((2, 4)), np.ones((2, 4)), 4, 1), problem)

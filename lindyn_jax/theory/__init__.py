@@ -33,8 +33,10 @@ from .distance import (
 )
 from .growth import coupling_bound, growth_bound
 from .imbalance import (
+    Balance,
     Imbalance,
     SpectrumEdges,
+    balance,
     coupling,
     imbalance,
     moving_layers,
@@ -43,6 +45,7 @@ from .imbalance import (
     spectrum_edges,
 )
 from .jumps import descent_step_limit, jump_steps, jumps_are_separate, separation_steps
+from .least_losses import least_excess_loss, stationary_product
 from .modes import data_modes, g19_corollary1, g19_theorem2, learning_order
 from .ntk import NTKRescaling, ntk_rescaling
 from .one_step import Drift, drift_spectrum, line_search, step_inequality, step_polynomial
@@ -59,16 +62,7 @@ from .scalar_descent import (
 )
 from .sharpness import hessian_sharpness, sharpness
 from .spectra import lemma_e1, lemma_e2
-from .stationary import (
-    Balance,
-    Stationarity,
-    StationaryPoint,
-    balance,
-    least_excess_loss,
-    stationarity,
-    stationary_point,
-    stationary_product,
-)
+from .stationary import Stationarity, StationaryPoint, stationarity, stationary_point
 from .step_bounds import descent_bounds, g19_theorem3, zero_mode_bounds
 from .steps import stable_step
 from .tightness import tight_pairing, tight_start, tightness

@@ -9,11 +9,10 @@ from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
 from ..models import (
-    AbstractModel,
     SymmetricFactors,
     TwoLayer,
 )
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._numerics import norm, quotient
 from .regression import rank_number
 
@@ -45,7 +44,9 @@ def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> Stateme
 
 @public
 @of_finite_state
-def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
+def tied_autoencoder(
+    model: TwoLayer | SymmetricFactors, problem: LeastSquares, *, rtol: float | None = None
+) -> Statement:
     r"""Whether a linear autoencoder whose layers start equal keeps them equal, and so learns principal components by tying.
 
     From U(0) = V(0) the two-layer flow keeps U = V if and only if `U U^T` commutes with Sigma_x, as `e^{-d} I` does: then
@@ -64,12 +65,8 @@ def tied_autoencoder(model: AbstractModel, problem: LeastSquares, *, rtol: float
 
     **Source:** G19 section 3.1, (14), with the hypothesis that it needs.
     """
-    if isinstance(model, SymmetricFactors):
-        U, V = model.U, model.U
-    elif isinstance(model, TwoLayer):
-        U, V = model.U, model.V
-    else:
-        raise ValueError(f"Argument `model` must be a TwoLayer or a SymmetricFactors, but is a {type(model).__name__}.")
+    # Tied layers have no second one of their own.
+    U, V = model.U, getattr(model, "V", model.U)
     if problem.X is None or problem.num_inputs != problem.num_outputs or U.shape != V.shape:
         raise ValueError(
             "An autoencoder has inputs X and targets Y = c X of the same size, and layers of the same shape: build the "

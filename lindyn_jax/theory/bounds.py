@@ -10,20 +10,15 @@ from jaxtyping import Array
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import hypot, singular_value
-from .imbalance import SpectrumEdges, moving_layers, spectrum_edges
-
-Model = TwoLayer | ReducedTwoLayer
+from .imbalance import SpectrumEdges, hidden_width, moving_layers, spectrum_edges
 
 
 @public
 @of_finite_state
-def lemma7(model: Model, problem: LeastSquares) -> Statement:
+def lemma7(model: AbstractModel, problem: LeastSquares) -> Statement:
     """Lower bound on the instantaneous rate by the least eigenvalues of the layers; it needs no hypothesis.
 
     `2q lambda_r (lambda_r(U1 U1^T) + lambda_m(V V^T))`.
@@ -45,7 +40,7 @@ def lemma7(model: Model, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def lemma8(model: Model, problem: LeastSquares) -> Statement:
+def lemma8(model: AbstractModel, problem: LeastSquares) -> Statement:
     r"""Lower bounds on the least eigenvalues of the layers by their imbalance and their product; no hypothesis.
 
     `lambda_m(V V^T) >= (-x + y + sqrt((x + y)^2 + 4 sigma_m(U1 V^T)^2))/2`, with `x = [lambda_1(D)]_+` and
@@ -65,7 +60,7 @@ def lemma8(model: Model, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def rate_bound(model: Model, problem: LeastSquares) -> Statement:
+def rate_bound(model: AbstractModel, problem: LeastSquares) -> Statement:
     r"""Lower bound on the instantaneous rate by imbalance and product, for every r, m and h; it needs no hypothesis.
 
     `q lambda_r (-Delta+ + sqrt((Delta+ + Delta)^2 + 4 sigma_m(U1 V^T)^2)
@@ -105,13 +100,14 @@ def _half_gap(x: Array, y: Array, sigma: Array) -> Array:
     return (y + y * ((2 * x + y) / safe) + 2 * sigma * (2 * sigma / safe)) / 2
 
 
-def product_edges(model: Model, problem: LeastSquares) -> tuple[Array, Array]:
+def product_edges(model: AbstractModel, problem: LeastSquares) -> tuple[Array, Array]:
     """sigma_m and sigma_r of U1 V^T."""
     U1, V = moving_layers(model, problem)
     values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)
     # Beyond the width the product has no singular values; round-off, also that of padding columns, must not count as one.
     sigma_m, sigma_r = (
-        jnp.where(model.width < index, 0, singular_value(values, index)) for index in (V.shape[0], U1.shape[0])
+        jnp.where(hidden_width(model, problem) < index, 0, singular_value(values, index))
+        for index in (V.shape[0], U1.shape[0])
     )
     return sigma_m, sigma_r
 

@@ -16,16 +16,12 @@ from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import norm
-from .imbalance import coupling, imbalance, moving_layers, require_plain_flow
+from .imbalance import coupling, hidden_width, imbalance, moving_layers, require_plain_flow
 
 Constant = Literal["paper", "davidson-szarek"]
-Model = TwoLayer | ReducedTwoLayer
 
 
 class Lemma11Events(NamedTuple):
@@ -104,7 +100,7 @@ def lemma11(
 @public
 @of_finite_state
 def lemma11_events(
-    model: Model,
+    model: AbstractModel,
     problem: LeastSquares,
     alpha: Real[ArrayLike, ""],
     delta: Real[ArrayLike, ""],
@@ -125,7 +121,7 @@ def lemma11_events(
     **Source:** M22 (33) to (35).
     """
     U1, V = moving_layers(model, problem)
-    bounds = lemma11(problem, model.width, alpha, delta, constant=constant)
+    bounds = lemma11(problem, hidden_width(model, problem), alpha, delta, constant=constant)
     level = imbalance(model, problem).level
     coupling_norm = norm(coupling(model, problem))
     product_norm = norm(U1 @ V.T)

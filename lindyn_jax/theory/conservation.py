@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._public import public
 from ..models import DeepLinear, TwoLayer
-from ..problem import LeastSquares
+from ..problems import AbstractProblem
 from ..reduction import check_fits
 from .imbalance import require_plain_flow
 
@@ -27,12 +27,12 @@ def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
 
     **Source:** T21 (13) for two layers; for more it follows from G19 (12) in the same way.
     """
-    return as_deep(model).imbalances()
+    return tuple(W.T @ W - after @ after.T for W, after in pairwise(model.layers))
 
 
 @public
 def descent_drift(
-    model: TwoLayer | DeepLinear, problem: LeastSquares, eta: Real[ArrayLike, ""]
+    model: TwoLayer | DeepLinear, problem: AbstractProblem, eta: Real[ArrayLike, ""]
 ) -> tuple[Float[Array, "_ _"], ...]:
     r"""By how much one step of plain descent changes the imbalances, exactly: `eta^2 (g_l^T g_l - g_{l+1} g_{l+1}^T)`.
 
@@ -50,8 +50,7 @@ def descent_drift(
     """
     check_fits(model, problem)
     require_plain_flow(problem)
-    network = as_deep(model)
-    gradients = network.velocity(problem).layers
+    gradients = model.velocity(problem).layers
     return tuple(jnp.square(eta) * (g.T @ g - after @ after.T) for g, after in pairwise(gradients))
 
 
@@ -91,15 +90,3 @@ def num_deep_conservation_laws(sizes: tuple[int, ...]) -> int:
                 row[starts[i + 1] : starts[i + 2]] = -(K @ layers[i + 1]).ravel()
                 rows.append(row)
     return int(np.linalg.matrix_rank(np.stack(rows))) if rows else 0
-
-
-def as_deep(model: TwoLayer | DeepLinear) -> DeepLinear:
-    """A two-layer network as the deep one with layers U and V^T.
-
-    **Raises:** `ValueError` for another kind of model.
-    """
-    if isinstance(model, TwoLayer):
-        return DeepLinear((model.U, model.V.T))
-    if isinstance(model, DeepLinear):
-        return model
-    raise ValueError(f"Argument `model` must be a TwoLayer or a DeepLinear, but is a {type(model).__name__}.")

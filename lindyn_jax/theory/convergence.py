@@ -12,21 +12,16 @@ from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import norm, singular_value
 from .bounds import layer_bounds, product_edges
 from .imbalance import SpectrumEdges, imbalance, moving_layers, require_plain_flow, spectrum_edges
 
-Model = TwoLayer | ReducedTwoLayer
-
 
 @public
 @of_finite_state
-def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
+def margin(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """`sigma_{min(r, m)}(Ytil) - ||E||_F`: while it is positive the product cannot lose rank.
 
     **Args:** `model`, `problem`.
@@ -44,7 +39,7 @@ def margin(model: Model, problem: LeastSquares) -> Float[Array, ""]:
 
 @public
 @of_finite_state
-def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""]:
+def convergence_constant(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     r"""c(t): Proposition 1's bracket with the product bounded by how far the target's singular values exceed the error.
 
     `sigma_m(U1 V^T)^2` becomes `[sigma_m(Ytil) - ||E||_F]_+^2/lambda_1`, and sigma_r likewise.
@@ -62,7 +57,7 @@ def convergence_constant(model: Model, problem: LeastSquares) -> Float[Array, ""
 
 @public
 @of_finite_state
-def local_rate(model: Model, problem: LeastSquares) -> Statement:
+def local_rate(model: AbstractModel, problem: LeastSquares) -> Statement:
     """The rate that Theorem 3 gives near the end of training: `q lambda_r` times the limit of c(t) at zero error.
 
     **Args:** `model`, any state of the path; `problem`.
@@ -83,7 +78,7 @@ def local_rate(model: Model, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def loss_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"]) -> Statement:
+def loss_bound(model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*times"]) -> Statement:
     r"""Upper bound on the excess loss along the flow that starts here; it needs no hypothesis.
 
     `L(t) - L* <= exp(-q lambda_r c(0) t) (L(0) - L*)`.
@@ -111,7 +106,7 @@ m22_theorem3 = loss_bound
 
 @public
 @of_finite_state
-def corollary4(model: Model, problem: LeastSquares) -> Statement:
+def corollary4(model: AbstractModel, problem: LeastSquares) -> Statement:
     """Rate of convergence by the level of imbalance alone: `2 q lambda_r Delta`. Hypothesis: Delta > 0.
 
     **Args:** `model`, the start; `problem`.
@@ -130,7 +125,7 @@ def corollary4(model: Model, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def corollary5(model: Model, problem: LeastSquares) -> Statement:
+def corollary5(model: AbstractModel, problem: LeastSquares) -> Statement:
     """Rate of convergence of a start with margin: `q lambda_r c(0)`. Hypothesis: the margin is positive.
 
     **Args:** `model`, the start; `problem`.
@@ -152,7 +147,7 @@ def corollary5(model: Model, problem: LeastSquares) -> Statement:
 @public
 @of_finite_state
 def corollary6(
-    model: Model, problem: LeastSquares, ts: Real[Array, "*times"], t0: Real[Array, ""] | float
+    model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*times"], t0: Real[Array, ""] | float
 ) -> Statement:
     r"""Upper bound on the excess loss after a time t0 at which the rate is known to be positive. Hypothesis: c(t0) > 0.
 
@@ -181,14 +176,14 @@ def corollary6(
     return Statement(value, constant > 0, rate=rate)
 
 
-def target_and_error(model: Model, problem: LeastSquares) -> tuple[Array, Array, Array]:
+def target_and_error(model: AbstractModel, problem: LeastSquares) -> tuple[Array, Array, Array]:
     """Singular values of the data, those of Ytil, and ||E||_F."""
     U1, V = moving_layers(model, problem)
     error = norm(problem.error(U1 @ V.T))
     return problem.singular_values, jnp.linalg.svd(problem.Ytil, compute_uv=False), error
 
 
-def constant_now(model: Model, problem: LeastSquares) -> Array:
+def constant_now(model: AbstractModel, problem: LeastSquares) -> Array:
     """c at this state. What is kept of the target cannot exceed the product itself, and must not by round-off either."""
     s, target, error = target_and_error(model, problem)
     return _constant(spectrum_edges(model, problem), problem, target, error, s, product_edges(model, problem))

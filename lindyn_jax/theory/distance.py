@@ -13,16 +13,11 @@ from .._norms import all_finite
 from .._public import public
 from .._roots import gram_roots
 from .._statement import Statement
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import hypot, norm
 from .concentration import refuse_link
 from .imbalance import coupling, moving_layers, require_plain_flow
-
-Model = TwoLayer | ReducedTwoLayer
 
 
 class ConditionalDistance(NamedTuple):
@@ -158,12 +153,12 @@ def sample_distance(
 
 @public
 @of_finite_state
-def invariant_set(model: Model, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
+def invariant_set(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
     r"""Whether a start lies in the invariant set `V U2^T = 0`, `U1 U2^T = 0`, where the flow ends at Theta_hat.
 
     **Args:**
 
-    - `model`: a `TwoLayer`, or a `ReducedTwoLayer` that knows its frozen part.
+    - `model`: a `TwoLayer`, or a reduced one that knows its frozen part.
     - `problem`: the problem it is trained on.
     - `rtol`: what counts as zero, relative to `||[U1; V]||_F ||U2||_F`; default 100 times the machine epsilon.
 
@@ -181,10 +176,5 @@ def invariant_set(model: Model, problem: LeastSquares, *, rtol: float | None = N
         return Statement(distance, True, name="distance")
     if rtol is None:
         rtol = 100 * float(jnp.finfo(V.dtype).eps)
-    if isinstance(model, TwoLayer):
-        size, frozen = norm(model.U), norm(model.U - problem.from_data(U1))
-        # A projection leaves round-off of the size of U where U2 is zero.
-        frozen = jnp.maximum(frozen, size)
-    else:
-        frozen = model.frozen.factor * model.frozen.norm
+    frozen = model.frozen_rows(problem)[1]
     return Statement(distance, distance <= rtol * norm(jnp.concatenate([U1, V])) * frozen, name="distance")

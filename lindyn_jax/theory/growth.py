@@ -6,21 +6,16 @@ from jaxtyping import Array, Real
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import norm
 from .convergence import check_times, constant_now, target_and_error
 from .imbalance import coupling, moving_layers, require_plain_flow
 
-Model = TwoLayer | ReducedTwoLayer
-
 
 @public
 @of_finite_state
-def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> Statement:
+def growth_bound(model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> Statement:
     r"""Upper bound on `||Z1(t)||_F^2`, Z1 = [U1; V]. Hypothesis: c(0) > 0.
 
     `||Z1(t)||^2 <= exp(4 lambda_1^{1/2} ||E(0)||/(lambda_r c(0)) (1 - e^{-q lambda_r c(0) t/2})) ||Z1(0)||^2`.
@@ -45,7 +40,9 @@ def growth_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] 
 
 @public
 @of_finite_state
-def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf) -> Statement:
+def coupling_bound(
+    model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*times"] | float = jnp.inf
+) -> Statement:
     r"""Upper bound on `||Z1(t) U2^T||_F`, and so on the distance `||U2 V(t)^T||_F` from the row space of the data.
 
     `||Z1(t) U2^T|| <= exp(2 lambda_1^{1/2} ||E(0)||/(lambda_r c(0)) (1 - e^{-q lambda_r c(0) t/2})) ||Z1(0) U2^T||`.
@@ -65,7 +62,7 @@ def coupling_bound(model: Model, problem: LeastSquares, ts: Real[Array, "*times"
     return _bound(path, 1, norm(coupling(model, problem)), applies)
 
 
-def _path_length(model: Model, problem: LeastSquares, ts) -> tuple[Array, Array]:
+def _path_length(model: AbstractModel, problem: LeastSquares, ts) -> tuple[Array, Array]:
     """Bound on the time integral of `q lambda_1^{1/2} ||E||`, and whether c(0) > 0."""
     require_plain_flow(problem)
     ts = check_times(ts)

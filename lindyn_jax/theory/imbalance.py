@@ -7,13 +7,16 @@ coordinates. **U1 = Phi1^T U and not U**: `U^T U - V^T V` is conserved as well, 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
 
+from .. import _checks
 from .._finite import of_finite_state
-from .._linalg import signature_spectrum
+from .._linalg import row_factor, signature_spectrum
 from .._public import public
-from ..models import ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import AbstractProblem
+from ._numerics import norm
 
 
 class Imbalance(NamedTuple):
@@ -41,9 +44,19 @@ class SpectrumEdges(NamedTuple):
     negative_min: Float[Array, ""]
 
 
+class Balance(NamedTuple):
+    """The size of the imbalance, and whether it is within epsilon.
+
+    **Fields:** `value`, `||D||_F`; `holds`.
+    """
+
+    value: Float[Array, ""]
+    holds: Bool[Array, ""]
+
+
 @public
 @of_finite_state
-def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbalance:
+def imbalance(model: AbstractModel, problem: AbstractProblem) -> Imbalance:
     r"""Delta+, Delta- and Delta of a two-layer network.
 
     With eigenvalues in descending order and `[x]_+ = max(x, 0)`:
@@ -53,7 +66,7 @@ def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbal
 
     **Args:**
 
-    - `model`: a `TwoLayer` or a `ReducedTwoLayer`.
+    - `model`: a network of two layers, reduced or not.
     - `problem`: r is the rank of its data and m its number of outputs.
 
     **Returns:** an `Imbalance`: three numbers `plus`, `minus`, `level`.
@@ -75,7 +88,7 @@ def imbalance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Imbal
 
 @public
 @of_finite_state
-def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> SpectrumEdges:
+def spectrum_edges(model: AbstractModel, problem: AbstractProblem) -> SpectrumEdges:
     """The first and the r-th eigenvalue of D and the first and the m-th of -D, cut off at zero.
 
     **Args:** as for `imbalance`.
@@ -88,13 +101,13 @@ def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> 
     """
     spectrum = moving_spectrum(model, problem)
     k, r, m = spectrum.shape[0], problem.rank, problem.num_outputs
-    zero = jnp.zeros((), spectrum.dtype)
+    zero, width = jnp.zeros((), spectrum.dtype), hidden_width(model, problem)
 
     def lowest(values, count):
         if k < count:
             return zero
         # Round-off leaves some 1e-16 where a padded network of fewer columns has an exact zero.
-        return jnp.where(model.width < count, zero, jnp.maximum(values[count - 1], 0))
+        return jnp.where(width < count, zero, jnp.maximum(values[count - 1], 0))
 
     return SpectrumEdges(
         jnp.maximum(spectrum[0], 0),
@@ -105,7 +118,7 @@ def spectrum_edges(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> 
 
 
 @public
-def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, " k"]:
+def moving_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
     """Eigenvalues of `D = U1^T U1 - V^T V`, descending, without h - k zeros; k = min(h, r + m).
 
     **Args:** as for `imbalance`.
@@ -124,9 +137,33 @@ def moving_spectrum(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) ->
 
 
 @public
-def moving_layers(
-    model: TwoLayer | ReducedTwoLayer, problem: LeastSquares
-) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
+@of_finite_state
+def balance(model: AbstractModel, problem: AbstractProblem, epsilon: Float[ArrayLike, ""] | int) -> Balance:
+    r"""Whether a two-layer network is epsilon-balanced: `||D||_F <= epsilon`, `D = U1^T U1 - V^T V`.
+
+    **Args:** `model`; `problem`; `epsilon`, at least 0, in the units of the weights' squares.
+
+    **Returns:** a `Balance`: `||D||_F` and whether it is at most epsilon.
+
+    **Raises:** `ValueError` for a negative epsilon, or a model that does not fit the problem.
+
+    **Notes:** conserved by the flow. Never of size h x h, and exact to round-off of `||U1||^2 + ||V||^2`. Stationary points
+    need not be balanced (U = 0 with any V of `E V = 0`); those of the flow with a penalty of Lambda = 0 are.
+
+    **Source:** T21 Definition 2, with U1 in the place of U for data other than X = I.
+    """
+    epsilon = _checks.as_float(epsilon, "epsilon")
+    if not _checks.is_traced(epsilon) and not np.all(np.asarray(epsilon) >= 0):
+        raise ValueError(f"Argument `epsilon` must be at least 0, but is {epsilon}.")
+    U1, V = moving_layers(model, problem)
+    L, _ = row_factor(jnp.concatenate([U1, V]))
+    U1, V = L[: U1.shape[0]], L[U1.shape[0] :]
+    value = norm(U1.T @ U1 - V.T @ V)
+    return Balance(value, value <= epsilon)
+
+
+@public
+def moving_layers(model: AbstractModel, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
     """U1 = Phi1^T U and V: the rows that the flow moves, in the data's coordinates.
 
     **Args:** as for `imbalance`.
@@ -137,27 +174,24 @@ def moving_layers(
 
     **Source:** M22 section 2.1, (7).
     """
-    if isinstance(model, TwoLayer):
-        rows, expected, name = model.U.shape[0], problem.num_inputs, "U"
-    elif isinstance(model, ReducedTwoLayer):
-        rows, expected, name = model.U1.shape[0], problem.rank, "U1"
-    else:
-        raise ValueError(f"Argument `model` must be a TwoLayer or a ReducedTwoLayer, but is a {type(model).__name__}.")
-    if (rows, model.V.shape[0]) != (expected, problem.num_outputs):
-        raise ValueError(
-            f"The problem needs {expected} rows in `{name}` and {problem.num_outputs} in `V`, but the model has {rows} "
-            f"and {model.V.shape[0]}: pass the model and the problem that belong together."
-        )
-    return (problem.to_data(model.U) if isinstance(model, TwoLayer) else model.U1), model.V
+    layers = model.moving_layers(problem)
+    if layers is None or len(layers) != 2:
+        raise ValueError(f"Argument `model` must be a network of two layers, but is a {type(model).__name__}.")
+    return layers[0], layers[1].T
 
 
-def require_plain_flow(problem: LeastSquares) -> None:
+def hidden_width(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""] | int:
+    """h, which a reduced network knows as a number: it may have fewer columns, or more that are zero."""
+    return getattr(model, "width", moving_layers(model, problem)[1].shape[1])
+
+
+def require_plain_flow(problem: AbstractProblem) -> None:
     """Refuses a penalty on the imbalance, for statements on paths that conserve the imbalance.
 
     Statements on one state need no such refusal: the gradients of the loss and of the penalty are orthogonal, so the
     penalty does not change how fast the loss falls from a given state.
     """
-    if problem.regularization is not None:
+    if problem.penalty is not None:
         raise ValueError(
             "The statement is about the flow of the loss alone, which conserves the imbalance, but the problem has a penalty "
             "on the imbalance: pass the problem without `regularized`."
@@ -165,7 +199,7 @@ def require_plain_flow(problem: LeastSquares) -> None:
 
 
 @public
-def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, "p f"]:
+def coupling(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "p f"]:
     """`[U1; V] U2^T`, what ties the moving rows to the frozen ones, up to a rotation of its columns.
 
     Singular values and norms are exact; the columns are in some orthonormal basis of the space of U2.
@@ -183,14 +217,7 @@ def coupling(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[
     Z1 = jnp.concatenate([U1, V])
     if problem.num_frozen == 0:
         return 0 * Z1[:, :1]
-    if isinstance(model, TwoLayer):
-        return Z1 @ (model.U - problem.from_data(U1)).T
-    if model.frozen is None:
-        raise ValueError(
-            "This ReducedTwoLayer does not know the frozen part U2 of its first layer: make it with "
-            "`init.gaussian_core` or `reduce`, or pass `frozen=`."
-        )
-    return model.frozen.factor * (Z1 @ model.frozen.core.T)
+    return Z1 @ model.frozen_rows(problem)[0].T
 
 
 @public

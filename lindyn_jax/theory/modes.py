@@ -18,7 +18,7 @@ from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats, as_times, ratio
 from ..exact.aligned import aligned_step
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._numerics import norm
 from .regression import refuse_link
 

@@ -8,15 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._public import public
-from ..models import (
-    Frozen,
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
-from .imbalance import moving_layers, require_plain_flow
-
-Model = TwoLayer | ReducedTwoLayer
+from ..models import AbstractModel
+from ..problems import LeastSquares
+from .imbalance import hidden_width, moving_layers, require_plain_flow
 
 
 class NTKRescaling(NamedTuple):
@@ -28,20 +22,20 @@ class NTKRescaling(NamedTuple):
     `Util Vtil^T/sqrt(m h)`.
     """
 
-    model: Model
+    model: AbstractModel
     problem: LeastSquares
     time_factor: Float[Array, ""]
     prefactor: Float[Array, ""]
 
 
 @public
-def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
+def ntk_rescaling(model: AbstractModel, problem: LeastSquares, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
     r"""The same training in NTK scaling, `Util = h^alpha U`, `Vtil = h^alpha V`, whose entries are of order one.
 
     `dUtil/dt = -h^{2 alpha} dLtil/dUtil` with `Ltil(Util, Vtil) = L(U, V)`: the flow of the same loss written in the new
     weights, sped up by h^{2 alpha}.
 
-    **Args:** `model`, a `TwoLayer` or `ReducedTwoLayer`; `problem`; `alpha`, the exponent of its start.
+    **Args:** `model`, a network of two layers, reduced or not; `problem`; `alpha`, the exponent of its start.
 
     **Returns:** an `NTKRescaling`.
 
@@ -51,15 +45,8 @@ def ntk_rescaling(model: Model, problem: LeastSquares, alpha: Real[ArrayLike, ""
     """
     require_plain_flow(problem)
     _, V = moving_layers(model, problem)
-    h, alpha = jnp.asarray(model.width, V.dtype), jnp.asarray(alpha, V.dtype)
-    factor = h**alpha
-    if isinstance(model, TwoLayer):
-        rescaled = TwoLayer(factor * model.U, factor * V)
-    else:
-        frozen = model.frozen
-        if frozen is not None:
-            frozen = Frozen(factor * frozen.core, factor * frozen.norm, frozen.factor)
-        rescaled = ReducedTwoLayer(factor * model.U1, factor * V, model.width, model.num_frozen, frozen)
+    h, alpha = jnp.asarray(hidden_width(model, problem), V.dtype), jnp.asarray(alpha, V.dtype)
+    rescaled = model.scaled(h**alpha)
     time_factor = h ** (2 * alpha)
     same_loss = eqx.tree_at(lambda p: p.output_scale, problem, problem.output_scale / time_factor)
     return NTKRescaling(rescaled, same_loss, time_factor, math.sqrt(problem.num_outputs) * h ** (0.5 - 2 * alpha))

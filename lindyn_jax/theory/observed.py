@@ -2,7 +2,7 @@
 
 from ..models import ReducedTwoLayer, TwoLayer
 from ..observables import observable
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from . import bounds, convergence, rates
 from .imbalance import imbalance
 

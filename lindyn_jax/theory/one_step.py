@@ -15,15 +15,10 @@ from .._linalg import signature_spectrum
 from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import LeastSquares
 from ._numerics import norm
 from .imbalance import moving_layers, require_plain_flow
-
-Model = TwoLayer | ReducedTwoLayer
 
 
 class Drift(NamedTuple):
@@ -38,7 +33,7 @@ class Drift(NamedTuple):
 
 @public
 @of_finite_state
-def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
+def drift_spectrum(model: AbstractModel, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
     r"""What one step of descent does to the imbalance, `D+ - D = eta^2 (G_U1^T G_U1 - G_V^T G_V)`, by its spectrum.
 
     G_U1 and G_V are the gradients of the loss. `descent_drift` has the matrices themselves, for any depth; here the width does
@@ -66,7 +61,7 @@ def drift_spectrum(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]
 
 @public
 @of_finite_state
-def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
+def step_polynomial(model: AbstractModel, problem: LeastSquares) -> Float[Array, "5"]:
     r"""L - L* behind one step of descent, as a polynomial in its step size: five coefficients, ascending.
 
     With the velocities A = U1', B = V' the error is `E - eta S (A V^T + U1 B^T) - eta^2 S A B^T`, and its square a quartic.
@@ -87,7 +82,7 @@ def step_polynomial(model: Model, problem: LeastSquares) -> Float[Array, "5"]:
 
 @public
 @of_finite_state
-def line_search(model: Model, problem: LeastSquares) -> Statement:
+def line_search(model: AbstractModel, problem: LeastSquares) -> Statement:
     r"""Exact line search: the step size of least loss along the gradient, in closed form.
 
     The loss behind the step is a quartic in eta (`step_polynomial`), whose derivative has one or three positive roots; the one
@@ -142,7 +137,7 @@ def line_search(model: Model, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Statement:
+def step_inequality(model: AbstractModel, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Statement:
     r"""X23's inequality for one step of descent, with the constants measured on this very step.
 
     `L+ - L* <= (1 - 2 mu eta + mu K eta^2) (L - L*)`, where `||grad L||^2 = 2 mu (L - L*)` here and K is the largest second
@@ -174,7 +169,7 @@ def step_inequality(model: Model, problem: LeastSquares, eta: Real[ArrayLike, ""
     return Statement(factor, applies, name="factor", measured=measured, mu=mu, smoothness=smoothness)
 
 
-def _polynomial(model: Model, problem: LeastSquares) -> tuple[Float[Array, "5"], Array, Array]:
+def _polynomial(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "5"], Array, Array]:
     """`(p, unit, ||E||)`: behind a step eta the excess loss is `(q/2) ||E||^2 p(eta/unit)`, with coefficients of order 1."""
     require_plain_flow(problem)
     U1, V = moving_layers(model, problem)

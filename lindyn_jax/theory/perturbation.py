@@ -21,7 +21,7 @@ from .._statement import Statement
 from ..exact._common import as_floats, as_times, check_not_negative
 from ..exact.aligned import aligned, gain_round_off
 from ..models import TwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._numerics import hypot, norm, quotient
 from .imbalance import moving_layers
 from .modes import data_modes
@@ -87,8 +87,6 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
 
     **Source:** G19 Theorem 1, (15) and (16).
     """
-    if not isinstance(model, TwoLayer):
-        raise ValueError(f"Argument `model` must be a TwoLayer, but is a {type(model).__name__}.")
     moving_layers(model, problem)
     modes = data_modes(problem)
     ts = as_times(ts, problem.dtype)

@@ -12,7 +12,7 @@ from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats, check_not_negative, check_vector, ratio
 from ..exact.aligned import gain_round_off
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._numerics import quotient
 from .modes import data_modes
 from .regression import rank_number, reduced_rank_regression

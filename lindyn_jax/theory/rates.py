@@ -1,5 +1,6 @@
 r"""How fast the loss falls at one state: `-L'/(L - L*)`, a quadratic form in the error E, and the operator behind it."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
@@ -11,27 +12,23 @@ from .._public import public
 from .._statement import Statement
 from .._svd import least_left_vector
 from ..exact._common import ratio
-from ..models import (
-    ReducedTwoLayer,
-    TwoLayer,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel, chain, chain_gradients
+from ..problems import LeastSquares
 from ._numerics import hypot, singular_value
 from .imbalance import moving_layers
-
-Model = TwoLayer | ReducedTwoLayer
 
 
 @public
 @of_finite_state
-def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
+def instantaneous_rate(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     r"""The rate `-L'/(L - L*)` of the flow at this state, exactly.
 
+    `2q ||J^T S E||_F^2/||E||_F^2` with the derivatives J of `Phi1^T Theta` with respect to the weights; for two layers
     `2q <E, T E>/<E, E> = 2q (||U1^T S E||_F^2 + ||S E V||_F^2)/||E||_F^2`.
 
     **Args:**
 
-    - `model`: a `TwoLayer` or a `ReducedTwoLayer`.
+    - `model`: any network that gradient flow moves, one of your own as well, reduced or not.
     - `problem`: without a link.
 
     **Returns:** the rate; infinity at E = 0, where the loss is at its minimum and every bound on its rate is true.
@@ -40,19 +37,28 @@ def instantaneous_rate(model: Model, problem: LeastSquares) -> Float[Array, ""]:
 
     **Source:** M22 appendix C.
     """
-    U1, V = moving_layers(model, problem)
-    E = problem.error(U1 @ V.T)
+    problem.refuse_link("instantaneous_rate")
+    if not model.is_gradient_flow:
+        raise ValueError(
+            f"The rate is that of gradient flow, but the velocity of a {type(model).__name__} is another one."
+        )
+    layers = model.moving_layers(problem)
+    if layers is not None:
+        product, pull = chain(layers), lambda G: chain_gradients(layers, G)
+    else:
+        weights, rest = eqx.partition(model, model.moving())
+        product, pull = jax.vjp(lambda weights: eqx.combine(weights, rest).reduced_product(problem), weights)
+    E = problem.error(product)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(E)))
     solved = size == 0
     # The rate does not depend on the length of E, whose square underflows near the end of training.
     E = E / jnp.where(solved, 1, size)
-    SE = problem.singular_values[:, None] * E
-    moved = jnp.sum((U1.T @ SE) ** 2) + jnp.sum((SE @ V) ** 2)
+    moved = sum(jnp.sum(g**2) for g in jax.tree.leaves(pull(problem.singular_values[:, None] * E)))
     return jnp.where(solved, jnp.inf, 2 * problem.scale * moved / jnp.where(solved, 1, jnp.sum(E**2)))
 
 
 @public
-def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -> Float[Array, "r m"]:
+def rate_operator(model: AbstractModel, problem: LeastSquares, E: Float[Array, "r m"]) -> Float[Array, "r m"]:
     """`T E = S U1 U1^T S E + S^2 E V V^T`: the flow moves the error by `E' = -q T E`.
 
     **Args:** `model`, `problem`; `E`, shape (r, m), any error in the data's coordinates.
@@ -70,7 +76,7 @@ def rate_operator(model: Model, problem: LeastSquares, E: Float[Array, "r m"]) -
 
 @public
 @of_finite_state
-def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
+def rate_spectrum(model: AbstractModel, problem: LeastSquares) -> Float[Array, " rm"]:
     """Eigenvalues of the operator T, descending: 2q times the last and the first bound the rate over all errors.
 
     With `V V^T = P diag(mu) P^T` the operator is the direct sum of `S (U1 U1^T + mu_j I) S`, j = 1..m, and the eigenvalues
@@ -101,7 +107,7 @@ def rate_spectrum(model: Model, problem: LeastSquares) -> Float[Array, " rm"]:
 
 @public
 def adversarial_target(
-    model: Model, problem: LeastSquares, *, size: Real[Array, ""] | float = 1.0
+    model: AbstractModel, problem: LeastSquares, *, size: Real[Array, ""] | float = 1.0
 ) -> Float[Array, "N m"]:
     """A target Y for which this start is as slow as its weights allow: the error is the least eigenmatrix of T.
 

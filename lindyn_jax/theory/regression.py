@@ -12,7 +12,7 @@ from .._finite import of_finite_numbers, of_finite_state
 from .._modes import mode_round_off
 from .._public import public
 from .._statement import Statement
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 
 
 @public

@@ -18,29 +18,18 @@ from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
-from ..models import (
-    AbstractModel,
-    DeepLinear,
-    LinearModel,
-    ReducedDeepLinear,
-    ReducedTwoLayer,
-    SymmetricFactors,
-    TwoLayer,
-    chain,
-    refuse_penalty,
-)
-from ..problem import LeastSquares
+from ..models import AbstractModel, chain
+from ..observables import total_loss
+from ..problems import AbstractProblem, LeastSquares
 from ..reduction import check_fits
 from ._numerics import norm
 from .eigenvector import largest_eigenvector
-
-Network = LinearModel | TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear
 
 
 @public
 @of_finite_state
 def sharpness(
-    model: Network,
+    model: AbstractModel,
     problem: LeastSquares,
     *,
     rtol: Float[ArrayLike, ""] | None = None,
@@ -81,32 +70,26 @@ def sharpness(
     """
     check_fits(model, problem)
     problem.refuse_link("sharpness")
-    refuse_penalty(model, problem)
-    layers = moving_chain(model, problem)
+    if problem.penalty is not None:
+        raise ValueError(
+            "`sharpness` is that of the loss alone, but the problem has a penalty on the imbalance: use `hessian_sharpness`, or "
+            "build the problem without `regularized`."
+        )
+    layers, rtol = moving_chain(model, problem), _default_rtol(rtol, problem.dtype)
     s = problem.singular_values
     r, m = s.shape[0], problem.num_outputs
-    pairs = []
-    for i in range(len(layers)):
-        A = s[:, None] * chain(layers[:i]) if i else jnp.diag(s)
-        B = chain(layers[i + 1 :]) if i + 1 < len(layers) else jnp.eye(m, dtype=s.dtype)
-        pairs.append((A @ A.T, B.T @ B))
-
-    def operator(M: Array) -> Array:
-        return problem.scale * sum(P @ M @ Q for P, Q in pairs)
-
-    rtol = _default_rtol(rtol, s.dtype)
-    if len(layers) > 2:
-        leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
-        value = jnp.sum(leading * operator(leading))
-    else:
+    if len(layers) <= 2:
         # Of the m blocks of T the one of the largest mu holds the largest eigenvalue.
-        rows = jnp.diag(s)
-        if len(layers) == 2:
-            rows = s[:, None] * jnp.concatenate(
-                [layers[0], jnp.linalg.norm(layers[1], ord=2) * jnp.eye(r, dtype=s.dtype)], 1
-            )
+        blocks = [layers[0], jnp.linalg.norm(layers[1], ord=2) * jnp.eye(r, dtype=s.dtype)] if len(layers) == 2 else []
+        rows = s[:, None] * jnp.concatenate(blocks, axis=1) if blocks else jnp.diag(s)
         value = problem.scale * jnp.linalg.norm(rows, ord=2) ** 2
         residual, num_steps = jnp.zeros_like(value), jnp.zeros((), jnp.int32)
+    else:
+        before = [jnp.diag(s), *(s[:, None] * chain(layers[:i]) for i in range(1, len(layers)))]
+        after = [*(chain(layers[i:]) for i in range(1, len(layers))), jnp.eye(m, dtype=s.dtype)]
+        pairs = [(A @ A.T, B.T @ B) for A, B in zip(before, after, strict=True)]
+        leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
+        value = problem.scale * jnp.sum(leading * sum(P @ leading @ Q for P, Q in pairs))
     deviation = _deviation(layers, problem)
     return Statement(
         value,
@@ -122,7 +105,7 @@ def sharpness(
 @of_finite_state
 def hessian_sharpness(
     model: AbstractModel,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     *,
     rtol: Float[ArrayLike, ""] | None = None,
     max_steps: int = 2000,
@@ -131,8 +114,8 @@ def hessian_sharpness(
 
     From products of the Hessian with a vector of all weights, which cost about two gradients; nothing larger is formed.
 
-    **Args:** as for `sharpness`, but any problem, and a `SymmetricFactors` as well; the model's own weights are the coordinates,
-    so that two-layer and deep networks with the same Theta differ.
+    **Args:** as for `sharpness`, but any problem, and any network, one of your own as well; its own weights are the
+    coordinates, so that two-layer and deep networks with the same Theta differ.
 
     **Returns:** a `Statement`, which needs no hypothesis; `residual`, `||H v - value v|| / |value|` for the unit vector v
     that was found; `converged`, whether it is within `rtol`; `num_steps`, how many products with the Hessian it took.
@@ -145,11 +128,11 @@ def hessian_sharpness(
     **Source:** the definition.
     """
     check_fits(model, problem)
-    if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)):
+    if model.is_reduced:
         raise ValueError(
             "The Hessian is that of the full network, but the model is reduced: lift it, or use `sharpness`."
         )
-    if not isinstance(model, (LinearModel, TwoLayer, DeepLinear, SymmetricFactors)):
+    if not model.is_gradient_flow:
         raise ValueError(
             f"A {type(model).__name__} has no Hessian here: its velocity is not known to be minus the gradient of the loss."
         )
@@ -158,11 +141,9 @@ def hessian_sharpness(
 
 @eqx.filter_jit
 def _hessian_sharpness(model, problem, rtol, max_steps) -> Statement:
-    weights, unravel = ravel_pytree(model)
-
-    def gradient(weights: Array) -> Array:
-        return -ravel_pytree(unravel(weights).velocity(problem))[0]
-
+    moved, rest = eqx.partition(model, model.moving())
+    weights, unravel = ravel_pytree(moved)
+    gradient = jax.grad(lambda weights: total_loss(eqx.combine(unravel(weights), rest), problem))
     operator = lambda v: jax.jvp(gradient, (weights,), (v,))[1]  # noqa: E731
     with jax.default_matmul_precision("highest"):
         v, residual, num_steps = largest_eigenvector(operator, weights.shape, weights.dtype, rtol, max_steps)
@@ -170,22 +151,17 @@ def _hessian_sharpness(model, problem, rtol, max_steps) -> Statement:
         return Statement(value, jnp.isfinite(value), residual=residual, converged=residual <= rtol, num_steps=num_steps)
 
 
-def moving_chain(model: Network, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:
+def moving_chain(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:
     """The layers of a network as a chain with product Phi1^T Theta.
 
     **Raises:** `ValueError` for a model that is no chain of layers.
     """
-    if isinstance(model, TwoLayer):
-        return problem.to_data(model.U), model.V.T
-    if isinstance(model, ReducedTwoLayer):
-        return model.U1, model.V.T
-    if isinstance(model, ReducedDeepLinear):
-        return model.layers
-    if isinstance(model, DeepLinear):
-        return (problem.to_data(model.layers[0]), *model.layers[1:])
-    if isinstance(model, LinearModel):
-        return (problem.to_data(model.Theta),)
-    raise ValueError(f"The sharpness is that of a chain of layers, but the model is a {type(model).__name__}.")
+    layers = model.moving_layers(problem)
+    if layers is None:
+        raise ValueError(
+            f"The sharpness is that of a chain of layers, but the model is a {type(model).__name__}: use `hessian_sharpness`."
+        )
+    return layers
 
 
 @eqx.filter_jit

@@ -1,4 +1,4 @@
-"""Where the flow stands still: stationary points, which of them are minima, and balance.
+"""Where the flow stands still: stationary points, and which of them are minima.
 
 For one layer every stationary point is a minimum. For two layers, and for tied ones, the stationary products are the target
 with some of its components left out; those that could still grow are strict saddles, and there are no other minima than the
@@ -9,30 +9,20 @@ import functools
 import math
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .. import _checks
 from .._finite import of_finite_state
 from .._linalg import row_factor
 from .._public import public
-from ..models import (
-    AbstractModel,
-    DeepLinear,
-    LinearModel,
-    ReducedDeepLinear,
-    ReducedTwoLayer,
-    SymmetricFactors,
-    TwoLayer,
-    WideLimit,
-)
-from ..observables import reduced_product
-from ..problem import LeastSquares
+from ..models import AbstractModel, SymmetricFactors, WideLimit, chain
+from ..problems import LeastSquares
 from ..reduction import check_fits
 from ._numerics import hypot, norm, quotient
-from .imbalance import moving_layers
-from .regression import right_projector
+from .imbalance import hidden_width
+from .least_losses import refuse_link, tied_target
 
 
 class Stationarity(NamedTuple):
@@ -67,16 +57,6 @@ class StationaryPoint(NamedTuple):
     curvature: Float[Array, ""]
 
 
-class Balance(NamedTuple):
-    """The size of the imbalance, and whether it is within epsilon.
-
-    **Fields:** `value`, `||D||_F`; `holds`.
-    """
-
-    value: Float[Array, ""]
-    holds: Bool[Array, ""]
-
-
 @public
 @of_finite_state
 def stationarity(
@@ -89,13 +69,13 @@ def stationarity(
 
     **Args:**
 
-    - `model`: any model; a `ReducedTwoLayer` stands for the full network.
+    - `model`: any network, one of your own as well; a reduced one stands for the full one.
     - `problem`: any problem, with link or penalty too.
     - `rtol`: on the residual, by default the square root of the dtype's precision.
 
     **Returns:** a `Stationarity`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a kind of model that is not of this package.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
     **Notes:** the residual is relative to the weights as well as to the data, so tiny weights near the saddle at zero are
     not taken for a stationary point. The gradients of the loss and of a penalty on the imbalance are orthogonal: with
@@ -105,36 +85,13 @@ def stationarity(
     **Source:** T21 (6), (7). The statement on the penalty is this package's own.
     """
     check_fits(model, problem)
-    velocity, product = model.velocity(problem), norm(reduced_product(model, problem))
-    if isinstance(model, ReducedTwoLayer):
-        speed = hypot(norm(velocity.U1), norm(velocity.V))
-        weights = hypot(norm(model.U1), norm(model.V))
-    elif isinstance(model, TwoLayer):
-        speed = hypot(norm(velocity.U), norm(velocity.V))
-        weights = hypot(norm(problem.to_data(model.U)), norm(model.V))
-    elif isinstance(model, SymmetricFactors):
-        speed, weights = norm(velocity.U), 2 * norm(model.U)
-    elif isinstance(model, (DeepLinear, ReducedDeepLinear)):
-        front = problem.to_data(model.layers[0]) if isinstance(model, DeepLinear) else model.layers[0]
-        norms = [norm(W) for W in (front, *model.layers[1:])]
-        speed = functools.reduce(hypot, [norm(W) for W in velocity.layers])
-        # Every layer's gradient has all other layers as factors.
-        others = [math.prod(size for j, size in enumerate(norms) if j != i) for i in range(len(norms))]
-        weights = functools.reduce(hypot, [other * jnp.ones_like(speed) for other in others])
-    elif isinstance(model, WideLimit):
-        # Minus the gradient times roots of this spectral norm, from either side.
-        speed, weights = norm(velocity.Theta), 2 * hypot(jnp.linalg.norm(model.Theta, ord=2), model.level)
-    elif isinstance(model, LinearModel):
-        speed, weights = norm(velocity.Theta), jnp.ones((), velocity.Theta.dtype)
-    else:
-        raise ValueError(
-            f"What stands still is told from the terms that cancel in the velocity, unknown for a {type(model).__name__}."
-        )
+    speed = norm(*jax.tree.leaves(eqx.filter(model.velocity(problem), model.moving())))
+    product, weights = norm(model.reduced_product(problem)), _gain(model, problem)
     s = problem.singular_values[0]
     target = norm(problem.Y) if problem.link is not None else norm(problem.Ytil)
     scale = problem.scale * s * (target + s * product) * weights
-    if problem.regularization is not None:
-        penalty = problem.regularization
+    if problem.penalty is not None:
+        penalty = problem.penalty
         scale = scale + 4 * penalty.weight * (weights**2 + norm(penalty.Lambda)) * weights
     residual = quotient(speed, scale)
     return Stationarity(speed, residual, residual <= _tolerance(rtol, residual.dtype))
@@ -153,7 +110,7 @@ def stationary_point(
 
     **Args:**
 
-    - `model`: a `LinearModel`, `TwoLayer`, `ReducedTwoLayer`, or for X = I a `SymmetricFactors`.
+    - `model`: one layer, two layers, reduced or not, or for X = I a `SymmetricFactors`.
     - `problem`: without link and penalty.
     - `rtol`: of the residual, and of `escape` relative to the target; by default the square root of the dtype's
         precision.
@@ -170,133 +127,73 @@ def stationary_point(
 
     **Source:** T21 (6), (7); the classification with its curvature is this package's own.
     """
-    if problem.regularization is not None:
+    if problem.penalty is not None:
         raise ValueError(
             "`stationary_point` classifies the stationary points of the loss alone: pass the problem without `regularized`."
         )
     stationary = stationarity(model, problem, rtol=rtol).holds
-    q, s = problem.scale, problem.singular_values[0]
-    if isinstance(model, LinearModel):
-        _refuse_link(problem)
-        zero = jnp.zeros((), model.Theta.dtype)
-        return StationaryPoint(stationary, stationary, stationary & False, zero, zero)
-    if isinstance(model, SymmetricFactors):
-        target = _tied_target(problem)
-        output = s * model.product()
-        top = jnp.linalg.eigvalsh(target - output)[-1]
-        held = _component(jnp.linalg.eigvalsh(output)[::-1], model.width)
-        curvature = jnp.minimum(2 * q * s * (held - top), 0)
-    else:
-        U1, V = moving_layers(model, problem)
-        target = problem.Ytil
-        output = problem.singular_values[:, None] * (U1 @ V.T)
-        top = jnp.linalg.svd(problem.error(U1 @ V.T), compute_uv=False)[0]
-        held = _component(jnp.linalg.svd(output, compute_uv=False), model.width)
-        curvature = q * _two_layer_curvature(problem.singular_values[:, None] * U1 / s, V, s, top, model.width)
+    target, output, top, held, curvature = _components(model, problem)
     escape = top - held
     saddle = escape > _tolerance(rtol, escape.dtype) * jnp.maximum(norm(target), norm(output))
     return StationaryPoint(stationary, stationary & ~saddle, stationary & saddle, escape, curvature)
 
 
-@public
-@of_finite_state
-def least_excess_loss(
-    problem: LeastSquares, h: Float[ArrayLike, ""] | Int[ArrayLike, ""] | int, *, tied: bool = False
-) -> Float[Array, ""]:
-    r"""The least L - L* of a network of width h: what is left of the target after its best h components.
-
-    `(q/2) sum_{i > h} sigma_i(Ytil)^2`; for tied layers with X = I and the symmetric part of Y,
-    `(q/2) (||(Y - Y^T)/2||^2 + sum of sigma_i^2 over all but the h largest positive eigenvalues)`.
-
-    **Args:** `problem`, without a link; `h`, the width, which may be traced; `tied`, for `SymmetricFactors`.
-
-    **Returns:** a number of at least 0; zero for two layers with h >= min(r, m).
-
-    **Raises:** `ValueError` for a link, a width below 1, or tied layers on data other than X = I or a target that is not square.
-
-    **Notes:** at every data: the loss is that of factorizing Ytil once the first layer is written as S U1.
-
-    **Source:** Eckart and Young; T21 (6), (7).
-    """
-    _refuse_link(problem)
-    if not _checks.is_traced(h) and not np.all(np.asarray(h) >= 1):
-        raise ValueError(f"Argument `h` must be a width of at least 1, but is {h}.")
-    if tied:
-        symmetric = _tied_target(problem)
-        values = jnp.linalg.eigvalsh(symmetric)[::-1]
-        held = (jnp.arange(values.shape[0]) < h) & (values > 0)
-        rest = jnp.sum((problem.Y - symmetric) ** 2)
-    else:
-        values = jnp.linalg.svd(problem.Ytil, compute_uv=False)
-        held, rest = jnp.arange(values.shape[0]) < h, 0
-    return problem.scale / 2 * (rest + jnp.sum(jnp.where(held, 0, values) ** 2))
-
-
-@public
-def stationary_product(
-    problem: LeastSquares, learned: Bool[ArrayLike, " c"], *, tied: bool = False
-) -> Float[Array, "n m"]:
-    r"""The stationary end-to-end matrix with chosen components of the target learned and the others at zero.
-
-    `Theta = Phi1 S^{-1} sum_i learned_i sigma_i p_i q_i^T` with `Ytil = sum_i sigma_i p_i q_i^T`; for tied layers with X = I the
-    same over the eigenvectors of the symmetric part of Y, where only positive eigenvalues can be learned.
-
-    **Args:**
-
-    - `problem`: without a link.
-    - `learned`: shape (min(r, m),), or (n,) for tied layers: a flag a component, in descending order.
-    - `tied`: for `SymmetricFactors`.
-
-    **Returns:** Theta, shape (n, m). `init.balanced` makes weights with it; flags on negative eigenvalues count as off.
-
-    **Raises:** `ValueError` for a link, another number of flags, or tied layers on data other than X = I.
-
-    **Notes:** with all flags on it is Theta_hat (tied: the positive semidefinite part). Among as many components as the width
-    allows, the largest ones are the minimum and every other choice belongs to strict saddles. Weights with this
-    product are stationary if the missing components annihilate them, as they do balanced weights. Derivatives need gaps
-    between components with the flag and those without (tied: between any two).
-
-    **Source:** T21 (6), (7).
-    """
-    _refuse_link(problem)
-    learned = jnp.asarray(learned, bool)
-    if tied:
-        values, P = jnp.linalg.eigh(_tied_target(problem))
-        values, P, Q = jnp.maximum(values[::-1], 0), P[:, ::-1], P[:, ::-1].T
-    else:
-        values = jnp.linalg.svd(problem.Ytil, compute_uv=False)
-    if learned.shape != values.shape:
+@functools.singledispatch
+def _gain(model: AbstractModel, problem: LeastSquares) -> Array:
+    """A bound on the factor by which the velocity is larger than the loss's gradient with respect to `Phi1^T Theta`."""
+    if not model.is_gradient_flow:
         raise ValueError(
-            f"Argument `learned` must have shape {values.shape}, a flag a component, but has shape {learned.shape}."
+            f"What stands still is told from the terms that cancel in the velocity, unknown for a {type(model).__name__}."
         )
-    held = (P * jnp.where(learned, values, 0)) @ Q if tied else problem.Ytil @ right_projector(problem.Ytil, learned)
-    return problem.from_data(held / problem.singular_values[:, None])
+    layers = model.moving_layers(problem)
+    if layers is None:
+        weights, rest = eqx.partition(model, model.moving())
+        slopes = jax.jacobian(lambda weights: eqx.combine(weights, rest).reduced_product(problem))(weights)
+        return norm(*jax.tree.leaves(slopes))
+    norms = [norm(W) for W in layers]
+    # Every layer's gradient has all other layers as factors.
+    others = [math.prod(size for j, size in enumerate(norms) if j != i) for i in range(len(norms))]
+    return functools.reduce(hypot, [other * jnp.ones_like(norms[0]) for other in others])
 
 
-@public
-@of_finite_state
-def balance(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, epsilon: Float[ArrayLike, ""] | int) -> Balance:
-    r"""Whether a two-layer network is epsilon-balanced: `||D||_F <= epsilon`, `D = U1^T U1 - V^T V`.
+@_gain.register
+def _(model: SymmetricFactors, problem: LeastSquares) -> Array:
+    return 2 * norm(model.U)
 
-    **Args:** `model`; `problem`; `epsilon`, at least 0, in the units of the weights' squares.
 
-    **Returns:** a `Balance`: `||D||_F` and whether it is at most epsilon.
+@_gain.register
+def _(model: WideLimit, problem: LeastSquares) -> Array:
+    # Minus the gradient times roots of this spectral norm, from either side.
+    return 2 * hypot(jnp.linalg.norm(model.Theta, ord=2), model.level)
 
-    **Raises:** `ValueError` for a negative epsilon, or a model that does not fit the problem.
 
-    **Notes:** conserved by the flow. Never of size h x h, and exact to round-off of `||U1||^2 + ||V||^2`. Stationary points
-    need not be balanced (U = 0 with any V of `E V = 0`); those of the flow with a penalty of Lambda = 0 are.
+@functools.singledispatch
+def _components(model: AbstractModel, problem: LeastSquares) -> tuple[Array, Array, Array, Array, Array]:
+    """What the flow goes for and what it has, the largest component of the error, the least that is held, the curvature."""
+    refuse_link(problem)
+    layers, q, s = model.moving_layers(problem), problem.scale, problem.singular_values[:, None]
+    if layers is None or len(layers) > 2:
+        raise ValueError(
+            "The kinds of stationary points are known for one layer, two layers and tied layers, but the model is a "
+            f"{type(model).__name__}."
+        )
+    target, output = problem.Ytil, s * chain(layers)
+    if len(layers) == 1:
+        zero = jnp.zeros((), output.dtype)
+        return target, output, zero, zero, zero
+    U1, V, width = layers[0], layers[1].T, hidden_width(model, problem)
+    top = jnp.linalg.svd(problem.error(U1 @ V.T), compute_uv=False)[0]
+    held = _component(jnp.linalg.svd(output, compute_uv=False), width)
+    return target, output, top, held, q * _two_layer_curvature(s * U1 / s[0], V, s[0, 0], top, width)
 
-    **Source:** T21 Definition 2, with U1 in the place of U for data other than X = I.
-    """
-    epsilon = _checks.as_float(epsilon, "epsilon")
-    if not _checks.is_traced(epsilon) and not np.all(np.asarray(epsilon) >= 0):
-        raise ValueError(f"Argument `epsilon` must be at least 0, but is {epsilon}.")
-    U1, V = moving_layers(model, problem)
-    L, _ = row_factor(jnp.concatenate([U1, V]))
-    U1, V = L[: U1.shape[0]], L[U1.shape[0] :]
-    value = norm(U1.T @ U1 - V.T @ V)
-    return Balance(value, value <= epsilon)
+
+@_components.register
+def _(model: SymmetricFactors, problem: LeastSquares) -> tuple[Array, Array, Array, Array, Array]:
+    target, s = tied_target(problem), problem.singular_values[0]
+    output = s * model.product()
+    top = jnp.linalg.eigvalsh(target - output)[-1]
+    held = _component(jnp.linalg.eigvalsh(output)[::-1], model.width)
+    return target, output, top, held, jnp.minimum(2 * problem.scale * s * (held - top), 0)
 
 
 def _two_layer_curvature(A: Array, V: Array, s: Array, top: Array, width: Array | int) -> Array:
@@ -317,23 +214,6 @@ def _component(values: Array, width: Array | int) -> Array:
     """The h-th of descending values, zero beyond their number."""
     index = jnp.clip(jnp.asarray(width).astype(int) - 1, 0, values.shape[0] - 1)
     return jnp.where(width > values.shape[0], 0, jnp.maximum(values[index], 0))
-
-
-def _refuse_link(problem: LeastSquares) -> None:
-    if problem.link is not None:
-        raise ValueError(
-            "The stationary points of a problem with a link function have no closed form: leave out `link`."
-        )
-
-
-def _tied_target(problem: LeastSquares) -> Array:
-    """The symmetric part of Y, on which alone tied layers act."""
-    if problem.link is not None or problem.X is not None or problem.num_inputs != problem.num_outputs:
-        raise ValueError(
-            "For tied layers this is known for matrix factorization of a square target only: use `factorization(Y)` with Y of "
-            "shape (n, n)."
-        )
-    return (problem.Y + problem.Y.T) / 2
 
 
 def _tolerance(rtol, dtype) -> Array:

@@ -8,8 +8,8 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
-from ..models import AbstractModel, ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..models import AbstractModel
+from ..problems import AbstractProblem
 from .imbalance import moving_layers, moving_spectrum
 from .sharpness import hessian_sharpness, sharpness
 
@@ -18,7 +18,7 @@ from .sharpness import hessian_sharpness, sharpness
 @of_finite_state
 def stable_step(
     model: AbstractModel,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     safety: Float[ArrayLike, ""] = 0.5,
     *,
     at: Literal["path", "solution", "state"] = "path",
@@ -27,8 +27,9 @@ def stable_step(
 
     With `safety=1` it is the largest such step where K is exact.
 
-    - `at="path"`: K bounds the curvature where a path of two layers begins and where it ends, `q lambda_1 (a + b)`. At a
-        solution with Phi1^T Theta = Theta1 it is at most `q lambda_1 (sigma_max(U1)^2 + sigma_max(V)^2)`; there
+    - `at="path"`: K bounds the curvature where a path of two layers begins and where it ends, `q lambda_1 (a + b)`; of one
+        layer it is `q lambda_1`. At a solution with Phi1^T Theta = Theta1 it is at most
+        `q lambda_1 (sigma_max(U1)^2 + sigma_max(V)^2)`; there
         `sigma_max(U1)^2 <= a = (dbar+ + sqrt(dbar+^2 + 4 sigma_max(Theta1)^2))/2`, since
         `U1 D U1^T = (U1 U1^T)^2 - Theta1 Theta1^T`, and likewise for V with dbar- for b. The values of the start count as
         well where they are larger.
@@ -38,11 +39,11 @@ def stable_step(
 
     **Args:** `model`, the start, a solution, or any state; `problem`; `safety` in (0, 1]; `at`, what the step must serve.
 
-    **Returns:** the step size; infinite where K is zero or negative, as for weights and targets that are all zero, where every
-    step is stable and none moves: give a finite one there.
+    **Returns:** the step size; infinite where K is zero or negative, as for weights and targets that are all zero, where
+    every step is stable and none moves: give a finite one there.
 
-    **Raises:** `ValueError` for a path of a model that is not a two-layer network, or of a problem with a penalty on the
-    imbalance; and as `sharpness` and `hessian_sharpness`.
+    **Raises:** `ValueError` for a path of a model that has not one or two layers, or of a problem that is not least squares
+    or with a penalty on the imbalance; and as `sharpness` and `hessian_sharpness`.
 
     **Notes:** steps close to the largest that is stable at a solution may not get there. For tolerances of the curvature take
     `2 / sharpness(...).value`.
@@ -56,14 +57,21 @@ def stable_step(
     return jnp.where(flat, jnp.inf, 2 * safety / jnp.where(flat, 1, curvature))
 
 
-def _along_the_path(model: AbstractModel, problem: LeastSquares) -> Array:
-    if problem.regularization is not None:
+def _along_the_path(model: AbstractModel, problem: AbstractProblem) -> Array:
+    if problem.penalty is not None:
         raise ValueError(
             "`stable_step` bounds the curvature of the loss alone, not of the problem's penalty on the imbalance: "
             "choose a step by hand."
         )
-    if not isinstance(model, (TwoLayer, ReducedTwoLayer)):
-        raise ValueError(f"`stable_step` is for two-layer models, but the model is a {type(model).__name__}.")
+    problem.refuse_link("stable_step")
+    layers, curvature = model.moving_layers(problem), problem.scale * problem.singular_values[0] ** 2
+    if layers is None or len(layers) > 2:
+        raise ValueError(
+            f"`stable_step` is for two-layer models and for one layer, but the model is a {type(model).__name__}: ask for a step "
+            "`at` a solution or a state."
+        )
+    if len(layers) == 1:
+        return curvature
     U1, V = moving_layers(model, problem)
     spectrum = moving_spectrum(model, problem)
     target = jnp.linalg.norm(problem.reduced_theta_hat, ord=2)
@@ -72,12 +80,12 @@ def _along_the_path(model: AbstractModel, problem: LeastSquares) -> Array:
         bar = jnp.maximum(bar, 0.0)
         at_end = (bar + jnp.hypot(bar, 2 * target)) / 2
         largest += jnp.maximum(at_end, jnp.linalg.norm(factor, ord=2) ** 2)
-    return problem.scale * problem.singular_values[0] ** 2 * largest
+    return curvature * largest
 
 
-def _sharpness(model: AbstractModel, problem: LeastSquares) -> Array:
+def _sharpness(model: AbstractModel, problem: AbstractProblem) -> Array:
     return sharpness(model, problem).value
 
 
-def _hessian_sharpness(model: AbstractModel, problem: LeastSquares) -> Array:
+def _hessian_sharpness(model: AbstractModel, problem: AbstractProblem) -> Array:
     return hessian_sharpness(model, problem).value

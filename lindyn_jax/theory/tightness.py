@@ -8,14 +8,14 @@ from .._finite import of_finite_numbers, of_finite_state
 from .._public import public
 from .._statement import Statement
 from ..init import with_imbalance
-from ..models import ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
-from .imbalance import imbalance, moving_layers, moving_spectrum
+from ..models import AbstractModel, TwoLayer
+from ..problems import LeastSquares
+from .imbalance import hidden_width, imbalance, moving_layers, moving_spectrum
 
 
 @public
 @of_finite_state
-def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
+def tightness(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
     r"""Whether Proposition 1 is attained over all networks with this imbalance `D` and this product `W = U1 V^T`.
 
     Hypotheses: `h >= r + m`, Sigma_x a multiple of the identity. Then the bound is attained if r != m, or r = m = 1, or
@@ -44,7 +44,7 @@ def tightness(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares, *, rtol:
     if rtol is None:
         rtol = 1000 * float(jnp.finfo(V.dtype).eps)
     s = problem.singular_values
-    applies = (model.width >= r + m) & (s[0] - s[-1] <= rtol * s[0])
+    applies = (hidden_width(model, problem) >= r + m) & (s[0] - s[-1] <= rtol * s[0])
     # Each side of the spectrum has its own layer's scale: the small layer's eigenvalues are exact on their own scale.
     above = rtol * jnp.linalg.svd(U1, compute_uv=False)[0] ** 2
     below = rtol * jnp.linalg.svd(V, compute_uv=False)[0] ** 2
