@@ -1,5 +1,6 @@
 """Observables of rank, modes and kernel against their definitions on full-size matrices, and on reduced models."""
 
+import itertools
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -165,10 +166,6 @@ class Diagonal(ld.AbstractModel):
     def product(self):
         return (self.u * self.v)[:, None]
 
-    def velocity(self, problem):
-        product, pullback = jax.vjp(lambda model: model.product(), self)
-        return jax.tree.map(jnp.negative, pullback(problem.loss_gradient(product))[0])
-
 
 @pytest.mark.parametrize("kind", ["diagonal", "tied"])
 def test_a_network_of_any_kind_has_the_kernel_distance_of_its_jacobian(kind, rng, dtype):
@@ -328,6 +325,20 @@ def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table,
     with pytest.raises(ValueError, match=r"is a DeepLinear|is of kind DeepLinear"):
         obs.imbalance_spectrum(deep, problem)
 
+    # One drawn at any width has no such coordinates: it is the network of its core, on the problem in the data's.
+    @obs.observable(symbol="$n$", label="norm", kinds=(ld.TwoLayer, ld.LeastSquares))
+    def mine(model, problem):
+        return jnp.stack(
+            [jnp.linalg.norm(model.product(), ord=2), jnp.linalg.norm(problem.loss_gradient(model.product()))]
+        )
+
+    data = ld.LeastSquares(rng.normal(size=(2, 5)), rng.normal(size=(2, 2)), scale="mean")
+    core = ld.init.gaussian_core(data, 1e6, alpha=0.5, key=jax.random.key(0))
+    run = ld.gradient_descent(core, data, 8, optimizer=ld.plain_descent(1e-2), observables="mine")
+    seen = obs.reduced_product(run.final, data)
+    expected = [np.linalg.norm(seen, ord=2), np.linalg.norm(data.reduced_loss_gradient(seen))]
+    assert relative_error(run.final_observables["mine"], expected) < tolerance("float64", 10)
+
     class Other:
         pass
 
@@ -366,3 +377,24 @@ def test_every_observable_says_what_it_is():
         assert facts.name == name == function.__name__
         assert facts.label and facts.symbol and facts.units
         assert obs.attributes()[name]["long_name"] == facts.label
+
+
+def test_every_observable_is_a_number_where_it_is_defined_and_one_sentence_elsewhere(rng):
+    X, Y = rng.normal(size=(3, 4)), rng.normal(size=(3, 1))
+    problems = (ld.LeastSquares(X, Y), ld.CustomProblem(lambda Theta: jnp.sum(jnp.cosh(Theta - 0.1)), 4, 1))
+    models = (
+        ld.TwoLayer(rng.normal(size=(4, 3)), rng.normal(size=(1, 3))),
+        ld.DeepLinear([rng.normal(size=shape) for shape in ((4, 3), (3, 3), (3, 1))]),
+        Diagonal(jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.normal(size=4))),
+    )
+    refused = 0
+    for name, function in obs.OBSERVABLES.items():
+        for model, problem in itertools.product(models, problems):
+            arguments = (model, problem, model)[: 3 if function.facts.needs_start else 2]
+            if function.facts.refusal(model, problem) is None:
+                assert np.all(np.isfinite(function(*arguments))), (name, model, problem)
+                continue
+            refused += 1
+            with pytest.raises(ValueError, match=r"^[^\n]+\.$"):
+                function(*arguments)
+    assert refused > 30

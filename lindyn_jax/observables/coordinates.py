@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._public import public
-from ..models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer
+from ..models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
 from ..problems import AbstractProblem
 
 REDUCED = (ReducedTwoLayer, ReducedDeepLinear)
@@ -22,6 +22,15 @@ def moving(model, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[
     if layers is None or len(layers) != 2:
         raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {type(model).__name__}.")
     return layers[0], layers[1].T
+
+
+def as_network(model: AbstractModel, problem: AbstractProblem) -> tuple[AbstractModel, AbstractProblem]:
+    """A reduced network as what it is, an ordinary one on the problem in the data's coordinates; any other as it is."""
+    if not isinstance(model, REDUCED):
+        return model, problem
+    layers = model.moving_layers(problem)
+    network = TwoLayer(layers[0], layers[1].T) if isinstance(model, ReducedTwoLayer) else DeepLinear(layers)
+    return network, problem.restrict()[0]
 
 
 def has_frozen(model: ReducedTwoLayer | ReducedDeepLinear, problem: AbstractProblem) -> bool:

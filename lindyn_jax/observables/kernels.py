@@ -1,5 +1,7 @@
 """The tangent kernel, and how far it has turned."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: Abstr
 
     **Raises:** `ValueError` for two networks of different depth or kind.
     """
-    kernel, before = _tangent_kernel(model, problem), _tangent_kernel(start, problem)
+    kernel, before = tangent_kernel(model, problem), tangent_kernel(start, problem)
     if len(kernel) != len(before):
         raise ValueError(
             f"The kernel distance compares networks of one depth, but the kernel of the model has {len(kernel)} terms and that "
@@ -58,15 +60,10 @@ def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: Abstr
     return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
-def _tangent_kernel(model, problem: AbstractProblem) -> list[tuple[Array, Array]]:
+@functools.singledispatch
+def tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> list[tuple[Array, Array]]:
     """Pairs (P, Q): up to a positive factor the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
     s = problem.singular_values / problem.singular_values[0]
-    if isinstance(model, WideLimit):
-        unit = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(model.Theta)), model.level))
-        unit = jnp.where(unit == 0, 1, unit)
-        rows, columns = gram_roots(model.Theta / unit, model.level / unit)
-        seen = problem.to_data(problem.to_data(rows).T)
-        return [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
     layers = model.moving_layers(problem)
     if layers is None:
         K = jacobian_kernel(model, problem)
@@ -85,6 +82,16 @@ def _tangent_kernel(model, problem: AbstractProblem) -> list[tuple[Array, Array]
     weights = jnp.exp(logs - jnp.where(jnp.isneginf(largest), 0, largest))
     pairs = zip(weights, ahead, reversed(behind), strict=True)
     return [(weight * (A @ A.T), B.T @ B) for weight, (A, _), (B, _) in pairs]
+
+
+@tangent_kernel.register(WideLimit)
+def _wide_kernel(model, problem):
+    s = problem.singular_values / problem.singular_values[0]
+    unit = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(model.Theta)), model.level))
+    unit = jnp.where(unit == 0, 1, unit)
+    rows, columns = gram_roots(model.Theta / unit, model.level / unit)
+    seen = problem.to_data(problem.to_data(rows).T)
+    return [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
 
 
 def _unit(A: Array, log: Array | float) -> tuple[Array, Array]:

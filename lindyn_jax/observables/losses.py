@@ -19,7 +19,7 @@ def loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     return problem.reduced_loss(reduced_product(model, problem))
 
 
-@observable(label="L - L*", symbol="$L - L^*$", panel="loss", log=True, reduced=True)
+@observable(label="L - L*", symbol="$L - L^*$", panel="loss", log=True, kinds=LeastSquares, reduced=True)
 @public
 def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """L - L* = (q/2) ||E||_F^2, without cancellation.
@@ -55,7 +55,12 @@ def total_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "
 
 
 @observable(
-    label="||E||_F/||Ytil||_F", symbol=r"$\|E\|_F / \|\tilde Y\|_F$", panel="relative error", log=True, reduced=True
+    label="||E||_F/||Ytil||_F",
+    symbol=r"$\|E\|_F / \|\tilde Y\|_F$",
+    panel="relative error",
+    log=True,
+    kinds=LeastSquares,
+    reduced=True,
 )
 @public
 def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
@@ -75,6 +80,7 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
     symbol=r"$\|\Theta - \hat\Theta\|_F$",
     panel="distance to the minimum-norm solution",
     log=True,
+    kinds=LeastSquares,
     reduced=True,
 )
 @public

@@ -61,6 +61,7 @@ def effective_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
     label="phi_i^T Theta psi_i along the modes of X^T Y",
     symbol=r"$\phi_i^T \Theta \psi_i$",
     panel="modes of $X^T Y$",
+    kinds=LeastSquares,
     source="G19 section 3.1",
     reduced=True,
 )
@@ -78,6 +79,7 @@ def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, 
     label="share of Theta along the modes of X^T Y",
     symbol="alignment",
     panel="share along the modes of $X^T Y$",
+    kinds=LeastSquares,
     reduced=True,
 )
 @public

@@ -11,6 +11,7 @@ from .. import _checks
 from .._public import is_sentence, public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from .coordinates import as_network
 
 Observable = Callable[..., Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
@@ -82,7 +83,8 @@ def observable(
     - `kinds`: the classes of models, of problems, or of both that it is defined for; all by default. Others are refused in one
         sentence.
     - `reduced`: whether the function is right for reduced models as well, at a cost that does not depend on the width. Otherwise
-        it is given models in the user's coordinates, where there are some: a start drawn at any width has none but its own.
+        it is given models in the user's coordinates, and one drawn at any width, which has none, as the network of its core on
+        the problem in the data's coordinates.
     - `convention`, `source`: further attributes.
 
     **Returns:** a decorator. What it returns is the function, which refuses what it is not defined for, and is entered into
@@ -174,7 +176,10 @@ def measure(
     values = {}
     for name, function in observables.items():
         facts = getattr(function, "facts", None)
-        own = (lambda state: state) if facts is not None and facts.reduced else to_user
-        origin = (own(start),) if facts is not None and facts.needs_start else ()
-        values[name] = jnp.asarray(function(own(model), problem, *origin))
+        if facts is None:
+            values[name] = jnp.asarray(function(to_user(model), problem))
+            continue
+        see = (lambda state: (state, problem)) if facts.reduced else (lambda state: as_network(to_user(state), problem))
+        origin = see(start)[:1] if facts.needs_start else ()
+        values[name] = jnp.asarray(function(*see(model), *origin))
     return values
