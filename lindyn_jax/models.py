@@ -101,6 +101,18 @@ class AbstractModel(eqx.Module):
         """In words, the saddle that this concrete start is, which gradients never leave; `None` if it is not known to be one."""
         return None
 
+    # By how much what is small in the weights can grow faster than sigma_1 of the loss's gradient, where that is a number.
+    growth_factor = None
+
+    @property
+    def factors(self) -> tuple[Float[Array, "_ h"], ...]:
+        """The factors U and V, or the tied one, of a network whose weights are moved by one matrix from the left; else none."""
+        return ()
+
+    def generator(self, problem: AbstractProblem) -> Float[Array, "_ _"] | None:
+        """B, which moves the weights: `U' = B V, V' = B^T U`, or `U' = B U` for tied layers; `None` for other networks."""
+        return None
+
     def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
         r"""A bound on the fastest rate of the flow here, for chains under least squares; `None` where there is none.
 
@@ -194,6 +206,14 @@ class SymmetricFactors(AbstractModel):
     def saddle(self, problem: AbstractProblem) -> str | None:
         return "the saddle U = 0" if _is_zero(self.U) else None
 
+    @property
+    def factors(self) -> tuple[Float[Array, "n h"]]:
+        return (self.U,)
+
+    def generator(self, problem: AbstractProblem) -> Float[Array, "n n"]:
+        G = problem.loss_gradient(self.product())
+        return -(G + G.T)
+
     def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
         if not problem.is_quadratic:
             return None
@@ -264,6 +284,13 @@ class TwoLayer(AbstractModel):
             if moving <= 10 * float(jnp.finfo(self.U.dtype).eps) * total:
                 return "the saddle Phi1^T U = 0, V = 0 (U lies in directions that no sample has)"
         return None
+
+    @property
+    def factors(self) -> tuple[Float[Array, "n h"], Float[Array, "m h"]]:
+        return self.U, self.V
+
+    def generator(self, problem: AbstractProblem) -> Float[Array, "n m"]:
+        return -problem.loss_gradient(self.product())
 
     def velocity(self, problem: AbstractProblem) -> "TwoLayer":
         G = problem.loss_gradient(self.product())
@@ -366,6 +393,7 @@ class WideLimit(AbstractModel):
 
     Theta: Float[Array, "n m"]
     level: Float[Array, ""]
+    growth_factor = 2.0
 
     @public
     def __init__(self, Theta: Float[ArrayLike, "n m"], level: Float[ArrayLike, ""] | int):
@@ -467,6 +495,13 @@ class ReducedTwoLayer(AbstractModel):
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         return "the saddle U = 0, V = 0" if _is_zero(self.U1, self.V) else None
+
+    @property
+    def factors(self) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
+        return self.U1, self.V
+
+    def generator(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        return -problem.reduced_loss_gradient(self.product())
 
     def velocity(self, problem: AbstractProblem) -> "ReducedTwoLayer":
         G = problem.reduced_loss_gradient(self.product())

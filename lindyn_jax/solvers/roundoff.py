@@ -19,15 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..models import (
-    AbstractModel,
-    DeepLinear,
-    ReducedDeepLinear,
-    ReducedTwoLayer,
-    SymmetricFactors,
-    TwoLayer,
-    WideLimit,
-)
+from ..models import AbstractModel
 from ..problems import AbstractProblem
 
 # Round-off that has grown to this part of the weights has chosen where the path went.
@@ -36,40 +28,29 @@ _PROBES = 3
 _LIFETIMES = 8
 
 
-def generator(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n m"] | None:
-    """B, or `None` for models whose weights are not moved by a matrix from the left."""
-    if isinstance(model, ReducedTwoLayer):
-        return -problem.reduced_loss_gradient(model.U1 @ model.V.T)
-    if isinstance(model, TwoLayer):
-        return -problem.loss_gradient(model.U @ model.V.T)
-    if isinstance(model, SymmetricFactors):
-        G = problem.loss_gradient(model.product())
-        return -(G + G.T)
-    return None
-
-
 def growth(
     model: AbstractModel, problem: AbstractProblem
 ) -> tuple[Float[Array, "n m"] | None, Float[Array, ""] | None]:
     """B, and the rate at which what is small in the weights can grow: sigma_1(B), or what takes its place in other models."""
-    B = generator(model, problem)
+    B = model.generator(problem)
     if B is not None:
         return B, largest_singular_value(B)
-    if isinstance(model, WideLimit):
-        return None, 2 * largest_singular_value(problem.loss_gradient(model.Theta))
-    if isinstance(model, (DeepLinear, ReducedDeepLinear)) and model.depth > 1:
-        gradient = problem.loss_gradient if isinstance(model, DeepLinear) else problem.reduced_loss_gradient
-        norms = jnp.stack([_spectral_norm(W) for W in model.layers])
+    layers, factor = model.moving_layers(problem), model.growth_factor
+    if layers is not None and len(layers) > 1:
         # Of all layers but two, the product is largest without the two smallest.
-        return None, largest_singular_value(gradient(model.product())) * jnp.prod(jnp.sort(norms)[2:])
-    return None, None
+        factor = jnp.prod(jnp.sort(jnp.stack([_spectral_norm(W) for W in layers]))[2:])
+    if factor is None:
+        return None, None
+    return None, factor * largest_singular_value(problem.reduced_loss_gradient(model.reduced_product(problem)))
 
 
 def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"] | None:
     """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
-    if not isinstance(model, ReducedTwoLayer) or not problem.is_quadratic:
+    layers = model.moving_layers(problem)
+    # In the data's own coordinates alone are the rows of B those of the singular values.
+    if layers is None or len(layers) != 2 or not problem.is_quadratic or layers[0] is not model.factors[0]:
         return None
-    least = jnp.maximum(jnp.linalg.eigvalsh(model.V @ model.V.T)[0], 0)
+    least = jnp.maximum(jnp.linalg.eigvalsh(layers[1] @ layers[1].T)[0], 0)
     return problem.scale * problem.singular_values[:, None] ** 2 * least
 
 
@@ -112,18 +93,13 @@ def norm(*arrays: Array, axis: int | None = None) -> Array:
 
 def is_followed(model: AbstractModel) -> bool:
     """Whether the round-off of a model is followed: two-layer and tied ones wide enough for the error to vanish."""
-    if isinstance(model, (TwoLayer, ReducedTwoLayer)):
-        U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
-        return U.shape[1] >= min(U.shape[0], model.V.shape[0])
-    return isinstance(model, SymmetricFactors) and model.U.shape[1] >= model.U.shape[0]
+    factors = model.factors
+    return bool(factors) and factors[0].shape[1] >= min(A.shape[0] for A in factors)
 
 
 def _rows(model: AbstractModel) -> Float[Array, " p"]:
     """Norms of the rows of the weights."""
-    if isinstance(model, SymmetricFactors):
-        return norm(model.U, axis=1)
-    U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
-    return jnp.concatenate([norm(U, axis=1), norm(model.V, axis=1)])
+    return jnp.concatenate([norm(A, axis=1) for A in model.factors])
 
 
 @functools.lru_cache(maxsize=32)
@@ -153,12 +129,8 @@ def first(model: AbstractModel, rate: Float[Array, ""] | None) -> Noise | None:
     rows = _rows(model)
     columns = jnp.finfo(rows.dtype).eps * rows[:, None] * jnp.asarray(_directions(rows.shape[0]), rows.dtype)
     # Columns of zeros stay zero: a padded batch has networks that are narrower than they look.
-    if isinstance(model, SymmetricFactors):
-        live, needed = jnp.any(model.U != 0, axis=0), model.U.shape[0]
-    else:
-        U = model.U1 if isinstance(model, ReducedTwoLayer) else model.U
-        live, needed = jnp.any(U != 0, axis=0) | jnp.any(model.V != 0, axis=0), min(U.shape[0], model.V.shape[0])
-    followed = jnp.sum(live) >= needed
+    live = jnp.any(jnp.concatenate(model.factors) != 0, axis=0)
+    followed = jnp.sum(live) >= min(A.shape[0] for A in model.factors)
     columns = jnp.where(followed, columns, 0)
     least = jnp.min(jnp.where(rows > 0, rows, jnp.inf))
     zero = jnp.zeros((), rows.dtype)
@@ -180,7 +152,7 @@ def advance(
     A mode that round-off has overtaken is learned too early here. It is lost until the start's own part of it has grown as well:
     until `rate t` is the logarithm of how much smaller the start was, and ten more.
     """
-    tied, n = isinstance(model, SymmetricFactors), B.shape[0]
+    tied, n = len(model.factors) == 1, B.shape[0]
     length = length.astype(B.dtype)
     if decay is not None:
         # Near the limit of stiff data a step is many lifetimes of the error long, and acts for a few of them.
