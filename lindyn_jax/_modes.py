@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._linalg import round_off
 from ._svd import complement, thin_svd
 from .problem import LeastSquares
 
@@ -35,4 +36,4 @@ def mode_directions(problem: LeastSquares, k: int) -> tuple[Float[Array, "n k"],
 
 def mode_round_off(problem: LeastSquares) -> float:
     """A singular value up to this part of the largest is of round-off."""
-    return 16 * max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(problem.dtype).eps)
+    return 2 * round_off(problem.Ytil)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._linalg import round_off
 from ._norms import quotient
 
 
@@ -46,7 +47,7 @@ def sylvester(R: Float[Array, "n n"], C: Float[Array, "n n"]) -> Float[Array, "n
     def solve(_, right):
         w, Q = jnp.linalg.eigh(jax.lax.stop_gradient(R))
         gap = w[:, None] + w[None, :]
-        solvable = gap > 4 * w.shape[0] * jnp.finfo(R.dtype).eps * w[-1]
+        solvable = gap > round_off(R) * w[-1]
         return Q @ jnp.where(solvable, Q.T @ right @ Q / jnp.where(solvable, gap, 1), 0) @ Q.T
 
     return jax.lax.custom_linear_solve(lambda X: R @ X + X @ R, C, solve, solve, symmetric=True)

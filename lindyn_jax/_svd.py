@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._linalg import round_off
+
 
 @jax.custom_jvp
 def thin_svd(A: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, "k m"]]:
@@ -20,7 +22,7 @@ def _thin_svd_jvp(primals, tangents):
     (A,), (dA,) = primals, tangents
     P, s, QT = thin_svd(A)
     M = P.T @ dA @ QT.T
-    cutoff = jax.lax.stop_gradient(4 * max(A.shape) * jnp.finfo(A.dtype).eps * s[0])
+    cutoff = jax.lax.stop_gradient(round_off(A) * s[0])
     gap, total = s[None, :] - s[:, None], s[None, :] + s[:, None]
     apart = jnp.abs(gap) > cutoff
     # Divided twice: the product of gap and sum is zero for values of 1e-160.
@@ -61,6 +63,6 @@ def _least_left_vector_jvp(primals, tangents):
     s = jnp.concatenate([s, jnp.zeros(A.shape[0] - s.shape[0], A.dtype)])
     v = P[:, -1]
     turn = P.T @ (dA @ (A.T @ v) + A @ (dA.T @ v))
-    apart = s - s[-1] > 4 * max(A.shape) * jnp.finfo(A.dtype).eps * s[0]
+    apart = s - s[-1] > round_off(A) * s[0]
     gap = (s - s[-1]) * (s + s[-1])
     return v, -P @ jnp.where(apart, turn / jnp.where(apart, gap, 1), 0)

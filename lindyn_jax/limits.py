@@ -187,7 +187,7 @@ def _is_stationary(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size
     rates, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
     parts = vectors.T @ velocity
     fastest = jnp.max(jnp.abs(rates))
-    resolution = rates.shape[0] * jnp.finfo(rates.dtype).eps * fastest
+    resolution = 4 * rates.shape[0] ** 0.5 * jnp.finfo(rates.dtype).eps * fastest
     # The minima of the loss are orbits of U -> U G, V -> V G^{-T}: k^2 directions in which nothing moves. All others have to
     # be seen at rest, however slow; one whose rate is round-off is not.
     k = V.shape[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lindyn_jax as ld
-from lindyn_jax import exact, init, observables
+from lindyn_jax import _linalg, _roots, _svd, exact, init, observables
 from lindyn_jax.models import TwoLayer
 
 
@@ -216,3 +216,53 @@ def test_closed_forms_and_their_derivatives_are_equivariant_under_units(name):
         for a in scales:
             for value, wanted in zip(scaled(a), expected, strict=True):
                 np.testing.assert_allclose(value, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)), err_msg=f"{a}")
+
+
+# -- large sizes in single precision: round-off does not grow with them ----------------------------------------------------------
+
+
+def single(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def test_close_singular_values_of_long_matrices_are_told_apart_in_single_precision():
+    P, dA = draw((5000, 2), (5000, 2), seed=8)
+    P, turn = jnp.linalg.qr(P)[0], jnp.linalg.qr(draw((2, 2), seed=9)[0])[0]
+    A, dA = P * jnp.asarray([1.0, 0.999]) @ turn, dA / 100
+    f = lambda A: _svd.thin_svd(A)[2]  # noqa: E731
+    expected = jax.jvp(f, (A,), (dA,))[1]
+    assert jnp.max(jnp.abs(expected)) > 1
+    np.testing.assert_allclose(jax.jvp(f, (single(A),), (single(dA),))[1], expected, rtol=1e-2)
+    wide = jnp.concatenate([turn @ jnp.diag(jnp.asarray([1e-3, 1.4e-3])) @ P.T, jnp.ones((1, 5000)) / 70])
+    along = dA.T[jnp.asarray([0, 1, 0])]
+    least = _svd.least_left_vector
+    expected = jax.jvp(least, (wide,), (along,))[1]
+    found = jax.jvp(least, (single(wide),), (single(along),))[1]
+    np.testing.assert_allclose(found, expected, atol=1e-2 * jnp.max(jnp.abs(expected)))
+
+
+def test_the_spectral_product_of_a_long_target_turns_with_close_modes_in_single_precision():
+    P, dY = draw((4000, 2), (4000, 2), seed=10)
+    Y = jnp.linalg.qr(P)[0] * jnp.asarray([1.0, 0.999])
+    f = lambda Y, u: exact.spectral_product(Y, u, u, 2, jnp.asarray([1.0], Y.dtype))  # noqa: E731
+    u = jnp.asarray([0.5, 0.2])
+    expected = jax.jvp(lambda Y: f(Y, u), (Y,), (dY,))[1]
+    found = jax.jvp(lambda Y: f(Y, single(u)), (single(Y),), (single(dY),))[1]
+    np.testing.assert_allclose(found, expected, atol=1e-2 * jnp.max(jnp.abs(expected)))
+
+
+def test_small_directions_of_wide_starts_count_in_single_precision():
+    p = 300
+    sizes = jnp.ones(p).at[-1].set(3e-3)
+    reached = exact.riccati_limit(single(jnp.eye(p)), 1.0, single(jnp.diag(sizes)))
+    assert bool(reached.applies)
+    np.testing.assert_allclose(reached.value, 2 * np.eye(p), atol=1e-4)
+    # An imbalance of 2e-4 is one.
+    U, V = jnp.ones((400, 1)), 1.0002 * jnp.ones((400, 1))
+    assert not bool(exact.homogeneous_condition(single(U), single(V), 0.0).applies)
+    assert bool(exact.homogeneous_condition(single(U), single(-U), 0.0).applies)
+    rows = single(jnp.eye(p, p + 1) * sizes[:, None] / 20)
+    dQ = jax.jvp(lambda Z: _linalg.row_factor(Z)[1], (rows,), (single(jnp.zeros((p, p + 1)).at[p - 1, p].set(1)),))[1]
+    np.testing.assert_allclose(jnp.max(jnp.abs(dQ)), 20 / 3e-3, rtol=1e-3)
+    root = single(jnp.diag(sizes / 50))
+    np.testing.assert_allclose(jnp.diagonal(_roots.sylvester(root, root)), 0.5, rtol=1e-4)

@@ -1,6 +1,5 @@
 """What the closed forms share: the form of their answers, checks of their arguments, and functions with finite derivatives."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._derivatives import last_derivative  # noqa: F401 (closed forms take it from here)
 from .._norms import hypot, least_divisor, ratio  # noqa: F401 (closed forms take them from here)
 
 
@@ -108,14 +108,3 @@ def polynomial(coefficients: list[float], x: Array) -> Array:
     for c in coefficients[-2::-1]:
         value = value * x + c
     return value
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def last_derivative(x: Array, message: str) -> Array:
-    """The identity, which refuses to be differentiated: a further derivative would be incomplete, and must not be silent."""
-    return x
-
-
-@last_derivative.defjvp
-def _last_derivative_jvp(message, primals, tangents):
-    raise NotImplementedError(message)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._finite import of_finite_numbers
-from .._linalg import row_factor
+from .._linalg import round_off, row_factor
 from .._public import public
 from ._common import Limit, Rate, last_derivative
 from .riccati import check_riccati, merge_eigenvalues
@@ -33,7 +33,7 @@ class Reach(NamedTuple):
 
 @jax.jit
 def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
-    """The pivots of `U0` with respect to A; what is below `10 max(p, h) eps ||U0||` counts as round-off.
+    """The pivots of `U0` with respect to A; what is below `8 sqrt(min(p, h)) eps ||U0||_F` counts as round-off.
 
     Eigenvalues carry their derivative with respect to A; the rest are constants.
     """
@@ -44,7 +44,7 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
     a = merge_eigenvalues(a)
     B = Phi.T @ jax.lax.stop_gradient(U0)
     p, k = B.shape
-    cutoff = 10 * max(B.shape) * jnp.finfo(B.dtype).eps * jnp.linalg.norm(B)
+    cutoff = round_off(B) * jnp.linalg.norm(B)
 
     def step(i, carry):
         free, echelon, pivots = carry
@@ -100,7 +100,7 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
     **Args:** as for `riccati`.
 
     **Returns:** a `Limit`: the limit of this start, shape (p, p), and whether it is `(2/g) A_+`. Whether a direction is
-    reached is decided at `10 max(p, h) eps` relative to the norm of the start.
+    reached is decided at `8 sqrt(min(p, h)) eps` relative to the norm of the start.
 
     **Raises:** `ValueError` as `riccati` does.
 
@@ -120,7 +120,7 @@ def _limit(A: Array, g: Array, U0: Array) -> Limit:
     value = root[:, None] * projector * root[None, :]
     # The derivative of the spectral function a -> a_+ [reached]: divided differences, so no gap is ever divided by zero.
     same = a[:, None] == a[None, :]
-    part = jnp.sum(jnp.where(same, pivots[None, :], 0), axis=1) / jnp.sum(same, axis=1)
+    part = jnp.sum(same & pivots, axis=1).astype(a.dtype) / jnp.sum(same, axis=1).astype(a.dtype)
     reached = part * jnp.maximum(a, 0)
     slope = part * jnp.heaviside(a, 0.5)
     gap = jnp.where(same, 1, a[:, None] - a[None, :])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
+from .._linalg import round_off
 from .._public import public
 from ._common import as_times
 from .riccati import check_symmetric
@@ -71,7 +72,7 @@ def riccati_general(
 def _is_positive(matrix: Array) -> Array:
     """No eigenvalue is below zero by more than round-off."""
     a = jnp.linalg.eigvalsh(jax.lax.stop_gradient(matrix))
-    return a[0] >= -10 * a.shape[0] * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
+    return a[0] >= -round_off(matrix) * jnp.max(jnp.abs(a))
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
 from .._finite import of_finite_numbers
-from .._linalg import signature_spectrum
+from .._linalg import round_off, signature_spectrum
 from .._public import public
 from ._common import Limit, Rate, as_times, hypot
 from .asymptotics import entry_rates, is_generic, reach, riccati_limit
@@ -173,7 +173,8 @@ def homogeneous_rates(
     rates = entry_rates(a, pivots)
     n = jnp.shape(Y)[0]
     # Pairs of eigenvectors that lie in the same block of rows leave the product alone.
-    in_U, in_V = (jnp.sum(block**2, axis=0) > A.shape[0] * jnp.finfo(A.dtype).eps for block in (Phi[:n], Phi[n:]))
+    # A part below the root of round-off moves the rates by round-off.
+    in_U, in_V = (jnp.sum(block**2, axis=0) > 16 * jnp.finfo(A.dtype).eps for block in (Phi[:n], Phi[n:]))
     seen = (in_U[:, None] & in_V[None, :]) | (in_V[:, None] & in_U[None, :])
     on_manifold = homogeneous_condition(U0, V0, lambda0).applies
     generic = is_generic(a, pivots)
@@ -215,12 +216,13 @@ def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"]
     U0, V0, lambda0 = _factors(U0, V0, lambda0)
     h = U0.shape[1]
     signs = jnp.concatenate([jnp.ones(U0.shape[0], U0.dtype), -jnp.ones(V0.shape[0], U0.dtype)])
-    spectrum = signature_spectrum(jnp.concatenate([U0, V0]), signs)
+    rows = jnp.concatenate([U0, V0])
+    spectrum = signature_spectrum(rows, signs)
     distance = jnp.sqrt(jnp.sum((spectrum - lambda0) ** 2) + (h - spectrum.shape[0]) * lambda0**2)
     size = jnp.sum(U0**2) + jnp.sum(V0**2) + jnp.abs(lambda0) * jnp.sqrt(1.0 * h)
     none = size == 0
     value = jnp.where(none, 0, distance / jnp.where(none, 1, size)).astype(U0.dtype)
-    return Condition(value, value <= 10 * sum(signs.shape) * jnp.finfo(U0.dtype).eps)
+    return Condition(value, value <= round_off(rows))
 
 
 @public

@@ -123,8 +123,7 @@ def merge_eigenvalues(a: Float[Array, " p"]) -> Float[Array, " p"]:
 
     A split of 1e-16 between equal eigenvalues would grow to a spurious factor e^{t 1e-16} between their directions.
     """
-    p = a.shape[0]
-    cutoff = 4 * p * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
+    cutoff = 8 * a.shape[0] ** 0.5 * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
     group = jnp.cumsum(jnp.concatenate([jnp.zeros(1, a.dtype), (jnp.diff(a) > cutoff).astype(a.dtype)]))
     same = (group[:, None] == group[None, :]).astype(a.dtype)
     # The least entry plus a mean difference: a group of one keeps its value to the last bit.
@@ -269,7 +268,8 @@ def _nothing(*arguments: Array) -> Array:
 
     Under `vmap`, a custom derivative must not be batched over what its value is not batched over: JAX 0.12 mixes up the axes.
     """
-    return sum(0.0 * jnp.sum(x) for x in arguments)
+    dtype = next(x.dtype for x in arguments if jnp.issubdtype(x.dtype, jnp.floating))
+    return sum(0 * jnp.sum(x.astype(dtype)) for x in arguments)
 
 
 # -- derivatives with respect to A ---------------------------------------------------------------------------------------

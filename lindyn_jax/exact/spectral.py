@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._finite import of_finite_numbers
+from .._linalg import round_off
 from .._public import public
 from .._svd import remainder, thin_svd
 from ._common import Limit, Rate, as_floats, as_times, check_vector, last_derivative
@@ -190,7 +191,7 @@ def _product_jvp(primals, tangents):
     slope = jax.jvp(move, here, (jnp.ones_like(sigma), *(jnp.zeros_like(a) for a in here[1:])))[1]
 
     eps = jnp.finfo(Y.dtype).eps
-    zero, close = 4 * max(Y.shape) * eps * sigma[0], eps ** (1 / 3) * sigma[0]
+    zero, close = round_off(Y) * sigma[0], eps ** (1 / 3) * sigma[0]
     odd = u0 * v0 == 0
     same = (u0[:, None] == u0) & (v0[:, None] == v0)
     mean = (slope[:, :, None] + slope[:, None, :]) / 2

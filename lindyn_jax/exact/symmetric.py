@@ -83,7 +83,7 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
 
     **Args:** `Y`, shape (n, n), symmetric; `U0`, shape (n, h).
 
-    **Notes:** the rank is decided at `10 max(n, h) eps` relative to the norm of U0.
+    **Notes:** the rank is decided at `8 sqrt(min(n, h)) eps` relative to the norm of U0.
 
     **Source:** T21 Proposition 2 [the earlier version's `I + |Y| (X0 - Y_+)` is wrong, as sigma = 2, x0 = 1.5 shows].
     """

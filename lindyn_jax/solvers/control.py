@@ -53,7 +53,7 @@ def growth_reach(solver: diffrax.AbstractSolver, tolerance: Float[Array, ""]) ->
             slopes = np.append(slopes, z * (1 + before) / (1 - z * diagonal[i]))
         return abs(float(np.asarray(tableau.b_error) @ slopes))
 
-    order = np.log2(error(1.0) / error(0.5))
+    order = float(np.log2(error(1.0) / error(0.5)))
     return jnp.minimum(0.5 * (tolerance / error(0.5)) ** (1 / order), 1)
 
 

@@ -439,7 +439,7 @@ def _lyapunov(G: Float[Array, "k k"], R: Float[Array, "k k"]) -> Float[Array, "k
 
 def _lyapunov_solve(g: Array, Q: Array, R: Array) -> Array:
     sums = jnp.maximum(g[:, None] + g[None, :], 0)
-    least = 8 * g.shape[0] * jnp.finfo(g.dtype).eps * jnp.max(sums)
+    least = 8 * g.shape[0] ** 0.5 * jnp.finfo(g.dtype).eps * jnp.max(sums)
     inverse = jnp.where(sums > least, 1 / jnp.where(sums > least, sums, 1), 0)
     return Q @ (inverse * (Q.T @ R @ Q)) @ Q.T
 
