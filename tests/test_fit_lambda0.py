@@ -11,7 +11,7 @@ from helpers import relative_error
 
 import lindyn_jax as ld
 from lindyn_jax import exact
-from lindyn_jax.fits import _closed, lambda0_objective
+from lindyn_jax.fits import _closed, lambda0_objective, lambda0_path
 from lindyn_jax.fits.lambda0 import DEPENDENT_ROWS, NO_HORIZON
 
 N, M, BATCH = 5, 10, 200
@@ -261,6 +261,105 @@ def test_fit_by_integration_is_the_fit_by_the_closed_form(small):
     assert relative_error(flow.objective, closed.objective) < 1e-10
 
 
+ANSWERS = ("lambda0", "objective", "at_zero", "horizon", "product", "ts")
+
+
+def assert_derivatives_agree(fit, given, along, step):
+    """Of every answer of a fit: forward, reverse and by central differences."""
+    pick = lambda *given: {name: getattr(fit(*given), name) for name in ANSWERS}  # noqa: E731
+    value, forward = jax.jvp(pick, given, along)
+    above, below = (pick(*(x + s * step * dx for x, dx in zip(given, along, strict=True))) for s in (1, -1))
+    for name in ANSWERS:
+        scale = np.max(np.abs(forward[name]))
+        assert scale > 1e-3 * np.max(np.abs(value[name]))
+        # Minima are found to about nine digits.
+        np.testing.assert_allclose((above[name] - below[name]) / (2 * step), forward[name], atol=3e-5 * scale, rtol=0)
+    weights = jax.tree.map(
+        lambda leaf: jnp.cos(jnp.arange(leaf.size).reshape(leaf.shape)) / jnp.max(jnp.abs(leaf)), value
+    )
+
+    def number(tree):
+        return sum(jnp.vdot(w, x) for w, x in zip(jax.tree.leaves(weights), jax.tree.leaves(tree), strict=True))
+
+    gradient = jax.grad(lambda *given: number(pick(*given)), tuple(range(len(given))))(*given)
+    reverse = sum(jnp.sum(g * dx) for g, dx in zip(gradient, along, strict=True))
+    np.testing.assert_allclose(reverse, number(forward), rtol=1e-9)
+    return forward
+
+
+def test_fits_follow_the_target_and_the_start(small, small_fit):
+    problem, U, V = small
+    given = tuple(jnp.asarray(x) for x in (problem.Y, U, V))
+    rng = np.random.default_rng(5)
+    along = tuple(jnp.asarray(rng.normal(size=x.shape)) for x in given)
+    fit = lambda Y, U, V: ld.fit_lambda0(ld.factorization(Y), U, V)  # noqa: E731
+    assert bool(small_fit.ok) and not np.any(small_fit.at_edge)
+    expected = assert_derivatives_agree(fit, given, along, 1e-3)
+    # In all units, by the programs at hand.
+    powers = {"lambda0": 1, "objective": 0, "at_zero": 0, "horizon": -1, "product": 1, "ts": -1}
+    for a in (4.0**-50, 4.0**50):
+        change = lambda xs, a=a: tuple(a**p * x for p, x in zip((1, 0.5, 0.5), xs, strict=True))  # noqa: E731
+        whole = jax.jvp(fit, change(given), change(along))[1]
+        for name in ANSWERS:
+            np.testing.assert_allclose(
+                getattr(whole, name) / a ** powers[name],
+                expected[name],
+                atol=1e-7 * np.max(np.abs(expected[name])),
+                rtol=0,
+            )
+        # What is not known says so.
+        assert np.all(np.isnan(whole.curvature)) and np.all(np.isnan(whole.lambda0_error))
+    with pytest.raises(NotImplementedError, match="first derivatives, but no second ones"):
+        jax.jvp(lambda Y: jax.jvp(lambda Y: fit(Y, U, V).lambda0, (Y,), along[:1])[1], given[:1], along[:1])
+
+
+@pytest.mark.slow
+def test_fits_by_integration_follow_what_they_were_given_as_those_by_the_closed_form_do(small):
+    problem, U, V = small
+    given = (jnp.asarray(problem.Y), jnp.asarray(U), jnp.asarray(V), jnp.asarray(2.0))
+    rng = np.random.default_rng(6)
+    along = tuple(jnp.asarray(rng.normal(size=x.shape)) for x in given)
+    found = []
+    for method in ("closed", "riccati", "flow"):
+
+        def fit(Y, U, V, horizon, method=method):
+            policy = {"rtol": 1e-11, "solver": "tsit5", "nodes": 16, "grid": 8}
+            return ld.fit_lambda0(ld.factorization(Y), U, V, horizon=horizon, method=method, **policy)
+
+        found.append(assert_derivatives_agree(fit, given, along, 2e-4))
+    for other in found[1:]:
+        for name in ANSWERS:
+            assert relative_error(other[name], found[0][name]) < 1e-7
+
+
+def test_paths_by_the_short_way_have_derivatives_in_the_target(small, small_fit):
+    problem, U, V = small
+    along = jnp.asarray(np.random.default_rng(7).normal(size=problem.Y.shape))
+
+    def path(Y, level, method):
+        return jnp.sum(jnp.sin(lambda0_path(ld.factorization(Y), U, V, level, small_fit, method=method)))
+
+    def slopes(method):
+        f = lambda Y, level: path(Y, level, method)  # noqa: E731
+        level = jnp.asarray(2.0)
+        first = jax.jvp(f, (problem.Y, level), (along, level))[1]
+        reverse, back = jax.grad(f, (0, 1))(problem.Y, level)
+        mixed = jax.jvp(lambda Y: jax.grad(f, 1)(Y, level), (problem.Y,), (along,))[1]
+        return jnp.stack([first, jnp.sum(reverse * along) + back * level, mixed])
+
+    short, general = (jax.jit(slopes, static_argnums=0)(method) for method in ("closed", "riccati"))
+    np.testing.assert_allclose(short, general, rtol=1e-9)
+    np.testing.assert_allclose(short[1], short[0], rtol=1e-12)
+    step = 1e-5
+    difference = path(problem.Y + step * along, 2 + 2 * step, "closed") - path(
+        problem.Y - step * along, 2 - 2 * step, "closed"
+    )
+    np.testing.assert_allclose(difference / (2 * step), short[0], rtol=1e-6)
+    # Rows that turn out to be dependent where nothing was known of them.
+    lost = jax.jit(lambda U: lambda0_path(problem, U, V, 1.0, small_fit))(jnp.asarray(U).at[1].set(U[0]))
+    assert np.all(np.isnan(lost))
+
+
 # -- degenerate cases ----------------------------------------------------------------------------------------------------
 
 
@@ -352,11 +451,11 @@ def test_isotropic_data_are_factorization_in_another_time_also_in_float32(small,
     assert relative_error(fit.objective, expected.objective) < 1e-4
 
 
-def test_fits_are_the_same_in_all_units(rng):
-    Y, U, V = rng.normal(size=(3, 4)), rng.normal(size=(3, 20)), rng.normal(size=(4, 20))
-    one = ld.fit_lambda0(ld.factorization(Y), U, V)
-    assert bool(one.ok)
-    for a in (1e-30, 1e-20, 1e30):
+def test_fits_are_the_same_in_all_units(small, small_fit):
+    (problem, U, V), one = small, small_fit
+    Y = np.asarray(problem.Y)
+    # From 1e-30 to 1e30, by powers of four, whose roots are exact: what is left is round-off of logarithms, seen by the steps.
+    for a in (4.0**-50, 4.0**-33, 4.0**50):
         other = ld.fit_lambda0(ld.factorization(a * Y), a**0.5 * U, a**0.5 * V)
         assert bool(other.ok)
         np.testing.assert_allclose(other.lambda0 / a, one.lambda0, rtol=1e-8)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import fuzzing
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,6 +44,28 @@ def test_every_public_function_has_a_valid_call():
     assert set(fuzzing.OWN) | {name for name, _ in fuzzing.MADE} <= set(names)
     unchecked = [name for name, function, _ in fuzzing.calls() if not fuzzing.is_checked(function)]
     assert not unchecked, "put `@public` on them"
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_closed_forms_and_fits_keep_strict_promotion_and_the_precision_they_are_given(dtype):
+    is_number = lambda leaf: getattr(leaf, "dtype", None) in (np.float64, np.float32)  # noqa: E731
+    change = lambda leaf: jnp.asarray(leaf, dtype) if is_number(leaf) else leaf  # noqa: E731
+    for name, function, arguments in fuzzing.calls():
+        if not name.startswith(("exact.", "fit_lambda0", "lambda0")):
+            continue
+        made = [given for given in arguments if (name, given) in fuzzing.MADE]
+        traced, rest = eqx.partition(jax.tree.map(change, arguments), is_number)
+
+        def call(traced, name=name, function=function, rest=rest, made=made):
+            return function(
+                **eqx.combine(traced, rest)
+                | {given: jax.tree.map(change, fuzzing.MADE[name, given]()) for given in made}
+            )
+
+        with jax.numpy_dtype_promotion("strict"):
+            out = jax.eval_shape(call, traced)
+        numbers = [leaf.dtype for leaf in jax.tree.leaves(out) if leaf.dtype.kind == "f"]
+        assert not jax.tree.leaves(traced) or all(given == dtype for given in numbers), name
 
 
 def test_a_key_is_asked_for_by_name():

@@ -5,20 +5,21 @@ a shorter way: in the eigenbasis of `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]
 rotation by a known angle, `P(t) = e^{tA} (P(0)^{-1} + K)^{-1} e^{tA}` with `K = (e^{2tA} - I)/(2A)`.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
+from .._derivatives import last_derivative
 from .._linalg import row_factor
-from ..exact._common import last_derivative
+from ..exact import homogeneous_product
 
 # Below this ratio of pivots the inverse of P(0) costs more than half of the digits.
 INDEPENDENT = 1e-4
-_NO_TARGET = (
-    "The short way of `method='closed'` has no derivative with respect to the target or the data: give `lambda0_path` or "
-    "`lambda0_objective` the `method='riccati'`, and differentiate those."
-)
+_NO_TARGET = "The short way has no derivative in the target of its own: `short_product` has that of the closed form."
 
 
 class ClosedForm(eqx.Module):
@@ -81,6 +82,47 @@ def prepare(
     safe = jnp.where(independent, L, jnp.eye(n + m, dtype=L.dtype))
     root = jax.scipy.linalg.solve_triangular(safe, jnp.eye(n + m, dtype=L.dtype), lower=True)
     return ClosedForm(s, left, rightT.T, root.T @ root), independent
+
+
+def _short(Y: Array, U0: Array, V0: Array, lambda0: Array, ts: Array) -> Float[Array, "T n m"]:
+    closed, independent = prepare(Y, U0, V0)
+    return jnp.where(independent, closed.rotate_back(closed.product(lambda0, ts)), jnp.nan)
+
+
+@jax.custom_jvp
+def short_product(
+    Y: Float[Array, "n m"], U0: Float[Array, "n h"], V0: Float[Array, "m h"], lambda0: Float[Array, ""], ts: Array
+) -> Float[Array, "T n m"]:
+    """`exact.homogeneous_product` by the short way, NaN for a start whose rows are not independent enough.
+
+    Its derivative in lambda0 alone is that of the short way; those in all else are those of the general one.
+    """
+    return _short(Y, U0, V0, lambda0, ts)
+
+
+@jax.custom_jvp
+def _slope(Y: Array, U0: Array, V0: Array, lambda0: Array, ts: Array) -> Float[Array, "T n m"]:
+    return jax.jvp(lambda l: _short(Y, U0, V0, l, ts), (lambda0,), (jnp.ones_like(lambda0),))[1]
+
+
+@partial(short_product.defjvp, symbolic_zeros=True)
+def _short_product_jvp(primals, tangents):
+    value = short_product(*primals)
+    fixed = [isinstance(tangent, SymbolicZero) for tangent in tangents]
+    if all(fixed[:3]) and fixed[4]:
+        return value, _slope(*primals) * tangents[3]
+    tangents = tuple(
+        jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else dx for x, dx in zip(primals, tangents, strict=True)
+    )
+    return value, jax.jvp(homogeneous_product, primals, tangents)[1]
+
+
+@_slope.defjvp
+def _slope_jvp(primals, tangents):
+    def slope(Y, U0, V0, lambda0, ts):
+        return jax.jvp(lambda l: homogeneous_product(Y, U0, V0, l, ts), (lambda0,), (jnp.ones_like(lambda0),))[1]
+
+    return _slope(*primals), jax.jvp(slope, primals, tangents)[1]
 
 
 def _eigenbasis(s: Array, lambda0: Array, n: int, m: int) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:

@@ -5,7 +5,7 @@ one. How well the second predicts the first is
 
     J(lambda0) = int_0^T ||X^I - X||_F^2 dt / int_0^T ||X||_F^2 dt,
 
-which has a local minimum for either sign of lambda0. Both are found: a scan brackets them, L-BFGS refines them.
+which has a local minimum for either sign of lambda0. Both are found: a scan brackets them, secants refine them.
 """
 
 from typing import Any
@@ -15,18 +15,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from .. import _checks, exact, methods
-from .. import observables as obs
+from .. import _checks, methods
 from .._linalg import row_factor, signature_spectrum
 from .._public import public
-from ..flow import _first_step, gradient_flow
-from ..models import AbstractModel, ReducedTwoLayer
+from ..models import ReducedTwoLayer
 from ..problem import LeastSquares
-from ..solvers import RelativeController, growth_reach
-from ._closed import ClosedForm, prepare
+from ._bracket import scan, secant
+from ._closed import prepare, short_product
+from ._follow import Given, follow
+from ._horizon import first_time
+from ._objective import Objective, clenshaw_curtis, integrate, ratio
 
 FITTED, NO_HORIZON, DEPENDENT_ROWS, FLOW_FAILED = range(4)
 
@@ -38,8 +38,6 @@ LAMBDA0_RESULTS = {
 }
 
 METHODS = ("closed", "riccati", "flow")
-SCAN_ROUNDS = 6
-MOST_ITERATIONS = 64
 
 
 class Lambda0Fit(eqx.Module):
@@ -99,7 +97,7 @@ class Lambda0Fit(eqx.Module):
 
     def mismatch(self, product: Float[Array, "T r m"]) -> Float[Array, ""]:
         """The objective of another path of products at the times `ts`: its J, for comparison."""
-        return _ratio(product - self.product, self.product, self.weights)
+        return ratio(product - self.product, self.product, self.weights)
 
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self)
@@ -147,10 +145,10 @@ def fit_lambda0(
     - `horizon`: T. By default the first time at which `||E||_F <= relative_error ||Ytil||_F` along the plain flow.
     - `relative_error`: see `horizon`.
     - `method`: where X^I comes from. `"closed"`: the closed form, by the short way for starts with h >= r + m and rows that are
-        linearly independent, else by `exact.homogeneous`; `"riccati"`: always the latter, about 30 times slower, which
-        has derivatives with respect to the target too; `"flow"`: integrated by diffrax, for any data.
-    - `adjoint`: for `"flow"`, how the derivative passes through the integration: `diffrax.ForwardMode()`, the default, or
-        a reverse-mode one such as `diffrax.RecursiveCheckpointAdjoint()`.
+        linearly independent, else by `exact.homogeneous`; `"riccati"`: always the latter, about 30 times slower; `"flow"`:
+        integrated by diffrax, for any data.
+    - `adjoint`: for `"flow"`, how the derivative in lambda0 passes through the integration during the search:
+        `diffrax.ForwardMode()`, the default, or a reverse-mode one such as `diffrax.RecursiveCheckpointAdjoint()`.
     - `width`: h where it is not the number of columns, as for a core; only `realisable` depends on it.
     - `nodes`: intervals, a multiple of 4, of the Clenshaw-Curtis rule over [0, T].
     - `grid`: points of the scan for either sign, from the least level that matters to 32 times the largest of the start's
@@ -167,6 +165,11 @@ def fit_lambda0(
     **Notes:** J and its derivative in lambda0 are exact for the nodes; the scan makes the answer global as far as J has no
     structure finer than its grid (a factor of 1.2 to 2 between neighbours). The minimiser depends little on T, J much more.
     Only the part of Theta that the data see enters J.
+
+    First derivatives with respect to the problem, the start, `horizon` and `relative_error` are those of the answer, by the
+    implicit function theorem at the minima, in forward and reverse mode and by every method; second ones are refused. Those
+    of `curvature` and of the errors, and those of a minimum that was not found, are NaN. Data with `X^T X` proportional to the
+    identity have to stay so along the tangent, but for `method="flow"`.
 
     **Source:** T21 Fig. 2 and section 6; that there are two minima is this package's own.
     """
@@ -185,22 +188,15 @@ def fit_lambda0(
     rtol, solver = _tolerance(rtol, dtype), _solver(solver, dtype)
     if method == "closed" and not _may_use_short_way(problem, U1, V):
         method = "riccati"
+    rtol, max_steps = jnp.asarray(rtol, dtype), int(max_steps)
+    given = Given(problem, U1, V, horizon, jnp.asarray(relative_error, dtype))
+    # The search is not differentiated: how its end follows what was given is.
+    moving, fixed = eqx.partition(given, eqx.is_inexact_array)
+    held = eqx.combine(jax.lax.stop_gradient(moving), fixed)
     adjoint = diffrax.ForwardMode() if adjoint is None else adjoint
-    return _fit(
-        problem,
-        U1,
-        V,
-        horizon,
-        jnp.asarray(relative_error, dtype),
-        width,
-        jnp.asarray(rtol, dtype),
-        method,
-        adjoint,
-        int(nodes),
-        int(grid),
-        solver,
-        int(max_steps),
-    )
+    fit, velocity = _fit(*held, width, rtol, method, adjoint, int(nodes), int(grid), solver, max_steps)
+    policy = {"rtol": rtol, "solver": solver, "max_steps": max_steps}
+    return follow(given, fit, velocity, method != "flow", policy)
 
 
 @public
@@ -217,12 +213,14 @@ def lambda0_path(
     solver: diffrax.AbstractSolver | str = "auto",
     max_steps: int = 4096,
 ) -> Float[Array, "T r m"]:
-    """The homogeneous solution X^I at the times of a fit, by any method; differentiable in lambda0.
+    """The homogeneous solution X^I at the times of a fit, by any method.
 
     **Args:** `problem`, `U0`, `V0` and the policy as in `fit_lambda0`, which returned `fit`; `lambda0`, a number. The default
     adjoint of `"flow"` is `diffrax.RecursiveCheckpointAdjoint()`.
 
-    **Returns:** Phi1^T Theta at `fit.ts`, beside `fit.product`, shape (T, r, m).
+    **Returns:** Phi1^T Theta at `fit.ts`, beside `fit.product`, shape (T, r, m); NaN by `"closed"` for a start whose rows are
+    dependent, where that was not known while tracing. Differentiable in lambda0, the target, the start and the times, to second
+    order unless by `"flow"`.
 
     **Raises:** as `fit_lambda0`.
 
@@ -233,21 +231,15 @@ def lambda0_path(
     U1, V = _moving_rows(problem, U0, V0)
     if method == "closed" and not _may_use_short_way(problem, U1, V):
         method = "riccati"
+    rtol, solver = jnp.asarray(_tolerance(rtol, V.dtype), V.dtype), _solver(solver, V.dtype)
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    lambda0, general = jnp.asarray(lambda0, V.dtype), "riccati" if method == "closed" else method
     objective, _ = _objective(
-        problem,
-        U1,
-        V,
-        fit.ts,
-        fit.product,
-        fit.weights,
-        jnp.asarray(_tolerance(rtol, V.dtype), V.dtype),
-        method,
-        diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
-        _solver(solver, V.dtype),
-        max_steps,
+        problem, U1, V, fit.ts, fit.product, fit.weights, rtol, general, adjoint, solver, max_steps
     )
-    path = objective.predicted(jnp.asarray(lambda0, V.dtype))
-    return path if objective.closed is None else objective.closed.rotate_back(path)
+    if method == "closed":
+        return short_product(problem.reduced_theta_hat.astype(V.dtype), U1, V, lambda0, objective.speed * fit.ts)
+    return objective.predicted(lambda0)
 
 
 @public
@@ -259,7 +251,7 @@ def lambda0_objective(
     fit: Lambda0Fit,
     **policy: Any,
 ) -> Float[Array, ""]:
-    """J(lambda0) on the horizon, nodes and plain flow of a fit, by any method; differentiable in lambda0.
+    """J(lambda0) on the horizon, nodes and plain flow of a fit, by any method.
 
     **Args:** as for `lambda0_path`, whose mismatch with the flow it is.
 
@@ -268,72 +260,22 @@ def lambda0_objective(
     return fit.mismatch(lambda0_path(problem, U0, V0, lambda0, fit, **policy))
 
 
-class _Objective(eqx.Module):
-    """J as a function of lambda0 alone."""
-
-    problem: LeastSquares
-    U1: Float[Array, "r k"]
-    V: Float[Array, "m k"]
-    closed: ClosedForm | None
-    speed: Float[Array, ""]
-    ts: Float[Array, " T"]
-    path: Float[Array, "T r m"]
-    weights: Float[Array, " T"]
-    rtol: Float[Array, ""]
-    method: str = eqx.field(static=True)
-    adjoint: diffrax.AbstractAdjoint = eqx.field(static=True)
-    solver: Any = eqx.field(static=True)
-    max_steps: int = eqx.field(static=True)
-
-    def __call__(self, lambda0: Float[Array, ""]) -> Float[Array, ""]:
-        return _ratio(self.predicted(lambda0) - self.path, self.path, self.weights)
-
-    def predicted(self, lambda0: Float[Array, ""]) -> Float[Array, "T r m"]:
-        if self.closed is not None:
-            return self.closed.product(lambda0, self.speed * self.ts)
-        if self.method == "flow":
-            regularized = self.problem.regularized(lambda0, self.speed / 8)
-            zero = jnp.zeros_like(lambda0)
-            start = ReducedTwoLayer(self.U1, self.V, zero, zero, None)
-            flow = _integrate(start, regularized, self.ts, self.rtol, self.solver, self.max_steps, self.adjoint)
-            return flow.observables["product"]
-        return exact.homogeneous_product(self.problem.reduced_theta_hat, self.U1, self.V, lambda0, self.speed * self.ts)
-
-    def derivative(self, lambda0: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """J and dJ/dlambda0, in the mode that the adjoint allows."""
-        if self.method == "flow" and not isinstance(self.adjoint, (diffrax.ForwardMode, diffrax.DirectAdjoint)):
-            return jax.value_and_grad(self.__call__)(lambda0)
-        return jax.jvp(self.__call__, (lambda0,), (jnp.ones_like(lambda0),))
-
-
-class _Bracket(eqx.Module):
-    """Where one sign is refined. `fallback` is the best point of the scan, `edge` whether it is one end of what was scanned."""
-
-    centre: Float[Array, ""]
-    unit: Float[Array, ""]
-    height: Float[Array, ""]
-    low: Float[Array, ""]
-    high: Float[Array, ""]
-    fallback: Float[Array, ""]
-    edge: Bool[Array, ""]
-    top: Bool[Array, ""]
-
-
 @eqx.filter_jit
 def _fit(
     problem, U1, V, horizon, relative_error, width, rtol, method, adjoint, nodes, grid, solver, max_steps
-) -> Lambda0Fit:
+) -> tuple[Lambda0Fit, Float[Array, "T r m"]]:
+    """The fit, and the velocity of its flow's product."""
     dtype = V.dtype
     zero = jnp.zeros((), dtype)
     start = ReducedTwoLayer(U1, V, zero, zero, None)
-    unit_nodes, fine, coarse = (jnp.asarray(values, dtype) for values in _clenshaw_curtis(nodes))
+    unit_nodes, fine, coarse = (jnp.asarray(values, dtype) for values in clenshaw_curtis(nodes))
 
     # The flow, and beside it one at a hundred times its tolerance, which tells the error. One after the other: in lock step
     # they take ten times as long on a CPU.
     tolerances = jnp.stack([rtol, jnp.minimum(100 * rtol, 1e-2)])
     if horizon is None:
         horizons, reached = jax.lax.map(
-            lambda tolerance: _first_time(start, problem, relative_error, tolerance, solver, max_steps), tolerances
+            lambda tolerance: first_time(start, problem, relative_error, tolerance, solver, max_steps), tolerances
         )
         reached = reached[0]
     else:
@@ -341,10 +283,12 @@ def _fit(
     ts = horizons[:, None] * unit_nodes
 
     def plain(point):
-        flow = _integrate(start, problem, point[1], point[0], solver, max_steps, adjoint)
-        return flow.ok, jnp.where(flow.ok, flow.observables["product"], 0)
+        motion, ok = integrate(
+            U1, V, problem, point[1], rtol=point[0], solver=solver, max_steps=max_steps, adjoint=adjoint
+        )
+        return ok, *jax.tree.map(lambda leaf: jnp.where(ok, leaf, 0), motion)
 
-    finished, paths = jax.lax.map(plain, (tolerances, ts))
+    finished, paths, velocities = jax.lax.map(plain, (tolerances, ts))
 
     objective, independent = _objective(problem, U1, V, ts[0], paths[0], fine, rtol, method, adjoint, solver, max_steps)
     loose = _objective(problem, U1, V, ts[1], paths[1], fine, rtol, method, adjoint, solver, max_steps)[0]
@@ -357,12 +301,12 @@ def _fit(
     def derivative(lambda0, variant):
         return eqx.tree_at(varying, objective, variant).derivative(lambda0)
 
-    brackets, at_zero = _scan(objective, _extent(problem, U1, V, objective.speed * horizons[0]), grid)
+    brackets, at_zero = scan(objective, _extent(problem, U1, V, objective.speed * horizons[0]), grid)
 
     tolerance = 1e-5 if dtype == jnp.float64 else 2e-2
 
     def refine(bracket):
-        x, iterations, done = _secant(bracket, objective, tolerance)
+        x, iterations, done = secant(bracket, objective, tolerance)
         found = bracket.centre + bracket.unit * x
         inside = (found >= bracket.low) & (found <= bracket.high) & done
         lambda0 = jnp.where(inside & ~bracket.edge, found, bracket.fallback)
@@ -391,7 +335,7 @@ def _fit(
     result = jnp.where(independent, FITTED, DEPENDENT_ROWS)
     result = jnp.where(reached, result, NO_HORIZON)
     result = jnp.where(finished[0], result, FLOW_FAILED)
-    return Lambda0Fit(
+    fit = Lambda0Fit(
         **minima,
         at_zero=at_zero,
         best=jnp.argmin(minima["objective"]),
@@ -402,89 +346,7 @@ def _fit(
         realisable=jnp.where(lambda0 > 0, width <= U1.shape[0], (lambda0 == 0) | (width <= V.shape[0])),
         result=result,
     )
-
-
-def _scan(objective: _Objective, extent: tuple[Array, Array], grid: int) -> tuple[_Bracket, Float[Array, ""]]:
-    """A bracket for either sign from values on a geometric grid that grows until its last value is not the least."""
-    lower, upper = extent
-    at_zero, slope = objective.derivative(jnp.zeros_like(lower))
-
-    def side(sign):
-        def body(carry):
-            _, upper_before, values, rounds = carry
-            first = rounds == 0
-            low, high = jnp.where(first, lower, upper_before / 4), jnp.where(first, upper, 32 * upper_before)
-            levels = sign * _levels(low, high, grid)
-            values = jax.vmap(objective)(levels) if objective.closed is not None else jax.lax.map(objective, levels)
-            return low, high, jnp.where(jnp.isfinite(values), values, jnp.inf), rounds + 1
-
-        def goes_on(carry):
-            _, _, values, rounds = carry
-            return (rounds == 0) | ((jnp.argmin(values) == grid - 1) & (rounds < SCAN_ROUNDS))
-
-        empty = (lower, upper, jnp.full(grid, jnp.inf, lower.dtype), jnp.zeros((), jnp.int32))
-        low, high, values, _ = jax.lax.while_loop(goes_on, body, empty)
-        x = _levels(low, high, grid)
-        i = jnp.argmin(values)
-        left = jnp.where(i == 0, 0, x[i - 1]), jnp.where(i == 0, at_zero, values[i - 1])
-        middle, right = (x[i], values[i]), (x[jnp.minimum(i + 1, grid - 1)], values[jnp.minimum(i + 1, grid - 1)])
-
-        falls = (i == 0) & (at_zero <= values[0]) & (sign * slope < 0)
-        at_zero_edge = (i == 0) & (at_zero <= values[0]) & ~falls
-        top = i == grid - 1
-        edge = at_zero_edge | top
-
-        # A parabola through three points, or through zero, with its slope there, and the first level.
-        safe = lambda gap: jnp.where(gap > 0, gap, 1)  # noqa: E731
-        before = (middle[1] - left[1]) / safe(middle[0] - left[0])
-        after = (right[1] - middle[1]) / safe(right[0] - middle[0])
-        half = jnp.where(
-            falls, (middle[1] - at_zero - sign * slope * x[0]) / x[0] ** 2, (after - before) / safe(right[0] - left[0])
-        )
-        curved = half > 0
-        half = jnp.where(curved, half, 1)
-        vertex = jnp.where(falls, -sign * slope / (2 * half), (left[0] + middle[0]) / 2 - before / (2 * half))
-        low = jnp.where(falls, 0, left[0])
-        high = jnp.where(falls, x[0], right[0])
-        vertex = jnp.clip(jnp.where(curved, vertex, middle[0]), low, high)
-        height = jnp.maximum(jnp.maximum(left[1], right[1]), middle[1])
-        height = jnp.where(jnp.isfinite(height) & (height > 0), height, 1)
-        unit = jnp.where(curved, jnp.sqrt(height / (2 * half)), high - low)
-        unit = jnp.where(edge, x[0], unit)
-        fallback = jnp.where(at_zero_edge | falls, 0, middle[0])
-        ends = jnp.sort(sign * jnp.stack([low, high]))
-        return _Bracket(sign * vertex, unit, height, ends[0], ends[1], sign * fallback, edge, top)
-
-    return jax.vmap(side)(jnp.asarray([1, -1], lower.dtype)), at_zero
-
-
-def _secant(bracket: _Bracket, objective: _Objective, tolerance: float) -> tuple[Array, Array, Array]:
-    """The zero of dJ/dx from x = 0, for lambda0 = centre + unit x: L-BFGS, which for one number is the secant method.
-
-    In these units the parabola of the scan has second derivative 1, so that the first step is Newton's. Steps end at the bracket.
-    """
-    optimizer = optax.scale_by_lbfgs(memory_size=1, scale_init_precond=False)
-    ends = (jnp.stack([bracket.low, bracket.high]) - bracket.centre) / bracket.unit
-    origin = jnp.zeros_like(bracket.centre)
-
-    def body(carry):
-        x, state, _, count = carry
-        _, slope = objective.derivative(bracket.centre + bracket.unit * x)
-        direction, state = optimizer.update(slope * bracket.unit / bracket.height, state, x)
-        moved = jnp.clip(x - direction, ends[0], ends[1])
-        return moved, state, jnp.abs(moved - x), count + 1
-
-    def goes_on(carry):
-        _, _, move, count = carry
-        return (move > tolerance) & (count < MOST_ITERATIONS)
-
-    start = (origin, optimizer.init(origin), jnp.full_like(origin, jnp.inf), jnp.zeros((), jnp.int32))
-    x, _, move, count = jax.lax.while_loop(goes_on, body, start)
-    return x, count, move <= tolerance
-
-
-def _levels(low: Array, high: Array, grid: int) -> Float[Array, " G"]:
-    return low * (high / low) ** jnp.linspace(0, 1, grid, dtype=low.dtype)
+    return fit, velocities[0]
 
 
 def _extent(problem: LeastSquares, U1: Array, V: Array, time: Array) -> tuple[Array, Array]:
@@ -499,7 +361,7 @@ def _extent(problem: LeastSquares, U1: Array, V: Array, time: Array) -> tuple[Ar
 
 def _objective(
     problem, U1, V, ts, path, weights, rtol, method, adjoint, solver, max_steps
-) -> tuple[_Objective, Bool[Array, ""]]:
+) -> tuple[Objective, Bool[Array, ""]]:
     s = problem.singular_values
     speed = (problem.scale * jnp.mean(s**2)).astype(V.dtype)
     closed, independent = None, jnp.ones((), bool)
@@ -508,7 +370,7 @@ def _objective(
     if method == "closed":
         closed, independent = prepare(problem.reduced_theta_hat.astype(V.dtype), U1, V)
         path = closed.rotate(path)
-    objective = _Objective(problem, U1, V, closed, speed, ts, path, weights, rtol, method, adjoint, solver, max_steps)
+    objective = Objective(problem, U1, V, closed, speed, ts, path, weights, rtol, method, adjoint, solver, max_steps)
     return objective, independent
 
 
@@ -542,109 +404,6 @@ def _solver(solver, dtype) -> diffrax.AbstractSolver | str:
     if solver == "auto":
         return "dopri8" if dtype == jnp.float64 else "tsit5"
     return solver
-
-
-def _product(model: AbstractModel, problem: LeastSquares) -> Float[Array, "r m"]:
-    return obs.reduced_product(model, problem)
-
-
-def _integrate(start, problem, ts, rtol, solver, max_steps, adjoint):
-    return gradient_flow(
-        start,
-        problem,
-        ts,
-        observables={"product": _product},
-        solver=solver,
-        rtol=rtol,
-        max_steps=max_steps,
-        adjoint=adjoint,
-    )
-
-
-def _first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """The first time of the relative error, and whether there is one."""
-    moving, fixed = eqx.partition(start, start.moving())
-    solver = methods.as_method(solver).solver
-    norm = jnp.sum(problem.Ytil**2)
-    tiny = jnp.finfo(norm.dtype).tiny
-
-    def velocity(t, y, args):
-        with jax.default_matmul_precision("highest"):
-            return eqx.filter(eqx.combine(y, fixed).velocity(problem), start.moving())
-
-    def excess(y):
-        """log of the squared relative error over that of its end."""
-        error = jnp.sum(problem.error(eqx.combine(y, fixed).product()) ** 2)
-        return jnp.log(jnp.maximum(error, tiny)) - jnp.log(jnp.maximum(relative_error**2 * norm, tiny))
-
-    infinity = jnp.asarray(jnp.inf, rtol.dtype)
-    first_step = _first_step(start, problem, infinity, rtol)
-    policy = {
-        "max_steps": max_steps,
-        "adjoint": diffrax.ForwardMode(),
-        "throw": False,
-    }
-    coarse = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
-        solver,
-        t0=jnp.zeros_like(rtol),
-        t1=infinity,
-        dt0=first_step,
-        y0=moving,
-        args=(problem, fixed),
-        stepsize_controller=RelativeController(rtol, reach=growth_reach(solver, rtol)),
-        event=diffrax.Event(lambda t, y, args, **kwargs: excess(y) <= 0),
-        **policy,
-    )
-    behind, end = coarse.ts[-1], jax.tree.map(lambda leaf: leaf[-1], coarse.ys)
-    reached = (coarse.result == diffrax.RESULTS.event_occurred) & (excess(moving) > 0)
-
-    # From the step that went past the end, back to it with the error in place of the time.
-    def per_excess(e, state, args):
-        _, y = state
-        speed = velocity(0, y, None)
-        slope = jax.jvp(excess, (y,), (speed,))[1]
-        return jax.tree.map(lambda rate: rate / slope, (jnp.ones_like(e), speed))
-
-    first = jnp.where(reached, excess(end), -1)
-    # The state is the time and the weights, in units of their own: a floor that is small beside both.
-    floor = 1e-3 * rtol * jax.lax.stop_gradient(jnp.minimum(behind, optax.tree.norm(end)))
-    back = diffrax.diffeqsolve(
-        diffrax.ODETerm(per_excess),
-        solver,
-        t0=first,
-        t1=jnp.where(reached, 0, first),
-        dt0=-first / 4,
-        y0=(behind, jax.tree.map(lambda last, before: jnp.where(reached, last, before), end, moving)),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=floor),
-        **policy,
-    )
-    reached &= back.result == diffrax.RESULTS.successful
-    T = jax.lax.stop_gradient(jnp.where(reached, back.ys[0][-1], behind))
-    return jnp.where(jnp.isfinite(T) & (T > 0), T, first_step), reached
-
-
-def _ratio(difference: Array, path: Array, weights: Array) -> Float[Array, ""]:
-    """Mean square of one path over that of another; 0/0 is 0."""
-    above = jnp.sum(weights * jnp.sum(difference**2, axis=(1, 2)))
-    below = jnp.sum(weights * jnp.sum(path**2, axis=(1, 2)))
-    return above / jnp.where(below > 0, below, 1)
-
-
-def _clenshaw_curtis(nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes on [0, 1], weights of the Clenshaw-Curtis rule, and those of the rule on every other node."""
-
-    def weights(n):
-        j = np.arange(1, n // 2 + 1)
-        b = np.where(2 * j == n, 1, 2) / (4 * j**2 - 1)
-        k = np.arange(n + 1)
-        c = np.where((k == 0) | (k == n), 1, 2)
-        return c / n * (1 - np.cos(2 * np.pi * np.outer(k, j) / n) @ b) / 2
-
-    x = (1 - np.cos(np.pi * np.arange(nodes + 1) / nodes)) / 2
-    half = np.zeros(nodes + 1)
-    half[::2] = weights(nodes // 2)
-    return x, weights(nodes), half
 
 
 # -- checks --------------------------------------------------------------------------------------------------------------

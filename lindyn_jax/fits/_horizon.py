@@ -1,0 +1,75 @@
+"""The time at which a flow has come down to a relative error, to the accuracy of the flow."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from .. import methods
+from ..flow import _first_step
+from ..solvers import RelativeController, growth_reach
+
+
+def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The first time of the relative error, and whether there is one."""
+    moving, fixed = eqx.partition(start, start.moving())
+    solver = methods.as_method(solver).solver
+    norm = jnp.sum(problem.Ytil**2)
+    tiny = jnp.finfo(norm.dtype).tiny
+
+    def velocity(t, y, args):
+        with jax.default_matmul_precision("highest"):
+            return eqx.filter(eqx.combine(y, fixed).velocity(problem), start.moving())
+
+    def excess(y):
+        """log of the squared relative error over that of its end."""
+        error = jnp.sum(problem.error(eqx.combine(y, fixed).product()) ** 2)
+        return jnp.log(jnp.maximum(error, tiny)) - jnp.log(jnp.maximum(relative_error**2 * norm, tiny))
+
+    infinity = jnp.asarray(jnp.inf, rtol.dtype)
+    first_step = _first_step(start, problem, infinity, rtol)
+    policy = {
+        "max_steps": max_steps,
+        "adjoint": diffrax.ForwardMode(),
+        "throw": False,
+    }
+    coarse = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),
+        solver,
+        t0=jnp.zeros_like(rtol),
+        t1=infinity,
+        dt0=first_step,
+        y0=moving,
+        args=(problem, fixed),
+        stepsize_controller=RelativeController(rtol, reach=growth_reach(solver, rtol)),
+        event=diffrax.Event(lambda t, y, args, **kwargs: excess(y) <= 0),
+        **policy,
+    )
+    behind, end = coarse.ts[-1], jax.tree.map(lambda leaf: leaf[-1], coarse.ys)
+    reached = (coarse.result == diffrax.RESULTS.event_occurred) & (excess(moving) > 0)
+
+    # From the step that went past the end, back to it with the error in place of the time.
+    def per_excess(e, state, args):
+        _, y = state
+        speed = velocity(0, y, None)
+        slope = jax.jvp(excess, (y,), (speed,))[1]
+        return jax.tree.map(lambda rate: rate / slope, (jnp.ones_like(e), speed))
+
+    first = jnp.where(reached, excess(end), -1)
+    # The state is the time and the weights, in units of their own: a floor that is small beside both.
+    floor = 1e-3 * rtol * jax.lax.stop_gradient(jnp.minimum(behind, optax.tree.norm(end)))
+    back = diffrax.diffeqsolve(
+        diffrax.ODETerm(per_excess),
+        solver,
+        t0=first,
+        t1=jnp.where(reached, 0, first),
+        dt0=-first / 4,
+        y0=(behind, jax.tree.map(lambda last, before: jnp.where(reached, last, before), end, moving)),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=floor),
+        **policy,
+    )
+    reached &= back.result == diffrax.RESULTS.successful
+    T = jax.lax.stop_gradient(jnp.where(reached, back.ys[0][-1], behind))
+    return jnp.where(jnp.isfinite(T) & (T > 0), T, first_step), reached
