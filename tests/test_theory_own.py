@@ -82,10 +82,18 @@ def test_a_deep_network_of_two_layers_is_one_of_two_layers(case):
         theory.rate_bound(ld.DeepLinear((two.U, np.eye(h), two.V.T)), problem)
 
 
-def test_a_flow_that_follows_no_gradient_has_no_rate_here(case):
+def test_the_rate_of_a_flow_that_follows_no_gradient_is_that_of_its_loss(case):
     problem, _, two = case
-    with pytest.raises(ValueError, match="the velocity of a WideLimit is another one"):
-        theory.instantaneous_rate(ld.WideLimit(two.product(), 1.0), problem)
+    wide = ld.WideLimit(two.product(), 0.5)
+
+    @jax.jit
+    def rate_and_slope(model):
+        velocity = model.velocity(problem).Theta
+        log_excess = lambda t: jnp.log(problem.excess_loss(problem.to_data(model.Theta + t * velocity)))  # noqa: E731
+        return theory.instantaneous_rate(model, problem), -jax.grad(log_excess)(0.0)
+
+    rate, slope = rate_and_slope(wide)
+    assert rate > 0 and relative_error(rate / slope, 1.0) < tolerance("float64")
 
 
 def test_one_layer_has_a_stable_step_on_its_path(case):

@@ -46,9 +46,9 @@ def growth(
 
 def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"] | None:
     """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
-    layers = model.moving_layers(problem)
+    layers, factors = model.moving_layers(problem), model.factors
     # In the data's own coordinates alone are the rows of B those of the singular values.
-    if layers is None or len(layers) != 2 or not problem.is_quadratic or layers[0] is not model.factors[0]:
+    if layers is None or len(factors) != 2 or not problem.is_quadratic or layers[0] is not factors[0]:
         return None
     least = jnp.maximum(jnp.linalg.eigvalsh(layers[1] @ layers[1].T)[0], 0)
     return problem.scale * problem.singular_values[:, None] ** 2 * least

@@ -1,16 +1,22 @@
 """Statements on the rate as observables, which solvers and studies know by the names of these functions."""
 
+from ..models import ReducedTwoLayer, TwoLayer
 from ..observables import observable
 from ..problems import LeastSquares
 from . import bounds, convergence, rates
 from .imbalance import imbalance
 
-KINDS = (LeastSquares,)
+KINDS = (TwoLayer, ReducedTwoLayer, LeastSquares)
 RATE = {"panel": "rate and its bounds", "log": True, "kinds": KINDS, "reduced": True}
 LEVEL = {"panel": "imbalance", "kinds": KINDS, "reduced": True}
 
 
-@observable(symbol="instantaneous rate", label="-L'/(L - L*), the instantaneous rate", source="M22 App. C", **RATE)
+@observable(
+    symbol="instantaneous rate",
+    label="-L'/(L - L*), the instantaneous rate",
+    source="M22 App. C",
+    **RATE | {"kinds": LeastSquares},
+)
 def rate(model, problem):
     return rates.instantaneous_rate(model, problem)
 

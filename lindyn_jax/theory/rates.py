@@ -24,11 +24,12 @@ def instantaneous_rate(model: AbstractModel, problem: LeastSquares) -> Float[Arr
     r"""The rate `-L'/(L - L*)` of the flow at this state, exactly.
 
     `2q ||J^T S E||_F^2/||E||_F^2` with the derivatives J of `Phi1^T Theta` with respect to the weights; for two layers
-    `2q <E, T E>/<E, E> = 2q (||U1^T S E||_F^2 + ||S E V||_F^2)/||E||_F^2`.
+    `2q <E, T E>/<E, E> = 2q (||U1^T S E||_F^2 + ||S E V||_F^2)/||E||_F^2`. Where the velocity w' of the weights is no gradient it
+    is `2 <S E, J w'>/||E||_F^2`.
 
     **Args:**
 
-    - `model`: any network that gradient flow moves, one of your own as well, reduced or not.
+    - `model`: any network, one of your own as well, reduced or not.
     - `problem`: without a link.
 
     **Returns:** the rate; infinity at E = 0, where the loss is at its minimum and every bound on its rate is true.
@@ -38,22 +39,21 @@ def instantaneous_rate(model: AbstractModel, problem: LeastSquares) -> Float[Arr
     **Source:** M22 appendix C.
     """
     problem.refuse_link("instantaneous_rate")
-    if not model.is_gradient_flow:
-        raise ValueError(
-            f"The rate is that of gradient flow, but the velocity of a {type(model).__name__} is another one."
-        )
-    layers = model.moving_layers(problem)
-    if layers is not None:
-        product, pull = chain(layers), lambda G: chain_gradients(layers, G)
-    else:
-        weights, rest = eqx.partition(model, model.moving())
-        product, pull = jax.vjp(lambda weights: eqx.combine(weights, rest).reduced_product(problem), weights)
-    E = problem.error(product)
+    s, layers = problem.singular_values[:, None], model.moving_layers(problem)
+    weights, rest = eqx.partition(model, model.moving())
+    product_of = lambda weights: eqx.combine(weights, rest).reduced_product(problem)  # noqa: E731
+    E = problem.error(model.reduced_product(problem) if layers is None else chain(layers))
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(E)))
     solved = size == 0
     # The rate does not depend on the length of E, whose square underflows near the end of training.
-    E = E / jnp.where(solved, 1, size)
-    moved = sum(jnp.sum(g**2) for g in jax.tree.leaves(pull(problem.singular_values[:, None] * E)))
+    unit = jnp.where(solved, 1, size)
+    E = E / unit
+    if not model.is_gradient_flow:
+        velocity = eqx.filter(model.velocity(problem), model.moving())
+        moved = jnp.sum(s * E * jax.jvp(product_of, (weights,), (velocity,))[1]) / (problem.scale * unit)
+    else:
+        pulled = jax.vjp(product_of, weights)[1](s * E) if layers is None else chain_gradients(layers, s * E)
+        moved = sum(jnp.sum(g**2) for g in jax.tree.leaves(pulled))
     return jnp.where(solved, jnp.inf, 2 * problem.scale * moved / jnp.where(solved, 1, jnp.sum(E**2)))
 
 
