@@ -1,0 +1,151 @@
+"""What every network is: a point in weight space, with its end-to-end matrix and its velocity under gradient flow."""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from ..problems import AbstractProblem, ImbalancePenalty
+from .chains import chain
+
+
+class AbstractModel(eqx.Module):
+    """A point in weight space, with its end-to-end matrix and its velocity under gradient flow.
+
+    A network of your own is a subclass with `product`. Flow, descent, ensembles and every observable that is defined for it then
+    take it; what asks for layers says so.
+
+    **Example:**
+
+    ```python
+    class Diagonal(ld.AbstractModel):
+        u: jax.Array
+        v: jax.Array
+
+        def product(self):
+            return (self.u * self.v)[:, None]
+    ```
+    """
+
+    # Whether the coordinates are those of a larger network.
+    is_reduced: ClassVar[bool] = False
+
+    @property
+    def is_gradient_flow(self) -> bool:
+        """Whether the velocity is known to be minus the gradient of the loss: a class that replaces it has to say so."""
+        return type(self).velocity is AbstractModel.velocity
+
+    @abstractmethod
+    def product(self) -> Float[Array, "n m"]:
+        """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
+
+    def velocity(self, problem: AbstractProblem) -> "AbstractModel":
+        """d(weights)/dt under gradient flow, minus the gradient of the problem's loss, as a model of the same kind."""
+        refuse_penalty(self, problem)
+        weights, rest = eqx.partition(self, self.moving())
+        Theta, pullback = jax.vjp(lambda weights: eqx.combine(weights, rest).product(), weights)
+        (gradient,) = pullback(problem.loss_gradient(Theta))
+        return eqx.combine(jax.tree.map(jnp.negative, gradient), rest)
+
+    def moving(self) -> "AbstractModel":
+        """A tree of the model's shape that is true at the weights that the dynamics moves."""
+        return jax.tree.map(eqx.is_inexact_array, self)
+
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
+        """The layers W1, ..., WL of a chain, with Phi1^T W1 for W1: what the data move. `None` for what is not a chain."""
+        return None
+
+    def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
+        """`U2 = Phi2^T U`, what the data do not move of a first layer, up to a rotation of its rows; and the size of what it was
+        made of, whose round-off it carries.
+        """
+        raise ValueError(f"The frozen part U2 is that of a two-layer model, but the model is a {type(self).__name__}.")
+
+    def scaled(self, factor: Float[Array, ""]) -> "AbstractModel":
+        """This network with all of its weights multiplied by a number."""
+        return jax.tree.map(lambda weight, moves: factor * weight if moves else weight, self, self.moving())
+
+    def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
+        return problem.to_data(self.product())
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """What of this model has to fit the problem: a name, what it must be, and what it is."""
+        fitting = (problem.num_inputs, problem.num_outputs)
+        return "the shape of its product", fitting, jax.eval_shape(self.product).shape
+
+    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+        """Refuses a penalty that this model has no use for: all of them, but for two-layer networks."""
+        raise ValueError(
+            "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
+            f"{type(self).__name__}: build the problem without `regularized`."
+        )
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        """In words, the saddle that this concrete start is, which gradients never leave; `None` if it is not known to be one."""
+        return None
+
+    # By how much what is small in the weights can grow faster than sigma_1 of the loss's gradient, where that is a number.
+    growth_factor = None
+
+    @property
+    def factors(self) -> tuple[Float[Array, "_ h"], ...]:
+        """The factors U and V, or the tied one, of a network whose weights are moved by one matrix from the left; else none."""
+        return ()
+
+    def generator(self, problem: AbstractProblem) -> Float[Array, "_ _"] | None:
+        """B, which moves the weights: `U' = B V, V' = B^T U`, or `U' = B U` for tied layers; `None` for other networks."""
+        return None
+
+    def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
+        r"""A bound on the fastest rate of the flow here, for chains under least squares; `None` where there is none.
+
+        `q s_1^2 sum_l prod_{i != l} ||W_i||^2 + q s_1 ||E|| sum_{l < k} prod_{i != l, k} ||W_i||`, and what a penalty on the
+        imbalance adds.
+        """
+        layers = self.moving_layers(problem)
+        if layers is None or not problem.is_quadratic:
+            return None
+        norms, depth, s = [jnp.sqrt(jnp.sum(W**2)) for W in layers], range(len(layers)), problem.singular_values[0]
+        error = jnp.sqrt(jnp.sum(problem.error(chain(layers)) ** 2))
+        skip = lambda *out: math.prod(x for i, x in enumerate(norms) if i not in out)  # noqa: E731
+        pairs = sum(skip(i, j) for i in depth for j in depth if i < j)
+        fastest = problem.scale * s * (s * sum(skip(i) ** 2 for i in depth) + error * pairs)
+        if problem.penalty is not None:
+            fastest = fastest + problem.penalty.fastest_rate(layers[0], layers[1].T)
+        return fastest
+
+    def __check_init__(self):
+        # The reduction and the implicit methods know the kinds of this package by their formulas.
+        for base in type(self).__mro__[1:]:
+            if (
+                base.__module__.startswith(__package__)
+                and base is not AbstractModel
+                and issubclass(base, AbstractModel)
+            ):
+                _checks.refuse_overrides(type(self), base)
+
+
+def refuse_matrix_penalty(problem: AbstractProblem) -> None:
+    """Refuses a penalty whose target is a matrix, where only rotation-invariant ones make sense."""
+    if problem.penalty is not None:
+        refuse_matrix(problem.penalty)
+
+
+def refuse_matrix(penalty: ImbalancePenalty) -> None:
+    if not penalty.is_isotropic:
+        raise ValueError(
+            "The width reduction is not exact for a penalty whose Lambda is a matrix, which singles out directions of the "
+            "hidden layer: give Lambda as a number, or move a `TwoLayer` in full size (the solvers do so by themselves)."
+        )
+
+
+def refuse_penalty(model: AbstractModel, problem: AbstractProblem) -> None:
+    """Refuses a penalty on the imbalance for a model that has none."""
+    if problem.penalty is not None:
+        AbstractModel.check_penalty(model, problem.penalty)
