@@ -295,8 +295,8 @@ def _expected(annotation: Any) -> _Expected | None:
     if any(_is_array_type(one) and _fits(one.dim_str.split(), 0) for one in alternatives):
         # A number is an array without axes, and has no further kind.
         alternatives = [one for one in alternatives if one not in (np.number, float, int)]
-    if any(_is_array_type(one) for one in alternatives):
-        # So is a sequence of numbers.
+    if any(_is_array_type(one) and _fits(one.dim_str.split(), 1) for one in alternatives):
+        # A sequence of numbers is a vector.
         alternatives = [one for one in alternatives if typing.get_origin(one) is not Sequence]
     for one in alternatives:
         kind = _kind(one)

@@ -169,7 +169,7 @@ def test_an_own_network_moves_by_the_gradient_of_its_weights(data):
         (lambda start, own: ld.observables.excess_loss(start, own), "`excess_loss` is defined for least squares"),
         (
             lambda start, own: ld.gradient_flow(start, own, [1.0], observables="mode_strengths"),
-            "must be a LeastSquares",
+            "defined for problems of kind LeastSquares",
         ),
         (lambda start, own: ld.theory.rate_bound(start, own), "must be a LeastSquares, but is a Masked"),
         (lambda start, own: ld.theory.corollary4(start, own), "must be a LeastSquares, but is a Masked"),
