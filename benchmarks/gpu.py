@@ -43,7 +43,7 @@ def trial(dtype):
     """The trial of the Theorem 12 study at width 1e6."""
     loose = dtype == np.float32
     settings = theorem12.Settings(stop=1e-5 if loose else 1e-8, rtol=1e-5 if loose else 1e-9)
-    run_trial = theorem12.make_trial(problem(dtype), settings)
+    run_trial = theorem12.Theorem12(problem(dtype), settings=settings).trial
 
     def run(key):
         outputs = run_trial(key, jnp.asarray(0.5, dtype), jnp.asarray(1e6, dtype))

@@ -143,7 +143,7 @@ configure()
 import jax
 from lindyn_jax.ensemble import run_ensemble
 from lindyn_jax.studies import lemma11
-trial = lemma11.make_trial(lemma11.sizes(20, 5, 2), lemma11.Settings())
+trial = lemma11.Lemma11(lemma11.sizes(20, 5, 2)).trial
 level = lambda key, width: {"level_ratio": trial(key, 0.5, width)["level_ratio"]}
 times, counts = [], (2**17, 2**20)
 for count in counts:
@@ -156,7 +156,7 @@ print(json.dumps([len(jax.local_devices()), (times[1] - times[0]) / (counts[1] -
 
 def test_statistics_of_lemma_11_at_width_1000():
     n, r, m, h, trials = 20, 5, 2, 1000, 2**15
-    trial = lemma11.make_trial(lemma11.sizes(n, r, m), lemma11.Settings())
+    trial = lemma11.Lemma11(lemma11.sizes(n, r, m)).trial
     batch = jax.jit(
         lambda keys: jax.lax.map(lambda key: trial(key, 0.5, float(h))["level_ratio"], keys, batch_size=BLOCK)
     )

@@ -14,7 +14,7 @@ from lindyn_jax.studies import theorem12
 def test_time_per_step_does_not_depend_on_the_width():
     drawn = data.load("digits", samples=30, centre=True)
     problem = ld.LeastSquares(drawn.X, drawn.Y)
-    trial = theorem12.make_trial(problem, theorem12.Settings())
+    trial = theorem12.Theorem12(problem).trial
     keys = jax.random.split(jax.random.key(0), 64)
     batch = jax.jit(lambda keys, width: jax.lax.map(lambda key: trial(key, 0.5, width), keys))
     widths, rows = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9), []

@@ -118,8 +118,8 @@ def test_figure_shows_the_three_paths(problem, dataset):
 
 def test_targets_are_drawn_for_factorization_only(problem):
     settings = study.Settings(draw_target=True)
-    study.check(problem, [3.0], settings)
-    outputs = jax.eval_shape(study.make_trial(problem, settings), jax.random.key(0), 50.0)
+    study.FitLambda0(problem, (3.0,), settings).check()
+    outputs = jax.eval_shape(study.FitLambda0(problem, (50.0,), settings).trial, jax.random.key(0), 50.0)
     assert outputs["singular_values"].shape == (3, 49, 2)
     with pytest.raises(ValueError, match="needs matrix factorization"):
-        study.check(ld.LeastSquares(np.eye(3), np.ones((3, 2))), [50.0], settings)
+        study.FitLambda0(ld.LeastSquares(np.eye(3), np.ones((3, 2))), (50.0,), settings).check()

@@ -17,6 +17,10 @@ def problem():
     return ld.LeastSquares(rng.normal(size=(5, 14)), rng.normal(size=(5, 2)))
 
 
+def trial_of(problem, settings):
+    return study.Theorem12(problem, settings=settings).trial
+
+
 @pytest.fixture(scope="module")
 def store(problem, tmp_path_factory):
     path = tmp_path_factory.mktemp("wide") / "sweep.zarr"
@@ -86,12 +90,12 @@ def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
         stop.update(options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "run_ensemble", capture)
+        patch.setattr("lindyn_jax.studies.study.run_ensemble", capture)
         study.run(problem, [1e2, 1e4, 1e6], [0.5, 0.35], 100, precision=0.05)
         outputs = {name: jnp.asarray(wide[name].values) for name in wide.data_vars}
         merged = {
             name: np.asarray(kept(outputs, jnp.ones(100, bool)))
-            for name, kept in study.reductions(problem, [1e2, 1e4, 1e6], [0.5, 0.35]).items()
+            for name, kept in study.Theorem12(problem, (1e2, 1e4, 1e6), (0.5, 0.35)).reductions().items()
         }
     # All 100 trials have all events: each interval is .036 wide.
     assert stop["stop_when"](merged, 100)
@@ -110,7 +114,7 @@ def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
 
 def test_float32_is_warned_of_and_noted_where_the_spreads_lose_digits(monkeypatch):
     noted = {}
-    monkeypatch.setattr(study, "run_ensemble", lambda *arguments, **options: noted.update(options))
+    monkeypatch.setattr("lindyn_jax.studies.study.run_ensemble", lambda *arguments, **options: noted.update(options))
     narrow = ld.LeastSquares(np.eye(2, 4, dtype=np.float32), np.ones((2, 1), np.float32))
     with pytest.warns(UserWarning, match="lose digits above a width"):
         study.run(narrow, [100, 1e7], [0.5], 3)
@@ -164,18 +168,13 @@ def test_drift_of_every_flow_stays_below_1e_8(wide):
 
 def test_trial_is_traced_once_for_the_whole_grid(problem, monkeypatch):
     traces = []
-    original = study.make_trial
+    original = study.Theorem12.trial
 
-    def counted(*arguments):
-        trial = original(*arguments)
+    def counted(self, key, **point):
+        traces.append(point)
+        return original(self, key, **point)
 
-        def wrapped(key, **point):
-            traces.append(point)
-            return trial(key, **point)
-
-        return wrapped
-
-    monkeypatch.setattr(study, "make_trial", counted)
+    monkeypatch.setattr(study.Theorem12, "trial", counted)
     study.run(problem, [1e2, 1e9], [0.5, 0.4, 0.3], 3)
     assert len(traces) == 1
 
@@ -194,10 +193,10 @@ def test_failed_trials_are_masked_from_every_statistic(problem, wide):
 def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
     # The budget is the caller's, in the limit as well.
     assert study.Settings(max_steps=50_000).budget == 50_000
-    assert not study.make_trial(problem, study.Settings(max_steps=3))(jax.random.key(0), 0.5, 1e4)["ok"]
+    assert not trial_of(problem, study.Settings(max_steps=3))(jax.random.key(0), 0.5, 1e4)["ok"]
     settings = study.Settings(max_steps=10, stop=0.5)
     dataset = study.run(problem, [100.0], [0.5], 3, settings=settings._replace(stop=0.3))
-    short = study.make_trial(problem, settings._replace(stop=1e-10, max_steps=3))
+    short = trial_of(problem, settings._replace(stop=1e-10, max_steps=3))
     outputs = jax.jit(short)(jax.random.key(0), 0.5, 100.0)
     assert bool(dataset["ok"].all())
     assert not bool(outputs["ok"])
@@ -207,7 +206,7 @@ def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
 def test_a_start_on_which_a_guessed_first_step_stalls_is_solved():
     # With diffrax's own first step this start was rejected for ever at t = 0.
     drawn = data.load("digits", samples=30, centre=True)
-    trial = study.make_trial(ld.LeastSquares(drawn.X, drawn.Y), study.Settings(max_steps=2000))
+    trial = trial_of(ld.LeastSquares(drawn.X, drawn.Y), study.Settings(max_steps=2000))
     outputs = jax.jit(trial)(jax.random.fold_in(jax.random.key(0), 32), 0.35, 1e8)
     assert bool(outputs["ok"])
 

@@ -5,9 +5,11 @@ import warnings
 
 import typer
 
+from ..studies.fit_lambda0 import FitLambda0
 from ..studies.lemma11 import Lemma11
 from ..studies.study import Study
-from . import _endings, audit, commutation, figure, fit_lambda0, info, simulate, theorem12
+from ..studies.theorem12 import Theorem12
+from . import _endings, audit, commutation, figure, info, simulate
 from ._checked import Checked
 from ._study import command
 
@@ -34,12 +36,12 @@ sweep = typer.Typer(
     """,
 )
 app.add_typer(sweep, name="sweep")
-sweep.command("theorem12", cls=Checked)(theorem12.sweep_theorem12)
+sweep.command("theorem12", cls=Checked)(command(Theorem12))
 sweep.command("lemma11", cls=Checked)(command(Lemma11))
 app.command("simulate", cls=Checked)(simulate.simulate)
 app.command("audit", cls=Checked)(audit.audit)
 app.command("figure", cls=Checked)(figure.figure)
-app.command("fit-lambda0", cls=Checked)(fit_lambda0.fit_lambda0)
+app.command("fit-lambda0", cls=Checked)(command(FitLambda0))
 app.command("commutation", cls=Checked)(commutation.commutation)
 app.command("info", cls=Checked)(info.info)
 

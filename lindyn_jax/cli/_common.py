@@ -32,8 +32,6 @@ BatchOption = Annotated[
         "auto: vmap on accelerators, else blocks where all trials take equally long (Lemma 11) and map elsewhere."
     ),
 ]
-TrialsOption = Annotated[int, typer.Option(help="Trials at each (exponent, width).")]
-ExponentsOption = Annotated[str, typer.Option(help="Exponents: entries of the start are N(0, h^(-2 alpha)).")]
 Precision = Annotated[
     float | None, typer.Option(help="Stop as soon as every 95% interval of the summary is narrower than this.")
 ]
@@ -214,12 +212,10 @@ def say(notes, word: str, text: str) -> None:
 
 
 def print_problem(notes, problem, description: str) -> None:
-    say(notes, "data", description)
-    say(
-        notes,
-        "problem",
-        f"rank {problem.rank} of {problem.num_inputs}, condition number of X^T X {float(problem.condition):.3g}",
-    )
+    from ..studies.study import data_notes
+
+    for word, text in data_notes(problem, description):
+        say(notes, word, text)
 
 
 def one_or_list(text: str, name: str) -> float | tuple[float, ...]:
@@ -420,11 +416,6 @@ def named(data: str) -> str:
     from ..data._common import on_one_line
 
     return on_one_line(",".join(Path(part).name for part in data.split(",")))
-
-
-def power(log10: float) -> str:
-    """10^x as a number where it is readable, as a power where it is huge."""
-    return f"{10**log10:.3g}" if -4 < log10 < 7 else f"10^{log10:.4g}"
 
 
 def as_json(summary) -> dict:

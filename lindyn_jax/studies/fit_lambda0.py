@@ -5,8 +5,7 @@ Starts are drawn in reduced form, so that a width of 1e5 costs what one of 50 do
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,14 @@ from jaxtyping import Array
 
 from .. import _checks, init
 from .. import observables as obs
-from ..ensemble import masked, run_ensemble
 from ..fits import fit_lambda0, lambda0_path
 from ..fits.lambda0 import METHODS, check_isotropic
 from ..flow import gradient_flow
 from ..models import WideLimit
 from ..problem import LeastSquares, factorization
-from ._grid import check_grid
-from ._record import of_problem
+from ..statistics import AbstractReduction, Count, Moments, standard_error
+from ._grid import check_grid, floats
+from .study import Shown, Study, Table, data_notes
 
 SIGNS = ("positive", "negative")
 PATHS = ("flow", "homogeneous", "wide limit")
@@ -58,18 +57,70 @@ class Settings(NamedTuple):
     N(0, 1) and the size of the problem's; `horizon` and `relative_error`, `method`, `nodes` as in `fit_lambda0`.
     """
 
-    std: float = 1.0
-    draw_target: bool = False
-    horizon: float | None = None
-    relative_error: float = 1e-3
-    method: str = "closed"
-    nodes: int = 48
+    std: Annotated[float, "Standard deviation of the entries of U and V."] = 1.0
+    draw_target: Annotated[bool, "A target of its own for every trial."] = False
+    horizon: Annotated[
+        float | None, "T, the time up to which paths are compared.", Shown("the first time of --relative-error")
+    ] = None
+    relative_error: Annotated[float, "Relative error of the flow that ends the horizon."] = 1e-3
+    method: Annotated[str, "closed, riccati (slower, any start) or flow (integrated, any data)."] = "closed"
+    nodes: Annotated[int, "Intervals of the quadrature, a multiple of 4."] = 48
 
 
-def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[str, Array]]:
-    """The trial function `(key, width) -> outputs`; the outputs are described in `ATTRIBUTES`."""
+class FitLambda0(Study):
+    """Which homogeneous imbalance lambda0 follows the flow of Gaussian starts best, for either sign (T21 Fig. 2).
 
-    def trial(key, width):
+    **Fields:** `problem`, matrix factorization or data with isotropic inputs (any data with `method="flow"`); `widths`;
+    `settings`. With a width below r + m all widths take the slower closed form, which serves dependent rows.
+    """
+
+    problem: LeastSquares
+    widths: Annotated[tuple[float, ...], "LO:HI:COUNT (log-spaced) or a list; 1 to 1e12."] = (50.0, 100.0, 200.0)
+    settings: Settings = Settings()
+
+    name, stored_as = "fit-lambda0", "fit_lambda0"
+    attributes, dims = ATTRIBUTES, DIMS
+    trials, trials_help = 20, "Starts at each width."
+    keep_trials, has_precision, bounded = None, False, True
+    data, kept = "factorization", "every start"
+
+    def grid(self):
+        return {"width": self.widths}
+
+    def check(self) -> None:
+        """Refuses at once what cannot be studied.
+
+        **Raises:** `ValueError` for widths outside 1 to 1e12, not whole, or too small to come down to the relative error; a
+        standard deviation, horizon or relative error that is not positive; a target that is drawn for data with inputs; an
+        unknown method, or one whose closed form does not hold for these data; nodes that are not a multiple of 4.
+        """
+        problem, settings, least = self.problem, self.settings, min(self.widths)
+        check_grid(self.widths, [0.5], 0.1)
+        for name in ("std", "relative_error", "horizon"):
+            value = getattr(settings, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"The setting {name} must be a positive number, but is {value:g}.")
+        _checks.check_choice(settings.method, "method", METHODS)
+        check_isotropic(problem, settings.method)
+        if settings.nodes < 4 or settings.nodes % 4:
+            raise ValueError(f"The setting nodes must be a multiple of 4, but is {settings.nodes}.")
+        if settings.draw_target and problem.X is not None:
+            raise ValueError(
+                "A target of its own for every trial needs matrix factorization, and not data with inputs."
+            )
+        if settings.horizon is None and not settings.draw_target:
+            s = np.linalg.svd(np.asarray(problem.Ytil), compute_uv=False)
+            if not s[0] > 0:
+                raise ValueError("The target is zero, so that no relative error ends the flow: give a horizon.")
+            best = np.sqrt(np.sum(s[int(least) :] ** 2) / np.sum(s**2))
+            if best >= settings.relative_error:
+                raise ValueError(
+                    f"A network of width {least:g} comes down to a relative error of {best:.3g} at best, and not to "
+                    f"{settings.relative_error:g}: give a horizon, or larger widths."
+                )
+
+    def trial(self, key, width) -> dict[str, Array]:
+        problem, settings = self.problem, self.settings
         key_target, key_start = jax.random.split(key)
         mine = problem
         if settings.draw_target:
@@ -83,10 +134,10 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
             width=width,
             horizon=settings.horizon,
             relative_error=settings.relative_error,
-            method=settings.method,
+            method=self._method(),
             nodes=settings.nodes,
         )
-        homogeneous = lambda0_path(mine, start.U1, start.V, fit.best_lambda0, fit, method=settings.method)
+        homogeneous = lambda0_path(mine, start.U1, start.V, fit.best_lambda0, fit, method=self._method())
         wide = gradient_flow(
             WideLimit(mine.from_data(start.product()), settings.std**2 * width),
             mine,
@@ -114,82 +165,144 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
             "ok": fit.ok & wide.ok,
         }
 
-    return trial
+    def reductions(self) -> dict[str, AbstractReduction]:
+        """Moments of what is summarised, of either sign where there are two, and counts of what is compared."""
+        r, m, widths = self.problem.rank, self.problem.num_outputs, jnp.asarray(self.widths)
 
+        def root(value):
+            return Moments(lambda outputs: jnp.sqrt(value(outputs)))
 
-def check(problem: LeastSquares, widths, settings: Settings) -> None:
-    """Refuses at once what cannot be studied.
+        def signs(value):
+            # Trials come last.
+            return Moments(lambda outputs: jnp.moveaxis(value(outputs), -1, -2), ("width", "sign"))
 
-    **Raises:** `ValueError` for widths outside 1 to 1e12, not whole, or too small to come down to the relative error; a standard
-    deviation, horizon or relative error that is not positive; a target that is drawn for data with inputs; an unknown method, or
-    one whose closed form does not hold for these data; nodes that are not a multiple of 4.
-    """
-    check_grid(widths, [0.5], 0.1)
-    for name in ("std", "relative_error", "horizon"):
-        value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"The setting {name} must be a positive number, but is {value:g}.")
-    _checks.check_choice(settings.method, "method", METHODS)
-    check_isotropic(problem, settings.method)
-    if settings.nodes < 4 or settings.nodes % 4:
-        raise ValueError(f"The setting nodes must be a multiple of 4, but is {settings.nodes}.")
-    if settings.draw_target and problem.X is not None:
-        raise ValueError("A target of its own for every trial needs matrix factorization, and not data with inputs.")
-    if settings.horizon is None and not settings.draw_target:
-        s = np.linalg.svd(np.asarray(problem.Ytil), compute_uv=False)
-        if not s[0] > 0:
-            raise ValueError("The target is zero, so that no relative error ends the flow: give a horizon.")
-        least = np.sqrt(np.sum(s[int(min(widths)) :] ** 2) / np.sum(s**2))
-        if least >= settings.relative_error:
-            raise ValueError(
-                f"A network of width {min(widths):g} comes down to a relative error of {least:.3g} at best, and not to "
-                f"{settings.relative_error:g}: give a horizon, or larger widths."
+        def levels(outputs):
+            spectrum = outputs["imbalance_spectrum"]
+            return jnp.stack([jnp.mean(spectrum[..., :r], axis=-1), jnp.mean(spectrum[..., -m:], axis=-1)], axis=-1)
+
+        def better(outputs):
+            return outputs["objective"][..., 1] < outputs["objective"][..., 0]
+
+        return {
+            "lambda0": signs(lambda outputs: outputs["lambda0"]),
+            "over_width": signs(lambda outputs: outputs["lambda0"] / widths[:, None, None]),
+            "over_spectrum": signs(lambda outputs: outputs["lambda0"] / levels(outputs)),
+            "root": root(lambda outputs: jnp.min(outputs["objective"], axis=-1)),
+            "root_positive": root(lambda outputs: outputs["objective"][..., 0]),
+            "root_negative": root(lambda outputs: outputs["objective"][..., 1]),
+            "root_zero": root(lambda outputs: outputs["objective_at_zero"]),
+            "root_wide": root(lambda outputs: outputs["wide_objective"]),
+            "negative_better": Count(lambda outputs: better(outputs) & outputs["ok"]),
+            "wide_better": Count(
+                lambda outputs: (outputs["wide_objective"] < jnp.min(outputs["objective"], axis=-1)) & outputs["ok"]
+            ),
+            "edges": Count(lambda outputs: jnp.any(outputs["at_edge"], axis=-1) & outputs["ok"]),
+            "trials": Count("ok"),
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        return {**super().recorded(), "method": self._method()}
+
+    def labelled(self, dataset):
+        return label(dataset)
+
+    def summarise(self, dataset):
+        """Means over the trials, beside the spectrum of Q0 and the wide limit.
+
+        **Args:** `dataset`, from `run`.
+
+        **Returns:** an `xarray.Dataset` over width (and sign): `lambda0_mean`, `lambda0_sd`, `lambda0_se`; `over_width`, the mean
+        of lambda0/h; `over_spectrum`, the mean of lambda0 over the mean eigenvalue of its sign of Q0; `root`, the mean of sqrt J
+        of the better sign, with `root_sd`, `root_positive` and `root_negative`; `negative_better`, how often that is the negative
+        one; `root_zero`, of lambda0 = 0; `root_wide`, of the wide limit; `wide_better`, how often that is closer than the better
+        lambda0; `trials`, how many were fitted, and `edges`, how many of them have no minimum of some sign.
+        """
+        reduced = self.reduced(dataset)
+        summary = reduced[["edges", "trials"]].assign_coords(sign=list(SIGNS))
+        count = summary["trials"]
+        for name in ("negative_better", "wide_better"):
+            summary[name] = reduced[name] / count
+        for name, reduction in self.reductions().items():
+            if isinstance(reduction, Moments):
+                dims, moments = reduced[name].dims[:-1], reduced[name].values
+                mean = "lambda0_mean" if name == "lambda0" else name
+                summary[mean] = (dims, np.where(moments[..., 0] > 0, moments[..., 1], np.nan))
+                if name in ("lambda0", "root"):
+                    few = moments[..., 0] < 2
+                    error = np.where(few, np.nan, standard_error(moments))
+                    summary[f"{name}_sd"] = (dims, error * np.sqrt(moments[..., 0]))
+        return summary.assign(lambda0_se=summary["lambda0_sd"] / np.sqrt(count))
+
+    def table(self, summary) -> list[Table | str]:
+        signs = ("positive", "negative")
+        rows = []
+        for width in summary["width"].values:
+            row = summary.sel(width=width)
+            value = lambda name, row=row, **at: float(row[name].sel(**at))  # noqa: E731
+            rows.append(
+                [
+                    f"{width:g}",
+                    *(f"{value('lambda0_mean', sign=s):.5g} ({value('lambda0_sd', sign=s):.2g})" for s in signs),
+                    *(
+                        ", ".join(f"{value(name, sign=s):.4g}" for s in signs)
+                        for name in ("over_width", "over_spectrum")
+                    ),
+                    f"{value('root'):.4g} ({value('root_sd'):.1g})",
+                    f"{value('negative_better'):.2f}",
+                    f"{value('root_zero'):.3g}",
+                    f"{value('root_wide'):.3g}",
+                    f"{value('wide_better'):.2f}",
+                ]
             )
+        columns = ("width", "lambda0 > 0", "lambda0 < 0", "/h", "/Q0", "sqrt J", "neg. better", "J at 0")
+        title = (
+            "Fitted lambda0, mean (sd), both signs; sqrt J of homogeneous imbalance (better sign) and of the wide limit"
+        )
+        parts = [Table(title, (*columns, "wide limit", "wide better"), rows, tight=False)]
+        failed = int(summary["trials"].max() - summary["trials"].min()), int(summary["edges"].sum())
+        if any(failed):
+            parts.append(
+                f"{failed[0]} starts more failed at one width than at another; {failed[1]} fits have no minimum of one sign."
+            )
+        better = [
+            f"{width:g}" for width in summary["width"].values if float(summary["wide_better"].sel(width=width)) > 0.5
+        ]
+        where = f"width {', '.join(better)}." if better else "no width here."
+        parts.append(f"The wide limit is closer to the flow than homogeneous imbalance for most starts at {where}")
+        return parts
+
+    def draw(self, dataset, summary, title: str):
+        from .. import plots
+
+        return plots.fit_lambda0(dataset, summary, title)
+
+    def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
+        fits = f"{len(self.widths)} widths x {trials} starts with entries N(0, {self.settings.std:g}^2)"
+        return [*data_notes(self.problem, description), ("fits", fits)]
+
+    def title(self, source: str, done: int) -> str:
+        sizes = f"{self.problem.rank} x {self.problem.num_outputs}"
+        return f"{source}, {sizes}: {done} starts with entries N(0, {self.settings.std:g}$^2$)"
+
+    def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
+        r, m = self.problem.rank, self.problem.num_outputs
+        each = (self.settings.nodes + 1) * (3 * min(r, m) + 4) + r + m
+        what = f"{trials} starts at {len(self.widths)} widths"
+        return 3 * each * len(self.widths) * trials, what, "choose fewer"
+
+    def _method(self) -> str:
+        narrow = min(self.widths) < self.problem.rank + self.problem.num_outputs
+        return "riccati" if self.settings.method == "closed" and narrow else self.settings.method
 
 
-def run(
-    problem: LeastSquares,
-    widths,
-    trials: int,
-    *,
-    seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
-    record: Mapping[str, Any] | None = None,
-    **options: Any,
-):
-    """Runs the study.
+def run(problem: LeastSquares, widths, trials: int, *, settings: Settings = Settings(), **options: Any):  # noqa: B008
+    """`FitLambda0(problem, widths, settings).run(trials, **options)`, see there."""
+    return FitLambda0(problem, floats(widths), settings).run(trials, **options)
 
-    **Args:** `problem`, matrix factorization or data with isotropic inputs (any data with `method="flow"`); `widths`; `trials`
-    at each of them; `seed` of the starts; `settings`; `record`, further entries for the stored settings; `options` go to
-    `run_ensemble` (`store`, `chunk`, `batch`, `progress`, `process`).
 
-    **Returns:** an `xarray.Dataset` over (width, trial); see `ATTRIBUTES`.
-
-    **Raises:** as `check`, `fit_lambda0` and `run_ensemble`.
-
-    **Notes:** with a width below r + m all widths take the slower closed form, which serves dependent rows.
-    """
-    widths = [float(width) for width in widths]
-    check(problem, widths, settings)
-    if settings.method == "closed" and min(widths) < problem.rank + problem.num_outputs:
-        settings = settings._replace(method="riccati")
-    dataset = run_ensemble(
-        make_trial(problem, settings),
-        {"width": widths},
-        trials,
-        key=jax.random.key(seed),
-        dims=DIMS,
-        attributes=ATTRIBUTES,
-        settings={
-            **(record or {}),
-            "study": "fit_lambda0",
-            "seed": seed,
-            **of_problem(problem),
-            **settings._asdict(),
-        },
-        **options,
-    )
-    return label(dataset)
+def summarise(dataset, problem: LeastSquares):
+    """`FitLambda0.summarise` of a dataset from `run` or `open_sweep`."""
+    return FitLambda0(problem, floats(dataset["width"])).summarise(dataset)
 
 
 def label(dataset):
@@ -198,55 +311,3 @@ def label(dataset):
     **Args:** `dataset`, as from `open_sweep`.
     """
     return dataset.assign_coords(sign=list(SIGNS), path=list(PATHS))
-
-
-def summarise(dataset, problem: LeastSquares):
-    """Means over the trials, beside the spectrum of Q0 and the wide limit.
-
-    **Args:** `dataset`, from `run`; `problem`.
-
-    **Returns:** an `xarray.Dataset` over width (and sign): `lambda0_mean`, `lambda0_sd`, `lambda0_se`; `over_width`, the mean of
-    lambda0/h; `over_spectrum`, the mean of lambda0 over the mean eigenvalue of its sign of Q0; `root`, the mean of sqrt J of the
-    better sign, with `root_sd`, `root_positive` and `root_negative`; `negative_better`, how often that is the negative one;
-    `root_zero`, of lambda0 = 0; `root_wide`, of the wide limit; `wide_better`, how often that is closer than the better lambda0;
-    `trials`, how many were fitted, and `edges`, how many of them have no minimum of some sign.
-    """
-    import xarray as xr
-
-    values = masked(dataset)
-    h = values["width"]
-    count = dataset["ok"].astype(bool).sum("trial")
-    lambda0, objective = values["lambda0"], values["objective"]
-    best = objective.min("sign")
-    spectrum = values["imbalance_spectrum"]
-    r, m = problem.rank, problem.num_outputs
-    levels = xr.concat(
-        [
-            spectrum.isel(eigenvalue=slice(0, r)).mean("eigenvalue"),
-            spectrum.isel(eigenvalue=slice(-m, None)).mean("eigenvalue"),
-        ],
-        dim=values["sign"],
-    )
-    root = np.sqrt(best)
-    seen = dataset["ok"].astype(bool)
-    summary = xr.Dataset(
-        {
-            "lambda0_mean": lambda0.mean("trial"),
-            "lambda0_sd": lambda0.std("trial", ddof=1) if dataset.sizes["trial"] > 1 else lambda0.std("trial") * np.nan,
-            "over_width": (lambda0 / h).mean("trial"),
-            "over_spectrum": (lambda0 / levels).mean("trial"),
-            "root": root.mean("trial"),
-            "root_sd": root.std("trial", ddof=1) if dataset.sizes["trial"] > 1 else root.std("trial") * np.nan,
-            "root_positive": np.sqrt(objective.sel(sign="positive")).mean("trial"),
-            "root_negative": np.sqrt(objective.sel(sign="negative")).mean("trial"),
-            "root_zero": np.sqrt(values["objective_at_zero"]).mean("trial"),
-            "root_wide": np.sqrt(values["wide_objective"]).mean("trial"),
-            "negative_better": ((objective.sel(sign="negative") < objective.sel(sign="positive")) & seen).sum("trial")
-            / count,
-            "wide_better": ((values["wide_objective"] < best) & seen).sum("trial") / count,
-            "edges": (dataset["at_edge"].astype(bool).any("sign") & seen).sum("trial"),
-            "trials": count,
-        }
-    )
-    summary["lambda0_se"] = summary["lambda0_sd"] / np.sqrt(count)
-    return summary.drop_vars([name for name in ("path",) if name in summary.coords]).load()

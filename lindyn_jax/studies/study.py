@@ -312,7 +312,11 @@ class Study(eqx.Module):
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
         """Lines before the run, each a word and a text."""
         sizes = " x ".join(f"{len(values)} {name}s" for name, values in self.grid().items())
-        return [("study", f"{sizes} x {trials} trials")]
+        problem = getattr(self, "problem", None)
+        return [
+            *(data_notes(problem, description) if problem is not None else []),
+            ("study", f"{sizes} x {trials} trials"),
+        ]
 
     def title(self, source: str, done: int) -> str:
         """The title of the picture."""
@@ -364,6 +368,17 @@ def check_precision(precision: float | None) -> None:
 def interval_of(name: str, merged: np.ndarray, count: int) -> Interval:
     """The interval of a merged count, or of the mean of merged moments."""
     return mean_interval(merged) if name.endswith("_moments") else frequency(merged, np.full(merged.shape, count))
+
+
+def data_notes(problem: LeastSquares, description: str) -> list[tuple[str, str]]:
+    """What is said about data and problem."""
+    condition = f"condition number of X^T X {float(problem.condition):.3g}"
+    return [("data", description), ("problem", f"rank {problem.rank} of {problem.num_inputs}, {condition}")]
+
+
+def power(log10: float) -> str:
+    """10^x as a number where it is readable, as a power where it is huge."""
+    return f"{10**log10:.3g}" if -4 < log10 < 7 else f"10^{log10:.4g}"
 
 
 def _shown(summary, dims: tuple[str, ...]) -> list[str]:

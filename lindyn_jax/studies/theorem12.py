@@ -6,19 +6,17 @@ whole grid.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import init, observables, theory
-from .._checks import check_choice
+from .._checks import check_choice, check_tolerance
 from .._public import public
 from ..descent import gradient_descent, plain_descent
-from ..ensemble import masked, run_ensemble
+from ..ensemble import masked
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
 from ..problem import LeastSquares
@@ -32,13 +30,12 @@ from ..statistics import (
     histogram_quantile,
     mean_interval,
     mean_slope,
-    narrow_enough,
     rms_slope,
     standard_error,
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
-from ._grid import check_grid
-from ._record import of_problem
+from ._grid import check_grid, floats
+from .study import Shown, Study, Table, power
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
@@ -82,13 +79,22 @@ class Settings(NamedTuple):
     limit and 1e-9 on the way to a stop; `solver` of the flow.
     """
 
-    dynamics: Literal["flow", "descent"] = "flow"
-    stop: float | None = None
-    delta: float = 0.1
-    step_size: float | None = None
-    max_steps: int | None = None
-    rtol: float | None = None
-    solver: str = "auto"
+    dynamics: Annotated[Literal["flow", "descent"], "flow or descent."] = "flow"
+    stop: Annotated[
+        float | None,
+        "Excess-loss ratio at which a trial ends.",
+        Shown("none: t = infinity; 1e-8 for descent and explicit solvers"),
+    ] = None
+    delta: Annotated[float, "Failure probability of Lemma 11 and Theorem 12."] = 0.1
+    step_size: Annotated[float | None, "Step of descent.", Shown("from the sharpness of each start")] = None
+    max_steps: Annotated[
+        int | None, "Step budget of a trial.", Shown("1e4 to infinity, 1e5 with --stop, descent 1e6")
+    ] = None
+    rtol: Annotated[float | None, "Relative tolerance of the flow.", Shown("1e-6 to infinity, 1e-9 with --stop")] = None
+    solver: Annotated[
+        str,
+        "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5.",
+    ] = "auto"
 
     @property
     def to_limit(self) -> bool:
@@ -120,13 +126,95 @@ def default_widths(problem: LeastSquares, alpha: float = 0.5, delta: float = 0.1
     return [float(round(width)) for width in np.logspace(math.log10(first), last, count)]
 
 
-@public
-def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[str, Array]]:
-    """The trial function `(key, alpha, width) -> outputs`; the outputs are described in `ATTRIBUTES`."""
-    check_choice(settings.dynamics, "dynamics", ("flow", "descent"))
+def _coarsest(start) -> float:
+    """The default accuracy of a limit: far below the spread over trials, above what float32 resolves."""
+    return 1e-6 if start.V.dtype == jnp.float64 else 1e-5
 
-    def trial(key, alpha, width):
-        start = init.gaussian_core(problem, width, alpha=alpha, key=key)
+
+@public
+def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: Settings) -> float:
+    """About how many steps a trial needs.
+
+    For the implicit solver 40 and 13 for each decade of the condition number (at a tolerance of 1e-6); for an explicit method
+    the stiffness of the end of training times its length,
+    `log(1/stop)/2 * (lambda_1/lambda_r) * sqrt(1 + (sigma_max(Theta_hat)/h^{1 - 2 alpha})^2)` over the width of the stability
+    region in units of the fastest rate: about 5 for the explicit solvers here, 1 for descent at half its stable step.
+    """
+    if settings.dynamics == "flow" and settings.solver in ("auto", "radau"):
+        return 40 + 13 * math.log10(float(problem.condition))
+    level = float(width) ** (1 - 2 * alpha)
+    target = float(jnp.linalg.norm(problem.reduced_theta_hat, ord=2))
+    stiffness = float(problem.condition) * math.hypot(level, target) / level
+    region = 5.0 if settings.dynamics == "flow" else 1.0
+    return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
+
+
+class Theorem12(Study):
+    """How far from the minimum-norm solution wide networks end: M22's Theorem 12, its bound and the sharp law.
+
+    **Fields:** `problem`; `widths`, by default from 100 to the theorem's own; `alphas`, the exponents; `settings`.
+    """
+
+    problem: LeastSquares
+    widths: Annotated[
+        tuple[float, ...] | None,
+        "LO:HI:COUNT (log-spaced) or a list; 1 to 1e12.",
+        Shown("8 from 100 to the theorem's own width"),
+    ] = None
+    alphas: Annotated[tuple[float, ...], "Exponents: entries of the start are N(0, h^(-2 alpha))."] = (0.5, 0.35)
+    settings: Settings = Settings()
+
+    name = stored_as = "theorem12"
+    attributes, noted_in = ATTRIBUTES, ("level", "imbalance_drift")
+    trials, trials_help = 50, "Trials at each (exponent, width)."
+    keep_trials_help = "Store every trial; without it counts, moments and sketches only, in constant memory."
+    data, data_help = "digits", "A bundled set (digits, gaussian, iris, ...) or a file: npz, csv, or X.npy,Y.npy."
+    takes, bounded = ("loss_scale",), True
+
+    def __post_init__(self):
+        if self.problem.num_frozen == 0:
+            raise ValueError(
+                f"Theorem 12 needs more inputs than the rank of X, but both are {self.problem.num_inputs}: every input direction "
+                "is seen, and all solutions agree. Use fewer samples than inputs."
+            )
+        if self.widths is None:
+            check_grid([1.0], self.alphas, self.settings.delta)
+            self.widths = tuple(default_widths(self.problem, delta=self.settings.delta))
+
+    def grid(self):
+        return {"alpha": self.alphas, "width": self.widths}
+
+    def check(self) -> None:
+        """Refuses at once what cannot be studied.
+
+        **Raises:** `ValueError` for widths outside 1 to 1e12 or not whole, exponents that are not positive, a start that
+        underflows to the saddle at zero, a stop outside (0, 1), or, for descent and for the explicit solvers only, data so
+        ill-conditioned that they would need more steps than their budget.
+        """
+        problem, settings = self.problem, self.settings
+        check_grid(self.widths, self.alphas, settings.delta)
+        check_choice(settings.dynamics, "dynamics", ("flow", "descent"))
+        check_choice(settings.solver, "solver", ("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
+        if settings.rtol is not None:
+            check_tolerance(settings.rtol, "rtol", problem.dtype)
+        if settings.stop is not None and not 0 < settings.stop < 1:
+            raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
+        if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
+            return
+        steps, width, alpha = max(
+            (expected_steps(problem, w, a, settings), w, a) for w in self.widths for a in self.alphas
+        )
+        if steps > settings.budget:
+            kind = "the explicit flow solver" if settings.dynamics == "flow" else "descent"
+            raise ValueError(
+                f"X^T X has condition number {float(problem.condition):.2g}, for which {kind} needs about {steps:.1g} steps a "
+                f"trial (h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.budget:g}: take fewer samples, a "
+                "looser --stop, a larger --max-steps, or, for the flow, --solver auto."
+            )
+
+    def trial(self, key, alpha, width) -> dict[str, Array]:
+        problem, settings = self.problem, self.settings
+        start = init.Gaussian(width, alpha=alpha).draw(problem, key=key)
         events = theory.lemma11_events(start, problem, alpha, settings.delta)
         if settings.to_limit:
             trajectory = flow_to_limit(
@@ -186,208 +274,174 @@ def make_trial(problem: LeastSquares, settings: Settings) -> Callable[..., dict[
             "ok": result == (FINISHED if settings.to_limit else STOPPED),
         }
 
-    return trial
+    def reductions(self) -> dict[str, AbstractReduction]:
+        """Counts of events and of successes, moments, a quantile sketch, and slopes of trials.
 
+        The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
+        """
+        sharp = np.asarray(theory.sharp_distance(self.problem, *_grid(self.alphas, self.widths)[::-1]).rms, float)
+        low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
+        log_widths = np.log(np.asarray(self.widths, float))
+        centred = log_widths - log_widths.mean()
+        weights = centred / max(float(centred @ centred), np.finfo(float).tiny)
 
-def _coarsest(start) -> float:
-    """The default accuracy of a limit: far below the spread over trials, above what float32 resolves."""
-    return 1e-6 if start.V.dtype == jnp.float64 else 1e-5
+        def slope(outputs):
+            distance = outputs["distance"]
+            logs = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), jnp.nan)
+            return jnp.einsum("w,awt->at", jnp.asarray(weights, logs.dtype), logs)
+
+        kept: dict[str, AbstractReduction] = {event: Count(event) for event in EVENTS}
+        kept["successes"] = Count("ok")
+        kept["distance_moments"] = Moments("distance")
+        kept["square_moments"] = Moments(lambda outputs: outputs["distance"] ** 2)
+        kept["expected_moments"] = Moments(lambda outputs: outputs["expected_distance"] ** 2)
+        kept["distance_histogram"] = Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01))
+        kept["drift_moments"] = Moments("imbalance_drift")
+        if len(self.widths) > 1:
+            kept["slope_moments"] = Moments(slope, ("alpha",))
+        return kept
+
+    def precise(self) -> list[str]:
+        return [*EVENTS, *(["slope_moments"] if len(self.widths) > 1 else [])]
+
+    def noted(self) -> dict[str, str]:
+        return init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+
+    def summarise(self, dataset):
+        """Statistics over trials at every grid point, beside the theorem and the sharp law.
+
+        **Args:** `dataset`, from `run`, with single trials or of reductions.
+
+        **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event of Lemma 11 with its exact interval
+        (`..._low`, `..._high`), median, 95% quantile, mean, standard error and root mean square of the distance, the theorem's
+        bound (`log10_bound`) and how many times the 95% quantile it is (`log10_bound_over_q95`), its width
+        (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11 (`lemma11_applies`), the sharp law
+        (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, counts of
+        trials and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials, `slope`) and
+        of its root mean square (`rms_slope`), with intervals that hold the starts shared by all widths against each other, and
+        those of the two laws (`exact_slope`, `sharp_slope`). Quantiles read from reductions are good to 1%, and `rms_slope`
+        then has no interval.
+        """
+        import xarray as xr
+
+        problem, delta = self.problem, self.settings.delta
+        alphas, widths = dataset["alpha"].values, dataset["width"].values
+        dims = ("alpha", "width")
+        summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
+        measured = _from_trials(dataset) if "trial" in dataset.dims else _from_reductions(dataset)
+        counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
+        for event in EVENTS:
+            interval = frequency(measured.pop(event), counts)
+            for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
+                summary[event + suffix] = (dims, values)
+        slope, rms_slope, successes = (measured.pop(name) for name in ("slope", "rms_slope", "successes"))
+        max_drift = measured.pop("max_drift")
+        for name, values in measured.items():
+            summary[name] = (dims, values)
+        A, H = _grid(alphas, widths)
+        bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
+        lemma = theory.lemma11(problem, H, A, delta)
+        summary["log10_bound"] = (dims, np.asarray(bound.log_bound) / math.log(10))
+        positive = np.where(measured["q95"] > 0, measured["q95"], np.nan)
+        summary["log10_bound_over_q95"] = (dims, summary["log10_bound"].values - np.log10(positive))
+        summary["log10_theorem_width"] = (dims, np.broadcast_to(np.asarray(bound.log_width), H.shape) / math.log(10))
+        summary["applies"] = (dims, np.asarray(bound.applies))
+        summary["lemma11_applies"] = (dims, np.broadcast_to(np.asarray(lemma.applies), H.shape))
+        summary["sharp_rms"] = (dims, np.asarray(sharp.rms))
+        summary["trials"] = (dims, counts)
+        summary["failures"] = (dims, counts - successes)
+        for name, interval in (("slope", slope), ("rms_slope", rms_slope)):
+            for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
+                summary[name + suffix] = ("alpha", values)
+        for name, rms in (("exact_slope", measured["exact_rms"]), ("sharp_slope", np.asarray(sharp.rms))):
+            logs = np.log(np.where(rms > 0, rms, np.nan))
+            summary[name] = ("alpha", np.array([mean_slope(np.log(widths), row[:, None]).value for row in logs]))
+        summary["max_drift"] = max_drift
+        summary.attrs = {"delta": delta, "interval": "95%"}
+        return summary
+
+    def table(self, summary) -> list[Table | str]:
+        rows = []
+        for alpha in summary["alpha"].values:
+            for width in summary["width"].values:
+                row = summary.sel(alpha=alpha, width=width)
+                rows.append(
+                    [
+                        f"{alpha:g}",
+                        f"{width:g}" if width < 1e5 else f"{width:.3g}",
+                        *(
+                            f"{float(row[e]):.2f} [{float(row[e + '_low']):.2f}, {float(row[e + '_high']):.2f}]"
+                            for e in EVENTS
+                        ),
+                        *(f"{float(row[name]):.3g}" for name in ("median", "q95", "sharp_rms")),
+                        *(power(float(row[name])) for name in ("log10_bound", "log10_bound_over_q95")),
+                        hypothesis(bool(row["applies"])),
+                        str(int(row["failures"])),
+                    ]
+                )
+            rows.append(None)
+        columns = ("alpha", "width", "(33)", "(34)", "(35)", "median", "95%", "sharp law", "bound", "bound/95%")
+        title = "Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [exact 95%]"
+        parts = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",))]
+        for alpha in summary["alpha"].values:
+            row = summary.sel(alpha=alpha)
+            width = float(row["log10_theorem_width"].values.ravel()[0])
+
+            def interval(name, row=row):
+                low, high = float(row[f"{name}_low"]), float(row[f"{name}_high"])
+                return f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "(no interval)"
+
+            needs = f"speaks from h = {power(width)} on" if math.isfinite(width) else "never speaks at this exponent"
+            parts.append(
+                f"alpha {alpha:g}: slope of log distance {float(row['slope']):.4f} {interval('slope')}, of its rms "
+                f"{float(row['rms_slope']):.4f} {interval('rms_slope')}; exact law {float(row['exact_slope']):.4f}, sharp law "
+                f"{float(row['sharp_slope']):.4f}; the theorem {needs}"
+            )
+        return [*parts, f"largest imbalance drift {float(summary['max_drift']):.1e}"]
+
+    def draw(self, dataset, summary, title: str):
+        from .. import plots
+
+        return plots.theorem12(summary, title)
+
+    def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
+        problem, settings = self.problem, self.settings
+        steps = max(expected_steps(problem, w, a, settings) for w in self.widths for a in self.alphas)
+        end = "t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}"
+        sizes = f"{len(self.alphas)} exponents x {len(self.widths)} widths x {trials} trials"
+        return [
+            ("data", description),
+            (
+                "problem",
+                f"rank {problem.rank} of {problem.num_inputs}, condition number of X^T X {float(problem.condition):.3g}; about "
+                f"{steps:.2g} steps a trial",
+            ),
+            ("sweep", f"{sizes} by {settings.dynamics} to {end}"),
+        ]
+
+    def title(self, source: str, done: int) -> str:
+        problem = self.problem
+        sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
+        return f"{source}: {sizes}; {done} trials a point"
+
+    def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
+        # Seventeen numbers a trial, read and summarised at once.
+        points = len(self.alphas) * len(self.widths)
+        what = f"{trials} trials at {points} points"
+        return (3 * 17 * points * trials, what, "choose fewer, or --no-keep-trials") if keep_trials else None
 
 
 @public
-def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: Settings) -> float:
-    """About how many steps a trial needs.
-
-    For the implicit solver 40 and 13 for each decade of the condition number (at a tolerance of 1e-6); for an explicit method
-    the stiffness of the end of training times its length,
-    `log(1/stop)/2 * (lambda_1/lambda_r) * sqrt(1 + (sigma_max(Theta_hat)/h^{1 - 2 alpha})^2)` over the width of the stability
-    region in units of the fastest rate: about 5 for the explicit solvers here, 1 for descent at half its stable step.
-    """
-    if settings.dynamics == "flow" and settings.solver in ("auto", "radau"):
-        return 40 + 13 * math.log10(float(problem.condition))
-    level = float(width) ** (1 - 2 * alpha)
-    target = float(jnp.linalg.norm(problem.reduced_theta_hat, ord=2))
-    stiffness = float(problem.condition) * math.hypot(level, target) / level
-    region = 5.0 if settings.dynamics == "flow" else 1.0
-    return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
-
-
-@public
-def check(problem: LeastSquares, widths, alphas, settings: Settings) -> None:
-    """Refuses at once what cannot be studied.
-
-    **Raises:** `ValueError` for data of full column rank, widths outside 1 to 1e12 or not whole, exponents that are not
-    positive, a start that underflows to the saddle at zero, a stop outside (0, 1), or, for descent and for the
-    explicit solvers only, data so ill-conditioned that they would need more steps than their budget.
-    """
-    if problem.num_frozen == 0:
-        raise ValueError(
-            f"Theorem 12 needs more inputs than the rank of X, but both are {problem.num_inputs}: every input direction is "
-            "seen, and all solutions agree. Use fewer samples than inputs."
-        )
-    check_grid(widths, alphas, settings.delta)
-    if settings.stop is not None and not 0 < settings.stop < 1:
-        raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
-    if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
-        return
-    steps, width, alpha = max((expected_steps(problem, w, a, settings), w, a) for w in widths for a in alphas)
-    if steps > settings.budget:
-        kind = "the explicit flow solver" if settings.dynamics == "flow" else "descent"
-        raise ValueError(
-            f"X^T X has condition number {float(problem.condition):.2g}, for which {kind} needs about {steps:.1g} steps a trial "
-            f"(h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.budget:g}: take fewer samples, a looser "
-            "--stop, a larger --max-steps, or, for the flow, --solver auto."
-        )
-
-
-@public
-def run(
-    problem: LeastSquares,
-    widths,
-    alphas,
-    trials: int,
-    *,
-    seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
-    record: Mapping[str, Any] | None = None,
-    precision: float | None = None,
-    **options: Any,
-):
-    """Runs the study.
-
-    **Args:** `problem`; `widths`, `alphas`, the grid; `trials` at each of its points; `seed` of the starts; `settings`;
-    `record`, further entries for the stored settings, such as where the data come from; `precision`, to stop as soon as the
-    95% intervals of every frequency and every slope are narrower; `options` go to `run_ensemble` (`store`, `chunk`,
-    `batch`, `progress`, `keep_trials`, `process`).
-
-    **Returns:** an `xarray.Dataset` with dimensions (alpha, width, trial), see `ATTRIBUTES`; with `keep_trials=False` the merged
-    `reductions` over (alpha, width), which are all that is held then, whatever the number of trials.
-
-    **Raises:** as `check` and `run_ensemble`.
-    """
-    widths, alphas = [float(width) for width in widths], [float(alpha) for alpha in alphas]
-    check(problem, widths, alphas, settings)
-    check_precision(precision)
-    lost = init.warn_of_lost_digits(problem.dtype, max(widths))
-    return run_ensemble(
-        make_trial(problem, settings),
-        {"alpha": alphas, "width": widths},
-        trials,
-        key=jax.random.key(seed),
-        attributes={**ATTRIBUTES, **{name: {**ATTRIBUTES[name], **lost} for name in ("level", "imbalance_drift")}},
-        reductions=reductions(problem, widths, alphas),
-        stop_when=None
-        if precision is None
-        else lambda merged, count: narrow_enough(_intervals(merged, count), count, precision),
-        settings={
-            **(record or {}),
-            "study": "theorem12",
-            "seed": seed,
-            **of_problem(problem),
-            **settings._asdict(),
-            **lost,
-        },
-        **options,
-    )
-
-
-@public
-def reductions(problem: LeastSquares, widths, alphas) -> dict[str, AbstractReduction]:
-    """What is kept of every chunk: counts of events and of successes, moments, a quantile sketch, and slopes of trials.
-
-    The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
-    """
-    sharp = np.asarray(theory.sharp_distance(problem, *_grid(alphas, widths)[::-1]).rms, float)
-    low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
-    log_widths = np.log(np.asarray(widths, float))
-    centred = log_widths - log_widths.mean()
-    weights = centred / max(float(centred @ centred), np.finfo(float).tiny)
-
-    def slope(outputs):
-        distance = outputs["distance"]
-        logs = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), jnp.nan)
-        return jnp.einsum("w,awt->at", jnp.asarray(weights, logs.dtype), logs)
-
-    kept: dict[str, AbstractReduction] = {event: Count(event) for event in EVENTS}
-    kept["successes"] = Count("ok")
-    kept["distance_moments"] = Moments("distance")
-    kept["square_moments"] = Moments(lambda outputs: outputs["distance"] ** 2)
-    kept["expected_moments"] = Moments(lambda outputs: outputs["expected_distance"] ** 2)
-    kept["distance_histogram"] = Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01))
-    kept["drift_moments"] = Moments("imbalance_drift")
-    if len(widths) > 1:
-        kept["slope_moments"] = Moments(slope, ("alpha",))
-    return kept
-
-
-@public
-def check_precision(precision: float | None) -> None:
-    """Refuses a width of intervals that none can have.
-
-    **Raises:** `ValueError` unless it is `None` or a positive number.
-    """
-    if precision is not None and not (math.isfinite(precision) and precision > 0):
-        raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
-
-
-def _intervals(merged: Mapping[str, np.ndarray], count: int) -> list[Interval]:
-    intervals = [frequency(merged[event], np.full(merged[event].shape, count)) for event in EVENTS]
-    if "slope_moments" in merged:
-        intervals.append(mean_interval(merged["slope_moments"]))
-    return intervals
+def run(problem: LeastSquares, widths, alphas, trials: int, *, settings: Settings = Settings(), **options: Any):  # noqa: B008
+    """`Theorem12(problem, widths, alphas, settings).run(trials, **options)`, see there."""
+    return Theorem12(problem, floats(widths), floats(alphas), settings).run(trials, **options)
 
 
 @public
 def summarise(dataset, problem: LeastSquares, delta: float):
-    """Statistics over trials at every grid point, beside the theorem and the sharp law.
-
-    **Args:** `dataset`, from `run`, with single trials or of reductions; `problem`; `delta`.
-
-    **Returns:** an `xarray.Dataset` over (alpha, width): frequency of each event of Lemma 11 with its exact interval
-    (`..._low`, `..._high`), median, 95% quantile, mean, standard error and root mean square of the distance, the theorem's
-    bound (`log10_bound`) and how many times the 95% quantile it is (`log10_bound_over_q95`), its width
-    (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11 (`lemma11_applies`), the sharp law
-    (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, counts of trials
-    and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials, `slope`) and of its root
-    mean square (`rms_slope`), with intervals that hold the starts shared by all widths against each other, and those of the
-    two laws (`exact_slope`, `sharp_slope`). Quantiles read from reductions are good to 1%, and `rms_slope` then has no interval.
-    """
-    import xarray as xr
-
-    alphas, widths = dataset["alpha"].values, dataset["width"].values
-    dims = ("alpha", "width")
-    summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
-    measured = _from_trials(dataset) if "trial" in dataset.dims else _from_reductions(dataset)
-    counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
-    for event in EVENTS:
-        interval = frequency(measured.pop(event), counts)
-        for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
-            summary[event + suffix] = (dims, values)
-    slope, rms_slope, successes = (measured.pop(name) for name in ("slope", "rms_slope", "successes"))
-    max_drift = measured.pop("max_drift")
-    for name, values in measured.items():
-        summary[name] = (dims, values)
-    A, H = _grid(alphas, widths)
-    bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
-    lemma = theory.lemma11(problem, H, A, delta)
-    summary["log10_bound"] = (dims, np.asarray(bound.log_bound) / math.log(10))
-    positive = np.where(measured["q95"] > 0, measured["q95"], np.nan)
-    summary["log10_bound_over_q95"] = (dims, summary["log10_bound"].values - np.log10(positive))
-    summary["log10_theorem_width"] = (dims, np.broadcast_to(np.asarray(bound.log_width), H.shape) / math.log(10))
-    summary["applies"] = (dims, np.asarray(bound.applies))
-    summary["lemma11_applies"] = (dims, np.broadcast_to(np.asarray(lemma.applies), H.shape))
-    summary["sharp_rms"] = (dims, np.asarray(sharp.rms))
-    summary["trials"] = (dims, counts)
-    summary["failures"] = (dims, counts - successes)
-    for name, interval in (("slope", slope), ("rms_slope", rms_slope)):
-        for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
-            summary[name + suffix] = ("alpha", values)
-    for name, rms in (("exact_slope", measured["exact_rms"]), ("sharp_slope", np.asarray(sharp.rms))):
-        logs = np.log(np.where(rms > 0, rms, np.nan))
-        summary[name] = ("alpha", np.array([mean_slope(np.log(widths), row[:, None]).value for row in logs]))
-    summary["max_drift"] = max_drift
-    summary.attrs = {"delta": delta, "interval": "95%"}
-    return summary
+    """`Theorem12.summarise` of a dataset from `run`, `open_sweep` or `open_reductions`."""
+    grid = floats(dataset["width"]), floats(dataset["alpha"])
+    return Theorem12(problem, *grid, Settings(delta=delta)).summarise(dataset)
 
 
 def _grid(alphas, widths) -> tuple[Float[Array, "a w"], Float[Array, "a w"]]:
