@@ -3,11 +3,10 @@
 import dataclasses
 import math
 import typing
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +57,8 @@ class Table(NamedTuple):
     tight: bool = True
 
 
-class Study(eqx.Module):
+@typing.dataclass_transform(eq_default=False)
+class Study(ABC):
     """Trials over a grid, reduced, summarised, printed and drawn. One of your own is a class with `grid` and `trial`.
 
     Fields are settings. Those whose annotation holds a text, `Annotated[float, "what it is"]`, are options of the command that
@@ -88,6 +88,11 @@ class Study(eqx.Module):
     # Whether options that are numbers are refused unless positive.
     bounded: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        # By identity, so that a trial can be compiled whatever the fields hold.
+        dataclasses.dataclass(eq=False)(cls)
+
     @abstractmethod
     def grid(self) -> Mapping[str, Sequence[float]]:
         """Name -> numbers, one axis of the grid each."""
@@ -96,7 +101,7 @@ class Study(eqx.Module):
     def trial(self, key, **point) -> dict[str, Array]:
         """The outputs of one trial at a point of the grid."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027
         """Refuses at once, in a `ValueError`, what cannot be studied; by default nothing."""
 
     def reductions(self) -> dict[str, AbstractReduction]:
