@@ -70,10 +70,14 @@ def with_observables(markdown: str) -> str:
 def observables() -> str:
     """Every observable of the package, as it was registered."""
     table = importlib.import_module("lindyn_jax").observables
+    kind_words = importlib.import_module("lindyn_jax.observables.registry").kind_words
     rows = ["| name | symbol | what it is | defined for | needs the start | source |", "|---|---|---|---|---|---|"]
     for name, facts in ((name, function.facts) for name, function in table.OBSERVABLES.items()):
         symbol, label = (text.replace("|", "\\|") for text in (facts.symbol.replace("$", "`"), facts.label))
-        kinds = ", ".join(f"`{kind.__name__}`" for kind in facts.kinds) or "all"
+        kinds = (
+            ", ".join(f"`{kind.__name__}`" if isinstance(kind, type) else kind_words(kind) for kind in facts.kinds)
+            or "all"
+        )
         start = "yes" if facts.needs_start else ""
         rows.append(f"| `{name}` | {symbol} | {html.escape(label, quote=False)} | {kinds} | {start} | {facts.source} |")
     named = [f"::: observables.{name}" for name in table.OBSERVABLES if name in table.__all__]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import Progress, run_ensemble
+from ..plots import ribbon
 from ..store import save_dataset
 
 Numbers = dict[str, Any]
@@ -181,9 +182,7 @@ def band(values, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def draw_band(ax, x, values, *, alpha: float = 0.2, **look: Any) -> None:
     """The median of trials, the first axis of the values, as a curve, and 5% to 95% of them as a band."""
-    low, middle, high = band(values)
-    ax.fill_between(x, low, high, color=look["color"], alpha=alpha, lw=0)
-    ax.plot(x, middle, **look)
+    ribbon(ax, x, *band(values), alpha=alpha, **look)
 
 
 def listed(values, form: str = "{:.3g}") -> str:

@@ -16,12 +16,18 @@ def reduced_product(model: AbstractModel, problem: AbstractProblem) -> Float[Arr
     return model.reduced_product(problem)
 
 
+def two_layers(model: AbstractModel, problem: AbstractProblem) -> bool:
+    """networks of two layers"""
+    layers = model.moving_layers(problem)
+    return layers is not None and len(layers) == 2
+
+
 def moving(model, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
     """U1 = Phi1^T U and V of a network of two layers."""
-    layers = model.moving_layers(problem)
-    if layers is None or len(layers) != 2:
+    if not two_layers(model, problem):
         raise ValueError(f"The imbalance is defined for two-layer models, but the model is a {type(model).__name__}.")
-    return layers[0], layers[1].T
+    U1, Vt = model.moving_layers(problem)
+    return U1, Vt.T
 
 
 def as_network(model: AbstractModel, problem: AbstractProblem) -> tuple[AbstractModel, AbstractProblem]:

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 from .._linalg import signature_spectrum
 from .._norms import norm, root
 from .._public import public
-from ..models import DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
+from ..models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
 from ..problems import AbstractProblem
-from .coordinates import moving, zero
+from .coordinates import moving, two_layers, zero
 from .registry import observable
 
 
@@ -16,11 +16,11 @@ from .registry import observable
     label="eigenvalues of D, descending",
     symbol=r"$\lambda_i(D)$",
     panel="eigenvalues of the imbalance",
-    kinds=(TwoLayer, ReducedTwoLayer),
+    kinds=two_layers,
     reduced=True,
 )
 @public
-def imbalance_spectrum(model: TwoLayer | ReducedTwoLayer, problem: AbstractProblem) -> Float[Array, " k"]:
+def imbalance_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
     """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending."""
     U1, V = moving(model, problem)
     return signature_spectrum(jnp.concatenate([U1, V]), _signs(U1.shape[0], V.shape[0], U1.dtype))

@@ -21,6 +21,11 @@ OBSERVABLES: dict[str, Observable] = {}
 RESERVED = ("time", "step", "trial", "ok")
 
 
+def kind_words(kind: Callable) -> str:
+    """What an entry of `kinds` asks for: the name of a class, or what the docstring of a test says."""
+    return kind.__name__ if isinstance(kind, type) else (kind.__doc__ or kind.__name__).strip().rstrip(".")
+
+
 class Facts(NamedTuple):
     """What an observable says of itself; for the fields see `observable`."""
 
@@ -31,21 +36,28 @@ class Facts(NamedTuple):
     panel: str | None
     log: bool
     needs_start: bool
-    kinds: tuple[type, ...]
+    kinds: tuple[Callable, ...]
     reduced: bool
     convention: str
     source: str
 
     def refusal(self, model: Any, problem: Any) -> str | None:
         """Why the observable is not defined for this model and problem, or `None` where it is."""
-        models = tuple(kind for kind in self.kinds if issubclass(kind, AbstractModel))
-        problems = tuple(kind for kind in self.kinds if not issubclass(kind, AbstractModel))
+        classes = [kind for kind in self.kinds if isinstance(kind, type)]
+        models = tuple(kind for kind in classes if issubclass(kind, AbstractModel))
+        problems = tuple(kind for kind in classes if kind not in models)
         for word, value, kinds in (("model", model, models), ("problem", problem, problems)):
             if kinds and not isinstance(value, kinds):
                 names = " or ".join(kind.__name__ for kind in kinds)
                 return (
                     f"Observable `{self.name}` is defined for {word}s of kind {names}, but the {word} is of kind "
                     f"{type(value).__name__}."
+                )
+        for test in self.kinds:
+            if test not in classes and not (isinstance(model, AbstractModel) and test(model, problem)):
+                words = kind_words(test)
+                return (
+                    f"Observable `{self.name}` is defined for {words}, but the model is of kind {type(model).__name__}."
                 )
         return None
 
@@ -65,7 +77,7 @@ def observable(
     panel: str | None = None,
     log: bool = False,
     needs_start: bool = False,
-    kinds: tuple[type, ...] | type = (),
+    kinds: tuple[Callable, ...] | Callable = (),
     reduced: bool = False,
     convention: str = "",
     source: str = "",
@@ -81,7 +93,8 @@ def observable(
     - `log`: whether its axis is logarithmic.
     - `needs_start`: whether the function is (model, problem, start), with the model at time 0.
     - `kinds`: the classes of models, of problems, or of both that it is defined for; all by default. Others are refused in one
-        sentence.
+        sentence. A function (model, problem) -> bool among them has to hold as well; its docstring says of what it does, such as
+        "networks of two layers".
     - `reduced`: whether the function is right for reduced models as well, at a cost that does not depend on the width. Otherwise
         it is given models in the user's coordinates, and one drawn at any width, which has none, as the network of its core on
         the problem in the data's coordinates.
@@ -93,7 +106,7 @@ def observable(
     **Raises:** `ValueError` for a function without a name, a name that another observable or an axis has, or a symbol or panel
     with an odd number of dollar signs.
     """
-    kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
+    kinds = tuple(kinds) if isinstance(kinds, (tuple, list)) else (kinds,)
     for name, text in (("symbol", symbol), ("panel", panel)):
         if (text or "").count("$") % 2:
             raise ValueError(f"Argument `{name}` must have its dollar signs in pairs, but is {text!r}.")

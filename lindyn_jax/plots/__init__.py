@@ -18,6 +18,7 @@ from .house import MARKERS as MARKERS
 from .house import legend_below as legend_below
 from .house import literal, save, style
 from .house import mark as mark
+from .house import ribbon as ribbon
 from .trajectories import observables_against_time, trajectory
 from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
 

@@ -5,7 +5,7 @@ import matplotlib.figure
 import matplotlib.lines
 import numpy as np
 
-from .house import COLOURS, MARKERS, case_look, literal, panels, time_axis, value_axis
+from .house import COLOURS, MARKERS, case_look, literal, panels, ribbon, time_axis, value_axis
 
 
 def losses_and_bounds(ax, summary) -> None:
@@ -71,10 +71,8 @@ def tightness_against_time(ax, summary) -> None:
     time, count = summary["time"].values, summary.sizes["case"]
     for index, case in enumerate(summary["case"].values):
         row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
-        look = case_look(index, count)
-        low, median, high = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
-        ax.fill_between(time, low, high, color=look["color"], alpha=0.2, lw=0)
-        ax.plot(time, median, **look)
+        parts = (row[f"rate_tightness_{part}"].values for part in ("low", "median", "high"))
+        ribbon(ax, time, *parts, **case_look(index, count))
     ax.axhline(1, color="0.5", lw=0.8)
     time_axis(ax, time)
     ax.set(ylim=(-0.03, 1.05), ylabel="Prop. 1 / rate (median, 5% to 95%)")

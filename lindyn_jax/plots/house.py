@@ -93,6 +93,12 @@ def time_axis(ax, time) -> None:
     ax.set_xlabel("time $t$")
 
 
+def ribbon(ax, x, low, middle, high, *, alpha: float = 0.2, **look) -> None:
+    """A curve, and the band from `low` to `high` around it."""
+    ax.fill_between(x, low, high, color=look["color"], alpha=alpha, lw=0)
+    ax.plot(x, middle, **look)
+
+
 def mark(index: int) -> dict:
     """Colour and marker of one case."""
     return {"color": COLOURS[index], "marker": MARKERS[index]}

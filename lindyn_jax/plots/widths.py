@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .house import COLOURS, MARKERS, legend_below, panels
+from .house import COLOURS, MARKERS, legend_below, panels, ribbon
 
 
 def distance_against_width(ax, summary) -> None:
@@ -16,11 +16,10 @@ def distance_against_width(ax, summary) -> None:
         row = summary.isel(alpha=index)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         median, q95 = row["median"].values, row["q95"].values
-        ax.fill_between(widths, median, q95, color=colour, alpha=0.2, lw=0)
         slope, half = float(row["slope"]), (float(row["slope_high"]) - float(row["slope_low"])) / 2
         fitted = f", slope {slope:.3f} ± {half:.1g}" if math.isfinite(slope + half) else ""
         label = rf"$\alpha$ = {alpha:g}{fitted} (sharp law {float(row['sharp_slope']):.3f})"
-        ax.plot(widths, median, marker=marker, color=colour, ls="none", label=label)
+        ribbon(ax, widths, median, median, q95, marker=marker, color=colour, ls="none", label=label)
         ax.plot(widths, row["sharp_rms"].values, color=colour, ls="--", lw=1)
         log10_bound = row["log10_bound"].values
         seen = log10_bound < math.log10(top) + 12

@@ -1,12 +1,12 @@
 """Statements on the rate as observables, which solvers and studies know by the names of these functions."""
 
-from ..models import ReducedTwoLayer, TwoLayer
 from ..observables import observable
+from ..observables.coordinates import two_layers
 from ..problems import LeastSquares
 from . import bounds, convergence, rates
 from .imbalance import imbalance
 
-KINDS = (TwoLayer, ReducedTwoLayer, LeastSquares)
+KINDS = (LeastSquares, two_layers)
 RATE = {"panel": "rate and its bounds", "log": True, "kinds": KINDS, "reduced": True}
 LEVEL = {"panel": "imbalance", "kinds": KINDS, "reduced": True}
 
