@@ -91,6 +91,8 @@ SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible", "reduction.state_veloc
 OWN = {
     "LeastSquares": {"scale": 1.0, "output_scale": 1.0, "link": None, "rank": None, "rank_rtol": None},
     "ImbalancePenalty": {"Lambda": 0.5},
+    "CustomProblem": {"loss": lambda Theta: jnp.sum(Theta**2), "num_inputs": n, "num_outputs": m},
+    "GeneralLoss": {"fn": lambda output, target: jnp.sum((output - target) ** 2)},
     "DeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2)))},
     "ReducedDeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2))), "frozen": None, "rest": ()},
     "ReducedTwoLayer": {"U1": U, "V": V, "width": 10, "num_frozen": 0},
