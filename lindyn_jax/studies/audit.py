@@ -23,8 +23,9 @@ from ..ensemble import run_ensemble
 from ..flow import gradient_flow
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problem import LeastSquares
-from ..statistics import frequency as exact_frequency
-from ..trajectory import FINISHED, RESULTS
+from ..trajectory import RESULTS
+from ._audit_summary import summarise as summarise
+from ._paths import along, round_off
 from ._record import of_problem, of_start
 from .simulate import (
     as_core,
@@ -369,7 +370,7 @@ def _make_trial(
 
     def trial(key, case):
         start = drawer(key, case)
-        path = [_along(start, move(start, name), problem, ts, rtol if name == "flow" else None) for name in dynamics]
+        path = [along(start, move(start, name), problem, ts, rtol if name == "flow" else None) for name in dynamics]
         outputs = {name: jnp.stack([values[name] for values in path]) for name in path[0]}
         plus, minus, level = theory.imbalance(start, problem)
         local, tight = theory.local_rate(start, problem), theory.tightness(start, problem)
@@ -381,182 +382,10 @@ def _make_trial(
             "imbalance_minus": minus,
             "imbalance_level": level,
             "local_rate": local.value,
-            "local_rate_applies": local.applies & (constant > _round_off(start, problem)),
+            "local_rate_applies": local.applies & (constant > round_off(start, problem)),
             "tightness_applies": tight.applies,
             "tightness_attained": tight.attained,
             "ok": jnp.all(outputs["succeeded"]),
         }
 
     return trial
-
-
-def _along(start, trajectory, problem, ts, rtol) -> dict[str, Array]:
-    """One path against every statement."""
-    U1, V = theory.moving_layers(start, problem)
-    eps = float(jnp.finfo(V.dtype).eps)
-    # Equality is allowed, and the round-off of the rates is far below this.
-    slack = max(1e-9, 1000 * eps)
-    losses = trajectory.observables["excess_loss"]
-    reached = jnp.isfinite(losses)
-    # Decompositions are not asked about weights that were never reached; their numbers are blanked below.
-    models = jax.tree.map(
-        lambda leaf, first: jnp.where(reached.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, first),
-        trajectory.models,
-        start,
-    )
-
-    def look(model):
-        rate = theory.instantaneous_rate(model, problem)
-        bounds = (
-            theory.lemma7(model, problem).value,
-            theory.rate_bound(model, problem).value,
-            theory.corollary5(model, problem).value,
-        )
-        return rate, jnp.stack(bounds), theory.margin(model, problem)
-
-    rate, rate_bound, margin = jax.lax.map(look, models)
-    rate, margin = jnp.where(reached, rate, jnp.inf), jnp.where(reached, margin, jnp.inf)
-    rate_bound = jnp.where(reached, rate_bound.T, jnp.inf)
-
-    has_margin = reached & (margin > 0)
-    begin = jnp.argmax(has_margin)
-    at_margin = jax.tree.map(lambda leaf: leaf[begin], models)
-    first = theory.loss_bound(start, problem, ts)
-    level = theory.corollary4(start, problem)
-    # Delta > 0 is a statement on exact numbers; a balanced start has one of round-off.
-    imbalanced = level.applies & (theory.imbalance(start, problem).level > _round_off(start, problem))
-    later = theory.corollary6(at_margin, problem, ts, ts[begin])
-    loss_bound = jnp.stack([first.value, jnp.exp(-level.value * ts) * losses[0], first.value, later.value])
-    applies = jnp.stack([first.applies, imbalanced, margin[0] > 0, jnp.any(has_margin)])
-
-    accuracy = 10 * eps if rtol is None else rtol
-    error = accuracy * problem.singular_values[0] * jnp.linalg.norm(U1) * jnp.linalg.norm(V)
-    resolution = problem.scale / 2 * error**2
-    above = jnp.sqrt(losses) > jnp.sqrt(loss_bound) * (1 + slack) + jnp.sqrt(resolution)
-    begins = jnp.stack([losses[0], losses[0], losses[0], losses[begin]])[:, None]
-    fallen = jnp.log(begins / jnp.where(reached & (losses > 0), losses, 1))
-    judged = (loss_bound < begins * (1 + slack)) & reached & (losses > 100 * resolution) & (fallen > 1e-6)
-    promised = jnp.log(begins / jnp.where(judged, jnp.maximum(loss_bound, jnp.finfo(V.dtype).tiny), 1))
-    return {
-        "excess_loss": losses,
-        "loss_bound": loss_bound,
-        "loss_tightness": jnp.where(judged, promised / jnp.where(judged, fallen, 1), jnp.nan),
-        "applies": applies,
-        "loss_crossed": applies & jnp.any(above & reached, axis=-1),
-        "rate": rate,
-        "rate_bound": rate_bound,
-        "rate_crossed": jnp.any((rate_bound > rate * (1 + slack)) & reached, axis=-1),
-        "margin": margin,
-        "margin_time": jnp.where(jnp.any(has_margin), ts[begin], jnp.inf),
-        "imbalance_drift": trajectory.observables["imbalance_drift"],
-        "resolution": resolution,
-        "result": trajectory.result,
-        "succeeded": trajectory.result == FINISHED,
-        "num_steps": trajectory.stats["num_steps"],
-    }
-
-
-def _round_off(model, problem) -> Array:
-    """What counts as zero among eigenvalues of D."""
-    U1, V = theory.moving_layers(model, problem)
-    return 100 * jnp.finfo(V.dtype).eps * (jnp.sum(U1**2) + jnp.sum(V**2))
-
-
-def summarise(dataset, ratio: Number = 1e-2):
-    """Statistics over the starts of an audit.
-
-    **Args:** `dataset`, from `audit`; `ratio`, of excess losses, for `time_to_ratio`.
-
-    **Returns:** an `xarray.Dataset` over (case, dynamics) and where it makes sense statement and time:
-
-    - `applies`, `local_rate_applies`, `tightness_attained` and `tightness_applies`: frequencies, with exact 95% intervals
-        (`..._low`, `..._high`);
-    - `loss_crossed`, `rate_crossed`: how many trials cross a bound whose hypotheses hold, with `..._low`, `..._high` of the
-        frequency;
-    - `rate_tightness`, bound over rate at every time at which the losses of half of the starts are resolved, and
-        `loss_tightness` over all times, of trials in which the statement applies: `..._median`, `..._low` (5%), `..._high`
-        (95%), `..._largest`;
-    - `excess_loss`, `loss_bound`, `rate`, `rate_bound`: medians at every time, the last two as far as `rate_tightness` goes;
-    - `imbalance_plus`, `imbalance_minus`, `imbalance_level`, `local_rate`, `drift`: medians;
-    - `time_to_ratio`: median time at which the excess loss is `ratio` of its start, infinity if it never is;
-    - `trials`, `failures`.
-
-    Quantiles are by the nearest rank.
-    """
-    import xarray as xr
-
-    if not 0 < ratio < 1:
-        raise ValueError(f"Argument `ratio` is one of excess losses and must lie in (0, 1), but is {ratio:g}.")
-    if "computed" in dataset.coords:
-        dataset = dataset.isel(trial=np.flatnonzero(dataset["computed"].values))
-    dataset = dataset.load().transpose("case", "trial", "dynamics", "statement", "rate_statement", "time", ...)
-    good = dataset["succeeded"].astype(bool)
-    counts = good.sum("trial")
-    summary = xr.Dataset(
-        coords={name: dataset[name] for name in ("case", "dynamics", "statement", "rate_statement", "time")}
-    )
-
-    def frequency(name, events, trials, count=False):
-        trials = xr.broadcast(trials, events.isel(trial=0, drop=True))[0]
-        happened = events.sum("trial").transpose(*trials.dims)
-        value, low, high = exact_frequency(happened.values, trials.values)
-        summary[name] = happened if count else (trials.dims, value)
-        summary[f"{name}_low"], summary[f"{name}_high"] = (trials.dims, low), (trials.dims, high)
-
-    frequency("applies", dataset["applies"].astype(bool) & good, counts)
-    started = xr.full_like(dataset["imbalance_level"].isel(trial=0, drop=True), dataset.sizes["trial"])
-    for name in ("local_rate_applies", "tightness_applies", "tightness_attained"):
-        frequency(name, dataset[name].astype(bool), started)
-    for name in ("loss_crossed", "rate_crossed"):
-        frequency(name, dataset[name].astype(bool) & good, counts, count=True)
-
-    def quantiles(name, values, over):
-        for suffix, q in (("_low", 0.05), ("_median", 0.5), ("_high", 0.95)):
-            summary[name + suffix] = _quantile(values, q, over)
-        summary[f"{name}_largest"] = _quantile(values, 1.0, [*over, *({"time"} - set(over))])
-
-    resolved = good & (dataset["excess_loss"] > 100 * dataset["resolution"])
-    # Where only a few paths are left, they are the slowest ones and stand for nobody else.
-    resolved = resolved & (2 * resolved.sum("trial") >= counts)
-    quantiles("rate_tightness", (dataset["rate_bound"] / dataset["rate"]).where(resolved), ["trial"])
-    spoken = dataset["applies"].astype(bool) & good
-    quantiles("loss_tightness", dataset["loss_tightness"].where(spoken), ["trial", "time"])
-    for name, kept in (("excess_loss", good), ("loss_bound", spoken), ("rate", resolved), ("rate_bound", resolved)):
-        summary[name] = _quantile(dataset[name].where(kept), 0.5, ["trial"])
-    for name in ("imbalance_plus", "imbalance_minus", "imbalance_level", "local_rate"):
-        summary[name] = dataset[name].median("trial")
-    summary["drift"] = _quantile(dataset["imbalance_drift"].isel(time=-1).where(good), 0.5, ["trial"])
-    times = np.apply_along_axis(
-        _crossing, -1, dataset["excess_loss"].transpose(..., "time").values, dataset["time"].values, ratio
-    )
-    times = xr.DataArray(times, dims=("case", "trial", "dynamics"))
-    summary["time_to_ratio"] = _quantile(times.where(good), 0.5, ["trial"])
-    summary["trials"] = xr.full_like(counts, dataset.sizes["trial"])
-    summary["failures"] = summary["trials"] - counts
-    for name in summary.data_vars:
-        summary[name].attrs = {}
-    summary.attrs = {"ratio": float(ratio), "interval": "95%"}
-    return summary
-
-
-def _quantile(values, q: float, over: Sequence[str]):
-    """Quantile without NaN, by the nearest rank, so that infinity stays what it is; NaN where nothing is left."""
-    import xarray as xr
-
-    def nearest(array):
-        flat = np.sort(array.reshape(*array.shape[: array.ndim - len(over)], -1), axis=-1)
-        last = np.sum(~np.isnan(flat), axis=-1) - 1
-        index = np.round(q * np.maximum(last, 0)).astype(int)
-        return np.take_along_axis(flat, index[..., None], axis=-1)[..., 0]
-
-    return xr.apply_ufunc(nearest, values, input_core_dims=[list(over)])
-
-
-def _crossing(losses: np.ndarray, ts: np.ndarray, ratio: float) -> float:
-    """When the loss falls below `ratio` of its start, with the logarithm interpolated linearly."""
-    below = np.flatnonzero(losses <= ratio * losses[0])
-    if below.size == 0:
-        return math.inf
-    i = below[0]
-    high, low, target = (math.log(max(value, 1e-300)) for value in (losses[i - 1], losses[i], ratio * losses[0]))
-    return float(ts[i - 1] + (ts[i] - ts[i - 1]) * (high - target) / (high - low))

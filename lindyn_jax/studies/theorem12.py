@@ -16,7 +16,6 @@ from .. import init, observables, theory
 from .._checks import check_choice, check_tolerance
 from .._public import public
 from ..descent import gradient_descent, plain_descent
-from ..ensemble import masked
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
 from ..problem import LeastSquares
@@ -24,20 +23,15 @@ from ..statistics import (
     AbstractReduction,
     Count,
     Histogram,
-    Interval,
     Moments,
     frequency,
-    histogram_quantile,
-    mean_interval,
     mean_slope,
-    rms_slope,
-    standard_error,
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
+from ._distances import EVENTS, from_reductions, from_trials
 from ._grid import check_grid, floats
+from .lemma11 import hypothesis as hypothesis
 from .study import Shown, Study, Table, power
-
-EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "alpha": {"long_name": "exponent of the start", "convention": "entries are N(0, h^(-2 alpha))"},
@@ -328,7 +322,7 @@ class Theorem12(Study):
         alphas, widths = dataset["alpha"].values, dataset["width"].values
         dims = ("alpha", "width")
         summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
-        measured = _from_trials(dataset) if "trial" in dataset.dims else _from_reductions(dataset)
+        measured = from_trials(dataset) if "trial" in dataset.dims else from_reductions(dataset)
         counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
         for event in EVENTS:
             interval = frequency(measured.pop(event), counts)
@@ -447,88 +441,6 @@ def summarise(dataset, problem: LeastSquares, delta: float):
 def _grid(alphas, widths) -> tuple[Float[Array, "a w"], Float[Array, "a w"]]:
     A, H = np.meshgrid(np.asarray(alphas, float), np.asarray(widths, float), indexing="ij")
     return jnp.asarray(A), jnp.asarray(H)
-
-
-def _from_trials(dataset) -> dict[str, Any]:
-    """What `summarise` needs, from every single trial: quantiles are exact."""
-    import xarray as xr
-
-    valid = masked(dataset)
-    done = dataset["computed"] if "computed" in dataset.coords else xr.ones_like(dataset["trial"], dtype=bool)
-    dims = ("alpha", "width")
-    ok = (dataset["ok"].astype(bool) & done).transpose(*dims, "trial").values
-    distance = valid["distance"].transpose(*dims, "trial").values
-    enough = ok.any(axis=-1)
-
-    def over_trials(statistic):
-        values = np.full(enough.shape, np.nan)
-        for point in zip(*np.nonzero(enough), strict=True):
-            values[point] = statistic(distance[point][ok[point]])
-        return values
-
-    log_distance = np.log(np.where(ok & (distance > 0), distance, np.nan))
-    log_widths = np.log(dataset["width"].values)
-    slopes = [mean_slope(log_widths, values) for values in log_distance]
-    mean_square = over_trials(lambda d: np.mean(d**2))
-    rms_slopes = [rms_slope(log_widths, values) for values in np.where(ok, distance, np.nan)]
-    expected = valid["expected_distance"].transpose(*dims, "trial").values ** 2
-    expected = np.where(enough, np.where(ok, expected, 0).sum(axis=-1) / np.maximum(ok.sum(axis=-1), 1), np.nan)
-    return {
-        "trials": int(done.sum()),
-        "successes": ok.sum(axis=-1),
-        **{e: (dataset[e].astype(bool) & done).sum("trial").transpose(*dims).values for e in EVENTS},
-        "median": over_trials(np.median),
-        "q95": over_trials(lambda d: np.quantile(d, 0.95)),
-        "mean": over_trials(np.mean),
-        "standard_error": over_trials(lambda d: d.std(ddof=1) / math.sqrt(d.size) if d.size > 1 else np.inf),
-        "rms": np.sqrt(mean_square),
-        "exact_rms": np.sqrt(expected),
-        "slope": Interval(*(np.array(values) for values in zip(*slopes, strict=True))),
-        "rms_slope": Interval(*(np.array(values) for values in zip(*rms_slopes, strict=True))),
-        "max_drift": float(np.nanmax(np.where(ok, dataset["imbalance_drift"].values, np.nan), initial=0.0)),
-    }
-
-
-def _from_reductions(dataset) -> dict[str, Any]:
-    """What `summarise` needs, from reductions: quantiles are read from a sketch."""
-    dims = ("alpha", "width")
-    moments = dataset["distance_moments"].transpose(*dims, ...).values
-    squares = dataset["square_moments"].transpose(*dims, ...).values
-    sketch = dataset["distance_histogram"].transpose(*dims, ...)
-    mean = mean_interval(moments)
-    if "slope_moments" in dataset:
-        slope = mean_interval(dataset["slope_moments"].values)
-    else:
-        slope = Interval(*(np.full(dataset.sizes["alpha"], np.nan),) * 3)
-    drift = dataset["drift_moments"].transpose(*dims, ...).values[..., 4]
-    expected = dataset["expected_moments"].transpose(*dims, ...).values
-    mean_square = np.where(squares[..., 1] > 0, squares[..., 1], np.nan)
-    log_widths = np.log(dataset["width"].values)
-    rms = np.array([mean_slope(log_widths, 0.5 * np.log(row)[:, None]).value for row in mean_square])
-
-    def quantile(q):
-        return histogram_quantile(sketch.values, sketch.attrs["low"], sketch.attrs["high"], q, moments)
-
-    return {
-        "trials": int(dataset["trials_computed"]),
-        "successes": dataset["successes"].transpose(*dims).values,
-        **{event: dataset[event].transpose(*dims).values for event in EVENTS},
-        "median": quantile(0.5),
-        "q95": quantile(0.95),
-        "mean": mean.value,
-        "standard_error": standard_error(moments),
-        "rms": np.sqrt(mean_square),
-        "exact_rms": np.sqrt(np.where(expected[..., 0] > 0, expected[..., 1], np.nan)),
-        "slope": slope,
-        "rms_slope": Interval(rms, np.full_like(rms, np.nan), np.full_like(rms, np.nan)),
-        "max_drift": float(np.max(drift, initial=0.0, where=np.isfinite(drift))),
-    }
-
-
-@public
-def hypothesis(applies: bool) -> str:
-    """How a table says whether the theorem speaks: `met` or `hypothesis not met`."""
-    return "met" if applies else "hypothesis not met"
 
 
 @public
