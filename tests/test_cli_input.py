@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lindyn_jax import cli, plots
-from lindyn_jax.cli import _common
+from lindyn_jax.cli import _common, _endings
 from lindyn_jax.cli._checked import BOUNDS, FREE, RULES, SHARES
 from lindyn_jax.data._common import on_one_line
 from lindyn_jax.studies.simulate import OBSERVABLES
@@ -313,9 +313,19 @@ def test_a_closed_output_gets_one_sentence():
     assert error.count("\n") == 1 and "Standard output was closed" in error
 
 
+@pytest.fixture
+def heard():
+    """Signals that a run in the background may have been told to ignore are not."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in _endings.NAMES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "said"), [("SIGINT", "Interrupted"), ("SIGTERM", "by SIGTERM"), ("SIGHUP", "by SIGHUP")]
 )
+@pytest.mark.usefixtures("heard")
 def test_a_signal_ends_a_sweep_with_a_sentence_and_its_code(number, said, call, tmp_path, monkeypatch):
     # At the first chunk, from where a callback would swallow it: the next one asks again.
     class Once(_common.Progress):
