@@ -315,3 +315,31 @@ def test_bad_arguments_are_refused(name, arguments, options, match, problem):
 def test_a_width_that_is_no_whole_number_is_refused():
     with pytest.raises(ValueError, match=r"`h` must be a whole number, but is 2\.5"):
         inspect.unwrap(ld.init._parts.size_of)(2.5, "h")
+
+
+# -- starts as objects ---------------------------------------------------------------------------------------------------
+
+
+def test_starts_as_objects_draw_what_the_functions_return(rng):
+    init, key = ld.init, jax.random.key(3)
+    problem = ld.LeastSquares(rng.normal(size=(4, 3)), rng.normal(size=(4, 3)))
+    one, other = jax.random.split(key)
+    deep = init.deep_gaussian((3, 5, 5, 3), std=0.3, key=one).product()
+    for start, expected in (
+        (init.Gaussian(7, std=(0.3, 0.2)), init.gaussian_core(problem, 7, std=(0.3, 0.2), key=key)),
+        (init.Aligned(4, 2.0), init.aligned(problem, jnp.full(3, 2.0), 4, key=key)),
+        (init.Invariant(8, alpha=0.5), init.invariant(problem, 8, alpha=0.5, key=key)),
+        (init.GaussianWithImbalance(6, 0.1, 2.0), init.gaussian_with_imbalance(3, 6, std=0.1, imbalance=2.0, key=key)),
+        (init.DeepGaussian((5, 5), 0.3), init.deep_gaussian((3, 5, 5, 3), std=0.3, key=key)),
+        (init.DeepOrthogonal((5, 5), 0.3), init.deep_orthogonal((3, 5, 5, 3), std=0.3, key=key)),
+        (init.DeepBalanced((5, 5), 0.3), init.deep_balanced(problem, deep, (5, 5), key=other)),
+        (init.DeepAligned((5, 5), (2.0, 3.0)), init.deep_aligned(problem, jnp.array([2.0, 3.0]), (5, 5), key=key)),
+    ):
+        start.check(problem)
+        found = jax.tree.leaves(start.draw(problem, key=key))
+        assert len(found) == len(jax.tree.leaves(expected))
+        for value, wanted in zip(found, jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-12, atol=0, err_msg=start.label())
+    narrow = ld.LeastSquares(np.eye(3), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="as many inputs as outputs, but there are 3 and 2"):
+        init.GaussianWithImbalance(6, 0.1, 2.0).draw(narrow, key=key)

@@ -400,5 +400,5 @@ def _number(row, name: str) -> str:
     return (
         value
         if f"{name}_low" not in row
-        else f"{value} [{float(row[f'{name}_low']):.3g}, {float(row[f'{name}_high']):.3g}]"
+        else f"{value} [{float(row[f'{name}_low']):.4g}, {float(row[f'{name}_high']):.4g}]"
     )
