@@ -1,12 +1,15 @@
 """Forward = reverse = central difference, and equivariance under units, for what is public and has derivatives."""
 
+import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import lindyn_jax as ld
-from lindyn_jax import _linalg, _roots, _svd, exact, init, observables
+from lindyn_jax import _linalg, _roots, _svd, exact, init, observables, theory
 from lindyn_jax.models import TwoLayer
 
 
@@ -15,20 +18,24 @@ def draw(*shapes, seed=0):
     return [jnp.asarray(rng.normal(size=shape)) for shape in shapes]
 
 
-def modes(f, arguments, tangents, step=1e-5):
-    """The derivative of `sum sin(f)` along the tangents, forward, reverse and by a central difference."""
-    number = lambda *xs: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(*xs)))  # noqa: E731
+def modes(forward, reverse, arguments, tangents, step=1e-5):
+    """The derivative of `sum sin(f)` along the tangents by a function for either mode, and by a central difference."""
+    number = lambda f: lambda *xs: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(*xs)))  # noqa: E731
 
     @jax.jit
-    def both(arguments, tangents):
-        value, pull = jax.vjp(number, *arguments)
-        pairs = zip(pull(jnp.ones_like(value)), tangents, strict=True)
-        return jax.jvp(number, arguments, tangents)[1], sum(jnp.sum(g * d) for g, d in pairs)
+    def along(arguments, tangents):
+        return jax.jvp(number(forward), arguments, tangents)
+
+    @jax.jit
+    def back(arguments, tangents):
+        gradients = jax.grad(number(reverse), tuple(range(len(arguments))))(*arguments)
+        return sum(jnp.sum(g * d) for g, d in zip(gradients, tangents, strict=True))
 
     arguments, tangents = tuple(map(jnp.asarray, arguments)), tuple(map(jnp.asarray, tangents))
-    forward, reverse = both(arguments, tangents)
-    above, below = (number(*(x + s * step * d for x, d in zip(arguments, tangents, strict=True))) for s in (1, -1))
-    return float(forward), float(reverse), float((above - below) / (2 * step))
+    move = lambda s: tuple(x + s * step * d for x, d in zip(arguments, tangents, strict=True))  # noqa: E731
+    (above, _), (below, _) = (along(move(s), tangents) for s in (1, -1))
+    found = along(arguments, tangents)[1], back(arguments, tangents), (above - below) / (2 * step)
+    return tuple(map(float, found))
 
 
 # -- the Riccati family: one compilation, many starts and times ----------------------------------------------------------------
@@ -87,6 +94,14 @@ VECTORS = draw((2,), (2,), (2,), seed=3)
 TIMES = jnp.asarray([0.4, 3.0])
 
 
+def stated(name):
+    def f(U, V):
+        answer = getattr(theory, name)(TwoLayer(U, V), DATA)
+        return eqx.filter(answer, eqx.is_inexact_array)
+
+    return f
+
+
 def observed(name):
     return lambda U, V: getattr(observables, name)(TwoLayer(U, V), DATA)
 
@@ -101,6 +116,8 @@ TABLE = {
     "aligned": (exact.aligned, (1.1, 0.6, 2.0, 1.7)),
     "linear": (lambda T, t: exact.linear(DATA, T, t), (Y3, TIMES)),
     "linear_descent": (lambda T, e: exact.linear_descent(DATA, T, e, jnp.arange(3)), (Y3, 0.05)),
+    "deep_mode": (lambda *x: exact.deep_mode(*x, 3), (1.1, 0.6, 0.3, 0.8)),
+    "deep_mode_time": (lambda *x: exact.deep_mode_time(*x, 3), (1.1, 0.6, 0.3, 0.9)),
     "homogeneous_limit": (lambda Y, U, V, x: exact.homogeneous_limit(Y, U, V, x).value, (Y3, S3, Y3.T @ S3, 0.3)),
     "init.spectral": (lambda Y, u, v: WEIGHTS(init.spectral(Y, u, v, 3)), (Y3, *VECTORS[:2])),
     "init.balanced": (lambda T: WEIGHTS(init.balanced(DATA, T, 3)), (Y3,)),
@@ -108,6 +125,10 @@ TABLE = {
         lambda T, p, q: WEIGHTS(init.with_imbalance(DATA, T, p**2, q**2, 5)),
         (Y3, jnp.asarray([0.7, 0.3, 1.0]), VECTORS[0]),
     ),
+    **{
+        name: (stated(name), (S3, Y3.T))
+        for name in ("instantaneous_rate", "rate_spectrum", "sharpness", "rate_bound", "local_rate", "spectrum_edges")
+    },
     **{
         name: (observed(name), (S3, Y3.T))
         for name in ("loss", "reconstruction_error", "singular_values", "effective_rank", "alignment", "mode_strengths")
@@ -119,10 +140,60 @@ TABLE = {
 def test_forward_reverse_and_central_difference_agree(name):
     f, arguments = TABLE[name]
     tangents = draw(*(jnp.shape(x) for x in arguments), seed=4)
-    forward, reverse, central = modes(f, arguments, tangents)
+    forward, reverse, central = modes(f, f, arguments, tangents)
     assert abs(forward) > 1e-6
     np.testing.assert_allclose(reverse, forward, rtol=1e-10)
     np.testing.assert_allclose(central, forward, rtol=1e-6)
+
+
+# -- simulations: either mode has an adjoint of its own --------------------------------------------------------------------------
+
+U3, V3, W3 = draw((3, 3), (2, 3), (3, 3), seed=11)
+ADJOINTS = diffrax.ForwardMode(), diffrax.RecursiveCheckpointAdjoint()
+
+
+def flowed(layers=2):
+    def run(adjoint):
+        def f(Y, U, V, t):
+            model = TwoLayer(U, V) if layers == 2 else ld.DeepLinear((U, W3, V.T))
+            times = jnp.stack([t / 2, t])
+            return ld.gradient_flow(model, ld.factorization(Y), times, solver="tsit5", adjoint=adjoint).observables
+
+        return f
+
+    return tuple(map(run, ADJOINTS))
+
+
+def limited(adjoint):
+    return lambda Y, U, V: ld.limit(TwoLayer(U, V), ld.factorization(Y), rtol=1e-10, adjoint=adjoint).V
+
+
+def descended(mode):
+    def f(Y, U, V, step):
+        optimizer = optax.sgd(step, 0.9)
+        out = ld.gradient_descent(TwoLayer(U, V), ld.factorization(Y), 8, optimizer=optimizer, differentiate=mode)
+        return out.observables["loss"], out.final.V
+
+    return f
+
+
+SIMULATED = {
+    "flow": (flowed(), (Y3, U3, V3, 0.8), 1e-4),
+    "deep flow": (flowed(3), (Y3, U3, V3, 0.8), 1e-4),
+    "limit": (tuple(map(limited, ADJOINTS)), (Y3, U3, V3), 1e-4),
+    "descent": (tuple(map(descended, ("forward", "reverse"))), (Y3, U3, V3, 0.03), 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_simulations_have_one_derivative_in_both_modes_and_by_differences(name):
+    functions, arguments, step = SIMULATED[name]
+    tangents = draw(*(jnp.shape(x) for x in arguments), seed=4)
+    forward, reverse, central = modes(*functions, arguments, tangents, step)
+    assert abs(forward) > 1e-3
+    # Both go through the same steps; where these end up differs from the truth by their tolerance.
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9)
+    np.testing.assert_allclose(central, forward, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype, scales", [(np.float64, (1e-160, 1e-30, 1e30, 1e150)), (np.float32, (1e-18, 1e18))])
@@ -185,6 +256,11 @@ UNITS = {
     ),
     "aligned": (exact.aligned, (1.1, 0.6, 2.0, 1.7), (1, 1, 0, -1), 0),
     "aligned_half_time": (lambda *x: exact.aligned_half_time(*x).value, (1.1, 0.6, 2.0), (1, 1, 0), -1),
+    "deep_mode": (lambda *x: exact.deep_mode(*x, 3), (1.1, 0.6, 0.3, 0.8), (1, 0, 1, -4 / 3), 1),
+    "deep_mode, faster": (lambda *x: exact.deep_mode(*x, 4), (1.1, 0.6, 0.3, 0.8), (1, 1, 0, -1), 0),
+    "deep_mode_time": (lambda *x: exact.deep_mode_time(*x, 3), (1.1, 0.6, 0.3, 0.9), (1, 0, 1, 1), -4 / 3),
+    "deep_mode_limit": (lambda *x: exact.deep_mode_limit(*x).value, (1.1, 0.6, 0.3), (1, 0, 1), 1),
+    "deep_mode_rate": (lambda *x: exact.deep_mode_rate(*x, 3).value, (1.1, 0.6), (1, 0), 4 / 3),
     "linear": (lambda Y, T, t: exact.linear(ld.factorization(Y), T, t), (Y3, Y3 + 1, TIMES), (1, 1, 0), 1),
     "linear_descent": (
         lambda Y, T, e: exact.linear_descent(ld.factorization(Y), T, e, jnp.arange(3)),

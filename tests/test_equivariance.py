@@ -6,6 +6,7 @@ With L layers the flow of (a Y, b X, c q) from (a / b)^{1/L} times the weights i
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import lindyn_jax as ld
@@ -80,6 +81,31 @@ def test_the_limit_is_the_same_in_all_units(dtype):
     for scale in SCALES[dtype]:
         for law in laws(scale):
             np.testing.assert_allclose(run(*law), expected, rtol=0, atol=30 * RTOL[dtype], err_msg=law)
+
+
+@pytest.mark.parametrize("name", ["two layers", "three layers", "one layer"])
+@pytest.mark.parametrize("dtype", RTOL)
+def test_descent_is_the_same_in_all_units(name, dtype):
+    @jax.jit
+    def run(model, data, targets, scale, step):
+        problem = ld.LeastSquares(data, targets, scale=scale, rank=4)
+        optimizer = optax.sgd(step, 0.5)
+        out = ld.gradient_descent(model, problem, 6, optimizer=optimizer, save_at=np.arange(0, 7, 3))
+        return out.final.product(), out.observables["loss"]
+
+    def at(a, b, c):
+        model, problem, time, size = scaled(name, dtype, a, b, c)
+        step = np.asarray(0.01 * time, dtype)
+        product, loss = run(model, problem.X, problem.Y, problem.scale, step)
+        return np.asarray(product, np.float64) / size, np.asarray(loss, np.float64) / (a * a * c)
+
+    expected = at(1, 1, 1)
+    assert expected[1][2] < 0.9 * expected[1][0]
+    for scale in SCALES[dtype]:
+        for law in laws(scale):
+            for value, there in zip(at(*law), expected, strict=True):
+                tolerance = 100 * np.finfo(dtype).eps * np.max(np.abs(there))
+                np.testing.assert_allclose(value, there, rtol=0, atol=tolerance, err_msg=law)
 
 
 # -- small starts ----------------------------------------------------------------------------------------------------------

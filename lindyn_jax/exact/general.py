@@ -7,6 +7,7 @@ a product of two positive semidefinite matrices.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
@@ -45,10 +46,10 @@ def riccati_general(
     **Returns:** P(t), shape (T, p, p).
 
     **Raises:** `ValueError` for shapes that do not fit, entries that are not finite, matrices that are not symmetric, negative
-    times, and an R, Q or P0 with a negative eigenvalue, where they are known; traced ones of the last kind give NaN.
+    times, an R, Q or P0 with a negative eigenvalue, and, where Q leaves a growing direction of A alone, as Q = 0 does,
+    times with e^{2 t a} beyond the largest number, where all these are known; traced ones of the last two kinds give NaN.
 
-    **Notes:** no Pbar is needed. Where Q leaves a growing direction of A alone, as Q = 0 does, times with e^{2 t a} beyond the
-    largest number give NaN. `riccati` is the case A = A^T, R = g I, Q = 0, and keeps more digits of what decays and of
+    **Notes:** no Pbar is needed. `riccati` is the case A = A^T, R = g I, Q = 0, and keeps more digits of what decays and of
     derivatives at late times.
 
     **Source:** Lemma 6 in Appendix A of the earlier version of T21, (23) to (27), after Sasagawa (1982). The printed (27) has
@@ -66,7 +67,16 @@ def riccati_general(
         if not _checks.is_traced(matrix) and not bool(_is_positive(matrix)):
             raise ValueError(f"Argument `{name}` must be positive semidefinite, but has a negative eigenvalue.")
     dtype = jnp.result_type(A, *matrices.values())
-    return _solve(A.astype(dtype), *(matrix.astype(dtype) for matrix in matrices.values()), as_times(ts, dtype))
+    ts = as_times(ts, dtype)
+    P = _solve(A.astype(dtype), *(matrix.astype(dtype) for matrix in matrices.values()), ts)
+    if not _checks.is_traced(P) and not np.all(np.isfinite(P)):
+        first = float(np.min(np.asarray(ts)[~np.all(np.isfinite(P), axis=(1, 2))]))
+        raise ValueError(
+            f"Argument `ts` must hold times at which what grows under A and is left alone by Q can be represented, but holds "
+            f"{first:g}, where e^(2 t a) is beyond the largest number: pass earlier times, or use `riccati` for a symmetric A, "
+            "R = g I and Q = 0."
+        )
+    return P
 
 
 def _is_positive(matrix: Array) -> Array:

@@ -180,8 +180,8 @@ def _deviation(layers, problem: LeastSquares) -> Array:
     """
     if len(layers) == 1:
         return jnp.zeros((), problem.dtype)
-    G = jax.lax.stop_gradient(problem.reduced_loss_gradient(chain(layers)))
-    norms = [norm(jax.lax.stop_gradient(W)) for W in layers]
+    G = problem.reduced_loss_gradient(chain(layers))
+    norms = [norm(W) for W in layers]
     depth = range(len(layers))
     others = lambda i, j: math.prod(x for k, x in enumerate(norms) if k not in (i, j))  # noqa: E731
     matrix = jnp.stack(
