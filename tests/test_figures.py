@@ -91,8 +91,8 @@ def test_what_is_stored_is_what_is_computed(made, name):
             assert np.array_equal(value, known), key
             continue
         if key in ("drift", "max_drift"):
-            # Zero but for round-off and the solver's tolerance, which have no digits to compare.
-            assert np.all(np.abs(value) < 1e-5) and np.all(np.abs(known) < 1e-5), key
+            # Zero but for round-off and the solver's tolerance: of one size, without digits to compare.
+            assert np.max(np.abs(value)) < 10 * np.max(np.abs(known)), key
             continue
         assert np.array_equal(np.isfinite(value), np.isfinite(known)), key
         seen = np.isfinite(known)
