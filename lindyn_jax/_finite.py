@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from ._norms import all_finite
-from .problem import LeastSquares
+from .problems import LeastSquares
 
 
 def of_finite_state(statement: Callable) -> Callable:

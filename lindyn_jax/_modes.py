@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from ._linalg import round_off
 from ._svd import complement, thin_svd
-from .problem import LeastSquares
+from .problems import LeastSquares
 
 
 def correlation_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:

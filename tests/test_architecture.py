@@ -10,7 +10,7 @@ import lindyn_jax
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
     ("_linalg", "_roots", "_svd", "_checks", "_derivatives", "_equivariance", "_files", "_norms", "_public"),
-    ("problem", "problems"),
+    ("problems",),
     ("models", "_finite", "_modes", "_statement"),
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
     ("methods", "_driver"),

@@ -183,7 +183,7 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
     """The problem that the data options name (`None`: not asked for), a name for it and a description."""
     from .. import _checks
     from ..data import describe
-    from ..problem import LeastSquares, factorization
+    from ..problems import LeastSquares, factorization
     from ..studies.simulate import check_size, random_target
 
     loss_scale = "sum" if loss_scale is None else loss_scale

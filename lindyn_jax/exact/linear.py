@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .. import _checks
 from .._public import public
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._common import Limit, Rate, as_times, check_quadratic
 
 

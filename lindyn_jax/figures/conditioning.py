@@ -8,7 +8,7 @@ from .. import init, theory
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
 from ..plots import mark
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..trajectory import FINISHED, STOPPED
 from ._common import OWN, Figure, Measured, blank, descend, draw_band, ensemble, kept, named
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import init, observables, theory
 from ..plots import mark
-from ..problem import factorization
+from ..problems import factorization
 from ._common import OWN, Figure, Measured, band, blank, draw_band, ensemble, named
 
 KINDS = ("equal", "spread", "one-sided")

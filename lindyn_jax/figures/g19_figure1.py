@@ -9,7 +9,7 @@ from .. import exact
 from ..flow import gradient_flow
 from ..models import TwoLayer
 from ..plots import COLOURS, mark
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..trajectory import FINISHED
 from ._common import Figure, Measured, ensemble, listed, named, rises
 

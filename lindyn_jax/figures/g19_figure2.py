@@ -10,7 +10,7 @@ from .. import exact, theory
 from ..data import low_rank
 from ..models import TwoLayer
 from ..plots import COLOURS, legend_below, mark
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..trajectory import FINISHED
 from ._common import Figure, Measured, descend, listed, rises
 

@@ -5,7 +5,7 @@ import numpy as np
 from .. import init, observables
 from ..data import gaussian
 from ..plots import COLOURS, mark
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..statistics import mean_slope
 from ..studies import theorem12
 from ..trajectory import STOPPED

@@ -10,7 +10,7 @@ import xarray as xr
 
 from .. import init, theory
 from ..plots import legend_below, mark
-from ..problem import factorization
+from ..problems import factorization
 from ..trajectory import FINISHED
 from ._common import (
     Figure,

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..data import gaussian
 from ..plots import distance_against_width, mark
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..studies import theorem12
 from ._common import OWN, Figure, Measured, reporter
 

@@ -7,7 +7,7 @@ import numpy as np
 from .. import exact, init, observables, theory
 from ..flow import gradient_flow
 from ..plots import COLOURS, MARKERS, legend_below
-from ..problem import factorization
+from ..problems import factorization
 from ..trajectory import STOPPED
 from ._common import (
     Figure,

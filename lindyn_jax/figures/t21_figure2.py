@@ -7,7 +7,7 @@ import numpy as np
 from .. import init
 from ..fits import fit_lambda0, lambda0_path
 from ..plots import COLOURS, MARKERS, mark
-from ..problem import factorization
+from ..problems import factorization
 from ..trajectory import STOPPED
 from ._common import Figure, Measured, blank, descend, draw_band, ensemble, kept, listed, mean_sd, named, spread
 

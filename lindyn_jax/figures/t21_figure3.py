@@ -8,7 +8,7 @@ from .. import observables
 from ..flow import gradient_flow
 from ..models import LinearModel, TwoLayer
 from ..plots import COLOURS
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..trajectory import FINISHED
 from ._common import Figure, Measured, blank, crossings, draw_band, ensemble, kept, listed, mean_sd, named, spread
 

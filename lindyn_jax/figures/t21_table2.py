@@ -9,7 +9,7 @@ from .. import observables, theory
 from ..flow import gradient_flow
 from ..models import SymmetricFactors, TwoLayer
 from ..plots import COLOURS
-from ..problem import factorization
+from ..problems import factorization
 from ..trajectory import FINISHED
 from ._common import Figure, Measured, blank, ensemble, kept, named
 

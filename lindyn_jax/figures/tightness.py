@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import init, theory
 from ..plots import mark
-from ..problem import factorization
+from ..problems import factorization
 from ._common import OWN, Figure, Measured, draw_band, ensemble
 
 

@@ -7,7 +7,7 @@ from .. import init
 from ..flow import gradient_flow
 from ..models import WideLimit
 from ..plots import COLOURS, legend_below, mark
-from ..problem import factorization
+from ..problems import factorization
 from ..statistics import mean_slope
 from ..trajectory import FINISHED
 from ._common import OWN, Figure, Measured, band, blank, descend, draw_band, ensemble, kept, mean_sd, named, spread

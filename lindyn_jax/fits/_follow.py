@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .. import exact
 from .._derivatives import last_derivative, two_way, unknown
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._objective import Motion, integrate, ratio, towards
 
 _FIRST_ONLY = "`fit_lambda0` has first derivatives, but no second ones."

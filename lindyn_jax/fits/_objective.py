@@ -13,7 +13,7 @@ from .. import exact
 from .. import observables as obs
 from ..flow import gradient_flow
 from ..models import AbstractModel, ReducedTwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._closed import ClosedForm
 
 

@@ -21,7 +21,7 @@ from .. import _checks, methods
 from .._linalg import row_factor, signature_spectrum
 from .._public import public
 from ..models import ReducedTwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._bracket import scan, secant
 from ._closed import prepare, short_product
 from ._follow import Given, follow

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 from .. import _checks
 from .._linalg import row_factor
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
 Number = Float[ArrayLike, ""] | int

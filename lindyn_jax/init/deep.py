@@ -11,7 +11,7 @@ from .. import _checks
 from .._modes import mode_directions
 from .._public import public
 from ..models import DeepLinear
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._parts import Key, Number, check_modes, frame, size_of, theta_of
 from .designed import balanced_factors
 

@@ -10,7 +10,7 @@ from .._norms import root as root_of
 from .._public import public
 from .._svd import complement, remainder, thin_svd
 from ..models import TwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._parts import Key, frame, size_of, theta_of
 
 

@@ -8,7 +8,7 @@ from .._modes import mode_directions
 from .._public import public
 from .._svd import thin_svd
 from ..models import TwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ._parts import Key, check_modes, frame, size_of
 
 

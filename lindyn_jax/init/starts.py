@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from .. import _checks
 from ..models import AbstractModel, DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares, factorization
+from ..problems import LeastSquares, factorization
 from ._parts import Key, Number, Std, stds_of
 from .deep import deep_aligned, deep_balanced, deep_gaussian, deep_orthogonal
 from .designed import balanced, with_imbalance

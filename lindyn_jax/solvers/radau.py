@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from .roundoff import norm
 
 # -- the tableau ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .. import init
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:

@@ -22,7 +22,7 @@ from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
 from ..flow import gradient_flow
 from ..models import ReducedTwoLayer, TwoLayer
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..trajectory import RESULTS
 from ._audit_summary import summarise as summarise
 from ._paths import along, round_off

@@ -18,7 +18,7 @@ from ..fits import fit_lambda0, lambda0_path
 from ..fits.lambda0 import METHODS, check_isotropic
 from ..flow import gradient_flow
 from ..models import WideLimit
-from ..problem import LeastSquares, factorization
+from ..problems import LeastSquares, factorization
 from ..statistics import AbstractReduction, Count, Moments, standard_error
 from ._grid import check_grid, floats
 from .study import Shown, Study, Table, data_notes

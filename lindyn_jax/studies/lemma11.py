@@ -14,7 +14,7 @@ from jaxtyping import Array
 from .. import init, theory
 from .._public import public
 from ..data._common import on_one_line
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments
 from ._grid import check_grid, floats
 from .study import Shown, Study, Table

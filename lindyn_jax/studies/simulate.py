@@ -20,7 +20,7 @@ from ..ensemble import describe_environment
 from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
 from ..observables import OBSERVABLES, attributes
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..reduction import reduce
 from ..store import save_dataset
 from ..trajectory import RESULTS, STOPPED, Trajectory

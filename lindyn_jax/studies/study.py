@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ..ensemble import run_ensemble
 from ..init import AbstractStart
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..statistics import (
     AbstractReduction,
     Count,

@@ -18,7 +18,7 @@ from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
-from ..problem import LeastSquares
+from ..problems import LeastSquares
 from ..statistics import (
     AbstractReduction,
     Count,
