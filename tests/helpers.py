@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 DATA = Path(__file__).parent / "data"
 
@@ -26,3 +27,20 @@ def relative_error(value, expected) -> float:
     difference = np.linalg.norm((value - expected).ravel())
     error = difference / max(1.0, np.linalg.norm(expected.ravel()))
     return float(error) if np.isfinite(error) else float("inf")
+
+
+def integrated(gradient, U, V, ts, rtol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
+    """U and V at `ts` under U' = -G V, V' = -G^T U by SciPy, which knows nothing of the library and compiles nothing.
+
+    `gradient` gives G from U V^T. Leading axes of U and V are a batch; times come first in what is returned.
+    """
+    U, V = np.asarray(U, float), np.asarray(V, float)
+
+    def velocity(t, y):
+        A, B = y[: U.size].reshape(U.shape), y[U.size :].reshape(V.shape)
+        G = np.asarray(gradient(A @ np.swapaxes(B, -1, -2)))
+        return -np.concatenate([(G @ B).ravel(), (np.swapaxes(G, -1, -2) @ A).ravel()])
+
+    start = np.concatenate([U.ravel(), V.ravel()])
+    path = solve_ivp(velocity, (0, ts[-1]), start, "DOP853", t_eval=ts, rtol=rtol, atol=rtol / 100).y.T
+    return path[:, : U.size].reshape(-1, *U.shape), path[:, U.size :].reshape(-1, *V.shape)

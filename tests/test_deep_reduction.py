@@ -12,7 +12,7 @@ from helpers import relative_error, tolerance
 
 import lindyn_jax as ld
 
-N, n, r, m, h = 8, 5, 3, 3, 200
+N, n, r, m, h = 8, 5, 3, 3, 40
 OBSERVABLES = ("excess_loss", "imbalance_drift", "frozen_product_norm")
 DECAY = optax.chain(
     optax.add_decayed_weights(0.3), optax.clip_by_global_norm(0.5), optax.sgd(0.05, momentum=0.9, nesterov=True)
@@ -47,8 +47,8 @@ def gap(a, b):
     [
         ("balanced", 4),
         ("orthogonal", 3),
-        ("core", 3),
         ("core", 4),
+        pytest.param("core", 3, marks=pytest.mark.slow),
         pytest.param("balanced", 3, marks=pytest.mark.slow),
         pytest.param("orthogonal", 4, marks=pytest.mark.slow),
     ],
@@ -69,7 +69,14 @@ def test_descent_and_flow_are_the_same_at_reduced_and_full_size(kind, depth, pro
         flows = [
             # Different error norms choose different steps: the tolerance is what makes the two comparable.
             ld.gradient_flow(
-                start, problem, np.array([0.5]), rtol=1e-13, atol=1e-15, reduce=reduce, observables=OBSERVABLES
+                start,
+                problem,
+                np.array([0.5]),
+                solver="tsit5",
+                rtol=1e-13,
+                atol=1e-15,
+                reduce=reduce,
+                observables=OBSERVABLES,
             )
             for reduce in (True, False)
         ]
@@ -185,7 +192,7 @@ def test_what_does_not_belong_together_is_refused(problem, rng):
 
 
 def test_a_small_mode_of_single_precision_is_no_round_off(rng):
-    frames = [np.linalg.qr(rng.normal(size=(100, 2)))[0] for _ in range(2)]
+    frames = [np.linalg.qr(rng.normal(size=(30, 2)))[0] for _ in range(2)]
     ends = np.diag([1.0, 1e-4])
     layers = (ends @ frames[0].T, frames[0] @ frames[1].T, frames[1] @ ends)
     start = ld.DeepLinear([W.astype(np.float32) for W in layers])
@@ -193,7 +200,5 @@ def test_a_small_mode_of_single_precision_is_no_round_off(rng):
     assert [S.shape[1] for S in ld.find_subspaces(start, problem)] == [2, 2]
     # A second mode that is dropped leaves a loss of 2.
     for reduce in (True, False):
-        assert (
-            float(ld.gradient_flow(start, problem, np.array([20.0], np.float32), reduce=reduce).observables["loss"][-1])
-            < 1e-6
-        )
+        out = ld.gradient_flow(start, problem, np.array([20.0], np.float32), solver="tsit5", reduce=reduce)
+        assert float(out.observables["loss"][-1]) < 1e-6

@@ -41,7 +41,7 @@ def test_flow_agrees_with_the_integrated_flow_and_its_gradient(rng):
 
     def flow(Y, Theta0, scales, t):
         problem = ld.LeastSquares(X, Y, scale=scales[0], output_scale=scales[1], rank=r)
-        options = {"rtol": 1e-11, "atol": 1e-13, "keep_models": True, "max_steps": 4096}
+        options = {"rtol": 1e-11, "atol": 1e-13, "keep_models": True, "max_steps": 4096, "solver": "tsit5"}
         return ld.gradient_flow(ld.LinearModel(Theta0), problem, t, **options).models.Theta
 
     def closed(Y, Theta0, scales, t):

@@ -43,7 +43,7 @@ def test_reference_solutions_are_reproduced(dtype):
     @jax.vmap
     def flow(Y, U0):
         start, problem = ld.SymmetricFactors(U0), ld.factorization(Y)
-        return ld.gradient_flow(start, problem, times, observables=observables, **options)
+        return ld.gradient_flow(start, problem, times, observables=observables, solver="tsit5", **options)
 
     out = flow(Y, U0)
     assert np.all(np.asarray(out.result) == trajectory.FINISHED) and out.final.U.dtype == dtype
@@ -84,7 +84,7 @@ def test_wide_tied_layers_are_moved_with_as_many_columns_as_rows(rng):
         assert relative_error(observable(reduced, problem), observable(start, problem)) < tolerance("float64", 10), name
 
     small, full = (
-        ld.gradient_flow(start, problem, TIMES, reduce=reduce, keep_models=True, rtol=1e-11, atol=1e-13)
+        ld.gradient_flow(start, problem, TIMES, solver="tsit5", reduce=reduce, keep_models=True, rtol=1e-11, atol=1e-13)
         for reduce in (True, False)
     )
     # Two integrations at 1e-11 a step.
@@ -139,6 +139,7 @@ def test_starts_form_a_batch_and_derivatives_pass_through_the_reduction(rng):
             ld.SymmetricFactors(U + x * direction),
             ld.factorization(Y),
             TIMES,
+            solver="tsit5",
             rtol=1e-11,
             atol=1e-13,
             adjoint=diffrax.ForwardMode(),
@@ -168,7 +169,7 @@ def test_a_definite_target_is_learned_to_the_stopping_loss(rng):
     A = rng.normal(size=(n, n))
     problem = ld.factorization(A @ A.T + 0.5 * np.eye(n))
     start = ld.SymmetricFactors(1e-2 * rng.normal(size=(n, 8)))
-    out = ld.gradient_flow(start, problem, np.array([1e3]), stop=1e-8, observables=("excess_loss",))
+    out = ld.gradient_flow(start, problem, np.array([1e3]), solver="tsit5", stop=1e-8, observables=("excess_loss",))
     assert int(out.result) == trajectory.STOPPED and out.final.U.shape == (n, 8)
     ratio = float(out.final_observables["excess_loss"] / ld.observables.excess_loss(start, problem))
     assert 1e-10 < ratio <= 1e-8

@@ -11,6 +11,8 @@ import lindyn_jax as ld
 from lindyn_jax._roots import gram_roots
 from lindyn_jax.observables import reduced_product
 
+PRODUCT = {"p": reduced_product}
+
 
 def test_roots_are_the_matrix_roots_for_every_shape_rank_and_level(rng, dtype):
     for n, m, rank in ((4, 2, 2), (2, 3, 1), (3, 3, 2), (2, 2, 0)):
@@ -52,7 +54,7 @@ def test_mode_by_mode_it_is_the_scalar_flow():
     sigma, level = np.array([2.0, 0.5]), 0.3
     model = ld.WideLimit(jnp.zeros((2, 2)), level)
     path = ld.gradient_flow(
-        model, ld.factorization(np.diag(sigma)), np.array([0.4, 1.5]), observables={"p": reduced_product}, rtol=1e-11
+        model, ld.factorization(np.diag(sigma)), np.array([0.4, 1.5]), observables=PRODUCT, solver="tsit5", rtol=1e-11
     )
     assert path.ok and path.final.level == level
     expected = scipy.integrate.solve_ivp(
@@ -70,8 +72,8 @@ def test_it_is_the_flow_of_a_balanced_start_at_level_zero(rng):
     problem = ld.factorization(rng.normal(size=(2, 3)))
     Theta = rng.normal(size=(2, 3))
     ts = np.array([0.3, 1.0])
-    wide = ld.gradient_flow(ld.WideLimit(Theta, 0.0), problem, ts, observables={"p": reduced_product})
-    layers = ld.gradient_flow(ld.init.balanced(problem, Theta, 4), problem, ts, observables={"p": reduced_product})
+    starts = ld.WideLimit(Theta, 0.0), ld.init.balanced(problem, Theta, 4)
+    wide, layers = (ld.gradient_flow(start, problem, ts, observables=PRODUCT, solver="tsit5") for start in starts)
     assert relative_error(wide.observables["p"], layers.observables["p"]) < 1e-8
 
 
@@ -80,14 +82,14 @@ def test_networks_come_within_the_inverse_root_of_their_width(rng):
     problem = ld.factorization(rng.normal(size=(3, 4)))
     ts = np.linspace(0, 1.5, 16)[1:]
     limit = ld.gradient_flow(
-        ld.WideLimit(jnp.zeros((3, 4)), (1.2 + 0.8) / 2), problem, ts, observables={"p": reduced_product}
+        ld.WideLimit(jnp.zeros((3, 4)), (1.2 + 0.8) / 2), problem, ts, observables=PRODUCT, solver="tsit5"
     ).observables["p"]
 
     @jax.jit
     def gap(key, width):
         std = (jnp.sqrt(1.2 / width), jnp.sqrt(0.8 / width))
         start = ld.init.gaussian_core(problem, width, std=std, key=key)
-        path = ld.gradient_flow(start, problem, ts, observables={"p": reduced_product}, solver="tsit5", rtol=1e-8)
+        path = ld.gradient_flow(start, problem, ts, observables=PRODUCT, solver="tsit5", rtol=1e-8)
         return jnp.max(jnp.linalg.norm(path.observables["p"] - limit, axis=(1, 2))) / jnp.linalg.norm(problem.Y)
 
     widths = np.array([1e2, 1e4, 1e6, 1e8])
