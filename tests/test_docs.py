@@ -92,6 +92,7 @@ def test_sections_that_pages_take_from_the_readme_are_there():
     assert set(wanted) <= set(headings)
 
 
+@pytest.mark.slow
 def test_site_builds_without_warnings_and_shows_every_name(tmp_path):
     missing = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
     if missing:

@@ -29,7 +29,8 @@ def unseen():
     plt.close("all")
 
 
-LONGER = {"fitting_lambda0", "wide_limit_monte_carlo"}
+# Those of the first example of the README are run by its own test.
+LONGER = {"fitting_lambda0", "wide_limit_monte_carlo", "imbalance_rates_bounds", "quickstart"}
 RUNS = [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONGER else path for path in NOTEBOOKS]
 
 
@@ -47,6 +48,15 @@ def test_notebook_runs_and_prints_the_numbers_saved_in_it(path, unseen):
     np.testing.assert_allclose(*numbers, rtol=1e-6)
     assert words[0] == words[1]
     assert len(plt.get_fignums()) == drawn
+
+
+def test_quickstart_is_the_first_example_of_the_readme():
+    (cell,) = cells_of(Path(__file__).parent.parent / "notebooks" / "quickstart.ipynb", "code")
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code, shown = re.findall(r"```python\n(.*?)```\n\nprints\n\n```text\n(.*?)```", readme, re.DOTALL)[0]
+    assert "".join(cell["source"]).strip() == code.strip()
+    printed = "".join("".join(output.get("text", [])) for output in cell["outputs"])
+    assert re.findall(NUMBER, printed) == re.findall(NUMBER, shown)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """A sweep killed at random moments ends with the same bits as an undisturbed one, and goes on with its own data only."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,32 +21,30 @@ SCRIPT = """
 import sys, time
 import jax
 jax.config.update("jax_enable_x64", True)
-import jax
-import numpy as np
-import lindyn_jax as ld
-from lindyn_jax.studies import theorem12
+from test_resume import sweep
 
-rng = np.random.default_rng(0)
-problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
-pause = float(sys.argv[2])
-theorem12.run(
-    problem, [1e2, 1e6], [0.5, 0.4], 40, seed=4, store=sys.argv[1], chunk=2, progress=lambda done, total: time.sleep(pause)
-)
+sweep(sys.argv[2], sys.argv[1], lambda done, total: time.sleep(0.1))
 """
 
 
-def test_sweep_killed_twice_ends_with_the_same_bits(tmp_path, rng):
+def sweep(study, store, progress=None):
+    rng = np.random.default_rng(0)
+    problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
+    run = {"lemma11": lemma11, "theorem12": theorem12}[study].run
+    run(problem, [1e2, 1e6], [0.5, 0.4], 40, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
+
+
+@pytest.mark.parametrize("study", ["lemma11", pytest.param("theorem12", marks=pytest.mark.slow)])
+def test_sweep_killed_twice_ends_with_the_same_bits(study, tmp_path, rng):
     script = tmp_path / "sweep.py"
     script.write_text(SCRIPT)
-
-    def start(store, pause):
-        return subprocess.Popen([sys.executable, str(script), str(store), str(pause)])
-
-    assert start(tmp_path / "whole", 0).wait(timeout=200) == 0
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])}
+    # Without a stop and to its end in this process, killed in two others.
+    sweep(study, tmp_path / "whole")
     killed = tmp_path / "killed"
     progress = [0]
     for _ in range(2):
-        process = start(killed, 0.1)
+        process = subprocess.Popen([sys.executable, str(script), str(killed), study], env=paths)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             done = int(ld.open_sweep(killed)["computed"].sum()) if killed.exists() else 0
@@ -58,7 +57,7 @@ def test_sweep_killed_twice_ends_with_the_same_bits(tmp_path, rng):
         progress.append(int(ld.open_sweep(killed)["computed"].sum()))
     # Each run was interrupted in the middle, and the second went on from the first.
     assert 0 < progress[1] < progress[2] < 40
-    assert start(killed, 0).wait(timeout=200) == 0
+    sweep(study, killed)
     whole, resumed = ld.open_sweep(tmp_path / "whole"), ld.open_sweep(killed)
     assert bool(resumed["computed"].all())
     assert set(whole.variables) == set(resumed.variables)

@@ -112,7 +112,7 @@ def garble(rng, file, others):
 DAMAGES = (delete, empty, truncate, flip, swap, delete_folder, garble)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_random_damages_are_healed_or_named_and_nothing_is_counted_wrong(part, finished, tmp_path, rng, monkeypatch):
     trials, reduced = read(finished)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
