@@ -14,7 +14,7 @@ from lindyn_jax import exact
 from lindyn_jax.fits import _closed, lambda0_objective, lambda0_path
 from lindyn_jax.fits.lambda0 import DEPENDENT_ROWS, NO_HORIZON
 
-N, M, BATCH = 5, 10, 200
+N, M, BATCH = 5, 10, 100
 # Width -> mean and standard deviation of either minimum, the mean of sqrt of the better J, and over how many other seeds.
 KNOWN = {
     50: ((108.3, 12.6), (-111.6, 9.7), 0.0802, 60),
@@ -33,7 +33,7 @@ def fit_one(key, width):
 
 @pytest.fixture(scope="module")
 def fit_batch():
-    """One compiled program: 200 pairs of a seed and a width."""
+    """One compiled program: a hundred pairs of a seed and a width."""
     mapped = jax.jit(lambda keys, widths: jax.lax.map(lambda pair: fit_one(*pair), (keys, widths)))
     return lambda seeds, widths: mapped(jax.vmap(jax.random.key)(jnp.asarray(seeds)), jnp.asarray(widths, float))
 
@@ -45,10 +45,10 @@ def narrow(fit_batch):
 
 @pytest.fixture(scope="module")
 def wide(fit_batch):
-    """Twenty seeds at each of ten widths."""
-    widths = np.array([50, 100, 200, 500, 1e3, 3e3, 1e4, 3e4, 5e4, 1e5])
-    fits = fit_batch(np.tile(np.arange(20), 10), np.repeat(widths, 20))[3]
-    return widths, jax.tree.map(lambda leaf: np.asarray(leaf).reshape(10, 20, *leaf.shape[1:]), fits)
+    """Twenty seeds at each of five widths."""
+    widths = np.array([50, 100, 200, 1e3, 1e5])
+    fits = fit_batch(np.tile(np.arange(20), 5), np.repeat(widths, 20))[3]
+    return widths, jax.tree.map(lambda leaf: np.asarray(leaf).reshape(5, 20, *leaf.shape[1:]), fits)
 
 
 # -- the published numbers -----------------------------------------------------------------------------------------------
@@ -86,13 +86,13 @@ def test_ratio_to_the_width_and_objective_tend_to_their_limits(wide):
     roots = np.sqrt(fits.objective.min(axis=2)).mean(axis=1)
     assert abs(roots[-1] - 0.03473) < 2e-4
     # Decreasing towards it over three decades, and increasing in lambda0/h up to the scatter of 20 seeds.
-    assert np.all(np.diff(roots[:5]) < 0)
+    assert np.all(np.diff(roots) < 0)
     assert np.all(np.diff(size.mean(axis=1)) > -3 * error[1:])
 
 
 def test_the_negative_minimum_is_the_lower_one_for_most_starts(narrow):
-    # 54 of 60 is known; 200 times 0.9 with a deviation of 4.
-    assert 160 < int(narrow[3].best.sum()) < 200
+    # 54 of 60 is known; 100 times 0.9 with a deviation of 3.
+    assert 78 < int(narrow[3].best.sum()) < 100
 
 
 # -- brute force ---------------------------------------------------------------------------------------------------------
@@ -150,9 +150,10 @@ def test_every_global_minimum_is_that_of_a_scan_with_refinement(narrow):
         assert fit.objective[best] <= found[best].fun * (1 + 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_two_hundred_more_fits_end_in_time(fit_batch):
-    # About 3 s on one core; benchmarks/test_fit.py measures it.
+def test_a_hundred_more_fits_end_in_time(fit_batch):
+    # About 1.5 s on one core; benchmarks/test_fit.py measures it.
     again = fit_batch(np.arange(BATCH, 2 * BATCH), np.full(BATCH, 50.0))
     assert np.all(again[3].ok)
 
@@ -254,8 +255,8 @@ def test_derivatives_by_closed_form_forward_reverse_and_differences_agree(small,
 
 def test_fit_by_integration_is_the_fit_by_the_closed_form(small):
     problem, U, V = small
-    closed = ld.fit_lambda0(problem, U, V, horizon=2.0, rtol=1e-11, solver="tsit5")
-    flow = ld.fit_lambda0(problem, U, V, horizon=2.0, rtol=1e-11, solver="tsit5", method="flow")
+    policy = {"horizon": 2.0, "rtol": 1e-11, "solver": "tsit5", "nodes": 16, "grid": 8}
+    closed, flow = (ld.fit_lambda0(problem, U, V, **policy, method=method) for method in ("closed", "flow"))
     assert np.all(flow.converged)
     assert relative_error(flow.lambda0, closed.lambda0) < 1e-8
     assert relative_error(flow.objective, closed.objective) < 1e-10
