@@ -290,11 +290,10 @@ def test_derivatives_pass_through_the_choice_that_traced_data_leave_to_run_time(
 
     def loss(scale, solver):
         problem = eqx.tree_at(lambda p: p.Ytil, base, scale * base.Ytil)
-        return ld.gradient_flow(start, problem, jnp.array([1e3]), solver=solver, rtol=1e-9).observables["loss"][-1]
+        return ld.gradient_flow(start, problem, jnp.array([1e3]), solver=solver, rtol=1e-6).observables["loss"][-1]
 
     gradients = jax.jit(jax.vmap(jax.grad(lambda scale: loss(scale, "auto"))))(jnp.array([0.5, 1.0]))
-    one = jax.jit(jax.grad(lambda scale: loss(scale, "radau")))
-    alone = [one(scale) for scale in (0.5, 1.0)]
+    alone = [jax.grad(lambda scale: loss(scale, "radau"))(scale) for scale in (0.5, 1.0)]
     np.testing.assert_allclose(gradients, alone, rtol=1e-9)
 
 
