@@ -81,8 +81,8 @@ def gradient_flow(
     **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance, `"radau"` to
     round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
     loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
-    `reduce=False`. With `stop`, `stats["final_time"]` is the end of the step that got there, chosen without derivatives: its own
-    is zero, and not that of the time at which the loss is reached.
+    `reduce=False`. With `stop`, `stats["final_time"]` is the end of the step that got there, and its derivative that of the
+    time at which the flow comes down to the ratio that it has there.
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
@@ -169,7 +169,10 @@ def _flow(
             roundoff = lost_on_the_way(solution.controller_state, final)
             code = result_code(solution.result, final)
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
-            return Run(ts, saved, final, code, statistics(solution, solution.ts[1][-1], method.is_implicit, roundoff))
+            end = solution.ts[1][-1]
+            if stop is not None:
+                end = jnp.where(code == trajectory.STOPPED, end + _later(start, final, problem, stop), end)
+            return Run(ts, saved, final, code, statistics(solution, end, method.is_implicit, roundoff))
 
         if len(methods) == 1:
             return integrate(methods[0], ts)
@@ -179,6 +182,21 @@ def _flow(
         return jax.tree.map(lambda a, b: jnp.where(stiff, b, a), explicit, implicit)._replace(ts=ts)
 
     return run(model, basis, problem, functions, advance, reduce=reduce, keep_models=keep_models)
+
+
+def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: ArrayLike) -> Array:
+    """Zero, with the derivative of the time at which a stopped flow comes down to the excess-loss ratio of its end.
+
+    The end of a step has none itself; where the ratio differs by `d`, it is reached `-d` over its slope later.
+    """
+    before, fixed = obs.excess_loss(start, problem), jax.lax.stop_gradient
+    slope = jax.jvp(
+        lambda weights: obs.excess_loss(eqx.combine(weights, fixed(final)), fixed(problem)),
+        (fixed(eqx.filter(final, final.moving())),),
+        (fixed(eqx.filter(final.velocity(problem), final.moving())),),
+    )[1] / fixed(before)
+    ratio = obs.excess_loss(final, problem) / before - stop
+    return -(ratio - fixed(ratio)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)
 
 
 def statistics(solution: diffrax.Solution, end: Array, is_implicit: bool, roundoff: Array) -> dict[str, Array]:

@@ -303,3 +303,44 @@ def test_a_stop_is_refused_with_a_link(data):
     X, Y, U, V = data
     with pytest.raises(ValueError, match="`stop` needs the least loss"):
         ld.gradient_flow(ld.TwoLayer(U, V), ld.LeastSquares(X, Y, link=jax.nn.sigmoid), TIMES, stop=0.1)
+
+
+def test_the_time_of_a_stop_has_the_derivative_of_the_time_at_which_the_loss_is_reached(data):
+    X, Y, U, V = (jnp.asarray(A) for A in data)
+
+    def times(q, stop, size, solver="tsit5"):
+        problem = ld.LeastSquares(X, Y, scale=q, rank=4)
+        out = ld.gradient_flow(ld.TwoLayer(size * U, V), problem, TIMES * 100, stop=stop, solver=solver, rtol=1e-8)
+        ratio = out.final_observables["loss"] - problem.loss_star
+        return out.stats["final_time"], ratio / (
+            ld.observables.loss(ld.TwoLayer(size * U, V), problem) - problem.loss_star
+        )
+
+    at = (1.3, 1e-3, 1.1)
+    end, reached = times(*at)
+    slopes = jax.grad(lambda *args: times(*args)[0], argnums=(0, 1, 2))(*at)
+    # The loss scale is a unit of time.
+    assert relative_error(slopes[0], -end / 1.3) < 1e-6
+    # The others by the times at which other flows have the very same ratio.
+    step = 1e-4
+
+    def reaching(ratio, size):
+        """By a root in the time, of a flow without a stop."""
+        low, high = 0.5 * float(end), 2 * float(end)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if float(ratio_at(jnp.asarray(middle), size)) > ratio else (low, middle)
+        return low
+
+    problem = ld.LeastSquares(X, Y, scale=1.3)
+
+    @jax.jit
+    def ratio_at(time, size):
+        start = ld.TwoLayer(size * U, V)
+        out = ld.gradient_flow(start, problem, time[None], observables="excess_loss", solver="tsit5", rtol=1e-10)
+        return out.observables["excess_loss"][0] / ld.observables.excess_loss(start, problem)
+
+    by_stop = (reaching(reached * (1 + step), 1.1) - reaching(reached * (1 - step), 1.1)) / (2 * step * reached)
+    by_size = (reaching(reached, 1.1 + step) - reaching(reached, 1.1 - step)) / (2 * step)
+    assert relative_error(slopes[1], by_stop) < 1e-4
+    assert relative_error(slopes[2], by_size) < 1e-4
