@@ -82,6 +82,7 @@ RIGHT = {
     ("run_ensemble", "store", "text"), ("run_ensemble", "progress", "a function"),
     *(("run_ensemble", name, "dict") for name in ("dims", "attributes", "settings", "reductions")),
     ("LeastSquares", "X", "None"), ("LeastSquares", "link", "a function"), ("fit", "parameters", "a model"),
+    ("observables.observable", "kinds", "a function"),
     ("fit", "parameters", "a problem"), ("from_gauge", "what", "a problem"), ("to_gauge", "what", "a problem"),
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"),
 }  # fmt: skip
@@ -166,7 +167,8 @@ def public():
                 continue
             if family == "figures" and name not in ("names", "describe"):
                 continue
-            if inspect.isclass(value) and not is_checked(value):
+            # Abstract classes are asked through those made of them.
+            if inspect.isclass(value) and (not is_checked(value) or inspect.isabstract(value)):
                 continue
             if any(value is other for other in found.values()):
                 continue

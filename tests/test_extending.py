@@ -178,7 +178,7 @@ def test_an_own_network_moves_by_the_gradient_of_its_weights(data):
         (lambda start, own: ld.GeneralLoss(None, np.eye(2), lambda a, b: a - b), "`fn` must make a real number"),
         (
             lambda start, own: ld.observables.imbalance_spectrum(Diagonal(jnp.ones(n), jnp.ones(n)), own),
-            "models of kind TwoLayer or ReducedTwoLayer, but the model is of kind Diagonal",
+            "The imbalance is defined for two-layer models, but the model is a Diagonal",
         ),
         (
             lambda start, own: Diagonal(jnp.ones(2), jnp.ones(2)).velocity(

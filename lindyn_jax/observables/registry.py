@@ -53,6 +53,13 @@ class Facts(NamedTuple):
                     f"Observable `{self.name}` is defined for {word}s of kind {names}, but the {word} is of kind "
                     f"{type(value).__name__}."
                 )
+        # What is no problem, and sizes that do not fit, are the function's to refuse.
+        if not isinstance(problem, AbstractProblem):
+            return None
+        if isinstance(model, AbstractModel):
+            _, fitting, given = model.sizes(problem)
+            if fitting != given:
+                return None
         for test in self.kinds:
             if test not in classes and not (isinstance(model, AbstractModel) and test(model, problem)):
                 words = kind_words(test)

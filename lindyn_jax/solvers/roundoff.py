@@ -50,7 +50,7 @@ def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"]
     # In the data's own coordinates alone are the rows of B those of the singular values.
     if layers is None or len(factors) != 2 or not problem.is_quadratic or layers[0] is not factors[0]:
         return None
-    least = jnp.maximum(jnp.linalg.eigvalsh(layers[1] @ layers[1].T)[0], 0)
+    least = jnp.maximum(jnp.linalg.eigvalsh(layers[1].T @ layers[1])[0], 0)
     return problem.scale * problem.singular_values[:, None] ** 2 * least
 
 
