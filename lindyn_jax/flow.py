@@ -190,6 +190,8 @@ def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem,
     The end of a step has none itself; where the ratio differs by `d`, it is reached `-d` over its slope later.
     """
     before, fixed = obs.excess_loss(start, problem), jax.lax.stop_gradient
+    # A start at the minimum is there at once.
+    before = jnp.where(before > 0, before, 1)
     slope = jax.jvp(
         lambda weights: obs.excess_loss(eqx.combine(weights, fixed(final)), fixed(problem)),
         (fixed(eqx.filter(final, final.moving())),),
@@ -226,7 +228,7 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
 def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: ArrayLike | None) -> Array:
     """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
     layers = start.moving_layers(problem)
-    if not problem.is_quadratic or layers is None:
+    if not problem.is_quadratic or layers is None or len(layers) != 2:
         return horizon * _rate_by_power_steps(start, problem)
     s, (U1, VT) = problem.singular_values, layers
     E = problem.error(start.reduced_product(problem))

@@ -161,9 +161,9 @@ def test_third_derivatives_are_refused_and_not_wrong():
     def value(l):
         return jnp.sum(product(jnp.diag(jnp.array([1.0, 1.0])) + l * jnp.array([[0.0, 1], [1, 0]]), 1, jnp.eye(2), 1.0))
 
-    for innermost in (jax.jacfwd, jax.grad):
+    for derivative in (jax.jacfwd, jax.grad):
         with pytest.raises(NotImplementedError, match="no third ones"):
-            jax.eval_shape(jax.jacfwd(jax.jacfwd(innermost(value))), 0.0)
+            jax.eval_shape(derivative(derivative(derivative(value))), 0.0)
     with pytest.raises(NotImplementedError, match="no second one"):
         jax.eval_shape(jax.jacfwd(jax.grad(lambda A: jnp.sum(exact.riccati_limit(A, 1, jnp.eye(2)).value))), jnp.eye(2))
 

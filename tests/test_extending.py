@@ -160,6 +160,24 @@ def test_an_own_network_moves_by_the_gradient_of_its_weights(data):
     assert relative_error(batch[1], end(1.0)) < 1e-12
 
 
+def test_an_own_chain_of_three_layers_is_one_of_ours():
+    class Chain(ld.AbstractModel):
+        A: jax.Array
+        B: jax.Array
+        C: jax.Array
+
+        def product(self):
+            return self.A @ self.B @ self.C
+
+        def moving_layers(self, problem):
+            return problem.to_data(self.A), self.B, self.C
+
+    rng = np.random.default_rng(2)
+    layers, problem = tuple(jnp.asarray(rng.normal(size=(3, 2, 2)))), ld.factorization(rng.normal(size=(2, 2)))
+    own, ours = (ld.gradient_flow(model, problem, [5.0]).final for model in (Chain(*layers), ld.DeepLinear(layers)))
+    assert relative_error(own.product(), ours.product()) < 1e-7
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [

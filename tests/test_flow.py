@@ -305,6 +305,13 @@ def test_a_stop_is_refused_with_a_link(data):
         ld.gradient_flow(ld.TwoLayer(U, V), ld.LeastSquares(X, Y, link=jax.nn.sigmoid), TIMES, stop=0.1)
 
 
+def test_a_start_at_the_minimum_stops_at_a_time_that_is_a_number():
+    out = ld.gradient_flow(
+        ld.TwoLayer(np.eye(2), np.eye(2)), ld.factorization(np.eye(2)), TIMES, stop=0.1, solver="tsit5"
+    )
+    assert int(out.result) == trajectory.STOPPED and 0 <= float(out.stats["final_time"]) <= TIMES[-1]
+
+
 def test_the_time_of_a_stop_has_the_derivative_of_the_time_at_which_the_loss_is_reached(data):
     X, Y, U, V = (jnp.asarray(A) for A in data)
 
