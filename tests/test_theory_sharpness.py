@@ -111,7 +111,7 @@ def test_descent_is_stable_just_under_the_largest_step_and_unstable_just_above(d
     assert abs(growth - 2 * np.log(1.02)) < 2e-3
 
 
-def test_sharpness_works_under_jit_vmap_and_grad(rng):
+def test_sharpness_works_under_jit_and_vmap(rng):
     model = network(rng, 3)
     problem = solved_by(model, rng)
 
@@ -123,12 +123,30 @@ def test_sharpness_works_under_jit_vmap_and_grad(rng):
     # Two of the three layers stand in every term, squared.
     assert relative_error(batch / batch[1], scales**4) < tolerance("float64")
 
-    def front(x):
-        return ld.theory.sharpness(ld.DeepLinear((x * model.layers[0], *model.layers[1:])), problem).value
 
-    slopes, step = jax.jit(jax.vmap(jax.value_and_grad(front))), 1e-5
-    values, gradients = slopes(jnp.asarray([1 - step, 1.0, 1 + step]))
-    assert abs(float(values[2] - values[0]) / (2 * step) - float(gradients[1])) < 1e-6 * abs(float(gradients[1]))
+@pytest.mark.parametrize("function", [ld.theory.sharpness, ld.theory.hessian_sharpness])
+def test_the_eigenvalue_has_one_derivative_in_both_modes_and_what_has_none_says_so(function, rng):
+    model, start = network(rng, 3), network(rng, 3)
+    problem = solved_by(start, rng)
+    target, change = problem.Y, rng.normal(size=problem.Y.shape)
+
+    def parts(x, layers):
+        targets = ld.LeastSquares(problem.X, target + x * change, scale="mean", output_scale=0.8, rank=3)
+        found = function(ld.DeepLinear([W + x * dW for W, dW in zip(layers, model.layers, strict=True)]), targets)
+        return found.value, found.residual
+
+    value = lambda x: parts(x, start.layers)[0]  # noqa: E731
+    along = jax.jit(lambda x: jax.jvp(lambda x: parts(x, start.layers), (x,), (1.0,)))
+    ((above, _), _), ((below, _), _) = along(1e-5), along(-1e-5)
+    (_, residual), (slope, unknown) = along(0.0)
+    assert abs(slope) > 1e-2 and np.isfinite(residual)
+    assert relative_error((above - below) / 2e-5 / slope, 1.0) < 1e-7
+    assert relative_error(jax.jit(jax.grad(value))(0.0) / slope, 1.0) < tolerance("float64", 100)
+    # No number stands for a derivative that is not known, and it spoils none beside it.
+    assert np.isnan(unknown) and np.isnan(jax.jit(jax.grad(lambda x: parts(x, start.layers)[1]))(0.0))
+    for second in (jax.jacfwd(jax.jacfwd(value)), jax.grad(jax.grad(value)), jax.jacfwd(jax.grad(value))):
+        with pytest.raises(NotImplementedError, match="has no second derivative here"):
+            second(0.0)
 
 
 def test_the_iteration_finds_negative_repeated_and_zero_eigenvalues():

@@ -1,14 +1,47 @@
-r"""The leading eigenvector of a symmetric operator on arrays, by products alone."""
+r"""The largest eigenvalue of a symmetric operator on arrays and its eigenvector, by products alone."""
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
+from .._derivatives import last_derivative, unknown
 from ._numerics import norm
 from ._numerics import quotient as _quotient
+
+_FIRST_ONLY = "A largest eigenvalue that is found by iteration has no second derivative here: it would need those of the eigenvector."
+
+
+@eqx.filter_jit
+def largest_eigenvalue(
+    given: PyTree, operator: Callable[[PyTree, Array], Array], shape: tuple[int, ...], rtol: Array, max_steps: int
+) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
+    """The largest eigenvalue of `x -> operator(given, x)`, the relative residual, and the steps taken.
+
+    `operator` is a function of its arguments alone, symmetric and linear in x. Differentiable once in `given`, in both modes:
+    `dlambda = v^T dT v` holds the eigenvector, to the error of which the value is of second order. The residual is round-off
+    and what the iteration left: no derivative of it is known.
+    """
+    with jax.default_matmul_precision("highest"):
+        return _found(given, operator=operator, shape=shape, rtol=jax.lax.stop_gradient(rtol), max_steps=max_steps)
+
+
+@eqx.filter_custom_jvp
+def _found(given, *, operator, shape, rtol, max_steps):
+    v, residual, steps = largest_eigenvector(lambda x: operator(given, x), shape, rtol.dtype, rtol, max_steps)
+    return jnp.sum(v * operator(given, v)), residual, steps
+
+
+@_found.def_jvp
+def _found_jvp(primals, tangents, *, operator, shape, rtol, max_steps):
+    (given,), (change,) = primals, tangents
+    given = jax.tree.map(lambda x: last_derivative(x, _FIRST_ONLY) if eqx.is_inexact_array(x) else x, given)
+    v, residual, steps = largest_eigenvector(lambda x: operator(given, x), shape, rtol.dtype, rtol, max_steps)
+    value, slope = eqx.filter_jvp(lambda given: jnp.sum(v * operator(given, v)), (given,), (change,))
+    return (value, residual, steps), (slope, unknown(change, residual), None)
 
 
 def largest_eigenvector(

@@ -23,7 +23,7 @@ from ..observables import total_loss
 from ..problems import AbstractProblem, LeastSquares
 from ..reduction import check_fits
 from ._numerics import norm
-from .eigenvector import largest_eigenvector
+from .eigenvector import largest_eigenvalue
 
 
 @public
@@ -63,8 +63,9 @@ def sharpness(
 
     **Notes:** one and two layers have closed forms, `q s_1^2` and `q ||S [U1, sigma_max(V) I]||_2^2`. More take a power
     iteration, each step followed by the best combination of the iterate, its image and the previous direction (locally
-    optimal conjugate gradients), from a fixed random start. Differentiable: the derivative holds the leading matrix fixed,
-    which is exact where the largest eigenvalue is simple. Away from solutions use `hessian_sharpness`.
+    optimal conjugate gradients), from a fixed random start. Differentiable once: the derivative holds the leading matrix fixed,
+    which is exact where the largest eigenvalue is simple, and that of the residual is NaN. Away from solutions use
+    `hessian_sharpness`.
 
     **Source:** the chain rule.
     """
@@ -88,8 +89,7 @@ def sharpness(
         before = [jnp.diag(s), *(s[:, None] * chain(layers[:i]) for i in range(1, len(layers)))]
         after = [*(chain(layers[i:]) for i in range(1, len(layers))), jnp.eye(m, dtype=s.dtype)]
         pairs = [(A @ A.T, B.T @ B) for A, B in zip(before, after, strict=True)]
-        leading, residual, num_steps = _leading(jax.lax.stop_gradient(pairs), problem.scale, (r, m), rtol, max_steps)
-        value = problem.scale * jnp.sum(leading * sum(P @ leading @ Q for P, Q in pairs))
+        value, residual, num_steps = largest_eigenvalue((pairs, problem.scale), _curvature, (r, m), rtol, max_steps)
     deviation = _deviation(layers, problem)
     return Statement(
         value,
@@ -123,7 +123,7 @@ def hessian_sharpness(
     **Raises:** `ValueError` if the model's shapes do not fit the problem, for a reduced model, whose coordinates leave out
     directions of the hidden layers that count here, or one whose velocity is not minus the gradient of a loss (`WideLimit`).
 
-    **Notes:** the same iteration as `sharpness`, on vectors of weights. Not for reverse-mode derivatives.
+    **Notes:** the same iteration as `sharpness`, on vectors of weights, and the same derivative.
 
     **Source:** the definition.
     """
@@ -136,19 +136,25 @@ def hessian_sharpness(
         raise ValueError(
             f"A {type(model).__name__} has no Hessian here: its velocity is not known to be minus the gradient of the loss."
         )
-    return _hessian_sharpness(model, problem, _default_rtol(rtol, problem.dtype), max_steps)
+    weights, _ = ravel_pytree(eqx.filter(model, model.moving()))
+    rtol = _default_rtol(rtol, problem.dtype).astype(weights.dtype)
+    value, residual, num_steps = largest_eigenvalue((model, problem), _hessian_product, weights.shape, rtol, max_steps)
+    return Statement(value, jnp.isfinite(value), residual=residual, converged=residual <= rtol, num_steps=num_steps)
 
 
-@eqx.filter_jit
-def _hessian_sharpness(model, problem, rtol, max_steps) -> Statement:
+def _curvature(given, M: Float[Array, "r m"]) -> Float[Array, "r m"]:
+    """The operator of `sharpness`, of the pairs `(S A_l A_l^T S, B_l^T B_l)` and q."""
+    pairs, scale = given
+    return scale * sum(P @ M @ Q for P, Q in pairs)
+
+
+def _hessian_product(given, v: Float[Array, " p"]) -> Float[Array, " p"]:
+    """The Hessian of the loss of a model on a problem times a vector of all weights."""
+    model, problem = given
     moved, rest = eqx.partition(model, model.moving())
     weights, unravel = ravel_pytree(moved)
     gradient = jax.grad(lambda weights: total_loss(eqx.combine(unravel(weights), rest), problem))
-    operator = lambda v: jax.jvp(gradient, (weights,), (v,))[1]  # noqa: E731
-    with jax.default_matmul_precision("highest"):
-        v, residual, num_steps = largest_eigenvector(operator, weights.shape, weights.dtype, rtol, max_steps)
-        value = jnp.sum(v * operator(v))
-        return Statement(value, jnp.isfinite(value), residual=residual, converged=residual <= rtol, num_steps=num_steps)
+    return jax.jvp(gradient, (weights,), (v,))[1]
 
 
 def moving_chain(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:
@@ -162,15 +168,6 @@ def moving_chain(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Arr
             f"The sharpness is that of a chain of layers, but the model is a {type(model).__name__}: use `hessian_sharpness`."
         )
     return layers
-
-
-@eqx.filter_jit
-def _leading(pairs, scale, shape, rtol, max_steps):
-    scale = jax.lax.stop_gradient(scale)
-    operator = lambda M: scale * sum(P @ M @ Q for P, Q in pairs)  # noqa: E731
-    with jax.default_matmul_precision("highest"):
-        leading, residual, steps = largest_eigenvector(operator, shape, scale.dtype, rtol, max_steps)
-    return jax.lax.stop_gradient((leading, residual, steps))
 
 
 def _deviation(layers, problem: LeastSquares) -> Array:
