@@ -342,3 +342,54 @@ def test_small_directions_of_wide_starts_count_in_single_precision():
     np.testing.assert_allclose(jnp.max(jnp.abs(dQ)), 20 / 3e-3, rtol=1e-3)
     root = single(jnp.diag(sizes / 50))
     np.testing.assert_allclose(jnp.diagonal(_roots.sylvester(root, root)), 0.5, rtol=1e-4)
+
+
+def test_small_modes_of_long_matrices_are_there_in_single_precision():
+    n = 20_000
+    P, T = jnp.linalg.qr(draw((n, 2), seed=12)[0])[0], jnp.linalg.qr(draw((2, 2), seed=13)[0])[0]
+    sizes = jnp.asarray([1.0, 1e-3])
+    Theta = single(P * sizes @ T)
+    problem = ld.factorization(Theta)
+    np.testing.assert_allclose(init.balanced(problem, Theta, 2).product(), Theta, atol=1e-6)
+
+
+def test_aligned_layers_of_many_inputs_keep_small_modes_and_their_verdict_in_single_precision():
+    P = jnp.linalg.qr(draw((20_000, 2), seed=12)[0])[0]
+    # A mode that starts at 1e-3 of the largest grows, layers that differ by 1% are not aligned.
+    problem = ld.LeastSquares(single(P.T), single(jnp.diag(jnp.asarray([2.0, 1.0]))), rank=2)
+    U, V = single(P * jnp.asarray([1.0, 1e-3])), single(jnp.diag(jnp.asarray([1.0, 1e-3])))
+    moved = theory.aligned_layers(TwoLayer(U, V), problem, single([3.0]))
+    expected = exact.aligned(jnp.asarray([2.0, 1.0]), 1.0, jnp.asarray([0.0, np.log(1e3)]), 3.0)
+    assert bool(moved.applies)
+    product = single(P.T) @ moved.value.U[0] @ moved.value.V[0].T
+    np.testing.assert_allclose(jnp.diagonal(product), expected, rtol=1e-3)
+    assert not bool(theory.aligned_layers(TwoLayer(U, 1.01 * V), problem, single([3.0])).applies)
+
+
+def test_verdicts_on_data_of_many_inputs_do_not_loosen_in_single_precision():
+    n = 5000
+    P = jnp.linalg.qr(draw((n, 2), seed=14)[0])[0]
+    X, turn = P * jnp.asarray([2.0, 1.0]), jnp.linalg.qr(draw((2, 2), seed=15)[0])[0]
+    coupled = ld.LeastSquares(single(X.T), single(turn * jnp.asarray([2.0, 1.0])), rank=2)
+    assert not bool(theory.data_modes(coupled).applies)
+    decoupled = ld.LeastSquares(single(X.T), single(jnp.diag(jnp.asarray([2.0, 1.0]))), rank=2)
+    assert bool(theory.data_modes(decoupled).applies)
+    tied = ld.LeastSquares(single(X.T), single(X.T), rank=2)
+    for U, commutes in ((P, True), (P @ jnp.asarray([[1.0, 0.0], [0.5, 0.7]]), False)):
+        assert bool(theory.tied_autoencoder(ld.SymmetricFactors(single(U)), tied).applies) == commutes
+
+
+def test_ranks_of_large_covariances_keep_small_eigenvalues_in_single_precision():
+    values = jnp.ones(400).at[-1].set(3e-5)
+    assert theory.covariance_problem(single(jnp.diag(values)), single(jnp.ones((400, 1)))).rank == 400
+
+
+def test_projectors_of_wide_matrices_tell_close_values_apart_in_single_precision():
+    (dA,) = draw((2, 500), seed=16)
+    A = jnp.linalg.qr(dA.T)[0].T * jnp.asarray([[1.0], [0.9999]])
+    change = 1e-4 * A[::-1]
+    f = lambda A: theory.regression.right_projector(A, jnp.asarray([True, False]))  # noqa: E731
+    expected = jax.jvp(f, (A,), (change,))[1]
+    assert jnp.max(jnp.abs(expected)) > 1e-3
+    found = jax.jvp(f, (single(A),), (single(change),))[1]
+    np.testing.assert_allclose(found, expected, atol=1e-2 * jnp.max(jnp.abs(expected)))

@@ -14,7 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._derivatives import last_derivative
-from .._linalg import row_factor
+from .._linalg import round_off, row_factor
 from ..exact import homogeneous_product
 
 # Below this ratio of pivots the inverse of P(0) costs more than half of the digits.
@@ -74,7 +74,7 @@ def prepare(
     Y = last_derivative(Y, _NO_TARGET)
     left, s, rightT = jnp.linalg.svd(Y, full_matrices=True)
     # Round-off in place of a zero would turn the eigenvectors at once as lambda0 passes zero.
-    s = jnp.where(s <= 4 * (n + m) * jnp.finfo(s.dtype).eps * s[0], 0, s)
+    s = jnp.where(s <= round_off(Y) * s[0], 0, s)
     U, V = left.T @ U0, rightT @ V0
     L, _ = row_factor(jnp.concatenate([U[:q], V[:q], U[q:], V[q:]]))
     pivots = jnp.abs(jnp.diagonal(L))

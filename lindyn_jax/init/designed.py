@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import _checks
+from .._linalg import round_off
 from .._norms import hypot, norm, ratio
 from .._norms import root as root_of
 from .._public import public
@@ -26,8 +27,8 @@ def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, k
     **Raises:** `ValueError` for too small an h or a wrong shape.
 
     **Notes:** it is U1, not U, that is balanced with V. Rows of Theta outside the range of X are reproduced as far as their
-    row space lies in that of `Phi1^T Theta`, the rest of them being projected out. Singular values below max(n, m) times the
-    machine epsilon of ||Theta||_F count as zero.
+    row space lies in that of `Phi1^T Theta`, the rest of them being projected out. Singular values below `8 sqrt(min(n, m))`
+    times the machine epsilon of ||Theta||_F count as zero.
 
     **Source:** M22 section 5.2, with O where the printed V has a transpose too few.
     """
@@ -102,9 +103,8 @@ def balanced_factors(
     seen = problem.to_data(Theta)
     P, C, TT = thin_svd(seen)
     # What the projection leaves of components that are not there: the root of its inverse would be of order 1e7.
-    size = jax.lax.stop_gradient(norm(Theta))
-    round_off = max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(C.dtype).eps) * size
-    positive = ~(round_off >= C)  # NaN is no component that is not there
+    cutoff = round_off(Theta) * jax.lax.stop_gradient(norm(Theta))
+    positive = ~(cutoff >= C)  # NaN is no component that is not there
     count = C.shape[0]
     if h is not None and h < count:
         if _checks.is_traced(C) or bool(positive[h]):

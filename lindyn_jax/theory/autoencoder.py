@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import ArrayLike, Int
 
 from .._finite import of_finite_state
+from .._linalg import round_off
 from .._public import public
 from .._statement import Statement
 from ..models import (
@@ -54,7 +55,7 @@ def tied_autoencoder(
     layers at half their speed. Hypotheses: Y = c X, U = V, and the commutator vanishes.
 
     **Args:** `model`, a `TwoLayer`, or a `SymmetricFactors`, which is tied for ever; `problem`; `rtol`, up to which differences
-    relative to the weights count as zero, by default `1e3 n` times the machine epsilon.
+    relative to the weights count as zero, by default `800 sqrt(min(n, h))` times the machine epsilon.
 
     **Returns:** a `Statement` on the `commutator`, `||[Sigma_x, U U^T]||_F/(2 ||Sigma_x||_F ||U U^T||_F)`, and `difference`,
     `||U - V||_F/(||U||_F + ||V||_F)`.
@@ -73,7 +74,7 @@ def tied_autoencoder(
             "problem as `LeastSquares(X, X)`."
         )
     if rtol is None:
-        rtol = 1e3 * problem.num_inputs * float(jnp.finfo(problem.dtype).eps)
+        rtol = 100 * round_off(U)
     s, seen = problem.singular_values**2, problem.to_data(U)
     # [Sigma_x, M] has the entries (s_i - s_j) M_ij on the range of X, and s_i times the rows that tie it to the rest.
     inside = (s[:, None] - s[None, :]) * (seen @ seen.T)

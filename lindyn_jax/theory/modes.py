@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._finite import of_finite_state
+from .._linalg import round_off
 from .._modes import correlation_modes, mode_round_off
 from .._public import public
 from .._statement import Statement
@@ -29,7 +30,7 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Statement
     """Modes of the data, and whether they decouple: whether Sigma_x is diagonal in the singular vectors of Sigma_xy.
 
     **Args:** `problem`; `rtol`: what is left of `q c^2 X^T X` outside the diagonal counts as zero up to `rtol` times its norm, by
-    default `1e3 max(n, m)` times the machine epsilon.
+    default `800 sqrt(p)` times the machine epsilon.
 
     **Returns:** a `Statement` on the modes in the order in which they are learned, p = min(r, m) of them:
 
@@ -60,7 +61,7 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Statement
     residual = (q * s[:, None] ** 2 * known - known * lam) @ P.T
     coupling = residual + residual.T - known @ (known.T @ residual)
     if rtol is None:
-        rtol = 1e3 * max(problem.num_inputs, problem.num_outputs) * float(jnp.finfo(problem.dtype).eps)
+        rtol = 100 * round_off(P)
     applies = norm(coupling) <= rtol * norm(q * s**2)
     return Statement(sigma, applies, name="sigma", lam=lam, Phi=problem.from_data(P), Psi=PsiT.T, coupling=coupling)
 

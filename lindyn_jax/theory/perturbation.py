@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
+from .._linalg import round_off
 from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats, as_times, check_not_negative
@@ -94,8 +95,7 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     w0 = jnp.sum(rows_U * rows_V, axis=1)
     # Round-off of the projection onto a mode is no start: the closed form would let it grow.
     both = jax.vmap(norm)(rows_U, rows_V)
-    least = 2 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    absent = both <= least * norm(both)
+    absent = both <= round_off(modes.Phi) * norm(both)
     begun = (w0 > 0) & ~absent
     d = -jnp.log(jnp.where(begun, w0, 1)) / 2
     growth = jnp.sqrt(aligned(modes.sigma, modes.lam, d, ts[:, None])) * jnp.exp(d) - 1
@@ -106,8 +106,7 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     gram = rows_U @ rows_V.T
     size = norm(rows_U)
     error = hypot(norm(rows_U - rows_V), quotient(norm(gram - jnp.diag(w0)), norm(w0)) * size)
-    small = 1e3 * max(problem.num_inputs, problem.num_outputs) * jnp.finfo(problem.dtype).eps
-    applies = jnp.all(begun | absent) & (error <= small * size)
+    applies = jnp.all(begun | absent) & (error <= 100 * round_off(modes.Phi) * size)
     return Statement(jax.vmap(TwoLayer)(U, V), applies)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
+from .._linalg import round_off
 from .._modes import mode_round_off
 from .._public import public
 from .._statement import Statement
@@ -59,8 +60,8 @@ def reduced_rank_from_covariances(
     """Reduced-rank regression from covariances alone, `L(Theta) - L* = (1/2) ||Sigma_x^{1/2} (Theta - Sigma_x^+ Sigma_xy)||_F^2`.
 
     **Args:** `Sigma_x`, symmetric and positive semidefinite; `Sigma_xy`, whose columns lie in its range; `k`, as in
-    `reduced_rank_regression`; `rank` of Sigma_x, by default the number of eigenvalues above `n` times the machine epsilon
-    times the largest; must be given when it is traced.
+    `reduced_rank_regression`; `rank` of Sigma_x, by default the number of eigenvalues above `8 sqrt(n)` times the machine
+    epsilon times the largest; must be given when it is traced.
 
     **Returns:** as `reduced_rank_regression`.
 
@@ -104,7 +105,7 @@ def covariance_problem(
         if _checks.is_traced(lam):
             raise ValueError("The rank of a traced `Sigma_x` is unknown: pass `rank=`.")
         values = np.asarray(lam)
-        rank = int(np.sum(values > n * np.finfo(values.dtype).eps * values[0])) if values[0] > 0 else 0
+        rank = int(np.sum(values > round_off(Sigma_x) * values[0])) if values[0] > 0 else 0
     if not 1 <= rank <= n:
         raise ValueError(f"Argument `Sigma_x` must have a rank from 1 to n = {n}, but has rank {rank}.")
     root = jnp.sqrt(lam[:rank])
@@ -137,7 +138,7 @@ def _right_projector_jvp(primals, tangents):
     turn = PsiT @ (A.T @ dA) @ PsiT.T
     turn = turn + turn.T
     gap = square[:, None] - square[None, :]
-    across = inside[:, None] & ~inside[None, :] & (jnp.abs(gap) > 4 * m * jnp.finfo(A.dtype).eps * square[0])
+    across = inside[:, None] & ~inside[None, :] & (jnp.abs(gap) > round_off(A) * square[0])
     half = jnp.where(across, turn / jnp.where(across, gap, 1), 0)
     kept = PsiT * inside[:, None]
     return kept.T @ kept, PsiT.T @ (half + half.T) @ PsiT
