@@ -42,7 +42,7 @@ def test_a_start_of_ones_own_runs_in_simulate_and_in_an_ensemble():
 
 def test_a_loss_of_the_reference_gives_its_own_solution():
     names = {}
-    exec(example("api/models.md", "ld.AbstractProblem"), names)
+    exec(example("api/problems.md", "ld.AbstractProblem"), names)
     path, problem = names["path"], names["problem"]
     assert bool(path.ok) and float(path.observables["loss"][1]) < 1e-12
     Theta = np.asarray(path.final.product())

@@ -178,7 +178,7 @@ def test_bad_arrays_are_refused(X, Y, options, match):
 
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="`scale` must be one of 'sum', 'mean', 'averaged', but is 'total'"):
-        inspect.unwrap(ld.problems.output._loss_scale)("total", 3)
+        inspect.unwrap(ld.problems.output.loss_scale)("total", 3)
 
 
 def test_the_place_of_a_bad_entry_is_named(data):

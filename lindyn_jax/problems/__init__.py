@@ -5,17 +5,30 @@ implicit solver, limits, closed forms, bounds) asks for `LeastSquares` and refus
 """
 
 from .base import AbstractProblem
+from .completion import MatrixCompletion
 from .custom import CustomProblem
+from .general import GeneralLoss
+from .huber import Huber
 from .least_squares import LeastSquares, factorization
-from .output import GeneralLoss, OutputProblem
+from .logistic import Logistic
+from .output import OutputProblem
 from .penalty import ImbalancePenalty
+from .poisson import Poisson
+from .sensing import MatrixSensing
+from .softmax import Softmax
 
 __all__ = [
     "AbstractProblem",
     "CustomProblem",
     "GeneralLoss",
+    "Huber",
     "ImbalancePenalty",
     "LeastSquares",
+    "Logistic",
+    "MatrixCompletion",
+    "MatrixSensing",
     "OutputProblem",
+    "Poisson",
+    "Softmax",
     "factorization",
 ]

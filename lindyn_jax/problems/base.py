@@ -1,5 +1,6 @@
 """What every problem is: a differentiable loss of the end-to-end matrix."""
 
+import inspect
 from abc import abstractmethod
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _checks
 from .._public import SIZES
 from .penalty import ImbalancePenalty
 
@@ -45,6 +47,13 @@ class AbstractProblem(eqx.Module):
     num_inputs: eqx.AbstractVar[int]
     num_outputs: eqx.AbstractVar[int]
 
+    def __check_init__(self):
+        # Gradients, reduced forms and restrictions of the kinds of this package are written out for their own loss.
+        for base in type(self).__mro__[1:]:
+            ours = base.__module__.startswith(__package__) and issubclass(base, AbstractProblem)
+            if ours and not inspect.isabstract(base):
+                _checks.refuse_overrides(type(self), base)
+
     @abstractmethod
     def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         """L(Theta)."""
@@ -52,6 +61,10 @@ class AbstractProblem(eqx.Module):
     def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """dL/dTheta."""
         return jax.grad(self.loss)(Theta)
+
+    def hessian_vector(self, Theta: Float[Array, "n m"], direction: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """The second derivative of L applied to a direction, which is that of dL/dTheta along it."""
+        return jax.jvp(self.loss_gradient, (Theta,), (direction,))[1]
 
     def restrict(self) -> "tuple[AbstractProblem, Float[Array, 'n r'] | None]":
         """The problem of `Theta1 = Phi1^T Theta`, on which alone the loss depends, and Phi1, or `None` for all of it.

@@ -1,8 +1,7 @@
 """Losses of a network's outputs: what the data do goes through the singular value decomposition of the inputs, made once."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -68,10 +67,12 @@ class OutputProblem(AbstractProblem):
         W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
         self.design = None if W is None else W * self.data_singular_values
 
-    def _read(self, X, Y, scale, output_scale, rank, rank_rtol) -> Float[Array, "N r"] | None:
-        """Checks and keeps the data, and returns W."""
-        Y = _checks.as_matrix(Y, "Y", "(N, m)")
-        _checks.check_finite(Y, "Y")
+    def _read(
+        self, X, Y, scale, output_scale, rank, rank_rtol, *, name: str = "Y", total: Array | None = None
+    ) -> Float[Array, "N r"] | None:
+        """Checks and keeps the data, and returns W. `name` is what the targets are called, `total` the weight of all samples."""
+        Y = _checks.as_matrix(Y, name, "(N, m)")
+        _checks.check_finite(Y, name)
         if X is None:
             dtype = Y.dtype
         else:
@@ -79,13 +80,13 @@ class OutputProblem(AbstractProblem):
             _checks.check_finite(X, "X")
             if X.shape[0] != Y.shape[0]:
                 raise ValueError(
-                    "Arguments `X` and `Y` must have one row a sample, "
-                    f"but `X` has {X.shape[0]} rows and `Y` has {Y.shape[0]}."
+                    f"Arguments `X` and `{name}` must have one row a sample, "
+                    f"but `X` has {X.shape[0]} rows and `{name}` has {Y.shape[0]}."
                 )
             dtype = jnp.result_type(X, Y)
             X, Y = X.astype(dtype), Y.astype(dtype)
         self.X, self.Y = X, Y
-        self.scale = _loss_scale(scale, Y.shape[0]).astype(dtype)
+        self.scale = loss_scale(scale, Y.shape[0] if total is None else total).astype(dtype)
         _checks.check_positive(output_scale, "output_scale")
         self.output_scale = jnp.asarray(output_scale, dtype)
         if X is None:
@@ -94,7 +95,7 @@ class OutputProblem(AbstractProblem):
             self.Phi1, self.data_singular_values = None, jnp.ones(Y.shape[0], dtype)
             return None
         W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
-        r = _rank(X, s, rank, rank_rtol)
+        r = rank_of(X, s, rank, rank_rtol)
         self.data_singular_values, self.Phi1 = s[:r], Phi1T[:r].T
         return W[:, :r]
 
@@ -185,51 +186,6 @@ class OutputProblem(AbstractProblem):
         return gradient if X is None else X.T @ gradient
 
 
-class GeneralLoss(OutputProblem):
-    """Any differentiable loss of one output and its target, summed over the samples.
-
-    **Args:** `X`, `Y` and the options as for `OutputProblem`; `fn`, a function (output (m,), target (m,)) -> number that JAX can
-    differentiate.
-
-    **Raises:** `ValueError` as `OutputProblem` does, or for a function that makes something else of such vectors.
-
-    **Example:** `GeneralLoss(X, Y, lambda output, target: optax.huber_loss(output, target).sum())`.
-    """
-
-    fn: Any
-
-    @public
-    def __init__(
-        self,
-        X: Float[ArrayLike, "N n"] | None,
-        Y: Float[ArrayLike, "N m"],
-        fn: Callable,
-        *,
-        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
-        output_scale: Float[ArrayLike, ""] | int = 1.0,
-        rank: int | None = None,
-        rank_rtol: float | None = None,
-    ):
-        self.fn = fn if isinstance(fn, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(fn)
-        W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
-        self.design = None if W is None else W * self.data_singular_values
-        given = jax.ShapeDtypeStruct((self.num_outputs,), self.dtype)
-        try:
-            made = jax.eval_shape(self.fn, given, given)
-        except Exception as error:
-            raise ValueError(
-                f"Argument `fn` must be a function of two vectors of shape {given.shape}, but fails for them: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if getattr(made, "shape", None) != () or not jnp.issubdtype(made.dtype, jnp.floating):
-            raise ValueError(
-                f"Argument `fn` must make a real number of two vectors of shape {given.shape}, but makes {made}."
-            )
-
-    def output_loss(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, ""]:
-        return jnp.sum(jax.vmap(self.fn)(outputs, Y))
-
-
 SIZES[OutputProblem] = lambda problem: {
     "N": problem.num_samples,
     "n": problem.num_inputs,
@@ -238,7 +194,8 @@ SIZES[OutputProblem] = lambda problem: {
 }
 
 
-def _loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int) -> Array:
+def loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int | Array) -> Array:
+    """q, by a number or the name of one; `num_samples` may be their total weight."""
     if isinstance(scale, str):
         named = {"sum": 1.0, "mean": 1.0 / num_samples, "averaged": 2.0 / num_samples}
         _checks.check_choice(scale, "scale", tuple(named))
@@ -247,7 +204,8 @@ def _loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int)
     return jnp.asarray(scale, jnp.result_type(float))
 
 
-def _rank(X: Array, s: Array, rank: int | None, rank_rtol: float | None) -> int:
+def rank_of(X: Array, s: Array, rank: int | None = None, rank_rtol: float | None = None) -> int:
+    """The rank of inputs X with singular values s: what is asked for, or how many of them are not round-off."""
     if rank is None:
         if _checks.is_traced(s):
             raise ValueError(

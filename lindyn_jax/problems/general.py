@@ -1,0 +1,61 @@
+"""Any loss of one output and its target."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .._public import public
+from .output import LossScale
+from .samples import SampleProblem
+
+
+class GeneralLoss(SampleProblem):
+    """Any differentiable loss of one output and its target, summed over the samples.
+
+    **Args:** `X`, `Y` and the options as for `OutputProblem`; `fn`, a function (output (m,), target (m,)) -> number that JAX can
+    differentiate; `weights`, w, one number of at least 0 for each sample, by default 1.
+
+    **Raises:** `ValueError` as `OutputProblem` does, or for a function that makes something else of such vectors.
+
+    **Example:** `GeneralLoss(X, Y, lambda output, target: optax.huber_loss(output, target).sum())`.
+    """
+
+    fn: Any
+
+    @public
+    def __init__(
+        self,
+        X: Float[ArrayLike, "N n"] | None,
+        Y: Float[ArrayLike, "N m"],
+        fn: Callable,
+        *,
+        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+        output_scale: Float[ArrayLike, ""] | int = 1.0,
+        weights: Float[ArrayLike, " N"] | None = None,
+        rank: int | None = None,
+        rank_rtol: float | None = None,
+    ):
+        self.fn = fn if isinstance(fn, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(fn)
+        self._read_samples(X, Y, weights, scale, output_scale, rank, rank_rtol)
+        given = jax.ShapeDtypeStruct((self.num_outputs,), self.dtype)
+        try:
+            made = jax.eval_shape(self.fn, given, given)
+        except Exception as error:
+            raise ValueError(
+                f"Argument `fn` must be a function of two vectors of shape {given.shape}, but fails for them: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if getattr(made, "shape", None) != () or not jnp.issubdtype(made.dtype, jnp.floating):
+            raise ValueError(
+                f"Argument `fn` must make a real number of two vectors of shape {given.shape}, but makes {made}."
+            )
+
+    def sample_losses(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
+        return jax.vmap(self.fn)(outputs, Y)
+
+    def sample_gradients(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, "N m"]:
+        return jax.vmap(jax.grad(self.fn))(outputs, Y)

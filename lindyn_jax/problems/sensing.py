@@ -1,0 +1,181 @@
+"""Matrices of which some inner products are known."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .. import _checks
+from .._public import public
+from .base import AbstractProblem
+from .output import LossScale, loss_scale, rank_of
+from .samples import read_weights
+
+# All A_k, or the vectors a_k and b_k of A_k = a_k b_k^T.
+Measurements = Float[Array, "K n m"] | tuple[Float[Array, "K n"], Float[Array, "K m"]]
+
+
+class MatrixSensing(AbstractProblem):
+    r"""Matrix sensing, `L(Theta) = (q/2) sum_k w_k (<A_k, Theta> - y_k)^2`.
+
+    Only `Phi1^T Theta` enters, where the columns of all A_k span the range of Phi1: the other rows of the first layer get no
+    gradient and are left out of what is moved.
+
+    **Args:**
+
+    - `A`: the measurements, shape (K, n, m), or a pair (a, b) of shapes (K, n) and (K, m) for `A_k = a_k b_k^T`, which are never
+        formed. A traced A is not restricted.
+    - `y`: what was measured, shape (K,).
+    - `scale`: q, a positive number or the name of one: `"sum"` is 1, `"mean"` is 1/K (1 over the sum of the weights),
+        `"averaged"` twice that. May be traced.
+    - `weights`: w, shape (K,), numbers of at least 0, by default 1.
+
+    **Raises:** `ValueError` for shapes that do not fit each other, numbers that are not finite, or A = 0.
+
+    **Source:** Gunasekar et al. (2017).
+    """
+
+    A: Measurements
+    y: Float[Array, " K"]
+    weights: Float[Array, " K"] | None
+    scale: Float[Array, ""]
+    Phi1: Float[Array, "n r"] | None
+    # Phi1^T A_k, or `None` for A itself.
+    design: Measurements | None
+
+    @public
+    def __init__(
+        self,
+        A: Float[ArrayLike, "K n m"] | tuple[Float[ArrayLike, "K n"], Float[ArrayLike, "K m"]],
+        y: Float[ArrayLike, " K"],
+        *,
+        scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
+        weights: Float[ArrayLike, " K"] | None = None,
+    ):
+        A, y = _read(A), _checks.as_float(y, "y")
+        leaves = A if isinstance(A, tuple) else (A,)
+        if y.shape != leaves[0].shape[:1]:
+            raise ValueError(
+                f"Argument `y` must have shape ({leaves[0].shape[0]},), one number for each A_k, but has shape {y.shape}."
+            )
+        _checks.check_finite(y, "y")
+        dtype = jnp.result_type(*leaves, y)
+        leaves = tuple(leaf.astype(dtype) for leaf in leaves)
+        self.A, self.y = leaves if isinstance(A, tuple) else leaves[0], y.astype(dtype)
+        weights = read_weights(weights, y.shape)
+        self.weights = None if weights is None else weights.astype(dtype)
+        self.scale = loss_scale(scale, y.shape[0] if weights is None else jnp.sum(weights)).astype(dtype)
+        self.Phi1 = _column_space(self.A)
+        self.design = None if self.Phi1 is None else _rotate(self.A, self.Phi1)
+
+    @property
+    def num_inputs(self) -> int:
+        """n."""
+        return (self.A[0] if isinstance(self.A, tuple) else self.A).shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """m."""
+        return (self.A[1] if isinstance(self.A, tuple) else self.A).shape[-1]
+
+    @property
+    def rank(self) -> int:
+        """r, the dimension of the span of the columns of all A_k."""
+        return self.num_inputs if self.Phi1 is None else self.Phi1.shape[1]
+
+    @property
+    def dtype(self):
+        return self.y.dtype
+
+    @property
+    def frame(self) -> Float[Array, "n r"] | None:
+        """Phi1, an orthonormal basis of the span of the columns of all A_k; `None` where that is everything."""
+        return self.Phi1
+
+    def restrict(self) -> "tuple[MatrixSensing, Float[Array, 'n r'] | None]":
+        if self.Phi1 is None:
+            return self, None
+        where = lambda problem: (problem.A, problem.Phi1, problem.design)  # noqa: E731
+        small = eqx.tree_at(where, self, (self.design, None, None), is_leaf=lambda leaf: leaf is None)
+        return small, self.Phi1
+
+    def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
+        """<A_k, Theta> for all k."""
+        return _measure(self.A, Theta)
+
+    def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
+        return self._loss(self.A, Theta)
+
+    def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        return self._gradient(self.A, Theta)
+
+    def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
+        """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
+        return self._loss(self.A if self.design is None else self.design, Theta1)
+
+    def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
+        """dL/dTheta1."""
+        return self._gradient(self.A if self.design is None else self.design, Theta1)
+
+    def _loss(self, A: Measurements, Theta: Array) -> Array:
+        squares = (_measure(A, Theta) - self.y) ** 2
+        return self.scale / 2 * jnp.sum(squares if self.weights is None else self.weights * squares)
+
+    def _gradient(self, A: Measurements, Theta: Array) -> Array:
+        error = self.scale * (_measure(A, Theta) - self.y)
+        error = error if self.weights is None else self.weights * error
+        if isinstance(A, tuple):
+            a, b = A
+            return a.T @ (error[:, None] * b)
+        return (error @ A.reshape(len(error), -1)).reshape(A.shape[1:])
+
+
+def _measure(A: Measurements, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
+    if isinstance(A, tuple):
+        a, b = A
+        return jnp.sum((a @ Theta) * b, axis=1)
+    return A.reshape(A.shape[0], -1) @ Theta.ravel()
+
+
+def _rotate(A: Measurements, Phi1: Float[Array, "n r"]):
+    """Phi1^T A_k."""
+    if isinstance(A, tuple):
+        return A[0] @ Phi1, A[1]
+    return jnp.einsum("knm,nr->krm", A, Phi1)
+
+
+def _column_space(A: Measurements) -> Float[Array, "n r"] | None:
+    """Phi1, an orthonormal basis of the span of the columns of all A_k; `None` where that is everything, or A is traced."""
+    a = A[0] if isinstance(A, tuple) else A
+    if _checks.is_traced(a):
+        return None
+    columns = np.asarray(a, np.float64)
+    columns = columns.T if columns.ndim == 2 else np.moveaxis(columns, 1, 0).reshape(columns.shape[1], -1)
+    if columns.shape[1] > columns.shape[0]:
+        columns = np.linalg.qr(columns.T, mode="r").T
+    Phi, s, _ = np.linalg.svd(columns, full_matrices=False)
+    r = rank_of(jnp.asarray(columns, a.dtype), jnp.asarray(s))
+    return None if r == columns.shape[0] else jnp.asarray(Phi[:, :r], a.dtype)
+
+
+def _read(A) -> Measurements:
+    if isinstance(A, tuple) and len(A) == 2:
+        a, b = (_checks.as_matrix(part, f"A[{i}]", f"(K, {'nm'[i]})") for i, part in enumerate(A))
+        if a.shape[0] != b.shape[0]:
+            raise ValueError(
+                "Argument `A` must be a pair of as many vectors a_k as b_k, shapes (K, n) and (K, m), but has shapes "
+                f"{a.shape} and {b.shape}."
+            )
+        leaves = (a, b)
+    else:
+        leaves = (_checks.as_float(A, "A"),)
+        if leaves[0].ndim != 3 or 0 in leaves[0].shape:
+            raise ValueError(
+                "Argument `A` must have shape (K, n, m), or be a pair (a, b) of shapes (K, n) and (K, m), but has shape "
+                f"{leaves[0].shape}."
+            )
+    for leaf in leaves:
+        _checks.check_finite(leaf, "A")
+        if not _checks.is_traced(leaf) and not np.any(np.asarray(leaf)):
+            raise ValueError("Argument `A` is zero: nothing was measured.")
+    return leaves if len(leaves) == 2 else leaves[0]

@@ -1,0 +1,390 @@
+"""Losses other than least squares: their values and derivatives, and that all that holds for any loss holds for them."""
+
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import load_cases, relative_error
+
+import lindyn_jax as ld
+
+CASES = load_cases("losses")
+PAGE = Path(__file__).parent.parent / ".docs/pages/api/problems.md"
+KINDS = ("logistic", "softmax", "huber", "poisson", "general", "masked", "sensing", "rank-one")
+N, n, m = 12, 6, 3
+
+
+def of_case(case):
+    """The problem and the start of a reference case."""
+    given = {name: np.asarray(value) for name, value in case["inputs"].items()}
+    X = given.get("X")
+    make = {
+        "logistic": lambda: ld.Logistic(X, given["y"], scale="mean"),
+        "softmax": lambda: ld.Softmax(X, given["labels"], scale="mean"),
+        "huber": lambda: ld.Huber(X, given["Y"], given["delta"], scale="mean"),
+        "poisson": lambda: ld.Poisson(X, given["counts"], scale="mean"),
+        "masked": lambda: ld.MatrixCompletion(given["Y"], given["mask"]),
+        "sensing": lambda: ld.MatrixSensing(given["A"], given["y"]),
+    }
+    return make[case["name"].split("_")[0]](), ld.TwoLayer(given["U"], given["V"])
+
+
+def make(kind, keep=slice(None), weights=None, **options):
+    """A problem of 6 inputs in 4 dimensions, of the samples, entries or measurements to keep."""
+    rng = np.random.default_rng(8)
+    X, Y = rng.normal(size=(N, 4)) @ rng.normal(size=(4, n)), rng.normal(size=(N, m))
+    labels, y = np.arange(N) % m, (np.arange(N * m) % 5 > 1).astype(float)
+    a, b = rng.normal(size=(5, n)), rng.normal(size=(5, m))
+    # Two more from the same four directions.
+    a, b, A = np.concatenate([a[:4], a[:3] - a[1:4]]), np.concatenate([b, b[:2]]), rng.normal(size=(8, n, m))
+    options = {"scale": 0.7, "weights": weights} | options
+    return {
+        "logistic": lambda: ld.Logistic(X[keep], y.reshape(N, m)[keep], **options),
+        "softmax": lambda: ld.Softmax(X[keep], labels[keep], num_classes=m, **options),
+        "huber": lambda: ld.Huber(X[keep], Y[keep], 0.8, **options),
+        "poisson": lambda: ld.Poisson(X[keep] / 4, np.floor(np.exp(Y))[keep], **options),
+        "general": lambda: ld.GeneralLoss(X[keep], Y[keep], lambda o, y: jnp.sum(jnp.log(jnp.cosh(o - y))), **options),
+        "masked": lambda: ld.MatrixCompletion(rng.normal(size=(n, m)), y[: n * m].reshape(n, m), **options),
+        "sensing": lambda: ld.MatrixSensing(A[keep], np.arange(8.0)[keep], **options),
+        "rank-one": lambda: ld.MatrixSensing((a[keep], b[keep]), np.arange(7.0)[keep], **options),
+    }[kind]()
+
+
+def num_terms(kind):
+    return {"masked": (n, m), "sensing": (8,), "rank-one": (7,)}.get(kind, (N,))
+
+
+# -- reference values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "h2" in name else ()) for name in CASES])
+def test_start_and_descent_of_the_reference_cases(name):
+    problem, start = of_case(CASES[name])
+    expected = CASES[name]["expected"]
+    assert relative_error(problem.loss(start.product()), expected["loss0"]) < 1e-14
+    assert relative_error(problem.loss_gradient(start.product()), expected["gradient0"]) < 1e-14
+    steps = expected["descent"]
+    end = ld.gradient_descent(start, problem, steps["steps"], optimizer=ld.plain_descent(steps["step"]))
+    assert relative_error(end.final_observables["loss"], steps["loss"]) < 1e-13
+    assert relative_error(end.final.product(), steps["Theta"]) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("name", "reduce"),
+    [
+        pytest.param(name, reduce, marks=() if "h2" not in name and reduce else pytest.mark.slow)
+        for name in CASES
+        for reduce in (True, False)
+    ],
+)
+def test_flow_of_the_reference_cases(name, reduce):
+    case = CASES[name]
+    problem, start = of_case(case)
+    observables = {"loss": "loss", "Theta": lambda model, problem: model.product(), "drift": "imbalance_drift"}
+    path = ld.gradient_flow(start, problem, case["times"], rtol=1e-11, observables=observables, reduce=reduce)
+    assert bool(path.ok)
+    for key in ("loss", "Theta"):
+        assert relative_error(path.observables[key], case["expected"][key]) < case["rel_or_abs_tol"]
+    assert float(jnp.max(path.observables["drift"])) < 1e-8
+
+
+# -- values and derivatives --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_and_hessians_are_differences_of_the_loss(kind):
+    rng = np.random.default_rng(1)
+    problem = make(kind, weights=rng.uniform(0.5, 2, num_terms(kind)))
+    Theta, one, two = jnp.asarray(0.4 * rng.normal(size=(3, n, m)))
+    step = 1e-5
+    slope = (problem.loss(Theta + step * one) - problem.loss(Theta - step * one)) / (2 * step)
+    G = problem.loss_gradient(Theta)
+    assert relative_error(jnp.sum(G * one), slope) < 1e-8
+    bend = (problem.loss_gradient(Theta + step * one) - problem.loss_gradient(Theta - step * one)) / (2 * step)
+    Hv = problem.hessian_vector(Theta, one)
+    assert relative_error(Hv, bend) < 1e-8
+    # The Hessian is symmetric.
+    assert relative_error(jnp.sum(Hv * two), jnp.sum(problem.hessian_vector(Theta, two) * one)) < 1e-13
+    # What is restricted has the same loss and gradient, in fewer rows.
+    small, Phi1 = problem.restrict()
+    frame = np.eye(n) if Phi1 is None else np.asarray(Phi1)
+    assert frame.shape[1] == problem.rank == (6 if kind in ("masked", "sensing") else 4)
+    assert relative_error(frame @ (frame.T @ G), G) < 1e-13
+    for value in (small.loss(frame.T @ Theta), problem.reduced_loss(frame.T @ Theta)):
+        assert relative_error(value, problem.loss(Theta)) < 1e-13
+    for value in (small.loss_gradient(frame.T @ Theta), problem.reduced_loss_gradient(frame.T @ Theta)):
+        assert relative_error(value, frame.T @ G) < 1e-13
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [0.7, "mean"])
+def test_a_weight_of_zero_is_a_sample_left_out(kind, scale):
+    weights = np.ones(num_terms(kind))
+    weights[np.unravel_index([1, 4], weights.shape)] = 0
+    weighted = make(kind, weights=weights, scale=scale)
+    if kind == "masked":
+        dropped = ld.MatrixCompletion(weighted.Y, weighted.mask * weights, scale=scale)
+    else:
+        dropped = make(kind, keep=weights > 0, scale=scale)
+    Theta = jnp.asarray(np.random.default_rng(2).normal(size=(n, m)))
+    assert relative_error(weighted.loss(Theta), dropped.loss(Theta)) < 1e-14
+    assert relative_error(weighted.loss_gradient(Theta), dropped.loss_gradient(Theta)) < 1e-14
+    for metric in ("accuracy", "margin", "deviance", "outliers"):
+        if hasattr(weighted, metric):
+            assert relative_error(getattr(weighted, metric)(Theta), getattr(dropped, metric)(Theta)) < 1e-14
+
+
+def test_special_losses_are_cases_of_one_another():
+    rng = np.random.default_rng(3)
+    X, Y, Theta = rng.normal(size=(N, n)), rng.normal(size=(N, m)), jnp.asarray(rng.normal(size=(n, m)))
+    same = [(ld.Huber(X, Y, 1e3), ld.LeastSquares(X, Y))]
+    same.append((ld.Huber(X, Y, 0.3), ld.GeneralLoss(X, Y, lambda o, y: jnp.sum(optax.huber_loss(o, y, delta=0.3)))))
+    labels = np.arange(N) % m
+    one_hot = np.eye(m)[labels]
+    same.append((ld.Softmax(X, labels), ld.Softmax(X, one_hot.astype(bool))))
+    same.append((ld.Softmax(X, labels), ld.GeneralLoss(X, one_hot, optax.softmax_cross_entropy)))
+    counts = np.floor(np.exp(Y))
+    same.append((ld.Poisson(X, counts), ld.GeneralLoss(X, counts, lambda o, y: jnp.sum(jnp.exp(o) - y * o))))
+    everything = np.ones((n, m))
+    same.append((ld.MatrixCompletion(X[:n, :m], everything), ld.factorization(X[:n, :m])))
+    a, b, y = rng.normal(size=(7, n)), rng.normal(size=(7, m)), rng.normal(size=7)
+    same.append((ld.MatrixSensing((a, b), y), ld.MatrixSensing(np.einsum("kn,km->knm", a, b), y)))
+    mask = (labels[:n, None] != np.arange(m)).astype(float)
+    holes = np.where(mask > 0, Y[:n], np.nan)
+    entries = np.argwhere(mask)
+    measured = ld.MatrixSensing((np.eye(n)[entries[:, 0]], np.eye(m)[entries[:, 1]]), Y[:n][mask > 0])
+    same += [(ld.MatrixCompletion(holes), measured), (ld.MatrixCompletion(holes, mask), measured)]
+    for one, two in same:
+        assert relative_error(one.loss(Theta), two.loss(Theta)) < 1e-13
+        assert relative_error(one.loss_gradient(Theta), two.loss_gradient(Theta)) < 1e-13
+    # Two classes: the logit of the second less that of the first.
+    two = ld.Softmax(X, labels % 2).loss(Theta[:, :2])
+    assert relative_error(ld.Logistic(X, labels % 2).loss(Theta[:, 1:2] - Theta[:, :1]), two) < 1e-13
+
+
+def test_losses_keep_their_digits_where_answers_are_all_but_certain(dtype):
+    X = np.array([[1.0], [-1.0]], dtype)
+    digits = 4 * np.finfo(dtype).eps
+    for size in (40.0, 1e4):
+        right, wrong = jnp.array([[size]], dtype), jnp.array([[-size]], dtype)
+        logistic, softmax = ld.Logistic(X, np.array([1, 0])), ld.Softmax(X, np.array([1, 0]))
+        # Each of two samples has the loss log(1 + e^-size), or that and size.
+        assert logistic.dtype == softmax.dtype == dtype
+        cases = ((logistic, right, wrong), (softmax, jnp.hstack([wrong, 0 * right]), jnp.hstack([right, 0 * right])))
+        for problem, well, badly in cases:
+            np.testing.assert_allclose(problem.loss(well), 2 * np.exp(-dtype.type(size)), rtol=size * digits)
+            np.testing.assert_allclose(problem.loss(badly), 2 * size, rtol=digits)
+            gradient = problem.loss_gradient(well)
+            np.testing.assert_allclose(np.abs(gradient), 2 * np.exp(-dtype.type(size)), rtol=size * digits)
+            np.testing.assert_allclose(np.abs(problem.loss_gradient(badly)), 2, rtol=digits)
+            for Theta in (well, badly):
+                assert np.all(np.isfinite(problem.hessian_vector(Theta, jnp.ones_like(Theta))))
+                assert np.all(np.isfinite(jax.grad(problem.loss)(Theta)))
+                assert np.all(np.isfinite(problem.predict(Theta)))
+
+
+def test_metrics_say_what_they_say():
+    X, labels = np.eye(4, 3), np.array([0, 1, 2, 0])
+    problem = ld.Softmax(X, labels)
+    Theta = jnp.array([[2.0, 0, 0], [0, 3, 1], [1, 0, 0]])
+    # The third sample is taken for the first class, by a logit of 1; the last has no input, and its logits are alike.
+    assert (float(problem.accuracy(Theta)), float(problem.margin(Theta))) == (0.5, -1.0)
+    assert relative_error(jnp.sum(problem.predict(Theta), axis=1), np.ones(4)) < 1e-15
+    answer = ld.Logistic(np.eye(3), np.array([True, False, True]))
+    theta = jnp.array([[0.5], [-2.0], [-0.1]])
+    assert relative_error(answer.accuracy(theta), 2 / 3) < 1e-15 and float(answer.margin(theta)) == -0.1
+    assert np.isnan(answer.accuracy(theta * np.nan)) and np.isnan(problem.accuracy(Theta * np.nan))
+    counts = jnp.array([[1.0], [3.0], [2.0]])
+    assert relative_error(ld.Poisson(None, counts).deviance(jnp.log(counts)), 0.0) < 1e-15
+    assert float(ld.Poisson(None, 0 * counts).deviance(0 * counts)) == 2.0
+    completion = ld.MatrixCompletion(np.array([[1.0, np.nan], [2.0, 3.0]]))
+    assert float(completion.test_error(jnp.ones((2, 2)), np.array([[9.0, 2.0], [9.0, 9.0]]))) == 0.5
+    assert float(ld.Huber(None, counts, 1.5).outliers(0 * counts)) == pytest.approx(2 / 3)
+
+
+# -- every way of moving -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["softmax", "rank-one"])
+def test_networks_of_any_width_move_in_reduced_form(kind):
+    problem = make(kind)
+    start = ld.init.gaussian(n, m, 30, std=0.1, key=jax.random.key(0))
+    ends = [
+        ld.gradient_descent(start, problem, 30, optimizer=optax.sgd(2e-3, momentum=0.5), reduce=reduce)
+        for reduce in (True, False)
+    ]
+    assert relative_error(ends[0].final.U, ends[1].final.U) < 1e-13
+    assert relative_error(ends[0].final_observables["loss"], ends[1].final_observables["loss"]) < 1e-13
+    assert float(ends[0].final_observables["loss"]) < float(ends[0].observables["loss"][0]) * 0.99
+
+
+@pytest.mark.parametrize("kind", ["masked", "softmax"])
+def test_one_program_serves_all_widths_scales_and_weights(kind):
+    traces = []
+
+    @jax.jit
+    def change(h, scale, weights):
+        traces.append(1)
+        problem = make(kind, weights=weights, scale=scale, **({"rank": 4} if kind == "softmax" else {}))
+        core = ld.init.gaussian_core(problem, h, alpha=0.5, key=jax.random.key(0))
+        path = ld.gradient_flow(core, problem, [0.0, 1e-2], observables=("loss", "imbalance_drift"), solver="tsit5")
+        return path.observables["loss"], path.final_observables["imbalance_drift"], path.ok
+
+    weights = np.ones(num_terms(kind))
+    for h, scale in ((1e2, 0.5), (1e9, 0.5), (1e9, 0.1)):
+        loss, drift, ok = change(h, scale, weights)
+        assert bool(ok) and loss[1] < loss[0] and drift < 1e-8
+    assert len(traces) == 1
+    assert relative_error(change(1e9, 0.1, weights / 2)[0][0], loss[0] / 2) < 1e-13
+
+
+class Diagonal(ld.AbstractModel):
+    u: jax.Array
+    v: jax.Array
+
+    def product(self):
+        return (self.u * self.v)[:, None]
+
+
+def test_deep_tied_and_own_networks_move_with_them():
+    rng = np.random.default_rng(4)
+    X, square = rng.normal(size=(N, 4)), rng.normal(size=(4, 4))
+    square = square + square.T
+    observed = (np.add.outer(np.arange(4), np.arange(4)) % 3 > 0).astype(float)
+    logistic, completion = ld.Logistic(X, np.arange(N) % 2), ld.MatrixCompletion(square, observed)
+    layers = tuple(jnp.asarray(0.5 * rng.normal(size=shape)) for shape in ((4, 5), (5, 5), (5, 4)))
+    cases = (
+        (ld.DeepLinear(layers), completion),
+        (ld.SymmetricFactors(0.5 * rng.normal(size=(4, 7))), completion),
+        (Diagonal(*jnp.asarray(rng.normal(size=(2, 4)))), logistic),
+    )
+    for start, problem in cases:
+        end = ld.gradient_descent(start, problem, 20, optimizer=optax.sgd(1e-2)).final
+        # The same by JAX alone.
+        moved = start
+        slope = jax.jit(jax.grad(lambda model, problem=problem: problem.loss(model.product())))
+        for _ in range(20):
+            moved = jax.tree.map(lambda w, g: w - 1e-2 * g, moved, slope(moved))
+        assert relative_error(end.product(), moved.product()) < 1e-13
+
+
+def test_ends_have_derivatives_in_the_numbers_of_the_loss():
+    rng = np.random.default_rng(5)
+    X, Y = rng.normal(size=(N, n)), rng.normal(size=(N, m))
+    start = ld.init.gaussian(n, m, 3, std=0.5, key=jax.random.key(0))
+
+    @jax.jit
+    def end(numbers):
+        delta, scale, weights = numbers
+        problem = ld.Huber(X, Y, delta, scale=scale, weights=weights, rank=n)
+        return ld.gradient_descent(start, problem, 10, optimizer=optax.sgd(1e-2), reduce=False).final_observables[
+            "loss"
+        ]
+
+    at, along = (0.3, 0.5, np.ones(N)), (1.0, -0.4, rng.normal(size=N))
+    up, down = (jax.tree.map(lambda x, d, s=s: x + s * d, at, along) for s in (1e-6, -1e-6))
+    slope = jax.tree.map(lambda g, d: jnp.sum(g * d), jax.jit(jax.grad(end))(at), along)
+    assert relative_error(sum(slope), (end(up) - end(down)) / 2e-6) < 1e-7
+
+
+def test_an_ensemble_completes_other_entries_in_every_trial():
+    truth = np.outer([1.0, 0.5, -1.0, 2.0], [1.0, -1.0, 0.5])
+
+    def trial(key, width):
+        mask = jax.random.bernoulli(key, 0.8, truth.shape)
+        problem = ld.MatrixCompletion(truth, mask)
+        core = ld.init.gaussian_core(problem, width, alpha=0.8, key=key)
+        path = ld.gradient_descent(core, problem, 5, optimizer=optax.sgd(1e-2))
+        return {"seen": jnp.sum(mask), "fell": path.final_observables["loss"] < path.observables["loss"][0]}
+
+    found = ld.run_ensemble(trial, {"width": [1e3, 1e6]}, 6, key=jax.random.key(1))
+    assert bool(found["fell"].all()) and len(np.unique(found["seen"])) > 2
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+ONES, LABELS = np.ones((4, 2)), np.array([0, 1, 2, 0])
+ONE_ROW = np.array([[1, 1], [1, 1], [0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "options", "message"),
+    [
+        ("MatrixCompletion", (ONES, 0 * ONES), {}, r"`mask` must have an observed entry, but is 0 everywhere"),
+        (
+            "MatrixCompletion",
+            (ONES, np.ones((4, 3))),
+            {},
+            r"`mask` must have the shape \(4, 2\) of `Y`, but .*\(4, 3\)",
+        ),
+        ("MatrixCompletion", (ONES, 2 * ONES), {}, r"`mask` must be made of 0 and 1, but is 2 at index \(0, 0\)"),
+        ("MatrixCompletion", (ONES, ONE_ROW), {}, "row 2 has none and cannot be learned"),
+        ("MatrixCompletion", (ONES, ONES * [1, 0]), {}, "column 1 has none and cannot be learned"),
+        ("MatrixCompletion", (np.nan * ONES,), {}, "`mask` must have an observed entry"),
+        ("MatrixCompletion", (np.inf * ONES,), {}, "`Y` must be finite, but 8 of its entries are not"),
+        (
+            "MatrixCompletion",
+            (ONES, ONES),
+            {"weights": -ONES},
+            "`weights` must have entries of at least 0, .* entry -1",
+        ),
+        ("MatrixCompletion", (ONES, ONES), {"weights": ONE_ROW * 1.0}, "`mask` times `weights` must have .* row 2"),
+        ("MatrixSensing", (ONES, np.ones(4)), {}, r"`A` must have shape \(K, n, m\), or be a pair .*\(4, 2\)"),
+        ("MatrixSensing", (np.ones((3, 4, 2)), np.ones(4)), {}, r"`y` must have shape \(3,\), one number for each A_k"),
+        ("MatrixSensing", ((ONES, ONES[:3]), np.ones(4)), {}, r"as many vectors a_k as b_k, .*\(4, 2\) and \(3, 2\)"),
+        ("MatrixSensing", (np.zeros((3, 4, 2)), np.ones(3)), {}, "`A` is zero: nothing was measured"),
+        ("MatrixSensing", (np.ones((3, 4, 2)), np.nan * np.ones(3)), {}, "`y` must be finite"),
+        ("Logistic", (ONES, LABELS), {}, r"`y` must be made of the labels 0 and 1, but is 2 at index \(2, 0\)"),
+        ("Logistic", (ONES, np.array([0.5, 0, 1, 0])), {}, r"labels 0 and 1, but is 0\.5 at index \(0, 0\)"),
+        ("Logistic", (ONES, np.ones(4)), {}, "`y` must have both classes, 0 and 1, but is 1 everywhere in column 0"),
+        ("Logistic", (ONES, np.array([0, 1, 1])), {}, "`X` and `y` must have one row a sample, .*4 rows and `y` has 3"),
+        ("Logistic", (ONES, LABELS > 0), {"weights": np.ones(3)}, r"`weights` must have shape \(4,\), but .*\(3,\)"),
+        ("Logistic", (ONES, LABELS > 0), {"weights": np.zeros(4)}, "one of them above 0, but has no other"),
+        ("Softmax", (ONES, LABELS - 1), {}, r"`labels` must be made of whole numbers of at least 0, but is -1 at"),
+        ("Softmax", (ONES, LABELS / 2), {}, r"whole numbers of at least 0, but is 0\.5 at index \(1,\)"),
+        ("Softmax", (ONES, LABELS), {"num_classes": 2}, r"`labels` must be below 2, .*`num_classes`, but is 2 at"),
+        ("Softmax", (ONES, np.ones(4)), {}, "samples of two classes or more, but all are of class 1"),
+        ("Softmax", (ONES, np.eye(4)), {"num_classes": 3}, "`num_classes` must be 4 for one-hot labels"),
+        ("Softmax", (ONES, np.eye(4) * 2), {}, "a single 1 in every row and be 0 elsewhere, but row 0 is not so"),
+        ("Softmax", (ONES, np.nan * LABELS), {}, "`labels` must be finite"),
+        ("Huber", (ONES, ONES, jnp.array(0.0)), {}, r"`delta` must be a positive number, but is 0"),
+        ("Huber", (ONES, ONES * np.inf, 1.0), {}, "`Y` must be finite"),
+        ("Poisson", (ONES, -ONES), {}, r"`counts` must be made of numbers of at least 0, but is -1 at index \(0, 0\)"),
+        ("Poisson", (ONES, ONES * np.nan), {}, "`counts` must be finite"),
+    ],
+)
+def test_what_is_no_such_problem_is_refused_in_a_sentence(kind, arguments, options, message):
+    # Without the tests' own check of annotations, which would refuse shapes first.
+    made = getattr(ld, kind)
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(made.__init__)(object.__new__(made), *arguments, **options)
+
+
+def test_traced_labels_need_the_number_of_classes_and_replaced_losses_are_refused():
+    loss = lambda labels, **options: ld.Softmax(ONES, labels, rank=1, **options).loss(jnp.ones((2, 3)))  # noqa: E731
+    with pytest.raises(ValueError, match="`num_classes` must be given for labels that are traced"):
+        jax.jit(loss)(LABELS)
+    assert relative_error(jax.jit(lambda labels: loss(labels, num_classes=3))(LABELS), loss(LABELS)) < 1e-14
+
+    class Hinge(ld.Logistic):
+        def sample_losses(self, outputs, Y):
+            return jnp.sum(jnp.maximum(0, 1 - (2 * Y - 1) * outputs), axis=1)
+
+    with pytest.raises(ValueError, match="Logistic with a `sample_losses` of its own"):
+        Hinge(ONES, LABELS > 0)
+
+
+def test_examples_of_the_reference_run():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    names = {}
+    for block in blocks:
+        if "AbstractProblem" not in block:
+            exec(block, names)
+    # As the text says.
+    assert float(names["accuracy"]) == 1 and float(names["hidden"]) < 0.01
