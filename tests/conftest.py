@@ -40,6 +40,13 @@ class Contexts(threading.local):
     make, uses, context = staticmethod(mlir.make_ir_context), 0, None
 
     def __call__(self):
+        try:
+            mlir.ir.InsertionPoint.current
+        except ValueError:
+            pass
+        else:
+            # A program that is compiled while another is being lowered would be written into that one.
+            return self.make()
         if self.uses % 50 == 0:
             self.context = self.make()
         self.uses += 1
