@@ -144,6 +144,8 @@ OWN = {
     "open_figure": {"path": "absent"}, "open_reductions": {"path": "absent"}, "open_sweep": {"path": "absent"},
     "data.read_idx": {"path": "absent"},
     "exact.aligned_jump_time": {"sigma": 2.0},
+    "observables.on": {"name": "loss"},
+    **{f"observables.{name}": {"problem": ld.Softmax(X, np.arange(N) % m)} for name in ("accuracy", "least_margin")},
     "observables.observable": {"symbol": "$x$", "label": "x", "panel": "x"},
     "studies.audit": {"starts": STARTS, "trials": 1, "points": 3, "horizon": 0.1},
     "studies.simulate": {"start": STARTS["a"], "points": 3, "horizon": 0.1},

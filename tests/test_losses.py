@@ -207,6 +207,40 @@ def test_metrics_say_what_they_say():
     assert float(ld.Huber(None, counts, 1.5).outliers(0 * counts)) == pytest.approx(2 / 3)
 
 
+def test_observables_of_classes_and_of_other_data():
+    problem = make("softmax")
+    X = np.random.default_rng(6).normal(size=(5, n))
+    test = ld.Softmax(X, np.arange(5) % m)
+    start = ld.init.gaussian(n, m, 30, std=0.5, key=jax.random.key(3))
+    names = {name: name for name in ("accuracy", "least_margin")}
+    others = {f"test_{name}": ld.observables.on(test, name) for name in ("accuracy", "loss")}
+    end = ld.gradient_descent(start, problem, 30, optimizer=optax.sgd(1e-2), observables=names | others)
+    Theta, seen = end.final.product(), end.final_observables
+    for name, expected in {
+        "accuracy": problem.accuracy(Theta),
+        "least_margin": problem.margin(Theta),
+        "test_accuracy": test.accuracy(Theta),
+        "test_loss": test.loss(Theta),
+    }.items():
+        assert relative_error(seen[name], expected) < 1e-13
+    # A core that was drawn knows its network on other data where all of it moves.
+    whole = ld.Softmax(np.random.default_rng(7).normal(size=(N, n)), np.arange(N) % m)
+    core = ld.init.gaussian_core(whole, 1e9, alpha=0.5, key=jax.random.key(0))
+    same = ld.Softmax(whole.X, np.arange(N) % m)
+    for name in ("accuracy", "loss"):
+        own = ld.observables.OBSERVABLES[name](core, whole)
+        assert relative_error(ld.observables.on(same, name)(core, whole), own) < 1e-13
+    drawn = ld.init.gaussian_core(problem, 1e9, alpha=0.5, key=jax.random.key(0))
+    for ask, message in (
+        (lambda: ld.observables.on(test, "loss")(drawn, problem), "needs all of Theta"),
+        (lambda: ld.observables.on(test, "imbalance_drift"), "that does not look at the start"),
+        (lambda: ld.observables.on(test, "lose"), "`name` must be one of"),
+        (lambda: ld.observables.accuracy(start, make("huber")), "kind Logistic or Softmax, but .* Huber"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
 # -- every way of moving -----------------------------------------------------------------------------------------------
 
 
@@ -385,5 +419,4 @@ def test_examples_of_the_reference_run():
     for block in blocks:
         if "AbstractProblem" not in block:
             exec(block, names)
-    # As the text says.
     assert float(names["accuracy"]) == 1 and float(names["hidden"]) < 0.01

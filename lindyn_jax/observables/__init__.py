@@ -19,6 +19,8 @@ from .losses import (
 from .products import alignment, effective_rank, mode_strengths, nuclear_norm, singular_values
 from .imbalances import imbalance_drift, imbalance_spectrum
 from .kernels import kernel_distance
+from .classes import accuracy, least_margin
+from .elsewhere import on
 from .coordinates import reduced_product
 from .registry import OBSERVABLES, attributes, measure, observable, resolve
 from .registry import Observables as Observables
@@ -26,6 +28,7 @@ from .registry import Observables as Observables
 
 __all__ = [
     "OBSERVABLES",
+    "accuracy",
     "alignment",
     "attributes",
     "distance_to_theta_hat",
@@ -35,11 +38,13 @@ __all__ = [
     "imbalance_drift",
     "imbalance_spectrum",
     "kernel_distance",
+    "least_margin",
     "loss",
     "measure",
     "mode_strengths",
     "nuclear_norm",
     "observable",
+    "on",
     "penalty",
     "reconstruction_error",
     "reduced_product",

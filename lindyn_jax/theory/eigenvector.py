@@ -12,7 +12,10 @@ from .._derivatives import last_derivative, unknown
 from ._numerics import norm
 from ._numerics import quotient as _quotient
 
-_FIRST_ONLY = "A largest eigenvalue that is found by iteration has no second derivative here: it would need those of the eigenvector."
+_FIRST_ONLY = (
+    "A largest eigenvalue that is found by iteration has no second derivative here: "
+    "it would need those of the eigenvector."
+)
 
 
 @eqx.filter_jit
