@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Real, Shaped
 Z95 = 1.959963984540054
 # Below it an interval can be narrow by chance: stopping at the first narrow one then covers 87%, not 95%.
 LEAST_TO_STOP = 30
+QUANTILES = (("median", 0.5), ("q95", 0.95))
 MOMENTS = ("count", "mean", "sum_of_squared_deviations", "minimum", "maximum")
 
 Source = str | Callable[[Mapping[str, Array]], Array]
@@ -143,6 +144,11 @@ def rms_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     return Interval(value, value - half, value + half)
 
 
+def named(name: str, interval: Interval) -> dict[str, np.ndarray]:
+    """An interval as `NAME`, `NAME_low` and `NAME_high`."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
 class AbstractReduction(eqx.Module):
     """What is kept of one number a trial: an array over (grid..., extra) for each chunk, and how chunks are merged.
 
@@ -157,7 +163,7 @@ class AbstractReduction(eqx.Module):
     @property
     @abstractmethod
     def merging(self) -> str:
-        """`"sum"`, or `"moments"` by the pairwise formula of Chan, Golub and LeVeque."""
+        """`"sum"`, `"first"` come, or `"moments"` by the pairwise formula of Chan, Golub and LeVeque."""
 
     @abstractmethod
     def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
@@ -166,6 +172,13 @@ class AbstractReduction(eqx.Module):
     @abstractmethod
     def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
         """One chunk's values, trials last, as an array; `present` is false for padding."""
+
+    def interval(self, merged: np.ndarray, count: int) -> Interval | None:
+        """What merged values estimate, with its interval, after `count` trials; `None` where they estimate no single number."""
+
+    def statistics(self, name: str, merged: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """What a summary says of the reduction `name` among all those merged of `count` trials; by default nothing."""
+        return {}
 
     def __call__(self, outputs: Mapping[str, Array], present: Bool[Array, " trials"]) -> Array:
         """Reduces the outputs of one chunk, each of shape (grid..., trials).
@@ -198,6 +211,13 @@ class Count(AbstractReduction):
     def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
         return jnp.sum(values & present, axis=-1, dtype=jnp.int32)
 
+    def interval(self, merged: np.ndarray, count: int) -> Interval:
+        return frequency(merged, np.full(merged.shape, count))
+
+    def statistics(self, name: str, merged: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """The frequency with its exact interval; over axes other than those of the grid the count itself."""
+        return named(name, self.interval(merged[name], count)) if self.dims is None else {name: merged[name]}
+
 
 class Moments(AbstractReduction):
     """Count, mean, sum of squared deviations from the mean, minimum and maximum of the finite values."""
@@ -221,6 +241,14 @@ class Moments(AbstractReduction):
         low = jnp.min(jnp.where(used, values, jnp.inf), axis=-1)
         high = jnp.max(jnp.where(used, values, -jnp.inf), axis=-1)
         return jnp.stack([count, mean, spread, low, high], axis=-1)
+
+    def interval(self, merged: np.ndarray, count: int) -> Interval:
+        return mean_interval(merged)
+
+    def statistics(self, name: str, merged: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """Of `x_moments`: `x_mean` with its interval, and `x_max`."""
+        base = name.removesuffix("_moments")
+        return {**named(f"{base}_mean", mean_interval(merged[name])), f"{base}_max": merged[name][..., 4]}
 
 
 class Histogram(AbstractReduction):
@@ -254,6 +282,36 @@ class Histogram(AbstractReduction):
         counts = jnp.zeros(rows * (self.bins + 2), jnp.int32).at[(start + bins).ravel()].add(used.ravel())
         return counts.reshape(*values.shape[:-1], self.bins + 2)
 
+    def statistics(self, name: str, merged: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """Of `x_histogram`, with `x_moments` beside it: `x_median` and `x_q95`."""
+        base = name.removesuffix("_histogram")
+        read = (merged[name], self.low, self.high), merged[f"{base}_moments"]
+        return {f"{base}_{word}": histogram_quantile(*read[0], q, read[1]) for word, q in QUANTILES}
+
+
+class Values(AbstractReduction):
+    """The values of the first trials, `most` at most, in their order: whatever is to be known of a study of so few.
+
+    NaN where a trial failed or its value is not finite, infinity in all places after the last trial.
+    """
+
+    of: Source
+    most: int = 1000
+    dims: tuple[str, ...] | None = None
+
+    @property
+    def merging(self) -> str:
+        return "first"
+
+    def extra(self, name: str) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+        return (f"{name}_trial",), (self.most,), {}
+
+    def reduce(self, values: Shaped[Array, "*points trials"], present: Bool[Array, " trials"]) -> Array:
+        # What is present comes first: padding follows it.
+        values = jnp.where(present, jnp.where(jnp.isfinite(values), values, jnp.nan), jnp.inf)[..., : self.most]
+        rest = jnp.full((*values.shape[:-1], self.most - values.shape[-1]), jnp.inf, values.dtype)
+        return jnp.concatenate([values, rest], axis=-1)
+
 
 def merge(merging: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Two reductions of disjoint sets of trials as that of their union, in 64 bits.
@@ -265,6 +323,9 @@ def merge(merging: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if merging == "sum":
         return np.asarray(first, np.int64) + np.asarray(second, np.int64)
     first, second = np.asarray(first, float), np.asarray(second, float)
+    if merging == "first":
+        there = int(np.sum(~np.isposinf(first.reshape(-1, first.shape[-1])[0])))
+        return np.concatenate([first[..., :there], second], axis=-1)[..., : first.shape[-1]]
     (a, mean_a, spread_a, low_a, high_a), (b, mean_b, spread_b, low_b, high_b) = (
         np.moveaxis(x, -1, 0) for x in (first, second)
     )

@@ -7,10 +7,12 @@ from scipy import stats
 
 from lindyn_jax.statistics import (
     Moments,
+    Values,
     frequency,
     half_width,
     mean_interval,
     mean_slope,
+    merge,
     narrow_enough,
     rms_slope,
     standard_error,
@@ -145,3 +147,15 @@ def test_failed_trials_are_left_out_of_the_slope():
     assert mean_slope(x, y).high == np.inf
     assert np.isnan(mean_slope(x, y[:, 1:]).value)
     assert np.isnan(mean_slope(x[:1], y[:1]).value)
+
+
+def test_values_of_the_first_trials_are_kept_in_order_through_chunks_and_failures():
+    kept = Values("x", most=6)
+    rows = np.array([[1.0, np.nan, 3, 0], [5, 6, np.inf, 0], [7, 8, 9, 0]])
+    merged = None
+    for row in rows:
+        part = np.asarray(kept({"x": jnp.asarray(row)[None], "ok": jnp.ones((1, 4), bool)}, jnp.arange(4) < 3))
+        merged = part if merged is None else merge(kept.merging, merged, part)
+    np.testing.assert_array_equal(merged, [[1, np.nan, 3, 5, 6, np.nan]])
+    whole = kept({"x": jnp.asarray(rows[:, :3].reshape(1, 9)), "ok": jnp.ones((1, 9), bool)}, jnp.ones(9, bool))
+    np.testing.assert_array_equal(whole, merged)

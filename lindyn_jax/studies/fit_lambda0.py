@@ -223,7 +223,7 @@ class FitLambda0(Study):
         for name in ("negative_better", "wide_better"):
             summary[name] = reduced[name] / count
         for name, reduction in self.reductions().items():
-            if isinstance(reduction, Moments):
+            if reduction.merging == "moments":
                 dims, moments = reduced[name].dims[:-1], reduced[name].values
                 mean = "lambda0_mean" if name == "lambda0" else name
                 summary[mean] = (dims, np.where(moments[..., 0] > 0, moments[..., 1], np.nan))

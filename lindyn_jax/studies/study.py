@@ -18,17 +18,10 @@ from ..problems import LeastSquares
 from ..statistics import (
     AbstractReduction,
     Count,
-    Histogram,
-    Interval,
     Moments,
-    frequency,
-    histogram_quantile,
-    mean_interval,
     narrow_enough,
 )
 from ._record import of_problem, of_start
-
-SUFFIXES = ("", "_low", "_high")
 
 
 class Shown(NamedTuple):
@@ -199,7 +192,8 @@ class Study(ABC):
         return self.labelled(dataset)
 
     def _narrow(self, merged: Mapping[str, np.ndarray], count: int, precision: float) -> bool:
-        return narrow_enough([interval_of(name, merged[name], count) for name in self.precise()], count, precision)
+        kept = self.reductions()
+        return narrow_enough([kept[name].interval(merged[name], count) for name in self.precise()], count, precision)
 
     def reduced(self, dataset):
         """The reductions of a dataset that holds single trials, as `open_reductions` gives them; others as they are."""
@@ -207,8 +201,9 @@ class Study(ABC):
 
         if "trial" not in dataset.dims:
             return dataset
-        done = dataset["computed"].values if "computed" in dataset.coords else np.ones(dataset.sizes["trial"], bool)
-        dims = tuple(self.grid())
+        if "computed" in dataset.coords:
+            dataset = dataset.isel(trial=np.flatnonzero(dataset["computed"].values))
+        done, dims = np.ones(dataset.sizes["trial"], bool), tuple(self.grid())
         ok = dataset["ok"].astype(bool)
         outputs = {}
         for name, array in dataset.data_vars.items():
@@ -236,30 +231,12 @@ class Study(ABC):
         reduced, dims = self.reduced(dataset), tuple(self.grid())
         count = int(reduced["trials_computed"])
         summary = xr.Dataset(coords={name: reduced[name] for name in dims}, attrs={"interval": "95%"})
-        counts = np.full(tuple(summary.sizes[name] for name in dims), count)
-
-        def put(name, interval, over=dims):
-            for suffix, values in zip(SUFFIXES, interval, strict=True):
-                summary[name + suffix] = (over, values)
-
-        for name, reduction in self.reductions().items():
-            over = dims if reduction.dims is None else reduction.dims
-            array = reduced[name].transpose(*over, ...)
-            if isinstance(reduction, Count) and reduction.dims is None:
-                put(name, frequency(array.values, counts))
-            elif isinstance(reduction, Count):
-                summary[name] = (over, array.values)
-            elif isinstance(reduction, Moments):
-                base = name.removesuffix("_moments")
-                put(f"{base}_mean", mean_interval(array.values), over)
-                summary[f"{base}_max"] = (over, array.values[..., 4])
-            elif isinstance(reduction, Histogram):
-                base = name.removesuffix("_histogram")
-                moments = reduced[f"{base}_moments"].transpose(*over, ...).values
-                for word, q in (("median", 0.5), ("q95", 0.95)):
-                    values = histogram_quantile(array.values, reduction.low, reduction.high, q, moments)
-                    summary[f"{base}_{word}"] = (over, values)
-        summary["trials"] = (dims, counts)
+        kept = {name: (dims if each.dims is None else each.dims, each) for name, each in self.reductions().items()}
+        merged = {name: reduced[name].transpose(*over, ...).values for name, (over, _) in kept.items()}
+        for name, (over, reduction) in kept.items():
+            for word, values in reduction.statistics(name, merged, count).items():
+                summary[word] = (over, values)
+        summary["trials"] = (dims, np.full(tuple(summary.sizes[name] for name in dims), count))
         return self.compared(summary)
 
     def compared(self, summary):
@@ -368,11 +345,6 @@ def check_precision(precision: float | None) -> None:
     """
     if precision is not None and not (math.isfinite(precision) and precision > 0):
         raise ValueError(f"The precision is a width of 95% intervals and must be positive, but is {precision:g}.")
-
-
-def interval_of(name: str, merged: np.ndarray, count: int) -> Interval:
-    """The interval of a merged count, or of the mean of merged moments."""
-    return mean_interval(merged) if name.endswith("_moments") else frequency(merged, np.full(merged.shape, count))
 
 
 def data_notes(problem: LeastSquares, description: str) -> list[tuple[str, str]]:

@@ -20,18 +20,26 @@ from ..flow import gradient_flow
 from ..limits import flow_to_limit
 from ..problems import LeastSquares
 from ..statistics import (
+    QUANTILES,
     AbstractReduction,
     Count,
     Histogram,
+    Interval,
     Moments,
-    frequency,
+    Values,
+    histogram_quantile,
+    mean_interval,
     mean_slope,
+    named,
+    rms_slope,
+    standard_error,
 )
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
-from ._distances import EVENTS, from_reductions, from_trials
 from ._grid import check_grid, floats
 from .lemma11 import hypothesis as hypothesis
 from .study import Shown, Study, Table, power
+
+EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "alpha": {"long_name": "exponent of the start", "convention": "entries are N(0, h^(-2 alpha))"},
@@ -269,7 +277,7 @@ class Theorem12(Study):
         }
 
     def reductions(self) -> dict[str, AbstractReduction]:
-        """Counts of events and of successes, moments, a quantile sketch, and slopes of trials.
+        """Counts of events and of successes, moments, a quantile sketch, slopes of trials, and the first thousand distances.
 
         The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
         """
@@ -282,18 +290,22 @@ class Theorem12(Study):
         def slope(outputs):
             distance = outputs["distance"]
             logs = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), jnp.nan)
-            return jnp.einsum("w,awt->at", jnp.asarray(weights, logs.dtype), logs)
+            # One width has no slope, and no trial an estimate of it.
+            return jnp.einsum(
+                "w,awt->at", jnp.asarray(weights, logs.dtype), logs if len(self.widths) > 1 else logs * jnp.nan
+            )
 
-        kept: dict[str, AbstractReduction] = {event: Count(event) for event in EVENTS}
-        kept["successes"] = Count("ok")
-        kept["distance_moments"] = Moments("distance")
-        kept["square_moments"] = Moments(lambda outputs: outputs["distance"] ** 2)
-        kept["expected_moments"] = Moments(lambda outputs: outputs["expected_distance"] ** 2)
-        kept["distance_histogram"] = Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01))
-        kept["drift_moments"] = Moments("imbalance_drift")
-        if len(self.widths) > 1:
-            kept["slope_moments"] = Moments(slope, ("alpha",))
-        return kept
+        return {
+            **{event: Count(event) for event in EVENTS},
+            "successes": Count("ok"),
+            "distance": Values("distance"),
+            "distance_moments": Moments("distance"),
+            "square_moments": Moments(lambda outputs: outputs["distance"] ** 2),
+            "expected_moments": Moments(lambda outputs: outputs["expected_distance"] ** 2),
+            "distance_histogram": Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01)),
+            "drift_moments": Moments("imbalance_drift"),
+            "slope_moments": Moments(slope, ("alpha",)),
+        }
 
     def precise(self) -> list[str]:
         return [*EVENTS, *(["slope_moments"] if len(self.widths) > 1 else [])]
@@ -313,46 +325,68 @@ class Theorem12(Study):
         (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, counts of
         trials and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials, `slope`) and
         of its root mean square (`rms_slope`), with intervals that hold the starts shared by all widths against each other, and
-        those of the two laws (`exact_slope`, `sharp_slope`). Quantiles read from reductions are good to 1%, and `rms_slope`
-        then has no interval.
+        those of the two laws (`exact_slope`, `sharp_slope`). Of more than a thousand trials the quantiles are read from a sketch,
+        good to 1%, and the interval of `rms_slope` is that of the first thousand, narrowed as the root of their number.
         """
         import xarray as xr
 
-        problem, delta = self.problem, self.settings.delta
-        alphas, widths = dataset["alpha"].values, dataset["width"].values
-        dims = ("alpha", "width")
-        summary = xr.Dataset(coords={"alpha": dataset["alpha"], "width": dataset["width"]})
-        measured = from_trials(dataset) if "trial" in dataset.dims else from_reductions(dataset)
-        counts = np.full((len(alphas), len(widths)), measured.pop("trials"))
-        for event in EVENTS:
-            interval = frequency(measured.pop(event), counts)
-            for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
-                summary[event + suffix] = (dims, values)
-        slope, rms_slope, successes = (measured.pop(name) for name in ("slope", "rms_slope", "successes"))
-        max_drift = measured.pop("max_drift")
-        for name, values in measured.items():
-            summary[name] = (dims, values)
-        A, H = _grid(alphas, widths)
+        problem, delta, dims = self.problem, self.settings.delta, ("alpha", "width")
+        reduced, kept = self.reduced(dataset).transpose(*dims, ...), self.reductions()
+        merged = {name: reduced[name].values for name in kept}
+        count = int(reduced["trials_computed"])
+        shape, log_widths = merged["successes"].shape, np.log(reduced["width"].values)
+        moments, first = merged["distance_moments"], merged["distance"][..., :count]
+        log_slope = lambda rms: mean_slope(log_widths, np.log(np.where(rms > 0, rms, np.nan))[:, None]).value  # noqa: E731
+
+        def mean_of(name):
+            return np.where(merged[name][..., 0] > 0, merged[name][..., 1], np.nan)
+
+        if first.shape[-1] == count:
+            seen = [row[np.isfinite(row)] for row in first.reshape(math.prod(shape), -1)]
+            quantiles = {q: [np.quantile(row, q) if row.size else np.nan for row in seen] for _, q in QUANTILES}
+        else:
+            read = merged["distance_histogram"], kept["distance_histogram"].low, kept["distance_histogram"].high
+            quantiles = {q: histogram_quantile(*read, q, moments) for _, q in QUANTILES}
+        A, H = _grid(reduced["alpha"].values, reduced["width"].values)
         bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
-        lemma = theory.lemma11(problem, H, A, delta)
-        summary["log10_bound"] = (dims, np.asarray(bound.log_bound) / math.log(10))
-        positive = np.where(measured["q95"] > 0, measured["q95"], np.nan)
-        summary["log10_bound_over_q95"] = (dims, summary["log10_bound"].values - np.log10(positive))
-        summary["log10_theorem_width"] = (dims, np.broadcast_to(np.asarray(bound.log_width), H.shape) / math.log(10))
-        summary["applies"] = (dims, np.asarray(bound.applies))
-        summary["lemma11_applies"] = (dims, np.broadcast_to(np.asarray(lemma.applies), H.shape))
-        summary["sharp_rms"] = (dims, np.asarray(sharp.rms))
-        summary["trials"] = (dims, counts)
-        summary["failures"] = (dims, counts - successes)
-        for name, interval in (("slope", slope), ("rms_slope", rms_slope)):
-            for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
-                summary[name + suffix] = ("alpha", values)
-        for name, rms in (("exact_slope", measured["exact_rms"]), ("sharp_slope", np.asarray(sharp.rms))):
-            logs = np.log(np.where(rms > 0, rms, np.nan))
-            summary[name] = ("alpha", np.array([mean_slope(np.log(widths), row[:, None]).value for row in logs]))
-        summary["max_drift"] = max_drift
-        summary.attrs = {"delta": delta, "interval": "95%"}
-        return summary
+        values = {
+            name: array for event in EVENTS for name, array in kept[event].statistics(event, merged, count).items()
+        }
+        values |= {word: np.reshape(quantiles[q], shape) for word, q in QUANTILES}
+        values |= {
+            "mean": mean_interval(moments).value,
+            "standard_error": standard_error(moments),
+            "rms": np.sqrt(mean_of("square_moments")),
+            "exact_rms": np.sqrt(mean_of("expected_moments")),
+            "log10_bound": np.asarray(bound.log_bound) / math.log(10),
+            "log10_theorem_width": np.asarray(bound.log_width) / math.log(10),
+            "applies": np.asarray(bound.applies),
+            "lemma11_applies": np.asarray(theory.lemma11(problem, H, A, delta).applies),
+            "sharp_rms": np.asarray(sharp.rms),
+            "trials": np.full(shape, count),
+            "failures": count - merged["successes"],
+        }
+        values["log10_bound_over_q95"] = values["log10_bound"] - np.log10(
+            np.where(values["q95"] > 0, values["q95"], np.nan)
+        )
+        slopes = named("slope", kept["slope_moments"].interval(merged["slope_moments"], count))
+        rms_slopes = []
+        for rms, distances in zip(values["rms"], first, strict=True):
+            slope, (value, low, _) = log_slope(rms), rms_slope(log_widths, distances)
+            half = (value - low) * math.sqrt(distances.shape[-1] / max(count, 1))
+            rms_slopes.append((slope, slope - half, slope + half))
+        slopes |= named("rms_slope", Interval(*np.array(rms_slopes).T))
+        for name in ("exact", "sharp"):
+            slopes[f"{name}_slope"] = np.array([log_slope(rms) for rms in values[f"{name}_rms"]])
+        return xr.Dataset(
+            {
+                **{name: (dims, np.broadcast_to(array, shape)) for name, array in values.items()},
+                **{name: ("alpha", array) for name, array in slopes.items()},
+                "max_drift": np.max(merged["drift_moments"][..., 4], initial=0.0),
+            },
+            {name: reduced[name] for name in dims},
+            {"delta": delta, "interval": "95%"},
+        )
 
     def table(self, summary) -> list[Table | str]:
         rows = []
