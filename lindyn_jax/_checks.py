@@ -8,11 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def is_traced(*values: Any) -> bool:
     """Whether any value has no concrete number behind it (inside jit, vmap or grad)."""
-    return any(isinstance(value, jax.core.Tracer) for value in values)
+    return any(isinstance(value, Tracer) for value in values)
+
+
+def jax_setting(name: str) -> Any:
+    """A setting of JAX as it is in this thread; JAX makes these attributes while it is imported."""
+    return getattr(jax.config, name)
 
 
 def as_matrix(value: Any, name: str, shape: str) -> jax.Array:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ._norms import total
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def last_derivative(x: Array, message: str) -> Array:
@@ -30,7 +32,7 @@ def two_way(forward: Callable, backward: Callable, tangent: PyTree, like: PyTree
     that are transposed by hand, and it never looks at the matrix unless a second derivative is taken.
     """
     # A transposed system wants each of its right sides to depend on the tangent, and be it as zero does.
-    zero = sum(jnp.sum(0 * leaf) for leaf in jax.tree.leaves(tangent))
+    zero = total(jnp.sum(0 * leaf) for leaf in jax.tree.leaves(tangent))
     tangent = jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tangent)
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) + zero.astype(leaf.dtype), like)
     add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731

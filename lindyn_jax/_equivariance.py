@@ -10,13 +10,16 @@ optimizers that act late are known; what is not understood is an obstacle.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr
+
+from ._checks import is_traced
 
 
 class _Number(NamedTuple):
@@ -105,7 +108,7 @@ def _cached_obstacle(optimizer, treedef, sizes, frames) -> str | None:
         consts = [const for pair in programs for program in pair for const in program.consts]
     except _Obstacle as error:
         raise _Traced(str(error)) from error
-    if any(isinstance(const, jax.core.Tracer) for const in consts):
+    if is_traced(*consts):
         raise _Traced(found)
     return found
 
@@ -179,9 +182,9 @@ def _walk_optimizer(programs: list, frames: tuple) -> None:
     gradients = [_Matrix(pair, (0, 1)) for pair in frames]
     weights = [tag._replace(is_pure=False) for tag in gradients]
     _NAMES.clear()
-    state = [_nameless(tag) for tag in _walk_closed(*starts, weights)]
+    state = [_nameless(tag) for tag in _walk_closed(starts, weights)]
     for _ in range(20):
-        out = _walk_closed(*steps, [*gradients, *state, *weights])
+        out = _walk_closed(steps, [*gradients, *state, *weights])
         updates, new = out[: len(frames)], out[len(frames) :]
         for tag, expected in zip(updates, gradients, strict=True):
             if _join("the updates", tag, expected)._replace(is_pure=True) != expected:
@@ -224,7 +227,8 @@ def _join(where: str, a: Any, b: Any) -> Any:
 # -- two programs side by side -----------------------------------------------------------------------------------------
 
 
-def _walk_closed(first: Any, second: Any, tags: list) -> list:
+def _walk_closed(programs: Iterable[Any], tags: list) -> list:
+    first, second = programs
     consts = [_constant(a, b) for a, b in zip(first.consts, second.consts, strict=True)]
     if len(first.consts) != len(second.consts):
         raise _Obstacle(_BY_SIZE)
@@ -238,12 +242,11 @@ _BY_SIZE = "it does different things to matrices of different sizes"
 def _constant(a: Any, b: Any) -> _Number | _Sized:
     same = a is b or (
         np.shape(a) == np.shape(b)
-        and not isinstance(a, jax.core.Tracer)
-        and not isinstance(b, jax.core.Tracer)
+        and not is_traced(a, b)
         and not jnp.issubdtype(jnp.result_type(a), jax.dtypes.extended)
         and np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(jnp.result_type(a), jnp.inexact))
     )
-    zero = [not isinstance(x, jax.core.Tracer) and _is_zero(x) for x in (a, b)]
+    zero = [not is_traced(x) and _is_zero(x) for x in (a, b)]
     if not same and not all(zero):
         return _Sized()
     return _Number(frozenset() if all(zero) else frozenset(range(np.ndim(a))), all(zero))
@@ -304,7 +307,7 @@ def _rule(one: Any, two: Any, inputs: list) -> list:
         return _CONTROL[name](one, two, inputs)
     inner = [_subprogram(eqn) for eqn in (one, two)]
     if all(program is not None for program in inner):
-        return _walk_closed(*inner, inputs)
+        return _walk_closed(inner, inputs)
     if any(isinstance(tag, _Sized) for tag in inputs):
         if all(isinstance(tag, (_Number, _Sized)) for tag in inputs):
             return [_Sized() for _ in one.outvars]
@@ -325,7 +328,7 @@ def _subprogram(eqn: Any) -> Any | None:
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in eqn.params:
             program = eqn.params[key]
-            return program if hasattr(program, "consts") else jax.extend.core.ClosedJaxpr(program, ())
+            return program if hasattr(program, "consts") else ClosedJaxpr(program, ())
     return None
 
 
@@ -654,8 +657,11 @@ def _dot(one, two, inputs):
             "it multiplies matrices whose frames do not meet, or weights that have a part outside of the reduction"
         )
     for side, (tag, number) in enumerate(((a, b), (b, a))):
-        free = isinstance(tag, _Matrix) and not set(tag.axes) & {*contract[side], *batch[side]}
-        if free and isinstance(number, _Number):
+        if (
+            isinstance(tag, _Matrix)
+            and isinstance(number, _Number)
+            and not set(tag.axes) & {*contract[side], *batch[side]}
+        ):
             return tag._replace(axes=tuple(place(side, axis) for axis in tag.axes))
     raise _Obstacle("it multiplies entries of matrices by arrays whose entries differ")
 
@@ -672,8 +678,8 @@ def _whole(one, two, inputs):
     if isinstance(tag, _Flat) and one.primitive.name == "slice":
         asked = [(eqn.params["start_indices"][0], eqn.params["limit_indices"][0]) for eqn in (one, two)]
         for i, part in enumerate(tag.parts):
-            starts = [sum(int(np.prod(p[1 + side])) for p in tag.parts[:i]) for side in (0, 1)]
-            if asked == [(start, start + int(np.prod(part[1 + side]))) for side, start in enumerate(starts)]:
+            starts = [sum(int(np.prod(p[1:][side])) for p in tag.parts[:i]) for side in (0, 1)]
+            if asked == [(start, start + int(np.prod(part[1:][side]))) for side, start in enumerate(starts)]:
                 return _Flat((part,))
     raise _Obstacle("it treats parts of a matrix by themselves")
 
@@ -681,7 +687,7 @@ def _whole(one, two, inputs):
 def _split(one, two, inputs):
     (tag,) = inputs
     for side, eqn in enumerate((one, two)):
-        if not isinstance(tag, _Flat) or list(eqn.params["sizes"]) != [int(np.prod(p[1 + side])) for p in tag.parts]:
+        if not isinstance(tag, _Flat) or list(eqn.params["sizes"]) != [int(np.prod(p[1:][side])) for p in tag.parts]:
             raise _Obstacle("it treats parts of a matrix by themselves")
     return [_Flat((part,)) for part in tag.parts]
 
@@ -774,7 +780,7 @@ def _cond(one, two, inputs):
     if len(one.params["branches"]) != len(two.params["branches"]):
         raise _Obstacle(_BY_SIZE)
     branches = zip(one.params["branches"], two.params["branches"], strict=True)
-    outs = [_walk_closed(a, b, operands) for a, b in branches]
+    outs = [_walk_closed(pair, operands) for pair in branches]
     joined = outs[0]
     for out in outs[1:]:
         joined = [_join("its branches", x, y) for x, y in zip(joined, out, strict=True)]
@@ -799,9 +805,9 @@ def _while(one, two, inputs):
     params = [eqn.params for eqn in (one, two)]
     k, j = params[0]["cond_nconsts"], params[0]["body_nconsts"]
     for_cond, for_body, carry = inputs[:k], inputs[k : k + j], inputs[k + j :]
-    body = lambda carry: _walk_closed(*(p["body_jaxpr"] for p in params), [*for_body, *carry])  # noqa: E731
+    body = lambda carry: _walk_closed((p["body_jaxpr"] for p in params), [*for_body, *carry])  # noqa: E731
     carry = _settle(body, carry)
-    (test,) = _walk_closed(*(p["cond_jaxpr"] for p in params), [*for_cond, *carry])
+    (test,) = _walk_closed((p["cond_jaxpr"] for p in params), [*for_cond, *carry])
     if not isinstance(test, _Number):
         raise _Obstacle("it chooses by entries of gradients or weights")
     return carry
@@ -813,7 +819,7 @@ def _scan(one, two, inputs):
         raise _Obstacle(_BY_SIZE)
     k, c = params[0]["num_consts"], params[0]["num_carry"]
     consts, carry, xs = inputs[:k], inputs[k : k + c], [_shifted(tag, -1) for tag in inputs[k + c :]]
-    walk = lambda carry: _walk_closed(*(p["jaxpr"] for p in params), [*consts, *carry, *xs])  # noqa: E731
+    walk = lambda carry: _walk_closed((p["jaxpr"] for p in params), [*consts, *carry, *xs])  # noqa: E731
     carry = _settle(lambda carry: walk(carry)[:c], carry)
     return [*carry, *(_shifted(tag, 1) for tag in walk(carry)[c:])]
 

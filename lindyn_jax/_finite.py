@@ -6,7 +6,7 @@ NaN at all. So the rule is not left to each formula: where the arguments are not
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,25 +17,28 @@ from jaxtyping import Array, Bool
 from ._norms import all_finite
 from .problems import LeastSquares
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def of_finite_state(statement: Callable) -> Callable:
+
+def of_finite_state(statement: Callable[P, R]) -> Callable[P, R]:
     """A statement on a model, a problem and single numbers; arrays of times and widths may hold infinity."""
     return _guarded(
         statement, lambda value: _is_finite(value) if isinstance(value, eqx.Module) else ~_is_nan_number(value)
     )
 
 
-def of_finite_numbers(statement: Callable) -> Callable:
+def of_finite_numbers(statement: Callable[P, R]) -> Callable[P, R]:
     """A statement on whole arrays."""
     return _guarded(statement, lambda value: jnp.all(_is_finite(value)))
 
 
-def elementwise(statement: Callable) -> Callable:
+def elementwise(statement: Callable[P, R]) -> Callable[P, R]:
     """A statement on numbers, entry by entry."""
     return _guarded(statement, _is_finite)
 
 
-def _guarded(statement: Callable, is_known: Callable[[Any], Bool[Array, "..."]]) -> Callable:
+def _guarded(statement: Callable[P, R], is_known: Callable[[Any], Bool[Array, "..."]]) -> Callable[P, R]:
     @functools.wraps(statement)
     def said(*args, **kwargs):
         # First the statement itself, which says in its own words what it does not take.

@@ -33,7 +33,8 @@ def row_factor(Z: Float[Array, "p h"], strict: bool = False) -> tuple[Float[Arra
 @row_factor.defjvp
 def _row_factor_jvp(strict, primals, tangents):
     (Z,), (dZ,) = primals, tangents
-    L, Q = row_factor(Z, strict)
+    factors: tuple[Array, Array] = row_factor(Z, strict)
+    L, Q = factors
     p, h = Z.shape
     dL = dZ @ Q
     if h <= p:

@@ -20,7 +20,7 @@ def correlation_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float
     learned = sigma > mode_round_off(problem) * sigma[0]
     known = P * learned
     inside = jnp.eye(s.shape[0], dtype=s.dtype) - known @ known.T
-    vectors = jnp.linalg.eigh(jax.lax.stop_gradient(inside @ ((s / s[0]) ** 2 * inside).T))[1][:, ::-1]
+    vectors: Array = jnp.linalg.eigh(jax.lax.stop_gradient(inside @ ((s / s[0]) ** 2 * inside).T))[1][:, ::-1]
     rest = vectors[:, jnp.maximum(jnp.arange(sigma.shape[0]) - jnp.sum(learned), 0)]
     return jnp.where(learned, P, rest - known @ (known.T @ rest)), sigma, PsiT
 

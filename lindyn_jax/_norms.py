@@ -4,7 +4,10 @@ Guards ask whether a number **is** zero. One that asks whether it is positive ta
 perfect verdict: at rest, balanced, solved.
 """
 
+import functools
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -33,6 +36,11 @@ def quotient(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..
     """a / b, and 0 where b is 0."""
     absent = b == 0
     return jnp.where(absent, 0, a / jnp.where(absent, 1, b))
+
+
+def total(terms: Iterable[Array]) -> Array:
+    """The sum of one array or more, which is an array."""
+    return functools.reduce(operator.add, terms)
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -77,4 +85,4 @@ def _hypot_jvp(primals, tangents):
     divisor = jnp.where(moving, h, 1)
     held = jax.lax.stop_gradient(jnp.where(positive, h, 1))
     directions = (jnp.where(moving, x / divisor, jax.lax.stop_gradient(x) / held) for x in primals)
-    return h, sum(direction * dx for direction, dx in zip(directions, tangents, strict=True))
+    return h, total(direction * dx for direction, dx in zip(directions, tangents, strict=True))

@@ -14,12 +14,17 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, PyTree, TypeCheckError
+
+from ._checks import is_traced
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Lengths that a value gives to letters of shapes by its kind, and what models and problems must agree in: filled by the modules
 # that define them.
@@ -77,7 +82,7 @@ class _Misfit(NamedTuple):
     only_after: bool = False
 
 
-def public(function: Callable) -> Callable:
+def public(function: Callable[P, R]) -> Callable[P, R]:
     """A public function (or `__init__`) that refuses arguments which its signature excludes, in one sentence.
 
     **Raises:** `ValueError` that names the argument, says what it must be and what it is.
@@ -104,15 +109,17 @@ def public(function: Callable) -> Callable:
                     return answer
         raise ValueError(misfit.sentence)
 
-    checked.__wrapped__, checked.is_checked = raw, True
+    vars(checked).update(__wrapped__=raw, is_checked=True)
     return checked
 
 
 def is_sentence(error: Exception) -> bool:
     """Whether a `raise` of this package made the error, and not this module, Python or a library."""
     step = error.__traceback__
-    while step.tb_next is not None:
+    while step is not None and step.tb_next is not None:
         step = step.tb_next
+    if step is None:
+        return False
     module = step.tb_frame.f_globals.get("__name__", "")
     raised = step.tb_frame.f_code.co_code[step.tb_lasti] == _RAISE
     return raised and module.split(".")[0] == __package__ and module != __name__
@@ -239,7 +246,7 @@ def _as_array(value: Any) -> Any | None:
 
 def _holds(array: Any, numbers: str) -> bool:
     """Whether an array can stand for whole numbers or for flags, by its dtype or by all its values."""
-    if numbers == "any" or isinstance(array, jax.core.Tracer) or array.dtype == bool or array.dtype == object:
+    if numbers == "any" or is_traced(array) or array.dtype == bool or array.dtype == object:
         return True
     if jnp.issubdtype(array.dtype, jnp.integer):
         return numbers == "int" or bool(np.all((np.asarray(array) == 0) | (np.asarray(array) == 1)))
@@ -250,7 +257,7 @@ def _holds(array: Any, numbers: str) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return value.ndim == 0
     try:
         operator.index(value)
@@ -376,19 +383,20 @@ def _fits(axes: list[str], ndim: int) -> bool:
 
 
 def _shape_words(axes: str) -> str:
-    axes = axes.split()
-    if not axes:
+    names = axes.split()
+    if not names:
         return "a number"
-    if any(axis == "..." or axis.startswith("*") for axis in axes):
+    if any(name == "..." or name.startswith("*") for name in names):
         return "an array of numbers"
-    return "an array of shape (" + ", ".join(axes) + ("," if len(axes) == 1 else "") + ")"
+    return "an array of shape (" + ", ".join(names) + ("," if len(names) == 1 else "") + ")"
 
 
 def _shape_phrase(expected: _Expected) -> str:
     """`have shape (n, m)`, or `be a number or ...` where there is more than one way."""
-    if len(expected.arrays) > 1 or expected.kinds or not expected.arrays[0][0]:
+    axes = [axes for axes, _ in expected.arrays]
+    if len(axes) > 1 or expected.kinds or not axes[0]:
         return f"be {expected.words}"
-    return "have shape " + _shape_words(expected.arrays[0][0]).removeprefix("an array of shape ")
+    return "have shape " + _shape_words(axes[0]).removeprefix("an array of shape ")
 
 
 def _article(name: str) -> str:

@@ -20,22 +20,23 @@ def gram_roots(Theta: Float[Array, "n m"], level: Float[Array, ""]) -> tuple[Flo
     total = jnp.hypot(s, level) + level
     # sqrt(s^2 + c^2) - c without cancellation.
     above = s * quotient(s, total)
-    return tuple(
-        level * jnp.eye(size, dtype=Theta.dtype) + (vectors * above) @ vectors.T
-        for size, vectors in ((Theta.shape[0], left), (Theta.shape[1], rightT.T))
-    )
+
+    def root(size: int, vectors: Array) -> Array:
+        return level * jnp.eye(size, dtype=Theta.dtype) + (vectors * above) @ vectors.T
+
+    return root(Theta.shape[0], left), root(Theta.shape[1], rightT.T)
 
 
 @gram_roots.defjvp
 def _gram_roots_jvp(primals, tangents):
     (Theta, level), (dTheta, dlevel) = primals, tangents
     roots = gram_roots(Theta, level)
-    half_rows, half_columns = dTheta @ Theta.T, dTheta.T @ Theta
-    changes = (
-        half + half.T + 2 * level * dlevel * jnp.eye(half.shape[0], dtype=Theta.dtype)
-        for half in (half_rows, half_columns)
-    )
-    return roots, tuple(sylvester(root, change) for root, change in zip(roots, changes, strict=True))
+
+    def change(root: Array, half: Array) -> Array:
+        right = half + half.T + 2 * level * dlevel * jnp.eye(half.shape[0], dtype=Theta.dtype)
+        return sylvester(root, right)
+
+    return roots, (change(roots[0], dTheta @ Theta.T), change(roots[1], dTheta.T @ Theta))
 
 
 def sylvester(R: Float[Array, "n n"], C: Float[Array, "n n"]) -> Float[Array, "n n"]:

@@ -18,7 +18,7 @@ def thin_svd(A: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, 
 
 
 @thin_svd.defjvp
-def _thin_svd_jvp(primals, tangents):
+def _thin_svd_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     (A,), (dA,) = primals, tangents
     P, s, QT = thin_svd(A)
     M = P.T @ dA @ QT.T
@@ -57,10 +57,10 @@ def least_left_vector(A: Float[Array, "n m"]) -> Float[Array, " n"]:
 
 
 @least_left_vector.defjvp
-def _least_left_vector_jvp(primals, tangents):
+def _least_left_vector_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     (A,), (dA,) = primals, tangents
-    P, s, _ = jnp.linalg.svd(A, full_matrices=True)
-    s = jnp.concatenate([s, jnp.zeros(A.shape[0] - s.shape[0], A.dtype)])
+    P, values, _ = jnp.linalg.svd(A, full_matrices=True)
+    s = jnp.concatenate([values, jnp.zeros(A.shape[0] - values.shape[0], A.dtype)])
     v = P[:, -1]
     turn = P.T @ (dA @ (A.T @ v) + A @ (dA.T @ v))
     apart = s - s[-1] > round_off(A) * s[0]

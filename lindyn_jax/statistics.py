@@ -26,9 +26,9 @@ Source = str | Callable[[Mapping[str, Array]], Array]
 class Interval(NamedTuple):
     """An estimate with a 95% interval, infinitely wide where the trials say nothing of their spread."""
 
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    value: np.ndarray | np.floating
+    low: np.ndarray | np.floating
+    high: np.ndarray | np.floating
 
 
 def wilson(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) -> Interval:

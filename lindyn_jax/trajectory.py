@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ._checks import is_traced
 from .models import AbstractModel
 
 FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED, LOST = range(7)
@@ -53,7 +54,7 @@ class Trajectory(eqx.Module):
 
     def __repr__(self) -> str:
         lines = [f"Trajectory of {type(self.final).__name__}"]
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+        if is_traced(*jax.tree.leaves(self)):
             return lines[0] + " (traced)"
         result = np.asarray(self.result)
         if result.ndim:

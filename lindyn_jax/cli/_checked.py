@@ -194,7 +194,7 @@ class Checked(TyperCommand):
             if parameter.name not in unbounded:
                 check_number(parameter.name, ctx.params.get(parameter.name))
         # Where a study of the user's takes data, as the others do.
-        rules = RULES.get(self.name, DATA if "data" in ctx.params else ())
+        rules = RULES.get(self.name or "", DATA if "data" in ctx.params else ())
         for rule in rules:
             for name in rule.names:
                 if is_given(ctx, name) and not rule.when(ctx.params):

@@ -289,14 +289,16 @@ def consoles():
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
-    plain = {"markup": False, "emoji": False, "highlight": False}
 
     class Plain(Console):
+        def __init__(self, **options):
+            super().__init__(markup=False, emoji=False, highlight=False, **options)
+
         def on_broken_pipe(self) -> None:
             # Rich would end the process without a word.
             raise _endings.Closed
 
-    return Plain(width=width, **plain), Plain(stderr=True, soft_wrap=True, **plain)
+    return Plain(width=width), Plain(stderr=True, soft_wrap=True)
 
 
 class Progress:

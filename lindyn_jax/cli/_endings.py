@@ -35,7 +35,7 @@ class Closed(Exception):
 class _State:
     """What `interrupted` and the handlers share: the signal that came, and what is said about it."""
 
-    number: int | None = None
+    number: signal.Signals | None = None
     kept: str | None = None
 
 
@@ -59,8 +59,8 @@ def interruptible():
     return keeping("complete chunks are kept, and the same command goes on from there.")
 
 
-def _sentence() -> str:
-    return f"{NAMES[_State.number]}: {_State.kept or 'nothing more is computed or written.'}"
+def _sentence(number: signal.Signals) -> str:
+    return f"{NAMES[number]}: {_State.kept or 'nothing more is computed or written.'}"
 
 
 def _say(text: str) -> None:
@@ -91,9 +91,9 @@ def _listening():
         # The interpreter writes the number here at once, also while the main thread is in a compiled program.
         while (heard := os.read(ours, 1)) and not over.is_set():
             if heard[0] in handled and not over.wait(GRACE):
-                _State.number = _State.number or signal.Signals(heard[0])
-                _say(_sentence())
-                os._exit(128 + _State.number)
+                number = _State.number = _State.number or signal.Signals(heard[0])
+                _say(_sentence(number))
+                os._exit(128 + number)
 
     handled = {}
     for number in NAMES:
@@ -114,7 +114,7 @@ def _listening():
         os.close(ours)
 
 
-def run(command) -> int:
+def run(command) -> int | str:
     """Runs `command`, and answers in one sentence what it could not.
 
     **Returns:** the exit code: that of the command; 2 for bad input; 1 where the machine failed; 128 and the number of the signal
@@ -138,9 +138,9 @@ def run(command) -> int:
             check()
             return code
     except (Interrupted, KeyboardInterrupt):
-        _State.number = _State.number or signal.SIGINT
-        _say(_sentence())
-        return 128 + _State.number
+        number = _State.number = _State.number or signal.SIGINT
+        _say(_sentence(number))
+        return 128 + number
     except (Closed, BrokenPipeError):
         # What is still unwritten would raise again at the end of the interpreter.
         with contextlib.suppress(OSError, ValueError):

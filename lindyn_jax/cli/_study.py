@@ -56,7 +56,7 @@ def command(study: type[Study]) -> Callable[..., None]:
         _run(study, values)
 
     run.__name__ = name.replace("-", "_")
-    run.__doc__ = inspect.getdoc(study).splitlines()[0]
+    run.__doc__ = (inspect.getdoc(study) or "").partition("\n")[0]
     run.__signature__ = inspect.Signature(list(parameters.values()))
     run.__annotations__ = {key: parameter.annotation for key, parameter in parameters.items()}
     run.unbounded = () if study.bounded else tuple(option.name for option in options_of(study))

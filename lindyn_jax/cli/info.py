@@ -8,14 +8,13 @@ from ._common import JsonOption, configure
 def info(json_: JsonOption = False) -> None:
     """Versions, devices, precision and compilation cache: what to add to a report of a problem."""
     configure()
-    import jax
-
+    from .._checks import jax_setting
     from ..ensemble import describe_environment
 
     environment = describe_environment()
     cache = {
-        "folder": jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None,
-        "least_seconds": jax.config.jax_persistent_cache_min_compile_time_secs,
+        "folder": jax_setting("jax_compilation_cache_dir") if jax_setting("jax_enable_compilation_cache") else None,
+        "least_seconds": jax_setting("jax_persistent_cache_min_compile_time_secs"),
     }
     if json_:
         print(json.dumps({**environment, "compilation_cache": cache}, indent=1))

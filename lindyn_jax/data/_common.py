@@ -60,7 +60,7 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 
 def whole(value: Count, name: str, *, least: int) -> int:
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, (bool, float)) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:

@@ -97,7 +97,7 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
         if completion == "diagonal":
             # Outside the rows of X there is nothing to see; in the order of `eigh` that comes behind the components.
             lam = np.concatenate([lam[:rank], np.zeros(n - k), lam[rank:]])
-    values = (delta, np.sqrt(max(bound, 0)), np.sqrt(max(bound + spread, 0)))
+    least, most = np.sqrt(max(bound, 0)), np.sqrt(max(bound + spread, 0))
     # ||Sigma/||Sigma|| - I/sqrt(n)||^2 over all n directions, those outside the rows of X being (n - k)/n of the identity.
     to_identity = np.sum((Sigma / size - np.eye(k) / np.sqrt(n)) ** 2) + (n - k) / n
     sigma = np.concatenate([sigma, np.zeros(min(n, Y.shape[1]) - len(sigma))])
@@ -105,7 +105,9 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
     with np.errstate(over="ignore"):
         sigma, lam = sigma * unit_x * unit_y, lam * unit_x * unit_x
     return Commutation(
-        *(float(value / size) for value in values),
+        float(delta / size),
+        float(least / size),
+        float(most / size),
         float(spectral / np.linalg.norm(Sigma, ord=2)),
         float(np.sqrt(to_identity) / 2),
         rank,
@@ -142,7 +144,7 @@ def _arbitrary(X, Y, Sigma, P, basis) -> tuple[np.ndarray, float, float]:
     if basis is None and 11 * Y.shape[1] > 6 * n:
         seen = P.T @ Sigma @ P
         off = seen - np.diag(np.diag(seen))
-        return np.diag(seen).copy(), np.linalg.norm(off), np.linalg.norm(off, ord=2)
+        return np.diag(seen).copy(), float(np.linalg.norm(off)), float(np.linalg.norm(off, ord=2))
     # Of what is wider than the rows of X only its range is known better than to rounding errors.
     wide = 11 * Y.shape[1] > 6 * n or Y.shape[1] > len(Sigma)
     tall = basis @ P[:, : len(Sigma)] if wide else X.T @ Y / num_samples
@@ -162,7 +164,7 @@ def _arbitrary(X, Y, Sigma, P, basis) -> tuple[np.ndarray, float, float]:
         part = seen.T @ seen[:, begin : begin + 256]
         part[np.arange(begin, begin + part.shape[1]), np.arange(part.shape[1])] = 0
         squares += np.sum(part**2)
-    return lam, np.sqrt(squares), _spectral_norm(seen, lam)
+    return lam, float(np.sqrt(squares)), _spectral_norm(seen, lam)
 
 
 def _spectral_norm(seen: np.ndarray, lam: np.ndarray) -> float:
@@ -172,8 +174,11 @@ def _spectral_norm(seen: np.ndarray, lam: np.ndarray) -> float:
         return float(np.linalg.norm(seen.T @ seen - np.diag(lam), ord=2))
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    apply = lambda v: seen.T @ (seen @ v) - lam * v.ravel()  # noqa: E731
-    operator = LinearOperator((n, n), matvec=apply, dtype=float)
+    class Difference(LinearOperator):
+        def _matvec(self, v: np.ndarray) -> np.ndarray:
+            return seen.T @ (seen @ v) - lam * v.ravel()
+
+    operator = Difference(float, (n, n))
     start = np.random.default_rng(0).normal(size=n)
 
     def end(which: str) -> float:

@@ -42,11 +42,11 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
         U0, _ = row_factor(U0)
     a, Phi = jnp.linalg.eigh(constant)
     a = merge_eigenvalues(a)
-    B = Phi.T @ jax.lax.stop_gradient(U0)
+    B: Array = Phi.T @ jax.lax.stop_gradient(U0)
     p, k = B.shape
     cutoff = round_off(B) * jnp.linalg.norm(B)
 
-    def step(i, carry):
+    def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         free, echelon, pivots = carry
         i = p - 1 - i
         row = free @ (free @ B[i])
@@ -56,11 +56,11 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
         return free - jnp.outer(row, row), echelon.at[:, i].set(B @ row), pivots.at[i].set(new)
 
     start = (jnp.eye(k, dtype=B.dtype), jnp.zeros((p, p), B.dtype), jnp.zeros(p, bool))
-    _, echelon, pivots = jax.lax.fori_loop(0, p, step, start)
+    end: tuple[Array, Array, Array] = jax.lax.fori_loop(0, p, step, start)
+    _, echelon, pivots = end
     # Column i vanishes in the rows above the eigenspace of its pivot; its part there belongs to the reached subspace.
     within = jnp.where(a[:, None] == a[None, :], echelon, 0)
-    left, _, _ = jnp.linalg.svd(within)
-    left = jnp.where(jnp.arange(p) < jnp.sum(pivots), left, 0)
+    left = jnp.where(jnp.arange(p) < jnp.sum(pivots), jnp.linalg.svd(within)[0], 0)
     moving = a + jnp.diagonal(Phi.T @ (A - constant) @ Phi)
     return Reach(moving, Phi, pivots, left @ left.T)
 
@@ -115,16 +115,17 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
 
 @jax.jit
 def _limit(A: Array, g: Array, U0: Array) -> Limit:
-    a, Phi, pivots, projector = jax.lax.stop_gradient(reach(A, U0))
+    reached: Reach = jax.lax.stop_gradient(reach(A, U0))
+    a, Phi, pivots, projector = reached
     root = jnp.sqrt(jnp.maximum(a, 0))
     value = root[:, None] * projector * root[None, :]
     # The derivative of the spectral function a -> a_+ [reached]: divided differences, so no gap is ever divided by zero.
     same = a[:, None] == a[None, :]
     part = jnp.sum(same & pivots, axis=1).astype(a.dtype) / jnp.sum(same, axis=1).astype(a.dtype)
-    reached = part * jnp.maximum(a, 0)
+    values = part * jnp.maximum(a, 0)
     slope = part * jnp.heaviside(a, 0.5)
     gap = jnp.where(same, 1, a[:, None] - a[None, :])
-    differences = jnp.where(same, slope[:, None], (reached[:, None] - reached[None, :]) / gap)
+    differences = jnp.where(same, slope[:, None], (values[:, None] - values[None, :]) / gap)
     moved = Phi.T @ (once(A) - jax.lax.stop_gradient(A)) @ Phi
     limit = 2 / g * Phi @ (value + differences * moved) @ Phi.T
     return Limit(limit, jnp.all(pivots | (a <= 0)))

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .._checks import is_traced
 from .._finite import elementwise
 from .._public import public
 from ._common import Limit, Rate, as_floats, check_not_negative, least_divisor, polynomial
@@ -60,7 +61,7 @@ def deep_mode(
     check_not_negative(lam=lam, t=t)
     if L > 1:
         check_not_negative(s0=s0)
-    if not isinstance(lam, jax.core.Tracer) and not bool(jnp.all(lam > 0)):
+    if not is_traced(lam) and not bool(jnp.all(lam > 0)):
         raise ValueError(f"Argument `lam` must be positive, but is {lam}.")
     if L == 1:
         return s0 * jnp.exp(-lam * t) + sigma * _decayed(lam, t)

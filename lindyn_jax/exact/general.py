@@ -109,7 +109,7 @@ def _at(A: Array, R: Array, Q: Array, P0: Array, t: Array) -> Array:
     F = jnp.linalg.inv(transition[:p, :p])
     X12, K = transition[:p, p:], transition[p:, :p] @ F
 
-    def double(flow, i):
+    def double(flow: tuple[Array, Array, Array], i: Array) -> tuple[tuple[Array, Array, Array], None]:
         # Where no more is doubled, zeros: what is thrown away must not overflow.
         F, G, K = (jnp.where(i < count, X, 0) for X in flow)
         inner = jnp.linalg.solve(eye + G @ K, jnp.concatenate([F, G], axis=1))

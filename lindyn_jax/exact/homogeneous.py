@@ -170,7 +170,7 @@ def homogeneous_rates(
     """
     A, R0 = _check(Y, U0, V0, lambda0)
     a, Phi, pivots, _ = reach(A, R0)
-    rates = entry_rates(a, pivots)
+    rates: Array = entry_rates(a, pivots)
     n = jnp.shape(Y)[0]
     # Pairs of eigenvectors that lie in the same block of rows leave the product alone.
     # A part below the root of round-off moves the rates by round-off.

@@ -297,7 +297,7 @@ def _ratio(p: Array, B: Array, x: Array) -> Array:
 
 
 @_ratio.defjvp
-def _ratio_jvp(primals, tangents):
+def _ratio_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     p, B, x = primals
     dp, dB, dx = tangents
     decaying = p * B <= jnp.exp(-x)

@@ -30,6 +30,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._linalg import row_factor
+from .._norms import total
 from .._public import public
 from ._common import check_not_negative, last_derivative, polynomial
 
@@ -205,7 +206,7 @@ def _eliminate(B: Array, m: Array, r: Array) -> tuple[Float[Array, "q k"], Float
     log_scale = jnp.concatenate([zero, m]) + jnp.concatenate([zero, r])
     rows, columns = jnp.arange(q), jnp.arange(k)
 
-    def step(_, carry):
+    def step(_: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         G, pivots, free_row, free_column = carry
         size = jnp.abs(G)
         score = jnp.where(size > 0, log_scale[:, None] + jnp.log(jnp.where(size > 0, size, 1)), -jnp.inf)
@@ -269,7 +270,7 @@ def _nothing(*arguments: Array) -> Array:
     Under `vmap`, a custom derivative must not be batched over what its value is not batched over: JAX 0.12 mixes up the axes.
     """
     dtype = next(x.dtype for x in arguments if jnp.issubdtype(x.dtype, jnp.floating))
-    return sum(0 * jnp.sum(x.astype(dtype)) for x in arguments)
+    return total(0 * jnp.sum(x.astype(dtype)) for x in arguments)
 
 
 # -- derivatives with respect to A ---------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def _rotating(Phi: Array, A: Array, a: Array, far: Array) -> Array:
 
 
 @_rotating.defjvp
-def _rotating_jvp(primals, tangents):
+def _rotating_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     Phi, A, a, far = primals
     value = _rotating(Phi, A, a, far)
     # The derivative's own derivative follows the eigenvalues, whose values are the merged ones.
@@ -449,7 +450,8 @@ def _log_kernel(x: Array, m: Array) -> Array:
     size = jnp.abs(away)
     value = jnp.log1p(-jnp.exp(-2 * size)) - jnp.log(2 * size) + (away + size - 2 * m)
     near = jnp.where(small, x, 0)
-    return jnp.where(small, near + _log_sinhc(near) - 2 * m, value)
+    series: Array = _log_sinhc(near)
+    return jnp.where(small, near + series - 2 * m, value)
 
 
 def _log_c(x: Array) -> Array:
@@ -462,4 +464,5 @@ def _log_f(x: Array) -> Array:
     size = jnp.abs(away)
     value = (away - size) - jnp.log1p(-jnp.exp(-2 * size)) + jnp.log(2 * size)
     near = jnp.where(small, x, 0)
-    return jnp.where(small, near - _log_sinhc(near), value) / 2
+    series: Array = _log_sinhc(near)
+    return jnp.where(small, near - series, value) / 2

@@ -179,7 +179,7 @@ def _product(Y: Array, u0: Array, v0: Array, ts: Array) -> Float[Array, "T n m"]
 
 
 @_product.defjvp
-def _product_jvp(primals, tangents):
+def _product_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     """The turning of the singular vectors by divided differences of x(sigma), which need no gap where x is one function."""
     Y, u0, v0, ts = primals
     dY, du0, dv0, dts = tangents
@@ -187,7 +187,8 @@ def _product_jvp(primals, tangents):
     move = lambda *arguments: mode(*arguments).x  # noqa: E731
     here = (sigma, u0, v0, ts[:, None])
     M = Phi.T @ dY @ PsiT.T
-    x, dx = jax.jvp(move, here, (jnp.diagonal(M), du0, dv0, dts[:, None]))
+    moved: tuple[Array, Array] = jax.jvp(move, here, (jnp.diagonal(M), du0, dv0, dts[:, None]))
+    x, dx = moved
     slope = jax.jvp(move, here, (jnp.ones_like(sigma), *(jnp.zeros_like(a) for a in here[1:])))[1]
 
     eps = jnp.finfo(Y.dtype).eps
@@ -196,7 +197,7 @@ def _product_jvp(primals, tangents):
     same = (u0[:, None] == u0) & (v0[:, None] == v0)
     mean = (slope[:, :, None] + slope[:, None, :]) / 2
 
-    def quotient(difference, gap, limit, smooth):
+    def quotient(difference: Array, gap: Array, limit: Array, smooth: Array) -> Array:
         usable = jnp.abs(gap) > jnp.where(smooth, close, zero)
         return jnp.where(usable, difference / jnp.where(usable, gap, 1), jnp.where(smooth, limit, 0))
 

@@ -201,9 +201,9 @@ def make(
     store = folder / f"{name}.zarr"
     write(dataset, store)
     paths = (*plots.save(draw(dataset), folder, name), store)
-    facts = [dataset.attrs[key] for key in ("source", "shows", "reference", "measured", "failed", "runs")]
+    facts = {key: dataset.attrs[key] for key in ("source", "shows", "reference", "measured", "failed", "runs")}
     numbers, seconds = json.loads(dataset.attrs["numbers"]), time.perf_counter() - begin
-    return Made(name, *facts[:4], numbers, *facts[4:], paths, seconds)
+    return Made(name, numbers=numbers, paths=paths, seconds=seconds, **facts)
 
 
 @public

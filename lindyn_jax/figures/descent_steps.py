@@ -7,7 +7,7 @@ import numpy as np
 from .. import init, observables, theory
 from ..plots import mark
 from ..problems import factorization
-from ._common import OWN, Figure, Measured, band, blank, draw_band, ensemble, named
+from ._common import OWN, Figure, Measured, Numbers, band, blank, draw_band, ensemble, named
 
 KINDS = ("equal", "spread", "one-sided")
 
@@ -117,7 +117,9 @@ def measure(dataset) -> Measured:
     }
     levels, runs = dataset["level"].values, int(dataset["ok"].sum())
     at_edge = int((dataset["best_at_edge"].astype(bool) & dataset["ok"].astype(bool)).sum())
-    numbers = {name: {kind: values[i].tolist() for i, kind in enumerate(KINDS)} for name, values in kept.items()}
+    numbers: Numbers = {
+        name: {kind: values[i].tolist() for i, kind in enumerate(KINDS)} for name, values in kept.items()
+    }
     numbers["best step at the edge of the list"] = at_edge
 
     def change(name, form="{:.0f}"):

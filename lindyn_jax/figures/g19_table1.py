@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..data import autoencoder, commutation, load
 from ..plots import COLOURS, mark
-from ._common import Figure, Measured
+from ._common import Figure, Measured, Numbers
 
 SETS = ("digits", "iris", "wine", "breast-cancer")
 
@@ -53,7 +53,8 @@ def compute(*, seed: int, sets: tuple[str, ...] = SETS, completions: tuple[str, 
 
 
 def measure(dataset) -> Measured:
-    numbers, parts, ratios = {"autoencoder": float(dataset["autoencoder"])}, [], {}
+    numbers: Numbers = {"autoencoder": float(dataset["autoencoder"])}
+    parts, ratios = [], {}
     for name in dataset["set"].values.tolist():
         numbers[name], kinds = {}, []
         for centred, kind in ((False, "raw"), (True, "centred")):

@@ -2,9 +2,8 @@
 
 import math
 
-import matplotlib as mpl
-import matplotlib.lines
 import numpy as np
+from matplotlib.lines import Line2D
 
 from ..plots import (
     legend_below,
@@ -99,7 +98,7 @@ def measure_rates(summary) -> Measured:
 
 def _cases(figure, summary) -> None:
     labels = {"case 1": "case 1: .1, .1", "case 2": "case 2: .5, .02", "case 3": "case 3: .05, .2"}
-    handles = [mpl.lines.Line2D([], [], **mark(i)) for i in range(summary.sizes["case"])]
+    handles = [Line2D([], [], **mark(i)) for i in range(summary.sizes["case"])]
     texts = [labels.get(str(case), str(case)) for case in summary["case"].values]
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), title="standard deviations of $U$, $V$")
 
@@ -143,7 +142,8 @@ def _draw_times(ax, summary) -> None:
     legend_below(ax, 2, -0.2)
 
 
-AUDIT = {"full": {"trials": 20, "points": 61}, "quick": {"trials": 2, "points": 31, "n": 200, "samples": 40, "h": 200}}
+# In full, and quick.
+AUDIT = ({"trials": 20, "points": 61}, {"trials": 2, "points": 31, "n": 200, "samples": 40, "h": 200})
 
 
 FIGURES = {
@@ -154,7 +154,7 @@ FIGURES = {
         compute,
         measure_imbalances,
         draw_figure3,
-        **AUDIT,
+        *AUDIT,
         size=(9.6, 4.0),
         reference="at other starts Delta is about 0, 6, 19 and 41 in this order",
     ),
@@ -165,7 +165,7 @@ FIGURES = {
         compute,
         measure_rates,
         draw_figure6,
-        **AUDIT,
+        *AUDIT,
         size=(9.6, 4.0),
     ),
 }

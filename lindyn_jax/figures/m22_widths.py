@@ -85,8 +85,7 @@ def _at(seed, trials, n, m, most, grid, step, numbers):
             "ok": path.result == FINISHED,
         }
 
-    dims = dict.fromkeys(("excess_loss", "rate", "rate_bound", "loss_bound"), ("time",))
-    dims["spectrum"] = ("eigenvalue",)
+    dims = dict.fromkeys(("excess_loss", "rate", "rate_bound", "loss_bound"), ("time",)) | {"spectrum": ("eigenvalue",)}
     return ensemble(trial, {"width": grid}, trials, seed, dims=dims)
 
 
@@ -225,7 +224,8 @@ def draw_losses(axes, dataset, m: int) -> None:
         legend_below(ax, 2)
 
 
-NTK = {"full": {"trials": 100, "m": (5, 10), "horizon": 30.0}, "quick": {"trials": 12, "m": (5, 10), "horizon": 30.0}}
+# In full, and quick.
+NTK = ({"trials": 100, "m": (5, 10), "horizon": 30.0}, {"trials": 12, "m": (5, 10), "horizon": 30.0})
 
 
 FIGURES = {
@@ -236,7 +236,7 @@ FIGURES = {
         compute,
         functools.partial(measure_spectrum, m=5),
         draw_figure2,
-        **NTK,
+        *NTK,
         size=(9.6, 4.0),
         reference="over a few other starts (Delta+/Delta-/Delta)/(m h) is .564/.215/.046, .319/.127/.186, .186/.075/.273, "
         ".102/.041/.329",
@@ -248,7 +248,7 @@ FIGURES = {
         compute,
         functools.partial(measure_spectrum, m=10),
         draw_figure4,
-        **NTK,
+        *NTK,
         size=(9.6, 4.0),
         reference="over a few other starts (Delta+/Delta-/Delta)/(m h) is .274/.172/.0041, .159/.103/.076, .093/.061/.125, "
         ".051/.034/.158",
@@ -260,7 +260,7 @@ FIGURES = {
         compute,
         functools.partial(measure_losses, m=10),
         draw_figure5,
-        **NTK,
+        *NTK,
         size=(7.4, 3.7),
     ),
 }

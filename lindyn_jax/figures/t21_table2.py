@@ -1,9 +1,8 @@
 """Table 2 of an earlier version of T21: regimes of acceleration."""
 
 import jax.numpy as jnp
-import matplotlib as mpl
-import matplotlib.colors
 import numpy as np
+from matplotlib.colors import LogNorm
 
 from .. import observables, theory
 from ..flow import gradient_flow
@@ -97,7 +96,7 @@ def draw(figure, dataset) -> None:
     left, right = figure.subplots(1, 2)
     sigma, imbalance = dataset["sigma"].values, dataset["imbalance"].values
     rate = kept(dataset, "rate", "imbalance", "sigma")
-    drawn = left.pcolormesh(sigma, imbalance, rate, cmap="PuOr", norm=mpl.colors.LogNorm(1 / 8, 8), rasterized=True)
+    drawn = left.pcolormesh(sigma, imbalance, rate, cmap="PuOr", norm=LogNorm(1 / 8, 8), rasterized=True)
     bar = figure.colorbar(drawn, ax=left, label=r"measured rate $\mu$ (one layer: 1)")
     bar.set_ticks([0.125, 0.25, 0.5, 1, 2, 4, 8], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     bar.minorticks_off()

@@ -30,7 +30,7 @@ def scan(objective: Objective, extent: tuple[Array, Array], grid: int) -> tuple[
     at_zero, slope = objective.derivative(jnp.zeros_like(lower))
 
     def side(sign):
-        def body(carry):
+        def body(carry: tuple[Array, ...]) -> tuple[Array, ...]:
             _, upper_before, values, rounds = carry
             first = rounds == 0
             low, high = jnp.where(first, lower, upper_before / 4), jnp.where(first, upper, 32 * upper_before)
@@ -38,12 +38,13 @@ def scan(objective: Objective, extent: tuple[Array, Array], grid: int) -> tuple[
             values = jax.vmap(objective)(levels) if objective.closed is not None else jax.lax.map(objective, levels)
             return low, high, jnp.where(jnp.isfinite(values), values, jnp.inf), rounds + 1
 
-        def goes_on(carry):
+        def goes_on(carry: tuple[Array, ...]) -> Array:
             _, _, values, rounds = carry
             return (rounds == 0) | ((jnp.argmin(values) == grid - 1) & (rounds < SCAN_ROUNDS))
 
         empty = (lower, upper, jnp.full(grid, jnp.inf, lower.dtype), jnp.zeros((), jnp.int32))
-        low, high, values, _ = jax.lax.while_loop(goes_on, body, empty)
+        scanned: tuple[Array, ...] = jax.lax.while_loop(goes_on, body, empty)
+        low, high, values, _ = scanned
         x = _levels(low, high, grid)
         i = jnp.argmin(values)
         left = jnp.where(i == 0, 0, x[i - 1]), jnp.where(i == 0, at_zero, values[i - 1])
@@ -55,7 +56,9 @@ def scan(objective: Objective, extent: tuple[Array, Array], grid: int) -> tuple[
         edge = at_zero_edge | top
 
         # A parabola through three points, or through zero, with its slope there, and the first level.
-        safe = lambda gap: jnp.where(gap > 0, gap, 1)  # noqa: E731
+        def safe(gap: Array) -> Array:
+            return jnp.where(gap > 0, gap, 1)
+
         before = (middle[1] - left[1]) / safe(middle[0] - left[0])
         after = (right[1] - middle[1]) / safe(right[0] - middle[0])
         half = jnp.where(

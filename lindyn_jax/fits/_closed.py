@@ -76,7 +76,7 @@ def prepare(
     # Round-off in place of a zero would turn the eigenvectors at once as lambda0 passes zero.
     s = jnp.where(s <= round_off(Y) * s[0], 0, s)
     U, V = left.T @ U0, rightT @ V0
-    L, _ = row_factor(jnp.concatenate([U[:q], V[:q], U[q:], V[q:]]))
+    L: Array = row_factor(jnp.concatenate([U[:q], V[:q], U[q:], V[q:]]))[0]
     pivots = jnp.abs(jnp.diagonal(L))
     independent = jnp.min(pivots) > INDEPENDENT * jnp.max(pivots)
     safe = jnp.where(independent, L, jnp.eye(n + m, dtype=L.dtype))

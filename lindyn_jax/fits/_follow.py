@@ -41,7 +41,7 @@ def follow(given: Given, fit: Any, velocity: Array, closed: bool, policy: dict) 
 
 
 @follow.def_jvp
-def _follow_jvp(primals, tangents):
+def _follow_jvp(primals: tuple[Given, Any, Array, bool, dict], tangents: tuple):
     return primals[1], _change(*primals, tangents[0])
 
 

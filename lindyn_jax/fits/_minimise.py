@@ -65,4 +65,5 @@ def descend(
         with_value, point, jnp.zeros((), dtype), None, {}, state, tags, optx.RESULTS.successful
     )
     value = function(last)
-    return Descent(last, *better(last, value, seen), history.at[count].set(value), count, done)
+    best, least = better(last, value, seen)
+    return Descent(last, best, least, history.at[count].set(value), count, done)

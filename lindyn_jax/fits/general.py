@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import _checks
+from .._norms import total
 from .._public import public
 from ..trajectory import Trajectory
 from ._minimise import descend
@@ -57,7 +58,7 @@ class Fit(eqx.Module):
         return self.result == CONVERGED
 
     def __repr__(self) -> str:
-        if isinstance(self.result, jax.core.Tracer) or np.ndim(self.result):
+        if _checks.is_traced(self.result) or np.ndim(self.result):
             return f"Fit of shape {np.shape(self.result)}"
         return (
             f"Fit: {FIT_RESULTS[int(self.result)]}\n  objective {float(self.history[0]):.6g} -> {float(self.objective):.6g} "
@@ -167,6 +168,11 @@ def _fit(parameters, simulate, loss, optimizer, steps, gradient_tolerance, kind,
     return Fit(eqx.combine(best, fixed), least, history, norm, count, result)
 
 
+# The value of a point, and whether its simulation succeeded; and the gradient.
+Objective = Callable[[PyTree], tuple[Array, Array]]
+WithGradient = Callable[[PyTree], tuple[Array, Array, PyTree]]
+
+
 class _Carry(eqx.Module):
     moving: PyTree
     state: PyTree
@@ -178,7 +184,7 @@ class _Carry(eqx.Module):
     result: Int[Array, ""]
 
 
-def _run_optax(moving, objective, value_and_gradient, optimizer, steps, gradient_tolerance):
+def _run_optax(moving, objective: Objective, value_and_gradient: WithGradient, optimizer, steps, gradient_tolerance):
     dtype = gradient_tolerance.dtype
 
     def body(carry: _Carry) -> _Carry:
@@ -225,12 +231,14 @@ def _run_optax(moving, objective, value_and_gradient, optimizer, steps, gradient
     return end.best, end.least, end.history, end.norm, end.step - 1, end.result
 
 
-def _run_optimistix(moving, objective, value_and_gradient, minimiser, steps, gradient_tolerance):
+def _run_optimistix(
+    moving, objective: Objective, value_and_gradient: WithGradient, minimiser, steps, gradient_tolerance
+):
     """A minimiser of optimistix, step by step, so that its path is seen."""
     dtype = gradient_tolerance.dtype
 
     @jax.custom_jvp
-    def with_gradient(moving):
+    def with_gradient(moving: PyTree) -> Array:
         value, ok = objective(moving)
         # Line searches step back from infinity.
         return jnp.where(ok & jnp.isfinite(value), value, jnp.inf)
@@ -239,7 +247,7 @@ def _run_optimistix(moving, objective, value_and_gradient, minimiser, steps, gra
     def with_gradient_jvp(primals, tangents):
         value, ok, gradient = value_and_gradient(primals[0])
         pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(tangents[0]), strict=True)
-        slope = sum(jnp.sum(g * t) for g, t in pairs)
+        slope = total(jnp.sum(g * t) for g, t in pairs)
         return jnp.where(ok & jnp.isfinite(value), value, jnp.inf), slope.astype(dtype)
 
     last, best, least, history, count, done = descend(minimiser, with_gradient, moving, steps, dtype)

@@ -101,7 +101,7 @@ class Lambda0Fit(eqx.Module):
 
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) or np.ndim(self.result):
+        if _checks.is_traced(*leaves) or np.ndim(self.result):
             return f"Lambda0Fit of shape {np.shape(self.result)}"
         lines = [f"Lambda0Fit: {LAMBDA0_RESULTS[int(self.result)]}"]
         for i, name in enumerate(("lambda0 >= 0", "lambda0 <= 0")):
@@ -194,7 +194,7 @@ def fit_lambda0(
     moving, fixed = eqx.partition(given, eqx.is_inexact_array)
     held = eqx.combine(jax.lax.stop_gradient(moving), fixed)
     adjoint = diffrax.ForwardMode() if adjoint is None else adjoint
-    fit, velocity = _fit(*held, width, rtol, method, adjoint, int(nodes), int(grid), solver, max_steps)
+    fit, velocity = _fit(held, width, rtol, method, adjoint, int(nodes), int(grid), solver, max_steps)
     policy = {"rtol": rtol, "solver": solver, "max_steps": max_steps}
     return follow(given, fit, velocity, method != "flow", policy)
 
@@ -262,9 +262,10 @@ def lambda0_objective(
 
 @eqx.filter_jit
 def _fit(
-    problem, U1, V, horizon, relative_error, width, rtol, method, adjoint, nodes, grid, solver, max_steps
+    given: Given, width, rtol: Array, method: str, adjoint, nodes: int, grid: int, solver, max_steps: int
 ) -> tuple[Lambda0Fit, Float[Array, "T r m"]]:
     """The fit, and the velocity of its flow's product."""
+    problem, U1, V, horizon, relative_error = given
     dtype = V.dtype
     zero = jnp.zeros((), dtype)
     start = ReducedTwoLayer(U1, V, zero, zero, None)
@@ -313,7 +314,8 @@ def _fit(
         # The derivative on both sides gives the second one, by any method; then those of the two coarser objectives.
         step = bracket.unit * jnp.finfo(dtype).eps ** (1 / 3)
         points = lambda0 + step * jnp.asarray([0, 1, -1, 0, 0], dtype)
-        values, slopes = jax.lax.map(lambda point: derivative(*point), (points, variants))
+        looked: tuple[Array, Array] = jax.lax.map(lambda point: derivative(*point), (points, variants))
+        values, slopes = looked
         curvature = (slopes[1] - slopes[2]) / (2 * step)
         J, slope = values[0], slopes[0]
         shift = jnp.sum(jnp.abs(slopes[3:] - slope))

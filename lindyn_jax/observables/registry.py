@@ -142,7 +142,7 @@ def observable(
                     raise
             raise ValueError(refusal)
 
-        checked.facts = facts
+        vars(checked)["facts"] = facts
         OBSERVABLES[name] = checked
         return checked
 

@@ -1,9 +1,7 @@
 """The audit: losses and rates beside their bounds."""
 
-import matplotlib as mpl
-import matplotlib.figure
-import matplotlib.lines
 import numpy as np
+from matplotlib.lines import Line2D
 
 from .house import COLOURS, MARKERS, case_look, literal, panels, ribbon, time_axis, value_axis
 
@@ -127,7 +125,7 @@ def audit(summary, title: str):
         rates_and_bounds(second, summary)
         tightness_against_time(third, summary)
         hypotheses_and_tightness(fourth, summary)
-        handles = [mpl.lines.Line2D([], [], **case_look(i)) for i in range(summary.sizes["case"])]
+        handles = [Line2D([], [], **case_look(i)) for i in range(summary.sizes["case"])]
         labels = [literal(case) for case in summary["case"].values]
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
     return figure

@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.figure
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..data._common import on_one_line
 
@@ -113,6 +113,6 @@ def legend_below(ax, columns: int = 1, below: float = -0.18) -> None:
 def panels(rows: int, columns: int, size: tuple[float, float], title: str):
     """A new figure in the house style, not attached to any window, and its axes as one array."""
     with style():
-        figure = mpl.figure.Figure(figsize=size)
+        figure = Figure(figsize=size)
         yield figure, figure.subplots(rows, columns, squeeze=False).ravel()
         figure.suptitle(title, fontsize=9)

@@ -199,8 +199,8 @@ def _width_exponent_delta(problem: LeastSquares, h, alpha, delta) -> tuple[Array
         value = np.asarray(delta)
         if not np.all((value > 0) & (value < 1)):
             raise ValueError(f"Argument `delta` is a probability and must lie between 0 and 1, but is {delta}.")
-    h, alpha, delta = (jnp.asarray(value, problem.dtype) for value in (h, alpha, delta))
-    return tuple(jnp.broadcast_arrays(h, alpha, delta))
+    h, alpha, delta = jnp.broadcast_arrays(*(jnp.asarray(value, problem.dtype) for value in (h, alpha, delta)))
+    return h, alpha, delta
 
 
 def _tail_constant(problem: LeastSquares, delta: Array, constant: str) -> Array:

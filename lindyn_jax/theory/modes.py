@@ -89,7 +89,7 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     """
     (d,) = as_floats(d=d)
     modes = data_modes(problem, rtol=rtol)
-    d, sigma, lam = d.astype(problem.dtype), modes.sigma, modes.lam
+    d, sigma, lam = d.astype(problem.dtype), *_values(modes)
     there = (sigma > mode_round_off(problem) * sigma[0]) & (lam > 0)
     safe_sigma, safe_lam = jnp.where(there, sigma, 1), jnp.where(there, lam, 1)
     height = jnp.where(there, ratio(safe_sigma, safe_lam), 0)
@@ -145,11 +145,16 @@ def g19_corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: f
     return Statement(jnp.sum(w**2, axis=1), modes.applies, name="squared_frobenius", nuclear=jnp.sum(w, axis=1))
 
 
+def _values(modes: Statement) -> tuple[Array, Array]:
+    return modes.sigma, modes.lam
+
+
 def _steps(problem: LeastSquares, ts, rtol) -> tuple[Statement, Array]:
     ts = as_times(ts, problem.dtype)
     modes = data_modes(problem, rtol=rtol)
-    there = modes.sigma > mode_round_off(problem) * modes.sigma[0]
+    sigma, lam = _values(modes)
+    there = sigma > mode_round_off(problem) * sigma[0]
     # In units of sigma_1, so that what counts as zero there does not depend on those of the data.
-    unit = jnp.where(modes.sigma[0] > 0, modes.sigma[0], 1)
-    w = aligned_step(jnp.where(there, modes.sigma / unit, 0), modes.lam / unit, unit * ts[:, None]).value
+    unit = jnp.where(sigma[0] > 0, sigma[0], 1)
+    w = aligned_step(jnp.where(there, sigma / unit, 0), lam / unit, unit * ts[:, None]).value
     return modes, w

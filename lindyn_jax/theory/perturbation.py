@@ -137,7 +137,7 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     d = d.astype(ts.dtype)
     height = quotient(modes.sigma, modes.lam)
     highest = jnp.maximum(height, jnp.exp(-2 * d))
-    eps, rate = jnp.linalg.norm(modes.coupling, ord=2), modes.sigma[0]
+    eps, rate = jnp.linalg.norm(modes.coupling, ord=2), jnp.asarray(modes.sigma[0])
     # (e^{ct} - 1)/c is t at c = 0: without targets nothing grows.
     still = rate == 0
     growth = jnp.where(still, ts, jnp.expm1(rate * ts) / jnp.where(still, 1, rate))

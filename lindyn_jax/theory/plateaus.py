@@ -68,7 +68,7 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     value = (modes.Phi * height) @ modes.Psi.T
     best = reduced_rank_regression(problem, k)
     # In units of the size of what there is to learn, so that ties count as fulfilled.
-    gain = modes.sigma * quotient(modes.sigma, modes.lam)
+    gain: Array = modes.sigma * quotient(modes.sigma, modes.lam)
     inside = jnp.arange(gain.shape[0]) < k
     slack = mode_round_off(problem) * jnp.max(gain)
     ordered = jnp.min(jnp.where(inside, gain, jnp.inf)) >= jnp.max(jnp.where(inside, -jnp.inf, gain)) - slack

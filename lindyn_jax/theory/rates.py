@@ -133,7 +133,7 @@ def adversarial_target(
     least = singular_value(jnp.linalg.svd(M, compute_uv=False), V.shape[0])
     A = s * jnp.concatenate([L, least * jnp.eye(L.shape[0], dtype=L.dtype)], axis=1)
     Ytil = size * jnp.outer(least_left_vector(A), least_left_vector(M)) + s * (U1 @ V.T)
-    if problem.X is None:
+    if problem.X is None or problem.Phi1 is None:
         return Ytil
     return (problem.X @ problem.Phi1) @ (Ytil / problem.data_singular_values[:, None])
 

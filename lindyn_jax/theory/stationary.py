@@ -21,7 +21,7 @@ from ..models import AbstractModel, SymmetricFactors, WideLimit, chain
 from ..problems import LeastSquares
 from ..reduction import check_fits
 from ._numerics import hypot, norm, quotient
-from .imbalance import hidden_width
+from .imbalance import hidden_width, moving_layers
 from .least_losses import refuse_link, tied_target
 
 
@@ -181,7 +181,7 @@ def _components(model: AbstractModel, problem: LeastSquares) -> tuple[Array, Arr
     if len(layers) == 1:
         zero = jnp.zeros((), output.dtype)
         return target, output, zero, zero, zero
-    U1, V, width = layers[0], layers[1].T, hidden_width(model, problem)
+    (U1, V), width = moving_layers(model, problem), hidden_width(model, problem)
     top = jnp.linalg.svd(problem.error(U1 @ V.T), compute_uv=False)[0]
     held = _component(jnp.linalg.svd(output, compute_uv=False), width)
     return target, output, top, held, q * _two_layer_curvature(s * U1 / s[0], V, s[0, 0], top, width)

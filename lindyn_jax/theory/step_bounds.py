@@ -141,28 +141,27 @@ def zero_mode_bounds(
     return _between(lower, upper, applies)
 
 
-def _bounds_below(sigma, lam, w0, eta, steps) -> Statement:
+def _bounds_below(sigma: Array, lam: Array, w0: Array, eta: Array, steps: Array) -> Statement:
     bounds = descent_bounds(sigma, lam, w0, eta, steps)
     x = eta * sigma
     growth = 2 * steps * jnp.log1p(jnp.where((x > 0) & (x < 0.5), x, 0))
     # Nothing is said where the component itself comes close to overflow.
     free = (lam == 0) & (x > 0) & (x < 0.5) & (growth < 0.9 * math.log(float(jnp.finfo(x.dtype).max)))
     grown = w0 * jnp.exp(jnp.where(free, growth, 0))
-    lower, upper = (jnp.where(free, grown, bound) for bound in (bounds.lower, bounds.upper))
-    return _between(lower, upper, bounds.applies | free)
+    lower: Array = bounds.lower
+    upper: Array = bounds.upper
+    return _between(jnp.where(free, grown, lower), jnp.where(free, grown, upper), bounds.applies | free)
 
 
-def _bounds_above(sigma, lam, w0, eta, steps) -> Statement:
+def _bounds_above(sigma: Array, lam: Array, w0: Array, eta: Array, steps: Array) -> Statement:
     x = eta * sigma
     proper = (x > 0) & (sigma > least_divisor(sigma.dtype)) & (lam * w0 > sigma)
     share = jnp.where(proper, lam * w0 / jnp.where(proper, sigma, 1), 2.0)
     applies = proper & (x * (share + jnp.sqrt(share)) <= 1)
-    x, sigma, lam, w0, share = (
-        jnp.where(applies, value, safe) for value, safe in ((x, 0.125), (sigma, 1), (lam, 1), (w0, 2), (share, 2.0))
-    )
+    x, share, w0 = jnp.where(applies, x, 0.125), jnp.where(applies, share, 2.0), jnp.where(applies, w0, 2)
     y = x * (share - 1)
 
-    def bound(loss):
+    def bound(loss: Array) -> Array:
         # Q = (1 - loss)^steps; 0^0 = 1 at the start, and no derivative of log at 0.
         positive = loss < 1
         log_Q = steps * jnp.log1p(-jnp.where(positive, loss, 0))
@@ -174,7 +173,7 @@ def _bounds_above(sigma, lam, w0, eta, steps) -> Statement:
     return _between(bound(x * (2 - y) / (1 - y) ** 2), bound(2 * x), applies)
 
 
-def _bounds_away(sigma, lam, w0, eta, steps) -> Statement:
+def _bounds_away(sigma: Array, lam: Array, w0: Array, eta: Array, steps: Array) -> Statement:
     y = eta * (lam * w0 - sigma)
     applies = (sigma < 0) & (eta >= 0) & (y < 1)
     least, most = (jnp.where(applies, value, 0) for value in (y, -eta * sigma))
