@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from .._checks import is_traced
-from .values import Obstacle, join, matrix
+from .values import Obstacle, Value, join
 from .walk import Walk, settle
 
 
@@ -82,16 +82,16 @@ def _is_traced(programs: tuple) -> bool:
 
 @_kept
 def _obstacle(optimizer, treedef, full, small, frames) -> str | None:
-    found, programs = None, ()
+    found, programs = None, []
     try:
-        programs = [_programs(optimizer, treedef, leaves) for leaves in (full, small)]
-        _walk_optimizer(*zip(*programs, strict=True), frames)
+        programs += [_programs(optimizer, treedef, leaves) for leaves in (full, small)]
+        _walk_optimizer(programs, frames)
     except Obstacle as error:
         found = str(error)
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         found = f"its program cannot be read, {type(error).__name__}: {_first_line(error)}"
     # An optimizer that failed to be traced is tried again, as it may fail for what it was traced with.
-    if len(programs) != 2 or any(map(_is_traced, programs)):
+    if not programs or any(map(_is_traced, programs)):
         raise _Traced(found)
     return found
 
@@ -131,19 +131,19 @@ def _programs(optimizer, treedef, leaves) -> tuple:
     return start, step
 
 
-def _walk_optimizer(starts: tuple, steps: tuple, frames: tuple) -> None:
-    """Walks through a start and steps until what the state holds is known, and through what a step makes of it."""
-    walk = Walk()
-    gradients = [matrix(pair) for pair in frames]
-    weights = [matrix(pair, is_pure=False) for pair in frames]
+def _walk_optimizer(programs: list, frames: tuple) -> None:
+    """Walks through a start, and through steps until what the state holds is known."""
+    walk, (starts, steps) = Walk(), zip(*programs, strict=True)
+    gradients = [Value(1, frames=pair, axes=(0, 1)) for pair in frames]
+    weights = [gradient.but(is_pure=False) for gradient in gradients]
 
     def step(state):
-        out = walk.closed(*steps, [*gradients, *state, *weights])
+        out = walk.closed(steps, [*gradients, *state, *weights])
         for update, gradient in zip(out[: len(frames)], gradients, strict=True):
             join("the updates", update, gradient)
         return out[len(frames) :]
 
-    settle(step, walk.closed(*starts, weights), "its state", "what its state holds changes from step to step")
+    settle(step, walk.closed(starts, weights), "its state", "what its state holds changes from step to step")
 
 
 def _first_line(error: Exception) -> str:

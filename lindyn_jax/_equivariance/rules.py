@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from . import values as v
-from .values import Obstacle, Value, are_alike, flat, join, matrix, number
+from .values import Obstacle, Value, are_alike, join, number
 
 # Parameters that follow the sizes of matrices. All others have to be the same at both sizes.
 _OF_SIZE = {"shape", "new_sizes", "start_indices", "limit_indices", "slice_sizes", "sizes"}
@@ -32,7 +32,7 @@ class Pair:
             raise Obstacle(v.BY_SIZE)
 
 
-RULES: dict[str, Callable[..., Value | list[Value]]] = {}
+RULES: dict[str, Callable[..., Any]] = {}
 
 
 def rule(*names: str) -> Callable[[Callable], Callable]:
@@ -56,7 +56,7 @@ def _check_dtype(dtype: Any) -> None:
         raise Obstacle(f"it rounds matrices to {dtype.name}")
 
 
-# -- entry by entry ----------------------------------------------------------------------------------------------------
+# -- entries, sums and products ----------------------------------------------------------------------------------------
 
 
 @rule("neg", "copy", "copy_p", "convert_element_type", "real", "stop_gradient")
@@ -110,7 +110,7 @@ def _select(pair: Pair, which: Value, *cases: Value) -> Value:
         conditions = [(which.name, 1 - i) for i in (0, 1)]
         if any(case.unless for case in cases):
             # A case that is what it seems unless the condition holds by which it is not taken.
-            cases = [a.under(None) if a.unless == c else a for a, c in zip(cases, conditions, strict=True)]
+            cases = tuple(a.under(None) if a.unless == c else a for a, c in zip(cases, conditions, strict=True))
         else:
             for case, other, condition in zip(cases, cases[::-1], conditions, strict=True):
                 if case.frames and case.degree == 1 and other.degree == 0 and not (other.is_zero or other.varies):
@@ -126,9 +126,6 @@ def _all(pair: Pair, a: Value) -> Value:
     if a.degree is not None or pair.outs[0][0] != ():
         raise Obstacle(v.FINITE)
     return number()
-
-
-# -- sums and products -------------------------------------------------------------------------------------------------
 
 
 @rule("reduce_sum")
@@ -159,7 +156,8 @@ def _dot(pair: Pair, a: Value, b: Value) -> Value:
                 return number(range(len(pair.outs[0][0])))
             if len(inner) == len(met) == 1 and a.is_pure and b.is_pure:
                 i, j = (1 - k for k in inner[0])
-                return matrix((a.frames[i], b.frames[j]), (places[0][a.axes[i]], places[1][b.axes[j]]))
+                frames, axes = (a.frames[i], b.frames[j]), (places[0][a.axes[i]], places[1][b.axes[j]])
+                return a.but(frames=frames, axes=axes)
         raise Obstacle(
             "it multiplies matrices whose frames do not meet, or weights that have a part outside of the reduction"
         )
@@ -169,7 +167,7 @@ def _dot(pair: Pair, a: Value, b: Value) -> Value:
     raise Obstacle("it multiplies entries of matrices by arrays whose entries differ")
 
 
-# -- axes --------------------------------------------------------------------------------------------------------------
+# -- axes, parts and memories ------------------------------------------------------------------------------------------
 
 
 @rule("broadcast_in_dim")
@@ -189,9 +187,9 @@ def _reorder(pair: Pair, a: Value) -> Value:
 def _reshape(pair: Pair, a: Value, *_: Value) -> Value:
     befores, afters = pair.ins[0], pair.outs[0]
     if len(a.parts) == 1 and afters == a.parts[0][2]:
-        return matrix(*a.parts[0][:2], degree=a.degree, is_pure=a.is_pure)
+        return a.but(frames=a.parts[0][0], axes=a.parts[0][1], parts=())
     if a.frames and len(befores[0]) == 2 and len(afters[0]) == len(afters[1]) == 1:
-        return flat(((a.frames, a.axes, befores),), degree=a.degree, is_pure=a.is_pure)
+        return a.but(frames=(), axes=(0,), parts=((a.frames, a.axes, befores),))
     first, second = (a.along(_regrouped(s, t), v.ORDER) for s, t in zip(befores, afters, strict=True))
     if first != second:
         raise Obstacle(v.ORDER)
@@ -206,19 +204,15 @@ def _regrouped(before: tuple, after: tuple) -> dict[int, int]:
     return dict(zip(old, new, strict=True)) if [before[i] for i in old] == [after[i] for i in new] else {}
 
 
-# -- parts and memories ------------------------------------------------------------------------------------------------
-
-
 def _windows(pair: Pair) -> dict[int, int]:
     """Which axis of the whole is which of a part that is taken out or put in."""
     rank, p = len(pair.ins[0][0]), pair.one.params.get("dimension_numbers")
-    if pair.name not in ("gather", "scatter"):
+    if pair.name == "gather":
+        gone, axes = p.collapsed_slice_dims, p.offset_dims
+    elif pair.name == "scatter":
+        gone, axes = p.inserted_window_dims, p.update_window_dims
+    else:
         return {i: i for i in range(rank)}
-    gone, axes = (
-        (p.collapsed_slice_dims, p.offset_dims)
-        if pair.name == "gather"
-        else (p.inserted_window_dims, p.update_window_dims)
-    )
     return {axis: axes[i] for axis, i in _without(rank, (*gone, *p.operand_batching_dims)).items()}
 
 
@@ -231,6 +225,8 @@ def _check_places(a: Value, where: tuple[Value, ...]) -> None:
 @rule("dynamic_slice", "gather")
 def _take(pair: Pair, a: Value, *where: Value) -> Value:
     _check_places(a, where)
+    if pair.one.params.get("fill_value"):
+        raise Obstacle(v.PARTS)
     return a.along(_whole(pair.ins[0], pair.outs[0], _windows(pair)), v.PARTS)
 
 
@@ -274,7 +270,7 @@ def _split(pair: Pair, a: Value) -> list[Value]:
 @rule("concatenate")
 def _concatenate(pair: Pair, *inputs: Value) -> Value:
     if all(a.parts and a.degree == 1 for a in inputs):
-        return flat(tuple(part for a in inputs for part in a.parts), is_pure=all(a.is_pure for a in inputs))
+        return inputs[0].but(parts=sum((a.parts for a in inputs), ()), is_pure=all(a.is_pure for a in inputs))
     joined = join("its stacks", *inputs)
     others = {i: i for i in range(len(pair.ins[0][0])) if i != pair.one.params["dimension"]}
     joined = joined.along(others, "it joins entries of matrices")

@@ -81,14 +81,6 @@ def number(varies: Iterable[int] = (), *, is_zero: bool = False, name: int | Non
     return Value(0, frozenset(varies), is_zero, name)
 
 
-def matrix(frames: tuple, axes: tuple[int, int] = (0, 1), *, is_pure: bool = True, degree: int = 1) -> Value:
-    return Value(degree, frames=frames, axes=axes, is_pure=is_pure)
-
-
-def flat(parts: tuple, *, is_pure: bool = True, degree: int = 1) -> Value:
-    return Value(degree, axes=(0,), parts=parts, is_pure=is_pure)
-
-
 # A number that depends on the sizes of matrices, of use only for naming whole rows and columns; and whether entries of a matrix
 # are finite, of use only as "all of them".
 sized, finite = Value(is_size=True), Value()

@@ -1,6 +1,6 @@
 """Two programs that are the same but for sizes, side by side: what each array in them is, branches and loops included."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -19,8 +19,9 @@ class Walk:
     def __init__(self):
         self.names: dict[Any, int] = {}
 
-    def closed(self, first: Any, second: Any, inputs: list[Value]) -> list[Value]:
+    def closed(self, programs: Iterable[Any], inputs: list[Value]) -> list[Value]:
         """What comes out of two programs, of what goes in."""
+        first, second = programs
         consts = [getattr(program, "consts", ()) for program in (first, second)]
         first, second = (getattr(program, "jaxpr", program) for program in (first, second))
         if len(consts[0]) != len(consts[1]) or len(first.eqns) != len(second.eqns):
@@ -37,7 +38,7 @@ class Walk:
             literals = [hasattr(v, "val") for v in (a, b)]
             if all(literals):
                 value = _constant(a.val, b.val)
-                return self.named(value, ("literal", str(a.val))) if np.ndim(a.val) == 0 else value
+                return self.named(value, (a.aval.dtype.name, str(a.val))) if np.ndim(a.val) == 0 else value
             if any(literals) or other[b] != known[a][0]:
                 raise Obstacle(BY_SIZE)
             return known[a][1]
@@ -134,7 +135,7 @@ def _constant(a: Any, b: Any) -> Value:
 
 def _call(walk: Walk, pair: Pair, inputs: list[Value]) -> list[Value]:
     programs = [next(p[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in p) for p in pair.params]
-    return walk.closed(*programs, inputs)
+    return walk.closed(programs, inputs)
 
 
 def _check_choice(which: Value) -> None:
@@ -148,7 +149,7 @@ def _cond(walk: Walk, pair: Pair, inputs: list[Value]) -> list[Value]:
     firsts, seconds = (p["branches"] for p in pair.params)
     if len(firsts) != len(seconds):
         raise Obstacle(BY_SIZE)
-    outs = [walk.closed(a, b, operands) for a, b in zip(firsts, seconds, strict=True)]
+    outs = [walk.closed(branches, operands) for branches in zip(firsts, seconds, strict=True)]
     return [join("its branches", *each) for each in zip(*outs, strict=True)]
 
 
@@ -159,8 +160,8 @@ def _while(walk: Walk, pair: Pair, inputs: list[Value]) -> list[Value]:
     k, j = (pair.one.params[key] for key in ("cond_nconsts", "body_nconsts"))
     for_test, for_body, held = inputs[:k], inputs[k : k + j], inputs[k + j :]
     tests, bodies = ([p[key] for p in pair.params] for key in ("cond_jaxpr", "body_jaxpr"))
-    held = settle(lambda held: walk.closed(*bodies, [*for_body, *held]), held, "its loop", _TURNS)
-    (test,) = walk.closed(*tests, [*for_test, *held])
+    held = settle(lambda held: walk.closed(bodies, [*for_body, *held]), held, "its loop", _TURNS)
+    (test,) = walk.closed(tests, [*for_test, *held])
     _check_choice(test)
     return held
 
@@ -173,7 +174,7 @@ def _scan(walk: Walk, pair: Pair, inputs: list[Value]) -> list[Value]:
     consts, held, slices = inputs[:k], inputs[k : k + c], [value.shifted(-1) for value in inputs[k + c :]]
 
     def body(held):
-        return walk.closed(first["jaxpr"], second["jaxpr"], [*consts, *held, *slices])
+        return walk.closed((first["jaxpr"], second["jaxpr"]), [*consts, *held, *slices])
 
     held = settle(lambda held: body(held)[:c], held, "its loop", _TURNS)
     return [*held, *(value.shifted(1) for value in body(held)[c:])]
