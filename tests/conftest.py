@@ -70,7 +70,7 @@ def forget_programs():
     """Frees compiled programs between files where they become many: those of the whole suite need too many memory maps."""
     yield
     maps = Path("/proc/self/maps")
-    if not maps.exists() or len(maps.read_bytes().splitlines()) > 25_000:
+    if not maps.exists() or len(maps.read_bytes().splitlines()) > 40_000:
         jax.clear_caches()
 
 

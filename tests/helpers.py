@@ -1,8 +1,12 @@
 """What several test files share: reference cases, tolerances by dtype, and comparisons by norm."""
 
+import functools
+import inspect
 import json
 from pathlib import Path
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
@@ -13,6 +17,30 @@ def load_cases(name: str) -> dict[str, dict]:
     """The reference cases of tests/data/NAME.json by case name."""
     cases = json.loads((DATA / f"{name}.json").read_text())["cases"]
     return {case["name"]: case for case in cases}
+
+
+class Compiled:
+    """The functions of a module, each called as one compiled program.
+
+    Called as they are, they compile a program for each of their operations and shapes: ten times as many.
+    """
+
+    def __init__(self, module):
+        self._module = module
+
+    def __getattr__(self, name):
+        function = getattr(self._module, name)
+        if not inspect.isfunction(function):
+            return function
+        program = eqx.filter_jit(function)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            args = [jnp.asarray(x) if isinstance(x, (float, np.floating)) else x for x in args]
+            return program(*args, **kwargs)
+
+        setattr(self, name, call)
+        return call
 
 
 def tolerance(dtype, factor: float = 1.0) -> float:

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact, theory
 from lindyn_jax.exact.aligned import _components
+
+exact, theory = Compiled(ld.exact), Compiled(ld.theory)
 
 CASES = load_cases("g19")
 
@@ -279,10 +280,10 @@ def test_ten_thousand_degenerate_draws_give_no_nan(rng, dtype):
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="Argument `lam` must not be negative"):
-        exact.aligned(1.0, -1.0, 1.0, 1.0)
+        ld.exact.aligned(1.0, -1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="Argument `t` must not be negative"):
-        exact.aligned(1.0, 1.0, 1.0, -1.0)
+        ld.exact.aligned(1.0, 1.0, 1.0, -1.0)
     with pytest.raises(ValueError, match="Argument `k` must lie between 0 and p = 2"):
-        exact.plateau(np.ones(2), np.ones(2), 3)
+        ld.exact.plateau(np.ones(2), np.ones(2), 3)
     with pytest.raises(ValueError, match="must have the same shape"):
         _components(np.ones(2), np.ones(3), 1)

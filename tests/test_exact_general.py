@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Compiled
 from scipy.integrate import quad_vec, solve_ivp
 from scipy.linalg import expm, solve_continuous_are
 
-from lindyn_jax import exact
+import lindyn_jax as ld
+
+exact = Compiled(ld.exact)
 
 
 def draw(seed):
@@ -78,12 +81,12 @@ def test_general_riccati_has_the_same_derivative_in_both_modes():
 def test_general_riccati_refuses_what_may_blow_up():
     A, R, Q, P0 = draw(5)
     with pytest.raises(ValueError, match="Argument `Q` must be positive semidefinite"):
-        exact.riccati_general(A, R, -Q, P0, np.array([1.0]))
+        ld.exact.riccati_general(A, R, -Q, P0, np.array([1.0]))
 
 
 def test_general_riccati_refuses_growth_that_cannot_be_represented():
     A, R, P0 = np.diag([1.0, -2.0]), np.eye(2), np.diag([0.5, 0.3])
-    at = lambda t: exact.riccati_general(A, R, 0 * R, P0, jnp.asarray([1.0, t]))  # noqa: E731
+    at = lambda t: ld.exact.riccati_general(A, R, 0 * R, P0, jnp.asarray([1.0, t]))  # noqa: E731
     # P' = 2 P - P^2 tends to 2, P' = -4 P - P^2 to 0.
     np.testing.assert_allclose(at(300.0)[1], np.diag([2.0, 0.0]), atol=1e-12)
     with pytest.raises(ValueError, match=r"Argument `ts` must hold times .* but holds 1000, where"):

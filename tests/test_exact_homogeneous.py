@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact
+
+exact = Compiled(ld.exact)
 
 CASES = {name: case for name, case in load_cases("t21").items() if case["formula"] == "prop5_eq30"}
 
@@ -248,10 +249,10 @@ def test_imbalance_levels_and_padded_widths_share_one_compiled_batch(rng):
 def test_bad_input_is_refused():
     Y, U0, V0, ts = np.ones((2, 3)), np.ones((2, 4)), np.ones((3, 4)), np.array([1.0])
     with pytest.raises(ValueError, match=r"`U0` must have 2 rows for a target of shape \(2, 3\)"):
-        exact.homogeneous_factors.__wrapped__(Y, V0, V0, 1.0, ts)
+        ld.exact.homogeneous_factors.__wrapped__(Y, V0, V0, 1.0, ts)
     with pytest.raises(ValueError, match="must have the same width, but have 4 and 3"):
-        exact.homogeneous_factors.__wrapped__(Y, U0, V0[:, :3], 1.0, ts)
+        ld.exact.homogeneous_factors.__wrapped__(Y, U0, V0[:, :3], 1.0, ts)
     with pytest.raises(ValueError, match="`lambda0` must be a number"):
-        exact.homogeneous_factors.__wrapped__(Y, U0, V0, np.ones(2), ts)
+        ld.exact.homogeneous_factors.__wrapped__(Y, U0, V0, np.ones(2), ts)
     with pytest.raises(ValueError, match="`Y` must be finite"):
-        exact.homogeneous(Y * np.inf, U0, V0, 1.0, ts)
+        ld.exact.homogeneous(Y * np.inf, U0, V0, 1.0, ts)

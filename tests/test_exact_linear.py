@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact
+
+exact = Compiled(ld.exact)
 
 CASE = load_cases("g19")["linear_flow_singular_nullspace"]
 
@@ -177,28 +178,28 @@ def test_wrong_arguments_are_refused(rng):
         (problem.regularized(0.5), "no closed form for a problem with a penalty"),
     ):
         for call in (
-            lambda: exact.linear(other, Theta0, np.array([1.0])),  # noqa: B023
-            lambda: exact.linear_limit(other, Theta0),  # noqa: B023
-            lambda: exact.linear_rate(other),  # noqa: B023
-            lambda: exact.linear_descent(other, Theta0, 0.1, np.array([1])),  # noqa: B023
-            lambda: exact.linear_descent_rate(other, 0.1),  # noqa: B023
+            lambda: ld.exact.linear(other, Theta0, np.array([1.0])),  # noqa: B023
+            lambda: ld.exact.linear_limit(other, Theta0),  # noqa: B023
+            lambda: ld.exact.linear_rate(other),  # noqa: B023
+            lambda: ld.exact.linear_descent(other, Theta0, 0.1, np.array([1])),  # noqa: B023
+            lambda: ld.exact.linear_descent_rate(other, 0.1),  # noqa: B023
         ):
             with pytest.raises(ValueError, match=match):
                 call()
     with pytest.raises(ValueError, match="Argument `Theta0` must have shape \\(3, 2\\)"):
-        exact.linear(problem, np.zeros((2, 2)), np.array([1.0]))
+        ld.exact.linear(problem, np.zeros((2, 2)), np.array([1.0]))
     with pytest.raises(ValueError, match="Argument `ts` must not be negative"):
-        exact.linear(problem, Theta0, np.array([-1.0]))
+        ld.exact.linear(problem, Theta0, np.array([-1.0]))
     with pytest.raises(ValueError, match="Argument `steps` must not be negative"):
-        exact.linear_descent(problem, Theta0, 0.1, np.array([-1]))
+        ld.exact.linear_descent(problem, Theta0, 0.1, np.array([-1]))
 
 
 @pytest.mark.parametrize("x64", [True, False])
 def test_steps_beyond_the_default_integers_are_not_wrapped(x64):
     with jax.enable_x64(x64):
         problem = ld.factorization(np.eye(1))
-        path = exact.linear_descent(problem, np.zeros((1, 1)), 1e-10, np.array([10**10, 2**31]))
+        path = ld.exact.linear_descent(problem, np.zeros((1, 1)), 1e-10, np.array([10**10, 2**31]))
         np.testing.assert_allclose(path[:, 0, 0], -np.expm1([-1.0, -(2.0**31) * 1e-10]), rtol=1e-9 if x64 else 1e-5)
         # At an odd number of steps beyond the integers a step beyond 1/lambda ends on the other side.
-        odd = exact.linear_descent(problem, np.zeros((1, 1)), 2.0, np.array([2**33, 2**33 + 1]))
+        odd = ld.exact.linear_descent(problem, np.zeros((1, 1)), 2.0, np.array([2**33, 2**33 + 1]))
         np.testing.assert_array_equal(odd[:, 0, 0], [0, 2])

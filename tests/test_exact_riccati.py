@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
-from lindyn_jax import exact
+import lindyn_jax as ld
+
+exact = Compiled(ld.exact)
+
 
 CASES = load_cases("riccati")
 HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
@@ -165,7 +168,9 @@ def test_third_derivatives_are_refused_and_not_wrong():
         with pytest.raises(NotImplementedError, match="no third ones"):
             jax.eval_shape(derivative(derivative(derivative(value))), 0.0)
     with pytest.raises(NotImplementedError, match="no second one"):
-        jax.eval_shape(jax.jacfwd(jax.grad(lambda A: jnp.sum(exact.riccati_limit(A, 1, jnp.eye(2)).value))), jnp.eye(2))
+        jax.eval_shape(
+            jax.jacfwd(jax.grad(lambda A: jnp.sum(ld.exact.riccati_limit(A, 1, jnp.eye(2)).value))), jnp.eye(2)
+        )
 
 
 def test_ten_thousand_degenerate_draws_have_finite_values_and_gradients(rng, dtype):
@@ -191,20 +196,20 @@ def test_ten_thousand_degenerate_draws_have_finite_values_and_gradients(rng, dty
 def test_bad_input_is_refused():
     A, U0 = np.eye(3), np.ones((3, 2))
     with pytest.raises(ValueError, match=r"`A` must be symmetric, but differs from its transpose by 1\.0e\+00"):
-        exact.riccati(np.array([[1.0, 1, 0], [0, 1, 0], [0, 0, 1]]), 1, U0, 1.0)
+        ld.exact.riccati(np.array([[1.0, 1, 0], [0, 1, 0], [0, 0, 1]]), 1, U0, 1.0)
     with pytest.raises(ValueError, match=r"`A` must be square, but has shape \(2, 3\)"):
-        exact.riccati.__wrapped__(A[:2], 1, U0, 1.0)
+        ld.exact.riccati.__wrapped__(A[:2], 1, U0, 1.0)
     with pytest.raises(ValueError, match="`g` must be a positive number, but is 0"):
-        exact.riccati(A, 0, U0, 1.0)
+        ld.exact.riccati(A, 0, U0, 1.0)
     with pytest.raises(ValueError, match="`g` must be a positive number, but is -1"):
-        exact.riccati(A, -1.0, U0, 1.0)
+        ld.exact.riccati(A, -1.0, U0, 1.0)
     with pytest.raises(ValueError, match="same number of rows, but have 3 and 2"):
-        exact.riccati.__wrapped__(A, 1, U0[:2], 1.0)
+        ld.exact.riccati.__wrapped__(A, 1, U0[:2], 1.0)
     with pytest.raises(ValueError, match="`t` must not be negative"):
-        exact.riccati(A, 1, U0, -1.0)
+        ld.exact.riccati(A, 1, U0, -1.0)
     with pytest.raises(ValueError, match="`U0` must be finite"):
-        exact.riccati(A, 1, U0 * np.nan, 1.0)
+        ld.exact.riccati(A, 1, U0 * np.nan, 1.0)
     with pytest.raises(ValueError, match=r"`t` must be a number, but has shape \(2,\): use jax.vmap"):
-        exact.riccati.__wrapped__(A, 1, U0, np.array([0.0, 1.0]))
+        ld.exact.riccati.__wrapped__(A, 1, U0, np.array([0.0, 1.0]))
     with pytest.raises(ValueError, match=r"`g` must be a number, but has shape \(2,\): use jax.vmap"):
-        exact.riccati.__wrapped__(A, np.ones(2), U0, 1.0)
+        ld.exact.riccati.__wrapped__(A, np.ones(2), U0, 1.0)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import integrated, load_cases, relative_error, tolerance
+from helpers import Compiled, integrated, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact
 from lindyn_jax.exact.spectral import _vectors
+
+exact = Compiled(ld.exact)
 
 CASES = [case for case in load_cases("t21").values() if case["formula"] == "prop3_eq17"]
 SHAPES = [(3, 3, 3, 3), (4, 3, 2, 2), (2, 5, 4, 1)]  # n, m, h, k
@@ -174,7 +175,7 @@ def test_the_limit_that_is_the_target_has_its_derivative_at_repeated_singular_va
 
 def test_second_derivatives_in_the_target_are_refused_and_in_the_weights_are_not(rng):
     Y, ts = target(rng, 2, 2, np.ones(2)), np.array([0.5])
-    value = lambda Y, u0: jnp.sum(exact.spectral_product(Y, u0, np.ones(2), 2, ts) ** 2)  # noqa: E731
+    value = lambda Y, u0: jnp.sum(ld.exact.spectral_product(Y, u0, np.ones(2), 2, ts) ** 2)  # noqa: E731
     with pytest.raises(NotImplementedError, match="first derivatives in Y"):
         jax.eval_shape(jax.hessian(value), Y, np.ones(2))
     assert jax.eval_shape(jax.hessian(value, 1), Y, np.ones(2)).shape == (2, 2)
@@ -206,6 +207,6 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="must have one entry a mode"):
         _vectors(np.ones(2), one, one)
     with pytest.raises(ValueError, match="1 <= k <= min\\(n, m, h\\) = 1"):
-        exact.spectral_product(np.eye(3), np.ones(2), np.ones(2), 1, ts)
+        ld.exact.spectral_product(np.eye(3), np.ones(2), np.ones(2), 1, ts)
     with pytest.raises(ValueError, match="Argument `ts` must not be negative"):
-        exact.spectral(one, one, one, -ts)
+        ld.exact.spectral(one, one, one, -ts)

@@ -35,6 +35,20 @@ def wide(store):
     return ld.open_sweep(store).load()
 
 
+@pytest.fixture(scope="module")
+def few(problem):
+    """Twenty trials at exponents within and outside of the theorem, and at how many points their trial was traced."""
+    points, original = [], study.Theorem12.trial
+
+    def counted(self, key, **point):
+        points.append(point)
+        return original(self, key, **point)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.Theorem12, "trial", counted)
+        return study.run(problem, [100, study.default_widths(problem)[-1]], [0.6, 0.5, 0.2], 20), len(points)
+
+
 def test_root_mean_square_distance_follows_the_sharp_law(problem, wide):
     summary = study.summarise(wide, problem, 0.1)
     assert int(summary["failures"].sum()) == 0
@@ -165,10 +179,8 @@ def test_slopes_are_those_of_the_sharp_law(widths, alphas, problem):
         assert np.all(np.abs(far[name] - asymptotic) < 0.01)
 
 
-def test_distance_never_exceeds_a_bound_whose_hypothesis_is_met(problem):
-    settings = study.Settings()
-    width = study.default_widths(problem)[-1]
-    summary = study.summarise(study.run(problem, [width], [0.5], 20, settings=settings), problem, settings.delta)
+def test_distance_never_exceeds_a_bound_whose_hypothesis_is_met(problem, few):
+    summary = study.summarise(few[0].sel(alpha=[0.5]).isel(width=[1]), problem, study.Settings().delta)
     assert bool(summary["applies"].all())
     assert np.all(np.log10(summary["q95"].values) < summary["log10_bound"].values)
 
@@ -191,17 +203,10 @@ def test_drift_of_every_flow_stays_below_1e_8(wide):
     assert float(wide["imbalance_drift"].max()) < 1e-8
 
 
-def test_trial_is_traced_once_for_the_whole_grid(problem, monkeypatch):
-    traces = []
-    original = study.Theorem12.trial
-
-    def counted(self, key, **point):
-        traces.append(point)
-        return original(self, key, **point)
-
-    monkeypatch.setattr(study.Theorem12, "trial", counted)
-    study.run(problem, [1e2, 1e9], [0.5, 0.4, 0.3], 3)
-    assert len(traces) == 1
+def test_trial_is_traced_once_for_the_whole_grid(few):
+    dataset, traces = few
+    assert dataset["ok"].shape == (3, 2, 20) and bool(dataset["ok"].all())
+    assert traces == 1
 
 
 def test_failed_trials_are_masked_from_every_statistic(problem, wide):
@@ -219,7 +224,7 @@ def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
     # The budget is the caller's, in the limit as well.
     assert study.Settings(max_steps=50_000).budget == 50_000
     assert not jax.jit(trial_of(problem, study.Settings(max_steps=3)))(jax.random.key(0), 0.5, 1e4)["ok"]
-    settings = study.Settings(max_steps=10, stop=0.5)
+    settings = study.Settings(max_steps=10, stop=0.5, solver="dopri8")
     dataset = study.run(problem, [100.0], [0.5], 3, settings=settings._replace(stop=0.3))
     short = trial_of(problem, settings._replace(stop=1e-10, max_steps=3))
     outputs = jax.jit(short)(jax.random.key(0), 0.5, 100.0)
@@ -284,8 +289,8 @@ def test_what_cannot_be_studied_is_refused(problem):
         study.run(stiff, [100], [0.5], 2, settings=study.Settings(solver="dopri8"))
 
 
-def test_an_exponent_outside_the_theorem_is_reported_and_not_refused(problem):
-    summary = study.summarise(study.run(problem, [100], [0.2, 0.6], 3), problem, 0.1)
+def test_an_exponent_outside_the_theorem_is_reported_and_not_refused(problem, few):
+    summary = study.summarise(few[0].sel(alpha=[0.2, 0.6], width=[100]), problem, 0.1)
     assert not bool(summary["applies"].any())
     assert study.hypothesis(False) == "hypothesis not met"
     assert np.isinf(summary["log10_theorem_width"].sel(alpha=0.2)).all()

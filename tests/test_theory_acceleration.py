@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import relative_error, tolerance
+from helpers import Compiled, relative_error, tolerance
 
-from lindyn_jax import exact, theory
+import lindyn_jax as ld
+
+exact, theory = Compiled(ld.exact), Compiled(ld.theory)
 
 
 def measured_rate(function, ts):
@@ -72,7 +74,7 @@ def test_hypotheses_are_told():
     assert not bool(theory.tied_acceleration(0.0, 1.0).applies) and not bool(theory.tied_acceleration(1.0, 0.0).applies)
     assert not bool(theory.mode_acceleration(1.0, 0.5, -0.5).applies)
     with pytest.raises(ValueError, match="Argument `x0` must not be negative"):
-        theory.tied_acceleration(1.0, -0.1)
+        ld.theory.tied_acceleration(1.0, -0.1)
 
 
 def test_under_descent_the_order_turns_at_the_stated_step():

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import exact, theory
+
+exact, theory = Compiled(ld.exact), Compiled(ld.theory)
 
 CASES = load_cases("g19")
 
@@ -171,7 +172,7 @@ def test_a_component_steps_as_descent_on_its_layers_does():
     )
     assert theory.descent_component_step(0.2, 0.4, 2.0, 0.3) == 0.2
     with pytest.raises(ValueError, match="Argument `w` must not be negative"):
-        theory.descent_component_step(-0.1, 1.0, 1.0, 0.1)
+        ld.theory.descent_component_step(-0.1, 1.0, 1.0, 0.1)
 
 
 def test_measured_component_rate_is_the_stated_one():
@@ -253,11 +254,11 @@ def test_degenerate_arguments_give_no_nan(rng, dtype):
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="Argument `w0` must not be negative"):
-        theory.descent_bounds(1.0, 1.0, -0.1, 0.1, 1)
+        ld.theory.descent_bounds(1.0, 1.0, -0.1, 0.1, 1)
     with pytest.raises(ValueError, match="Argument `x` must not be negative"):
-        theory.tied_descent_step(-1.0, 1.0, 0.1)
+        ld.theory.tied_descent_step(-1.0, 1.0, 0.1)
     with pytest.raises(ValueError, match="Argument `sigma` must be finite"):
-        theory.jump_steps(np.array([np.nan]), 0.1)
+        ld.theory.jump_steps(np.array([np.nan]), 0.1)
 
 
 # -- every case of Theorem 3 -----------------------------------------------------------------------------------------------

@@ -25,10 +25,16 @@ def _case(dtype, a, b, q):
 
 
 def _statements(dtype, a, b, q):
-    """Every statement in units in which it is the same for all a, b and q."""
-    model, problem = _case(dtype, a, b, q)
+    """Every statement in units in which it is the same for all a, b and q, by one program a precision."""
     rate, product, loss = q * a * b, b / a, q * b * b
-    ts, step = jnp.asarray(np.array([0.5, 2.0]) / rate, dtype), 0.1 / rate
+    units = tuple(map(float, (rate, product, loss, a, b, q * a * a)))
+    return _scaled(*_case(dtype, a, b, q), jnp.asarray(np.array([0.5, 2.0]) / rate, dtype), units)
+
+
+@jax.jit
+def _scaled(model, problem, ts, units):
+    rate, product, loss, a, b, curvature = units
+    step = 0.1 / rate
     start = ld.TwoLayer(1.1 * model.U, 0.9 * model.V)
     of = {name: lambda *more, name=name: getattr(theory, name)(model, problem, *more) for name in theory.__all__}
 
@@ -40,7 +46,7 @@ def _statements(dtype, a, b, q):
         return [*(x / u for x, u in zip(numbers, units, strict=True)), *(x for x in leaves if x.dtype == bool)]
 
     bounds, modes, order = of["loss_bound"](ts), theory.data_modes(problem), theory.learning_order(problem, 2.0)
-    tilt = theory.perturbation_bound(problem, 2.0 - np.log(product) / 2, ts)
+    tilt = theory.perturbation_bound(problem, 2.0 - jnp.log(product) / 2, ts)
     growth, drift = of["growth_bound"](ts), of["drift_spectrum"](step)
     sharp = of["sharpness"]()
     search, inequality, standing = of["line_search"](), of["step_inequality"](step), of["stationary_point"]()
@@ -54,12 +60,12 @@ def _statements(dtype, a, b, q):
         "margin": scaled(of["margin"](), b),
         "loss_bound": scaled(bounds, loss, rate),
         "corollary6": scaled(of["corollary6"](ts, ts[0]), loss, rate),
-        "growth_bound": [growth.log_value - np.log(product), growth.applies],
-        "coupling_bound": [of["coupling_bound"](ts).log_value - np.log(product)],
-        "stationarity": scaled(of["stationarity"](), rate * np.sqrt(product), 1),
+        "growth_bound": [growth.log_value - jnp.log(product), growth.applies],
+        "coupling_bound": [of["coupling_bound"](ts).log_value - jnp.log(product)],
+        "stationarity": scaled(of["stationarity"](), rate * jnp.sqrt(product), 1),
         "stationary_point": [*standing[:3], standing.escape / b, standing.curvature / rate],
         "least_excess_loss": scaled(theory.least_excess_loss(problem, 1), loss),
-        "balance": scaled(of["balance"](float(product)), product),
+        "balance": scaled(of["balance"](product), product),
         "tightness": jax.tree.leaves(of["tightness"]()),
         "invariant_set": scaled(of["invariant_set"](), product),
         "drift_spectrum": scaled(drift, product),
@@ -68,12 +74,12 @@ def _statements(dtype, a, b, q):
         "step_inequality": scaled(inequality, 1, 1, rate),
         "sharpness": [sharp.value / rate, sharp.deviation / rate, sharp.applies],
         "hessian_sharpness": [of["hessian_sharpness"]().value / rate],
-        "data_modes": [modes.sigma / rate, modes.lam / (q * a * a), modes.applies],
+        "data_modes": [modes.sigma / rate, modes.lam / curvature, modes.applies],
         "learning_order": [order.height / product, order.jump_time * rate, order.applies],
         "reduced_rank_regression": scaled(theory.reduced_rank_regression(problem, 1), product, loss),
         "corollary2": scaled(theory.corollary2(problem, 1), product, loss),
         "theorem2": scaled(theory.g19_theorem2(problem, ts), product),
-        "perturbation_bound": scaled(tilt, np.sqrt(product), q * a * a, rate),
+        "perturbation_bound": scaled(tilt, jnp.sqrt(product), curvature, rate),
         "observables": [
             obs.reconstruction_error(model, problem),
             obs.imbalance_drift(model, problem, start) / product,

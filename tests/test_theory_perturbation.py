@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error
+from helpers import Compiled, load_cases, relative_error
 
 import lindyn_jax as ld
-from lindyn_jax import exact, theory
+
+exact, theory = Compiled(ld.exact), Compiled(ld.theory)
 
 SIGMA, LAM = np.array([2.0, 1.0, 0.5, 0.2]), np.array([1.5, 0.6, 0.2, 0.4])
 
@@ -23,7 +24,7 @@ def perturbed():
     ts = np.linspace(0.0, 8.0, 9)
 
     def one(eps):
-        problem = theory.covariance_problem(Phi @ (jnp.diag(LAM) + eps * B) @ Phi.T, (Phi * SIGMA) @ Psi.T, rank=4)
+        problem = ld.theory.covariance_problem(Phi @ (jnp.diag(LAM) + eps * B) @ Phi.T, (Phi * SIGMA) @ Psi.T, rank=4)
         start = ld.init.aligned(problem, jnp.full(4, 3.0), 5)
         flow = ld.gradient_flow(
             start, problem, ts, keep_models=True, rtol=1e-11, atol=1e-14, solver="tsit5", reduce=False
@@ -193,19 +194,19 @@ def test_the_flow_tilts_away_from_a_plateau_at_the_stated_rate():
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="`lam_i` must be a positive number"):
-        theory.tilt_matrix(1.0, 0.0, 1.0, 1.0)
+        ld.theory.tilt_matrix(1.0, 0.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="`k` must lie between 0 and 2"):
-        theory.plateau_tilt(np.ones(2), np.ones(2), 3)
+        ld.theory.plateau_tilt(np.ones(2), np.ones(2), 3)
     problem = ld.factorization(np.eye(2))
     with pytest.raises(ValueError, match="`ts` must not be negative"):
-        theory.perturbation_bound(problem, 1.0, np.array([-1.0]))
+        ld.theory.perturbation_bound(problem, 1.0, np.array([-1.0]))
 
 
 def test_modes_without_a_target_fall_as_the_second_branch_says(rng):
     n, m, h = 5, 3, 4
     Phi, Psi = (np.linalg.qr(rng.normal(size=(size, size)))[0] for size in (n, m))
     lam = np.array([2.0, 1.3, 0.9, 0.4, 0.2])
-    problem = theory.covariance_problem((Phi * lam) @ Phi.T, 1.5 * np.outer(Phi[:, 1], Psi[:, 0]))
+    problem = ld.theory.covariance_problem((Phi * lam) @ Phi.T, 1.5 * np.outer(Phi[:, 1], Psi[:, 0]))
     modes = theory.data_modes(problem)
     # The mode of the target, and beside it the directions in which Sigma_x is diagonal, although nothing in Sigma_xy names them.
     np.testing.assert_allclose(modes.lam, [1.3, 2.0, 0.9], rtol=1e-12)

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import data, exact, theory
+from lindyn_jax import data
+
+exact, theory = Compiled(ld.exact), Compiled(ld.theory)
 
 CASES = load_cases("g19")
 
@@ -21,7 +23,7 @@ def commuting(rng, sigma, lam, n=6, m=4):
     Phi, Psi = orthogonal(rng, n)[:, : len(lam)], orthogonal(rng, m)[:, : len(sigma)]
     Sigma_x = (Phi * lam) @ Phi.T
     Sigma_xy = (Phi[:, : len(sigma)] * sigma) @ Psi.T
-    return theory.covariance_problem(Sigma_x, Sigma_xy), Phi, Psi
+    return ld.theory.covariance_problem(Sigma_x, Sigma_xy), Phi, Psi
 
 
 # -- modes -----------------------------------------------------------------------------------------------------------------
@@ -121,10 +123,10 @@ def test_reduced_rank_regression_is_the_formula_of_corollary_2(rng, dtype):
     problem = ld.LeastSquares(X, Y, scale="mean")
     for k in (1, 2):
         expected = np.linalg.pinv(Sigma_x) @ Sigma_xy @ Psi[:, :k] @ Psi[:, :k].T
-        found = theory.reduced_rank_regression(problem, k)
+        found = ld.theory.reduced_rank_regression(problem, k)
         assert found.value.dtype == dtype
         assert relative_error(found.value, expected) < tolerance(dtype, 30)
-        by_covariance = theory.reduced_rank_from_covariances(Sigma_x, Sigma_xy, k)
+        by_covariance = ld.theory.reduced_rank_from_covariances(Sigma_x, Sigma_xy, k)
         # Squares the condition number of the data, about 10 here.
         assert relative_error(by_covariance.value, expected) < tolerance(dtype, 100)
         assert abs(by_covariance.excess_loss - found.excess_loss) < tolerance(dtype, 30)
@@ -134,7 +136,7 @@ def test_singular_covariances_leave_the_part_without_data_at_zero(rng):
     A = rng.normal(size=(6, 3))
     Sigma_x, Sigma_xy = A @ A.T, A @ rng.normal(size=(3, 4))
     for k in (1, 2, 3):
-        value = np.asarray(theory.reduced_rank_from_covariances(Sigma_x, Sigma_xy, k).value)
+        value = np.asarray(ld.theory.reduced_rank_from_covariances(Sigma_x, Sigma_xy, k).value)
         assert relative_error(A @ np.linalg.pinv(A) @ value, value) < 1e-12
     assert relative_error(value, np.linalg.pinv(Sigma_x) @ Sigma_xy) < 1e-10
 
@@ -195,7 +197,7 @@ def test_plateaus_are_best_fits_exactly_where_the_condition_holds(rng):
 
 def test_the_counterexample_to_corollary_2_agrees_with_the_reference():
     inputs, expected = CASES["cor2_counterexample"]["inputs"], CASES["cor2_counterexample"]["expected"]
-    problem = theory.covariance_problem(np.diag(inputs["lam"]), np.diag(inputs["sigma"]))
+    problem = ld.theory.covariance_problem(np.diag(inputs["lam"]), np.diag(inputs["sigma"]))
     plateau = theory.corollary2(problem, 1)
     assert not bool(plateau.applies)
     assert relative_error(plateau.value, np.diag([0.25, 0])) < 1e-12
@@ -299,17 +301,17 @@ def test_repeated_modes_have_finite_derivatives(rng):
 def test_wrong_arguments_are_refused(rng):
     problem = ld.LeastSquares(rng.normal(size=(9, 4)), rng.normal(size=(9, 3)))
     with pytest.raises(ValueError, match="`k` must lie between 0 and 3, the largest rank there is, but is 4"):
-        theory.reduced_rank_regression(problem, 4)
+        ld.theory.reduced_rank_regression(problem, 4)
     linked = ld.LeastSquares(rng.normal(size=(9, 4)), rng.normal(size=(9, 3)), link=jnp.tanh)
     with pytest.raises(ValueError, match="`data_modes` is about least squares"):
-        theory.data_modes(linked)
+        ld.theory.data_modes(linked)
     with pytest.raises(ValueError, match="must have the same n, but have shapes"):
-        theory.covariance_problem(np.ones((3, 3))[:2], np.ones((3, 2)))
+        ld.theory.covariance_problem(np.ones((3, 3))[:2], np.ones((3, 2)))
     with pytest.raises(ValueError, match="must have a rank from 1 to n = 3, but has rank 0"):
-        theory.covariance_problem(-np.eye(3), np.ones((3, 2)))
+        ld.theory.covariance_problem(-np.eye(3), np.ones((3, 2)))
     with pytest.raises(ValueError, match="`sigma` must descend"):
-        theory.corollary2_condition(np.array([1.0, 2.0]), np.ones(2))
+        ld.theory.corollary2_condition(np.array([1.0, 2.0]), np.ones(2))
     with pytest.raises(ValueError, match="must be a TwoLayer or a SymmetricFactors"):
-        theory.tied_autoencoder(ld.LinearModel(np.eye(4)), problem)
+        ld.theory.tied_autoencoder(ld.LinearModel(np.eye(4)), problem)
     with pytest.raises(ValueError, match="An autoencoder has inputs X and targets"):
-        theory.tied_autoencoder(ld.SymmetricFactors(np.eye(4)), problem)
+        ld.theory.tied_autoencoder(ld.SymmetricFactors(np.eye(4)), problem)

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import load_cases, relative_error, tolerance
+from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
+
+theory = Compiled(ld.theory)
 
 CASES = load_cases("m22")
 RATES = [name for name, case in CASES.items() if case["item"] == 3 and "eig_D" in case["expected"]]
@@ -67,7 +69,7 @@ def test_rates_and_bounds_agree_with_the_reference(name):
 def test_least_eigenvalues_of_the_layers_are_above_lemma_8(name):
     model, problem = reduced_case(name)
     expected = CASES[name]["expected"]
-    bounds = ld.theory.lemma8(model, problem)
+    bounds = theory.lemma8(model, problem)
     first, second = bounds.first, bounds.second
     assert bool(bounds.applies)
     assert first <= expected["lambda_r_U1U1t"] * (1 + 1e-12)
@@ -80,16 +82,16 @@ def test_least_eigenvalues_of_the_layers_are_above_lemma_8(name):
 def test_scalar_warm_up_agrees_with_the_reference(name):
     inputs, expected = CASES[name]["inputs"], CASES[name]["expected"]
     u, v, y = inputs["u"], inputs["v"], inputs["y"]
-    bound = ld.theory.scalar_rate_bound(u, v, y)
-    assert relative_error(ld.theory.scalar_rate(u, v) / expected["rate"], 1.0) < 1e-13
-    assert relative_error(ld.theory.scalar_rate(u, v) / expected["rate_eq14"], 1.0) < 1e-13
+    bound = theory.scalar_rate_bound(u, v, y)
+    assert relative_error(theory.scalar_rate(u, v) / expected["rate"], 1.0) < 1e-13
+    assert relative_error(theory.scalar_rate(u, v) / expected["rate_eq14"], 1.0) < 1e-13
     assert relative_error(bound.value / expected["bound15"], 1.0) < 1e-13
     problem = ld.factorization(np.array([[y]]))
     model = ld.TwoLayer(np.array([[u]]), np.array([[v]]))
-    assert relative_error(ld.theory.instantaneous_rate(model, problem) / expected["rate"], 1.0) < 1e-13
-    assert relative_error(ld.theory.loss_bound(model, problem, jnp.zeros(1)).rate / expected["bound15"], 1.0) < 1e-13
+    assert relative_error(theory.instantaneous_rate(model, problem) / expected["rate"], 1.0) < 1e-13
+    assert relative_error(theory.loss_bound(model, problem, jnp.zeros(1)).rate / expected["bound15"], 1.0) < 1e-13
     if "loss_T" in expected:
-        decayed = ld.theory.loss_bound(model, problem, jnp.array([expected["T"]])).value
+        decayed = theory.loss_bound(model, problem, jnp.array([expected["T"]])).value
         assert relative_error(decayed, [expected["bound_T"]]) < 1e-13
         assert expected["loss_T"] < decayed[0]
 
@@ -98,31 +100,31 @@ def test_twice_the_rate_of_corollary_5_is_false():
     case = CASES["cor5_doubled_rate_counterexample"]
     model, problem = reduced_case("cor5_doubled_rate_counterexample")
     T, expected = case["inputs"]["T"], case["expected"]
-    bound = ld.theory.loss_bound(model, problem, jnp.array([T]))
-    assert relative_error(ld.theory.convergence_constant(model, problem), expected["c0"]) < 1e-13
+    bound = theory.loss_bound(model, problem, jnp.array([T]))
+    assert relative_error(theory.convergence_constant(model, problem), expected["c0"]) < 1e-13
     # The numbers are of order 1e-6 and below: compared as ratios.
     assert relative_error(bound.value / expected["thm3_bound"], [1.0]) < 1e-12
     doubled = expected["L0"] * np.exp(-2 * float(bound.rate) * T)
     assert relative_error(doubled / expected["doubled_bound"], 1.0) < 1e-12
     assert doubled < expected["LT"] < bound.value[0]
-    stated = ld.theory.corollary5(model, problem)
+    stated = theory.corollary5(model, problem)
     rate = stated.value
     assert bool(stated.applies)
     assert relative_error(rate, expected["c0"]) < 1e-13
-    assert 2 * rate > ld.theory.instantaneous_rate(model, problem)
+    assert 2 * rate > theory.instantaneous_rate(model, problem)
 
 
 def test_bounds_with_U_in_the_place_of_U1_are_false(rng):
     problem = ld.LeastSquares(np.array([[1.0, 0.0, 0.0]]), np.array([[1.0]]))
     U = np.array([[0.1, 0.0], [4.0, 3.0], [-3.0, 4.0]])
     model = ld.TwoLayer(U, np.array([[0.2, 0.1]]))
-    rate = ld.theory.instantaneous_rate(model, problem)
+    rate = theory.instantaneous_rate(model, problem)
     spectrum = model.imbalance_spectrum()
     level = jnp.maximum(spectrum[0], 0) + jnp.maximum(-spectrum[-1], 0)
     # The level of U, 25, would promise a rate of 50 where it is 0.12.
     assert 2 * level > 400 * rate
-    assert ld.theory.corollary4(model, problem).value <= rate
-    assert ld.theory.rate_bound(model, problem).value <= rate * (1 + 1e-12)
+    assert theory.corollary4(model, problem).value <= rate
+    assert theory.rate_bound(model, problem).value <= rate * (1 + 1e-12)
 
 
 @eqx.filter_jit
@@ -203,10 +205,10 @@ def test_spectrum_of_the_rate_operator_is_that_of_its_matrix(rng):
     for r, m, h in ((3, 2, 4), (2, 3, 1)):
         problem = ld.LeastSquares(rng.normal(size=(6, r + 1))[:r], rng.normal(size=(r, m)))
         model = ld.TwoLayer(rng.normal(size=(r + 1, h)), rng.normal(size=(m, h)))
-        apply = jax.vmap(lambda E, model=model, problem=problem: ld.theory.rate_operator(model, problem, E))
+        apply = jax.vmap(lambda E, model=model, problem=problem: theory.rate_operator(model, problem, E))
         matrix = np.asarray(apply(jnp.eye(r * m).reshape(-1, r, m))).reshape(r * m, r * m)
         assert relative_error(matrix, matrix.T) < tolerance("float64")
-        spectrum = ld.theory.rate_spectrum(model, problem)
+        spectrum = theory.rate_spectrum(model, problem)
         assert relative_error(spectrum, np.linalg.eigvalsh(matrix)[::-1]) < tolerance("float64", 10)
 
 
@@ -215,16 +217,16 @@ def test_spectrum_of_the_rate_operator_for_white_data_is_every_sum(rng):
     problem = ld.factorization(rng.normal(size=(3, 2)))
     U, V = np.asarray(model.U), np.asarray(model.V)
     sums = np.linalg.eigvalsh(U @ U.T)[:, None] + np.linalg.eigvalsh(V @ V.T)
-    assert relative_error(ld.theory.rate_spectrum(model, problem), np.sort(sums.ravel())[::-1]) < tolerance("float64")
+    assert relative_error(theory.rate_spectrum(model, problem), np.sort(sums.ravel())[::-1]) < tolerance("float64")
 
 
 def test_rate_is_the_quadratic_form_of_its_operator(rng):
     problem = ld.LeastSquares(rng.normal(size=(6, 4)), rng.normal(size=(6, 2)), scale="mean", output_scale=0.3)
     model = ld.TwoLayer(rng.normal(size=(4, 5)), rng.normal(size=(2, 5)))
-    U1, V = ld.theory.moving_layers(model, problem)
+    U1, V = theory.moving_layers(model, problem)
     E = problem.error(U1 @ V.T)
-    form = 2 * problem.scale * jnp.sum(E * ld.theory.rate_operator(model, problem, E)) / jnp.sum(E**2)
-    assert relative_error(ld.theory.instantaneous_rate(model, problem), form) < tolerance("float64")
+    form = 2 * problem.scale * jnp.sum(E * theory.rate_operator(model, problem, E)) / jnp.sum(E**2)
+    assert relative_error(theory.instantaneous_rate(model, problem), form) < tolerance("float64")
 
 
 @pytest.mark.parametrize(("h", "white"), [(6, True), (2, True), (1, True), (6, False)])
@@ -233,14 +235,14 @@ def test_adversarial_target_is_as_slow_as_the_weights_allow(rng, h, white):
     X = np.linalg.qr(rng.normal(size=(N, n)))[0] * (2.0 if white else np.array([3.0, 2.0, 1.0]))
     blank = ld.LeastSquares(X, np.zeros((N, m)), output_scale=0.5, scale="mean")
     model = ld.TwoLayer(rng.normal(size=(n, h)), rng.normal(size=(m, h)))
-    Y = ld.theory.adversarial_target(model, blank, size=0.7)
+    Y = theory.adversarial_target(model, blank, size=0.7)
     problem = ld.LeastSquares(X, Y, output_scale=0.5, scale="mean")
-    rate = ld.theory.instantaneous_rate(model, problem)
-    least = 2 * problem.scale * ld.theory.rate_spectrum(model, problem)[-1]
+    rate = theory.instantaneous_rate(model, problem)
+    least = 2 * problem.scale * theory.rate_spectrum(model, problem)[-1]
     assert relative_error(rate, least) < tolerance("float64", 10)
     assert relative_error(problem.loss_star, 0.0) < tolerance("float64")
     assert relative_error(problem.excess_loss(problem.to_data(model.product())), problem.scale / 2 * 0.7**2) < 1e-12
-    lemma7 = ld.theory.lemma7(model, problem).value
+    lemma7 = theory.lemma7(model, problem).value
     if white:
         assert relative_error(rate, lemma7) < tolerance("float64", 10)
     else:
@@ -328,17 +330,17 @@ def test_growth_bounds_at_infinity_follow_the_hypothesis(rng):
     # Orthogonal layers of equal size: no imbalance, no margin, c(0) = 0.
     model = ld.TwoLayer(np.eye(2), np.eye(2))
     problem = ld.factorization(np.diag([-1.0, -1.0]))
-    bound = ld.theory.growth_bound(model, problem)
+    bound = theory.growth_bound(model, problem)
     assert not bool(bound.applies)
     assert bound.log_value == np.inf
-    finite = ld.theory.growth_bound(model, problem, jnp.array([0.0, 1.0]))
+    finite = theory.growth_bound(model, problem, jnp.array([0.0, 1.0]))
     assert relative_error(finite.log_value, np.log(4) + np.array([0.0, 2 * np.sqrt(8)])) < tolerance("float64")
     solved = ld.factorization(np.eye(2))
-    assert relative_error(ld.theory.growth_bound(model, solved).log_value, np.log(4)) < tolerance("float64")
-    balanced = ld.theory.loss_bound(model, problem, jnp.array([5.0]))
+    assert relative_error(theory.growth_bound(model, solved).log_value, np.log(4)) < tolerance("float64")
+    balanced = theory.loss_bound(model, problem, jnp.array([5.0]))
     assert balanced.rate == 0
     assert bool(balanced.applies)
-    assert not bool(ld.theory.corollary4(model, problem).applies)
+    assert not bool(theory.corollary4(model, problem).applies)
 
 
 def test_what_is_zero_stays_so_without_a_bound_on_the_time():
@@ -346,15 +348,15 @@ def test_what_is_zero_stays_so_without_a_bound_on_the_time():
     problem, model = ld.factorization(np.diag([-1.0, -1.0])), ld.TwoLayer(np.eye(2), np.eye(2))
     zero = ld.TwoLayer(np.zeros((2, 3)), np.zeros((2, 3)))
     ts = jnp.array([0.0, 1.0, jnp.inf])
-    assert np.all(np.asarray(ld.theory.coupling_bound(model, problem, ts).log_value) == -np.inf)
-    assert np.all(np.asarray(ld.theory.growth_bound(zero, problem, ts).log_value) == -np.inf)
+    assert np.all(np.asarray(theory.coupling_bound(model, problem, ts).log_value) == -np.inf)
+    assert np.all(np.asarray(theory.growth_bound(zero, problem, ts).log_value) == -np.inf)
 
 
 def test_rate_of_a_solved_problem_is_infinite_and_of_tiny_errors_finite():
     model = ld.TwoLayer(np.eye(2), np.eye(2))
-    assert ld.theory.instantaneous_rate(model, ld.factorization(np.eye(2))) == np.inf
+    assert theory.instantaneous_rate(model, ld.factorization(np.eye(2))) == np.inf
     tiny = ld.TwoLayer(np.eye(2), np.zeros((2, 2)))
-    rate = ld.theory.instantaneous_rate(tiny, ld.factorization(1e-200 * np.eye(2)))
+    rate = theory.instantaneous_rate(tiny, ld.factorization(1e-200 * np.eye(2)))
     assert relative_error(rate, 2.0) < tolerance("float64")
 
 
@@ -391,9 +393,9 @@ def test_rates_follow_the_units_of_loss_and_output(rng):
     plain = ld.LeastSquares(0.3 * X, Y)
     scaled = ld.LeastSquares(X, Y, output_scale=0.3, scale="mean")
     for rate in (
-        ld.theory.instantaneous_rate,
-        lambda *a: ld.theory.rate_bound(*a).value,
-        lambda *a: ld.theory.lemma7(*a).value,
+        theory.instantaneous_rate,
+        lambda *a: theory.rate_bound(*a).value,
+        lambda *a: theory.lemma7(*a).value,
     ):
         assert relative_error(rate(model, scaled), rate(model, plain) / 5) < tolerance("float64")
 
@@ -427,7 +429,7 @@ def test_adversarial_target_has_the_derivative_of_its_error(rng):
     Z, direction = jnp.asarray(rng.normal(size=(5, 4))), jnp.asarray(rng.normal(size=(5, 4)))
 
     def target(Z):
-        return ld.theory.adversarial_target(ld.TwoLayer(Z[:3], Z[3:]), problem)
+        return theory.adversarial_target(ld.TwoLayer(Z[:3], Z[3:]), problem)
 
     @jax.jit
     def error(Z):
@@ -447,7 +449,7 @@ def test_adversarial_target_has_the_derivative_of_its_error(rng):
 
 def test_scalar_bound_has_finite_derivatives_at_weights_whose_squares_underflow():
     cases = np.array([[1e-20, 2e-20, 1e-20], [1e-30, 2e-30, 1e-20], [1e-20, -2e-20, 1.0], [0, 0, 0]], np.float32)
-    gradient = jax.jit(jax.vmap(jax.grad(lambda a: ld.theory.scalar_rate_bound(*a).value)))(cases)
+    gradient = jax.jit(jax.vmap(jax.grad(lambda a: theory.scalar_rate_bound(*a).value)))(cases)
     assert np.all(np.isfinite(gradient))
 
 
@@ -456,7 +458,7 @@ def test_rate_bound_has_the_gradient_of_its_differences(rng):
     Z, direction = jnp.asarray(rng.normal(size=(5, 4))), jnp.asarray(rng.normal(size=(5, 4)))
 
     def bound(Z):
-        return ld.theory.rate_bound(ld.TwoLayer(Z[:3], Z[3:]), problem).value
+        return theory.rate_bound(ld.TwoLayer(Z[:3], Z[3:]), problem).value
 
     step = 1e-5
     difference = (bound(Z + step * direction) - bound(Z - step * direction)) / (2 * step)
@@ -469,7 +471,7 @@ def test_rates_follow_the_dtype(rng, dtype):
     U, V = rng.normal(size=(3, 7)), rng.normal(size=(2, 7))
     exact = ld.LeastSquares(X, Y), ld.TwoLayer(U, V)
     rounded = ld.LeastSquares(X.astype(dtype), Y.astype(dtype)), ld.TwoLayer(U.astype(dtype), V.astype(dtype))
-    for statement in (ld.theory.instantaneous_rate, lambda *a: ld.theory.rate_bound(*a).value):
+    for statement in (theory.instantaneous_rate, lambda *a: theory.rate_bound(*a).value):
         value = statement(rounded[1], rounded[0])
         assert value.dtype == dtype
         assert relative_error(value, statement(exact[1], exact[0])) < tolerance(dtype, 10)
@@ -491,8 +493,8 @@ def test_scalar_bound_holds_for_products_far_below_the_target(rng):
     rate, bound = (
         jax.vmap(function)(jnp.asarray(u), jnp.asarray(u), jnp.asarray(y))
         for function in (
-            lambda u, v, y: ld.theory.scalar_rate(u, v),
-            lambda u, v, y: ld.theory.scalar_rate_bound(u, v, y).value,
+            lambda u, v, y: theory.scalar_rate(u, v),
+            lambda u, v, y: theory.scalar_rate_bound(u, v, y).value,
         )
     )
     assert np.all(np.asarray(bound) > 0)
@@ -504,7 +506,7 @@ def test_padded_cores_narrower_than_the_data_have_no_positive_rate_bound(rng):
     problem = ld.LeastSquares(rng.normal(size=(3, 5)), rng.normal(size=(3, 3)))
     keys = jax.random.split(jax.random.key(0), 200)
     bound = jax.vmap(
-        lambda key: ld.theory.rate_bound(ld.init.gaussian_core(problem, 2.0, std=1.0, key=key), problem).value
+        lambda key: theory.rate_bound(ld.init.gaussian_core(problem, 2.0, std=1.0, key=key), problem).value
     )(keys)
     assert np.all(np.asarray(bound) == 0)
 
@@ -512,9 +514,9 @@ def test_padded_cores_narrower_than_the_data_have_no_positive_rate_bound(rng):
 def test_corollary6_needs_a_positive_rate_and_no_margin():
     # Imbalanced weights far from the target: ||E|| exceeds its least singular value, but the level of imbalance is 3.
     model, problem = ld.TwoLayer(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]])), ld.factorization(np.array([[-1.0]]))
-    assert ld.theory.margin(model, problem) <= 0 < ld.theory.convergence_constant(model, problem)
-    bound = ld.theory.corollary6(model, problem, jnp.array([1.0, 2.0]), 1.0)
-    assert bool(bound.applies) and not bool(ld.theory.corollary5(model, problem).applies)
+    assert theory.margin(model, problem) <= 0 < theory.convergence_constant(model, problem)
+    bound = theory.corollary6(model, problem, jnp.array([1.0, 2.0]), 1.0)
+    assert bool(bound.applies) and not bool(theory.corollary5(model, problem).applies)
     # Equal orthogonal layers have neither.
-    still = ld.theory.corollary6(ld.TwoLayer(np.eye(2), np.eye(2)), ld.factorization(-np.eye(2)), jnp.array([1.0]), 0.0)
+    still = theory.corollary6(ld.TwoLayer(np.eye(2), np.eye(2)), ld.factorization(-np.eye(2)), jnp.array([1.0]), 0.0)
     assert still.rate == 0 and not bool(still.applies)

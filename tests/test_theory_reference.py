@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import load_cases
+from helpers import Compiled, load_cases
 
 import lindyn_jax as ld
 from lindyn_jax._linalg import row_factor
+
+theory = Compiled(ld.theory)
 
 CASES = load_cases("m22")
 RATES = [name for name, case in CASES.items() if case["item"] == 3 and "eig_D" in case["expected"]]
@@ -41,7 +43,7 @@ def reparametrization(inputs, expected):
         "Theta_hat": problem.theta_hat,
         "grad_flow_dU": velocity.U,
         "grad_flow_dV": velocity.V,
-        "eig_D_U1": ld.theory.moving_spectrum(start, problem),
+        "eig_D_U1": theory.moving_spectrum(start, problem),
         "eig_D_full": start.imbalance_spectrum(),
         "norm_dU_nullspace": jnp.linalg.norm(outside),
         "UVt_T": end.product(),
@@ -56,15 +58,15 @@ def scalar(inputs, expected):
     problem, start = ld.factorization(np.array([[y]])), ld.TwoLayer(np.array([[u]]), np.array([[v]]))
     values = {
         "d": (u - v) * (u + v),
-        "rate": ld.theory.scalar_rate(u, v),
-        "rate_eq14": ld.theory.instantaneous_rate(start, problem),
-        "bound15": ld.theory.scalar_rate_bound(u, v, y).value,
+        "rate": theory.scalar_rate(u, v),
+        "rate_eq14": theory.instantaneous_rate(start, problem),
+        "bound15": theory.scalar_rate_bound(u, v, y).value,
         "loss": problem.loss(start.product()),
     }
     if "T" in expected:
         end = flow_to(start, problem, expected["T"])
         values |= {"u_T": end.U[0, 0], "v_T": end.V[0, 0], "loss_T": problem.loss(end.product())}
-        values["bound_T"] = ld.theory.loss_bound(start, problem, jnp.array(expected["T"])).value
+        values["bound_T"] = theory.loss_bound(start, problem, jnp.array(expected["T"])).value
     return values
 
 
@@ -105,10 +107,10 @@ def rates(inputs, expected):
 def doubled_rate(inputs, expected):
     problem = ld.LeastSquares(np.diag(inputs["s"]), np.array(inputs["Ytilde"]))
     start = ld.TwoLayer(np.array(inputs["U1"]), np.array(inputs["V"]))
-    end, bound = flow_to(start, problem, inputs["T"]), ld.theory.loss_bound(start, problem, jnp.array(inputs["T"]))
+    end, bound = flow_to(start, problem, inputs["T"]), theory.loss_bound(start, problem, jnp.array(inputs["T"]))
     L0 = problem.loss(start.product())
     return {
-        "c0": ld.theory.convergence_constant(start, problem),
+        "c0": theory.convergence_constant(start, problem),
         "L0": L0,
         "LT": problem.loss(end.product()),
         "thm3_bound": bound.value,
@@ -121,10 +123,10 @@ def tight(inputs, expected):
     Theta = np.zeros((len(a), len(b)))
     Theta[np.arange(len(sigma)), np.arange(len(sigma))] = np.sort(sigma)[::-1]
     problem = ld.factorization(np.zeros(Theta.shape))
-    ours = ld.theory.tight_start(problem, Theta, a, b, len(a) + len(b))
-    bound, least = ld.theory.rate_bound(ours, problem).value, ld.theory.lemma7(ours, problem).value
+    ours = theory.tight_start(problem, Theta, a, b, len(a) + len(b))
+    bound, least = theory.rate_bound(ours, problem).value, theory.lemma7(ours, problem).value
     return {
-        "eig_D": ld.theory.moving_spectrum(ours, problem),
+        "eig_D": theory.moving_spectrum(ours, problem),
         "sv_W": jnp.linalg.svd(ours.product(), compute_uv=False),
         "two_lr_plus_lm": least,
         "bound": bound,
@@ -134,7 +136,7 @@ def tight(inputs, expected):
 
 def ntk(inputs, expected):
     problem, start = ld.LeastSquares(np.array(inputs["X"]), np.array(inputs["Y"])), network(inputs)
-    scaled = ld.theory.ntk_rescaling(start, problem, inputs["alpha"])
+    scaled = theory.ntk_rescaling(start, problem, inputs["alpha"])
     velocity = scaled.model.velocity(scaled.problem).U
     return {
         "L": problem.loss(start.product()),
@@ -159,7 +161,7 @@ def final_decomposition(inputs, expected):
         "V_inf": end.V,
         "dist_fro": ld.observables.distance_to_theta_hat(end, problem),
         "E_T": jnp.linalg.norm(problem.error(problem.to_data(end.product()))),
-        "c0": ld.theory.convergence_constant(start, problem),
+        "c0": theory.convergence_constant(start, problem),
     }
 
 
@@ -171,7 +173,7 @@ def homogeneous(inputs, expected):
     h = kappa ** (1 / (1 - 2 * alpha))
     return {
         "VVt": end.V @ end.V.T,
-        "trace_VVt": ld.theory.sharp_distance(problem, h, alpha).rms ** 2 * h ** (2 * alpha),
+        "trace_VVt": theory.sharp_distance(problem, h, alpha).rms ** 2 * h ** (2 * alpha),
     }
 
 
@@ -206,15 +208,15 @@ def nesterov(start, problem, inputs, reduce):
 def spectrum(inputs, expected):
     Z, r = np.array(inputs["Z0"]), inputs["r"]
     problem, model = ld.factorization(np.ones((r, inputs["m"]))), ld.TwoLayer(Z[:r], Z[r:])
-    values = np.asarray(ld.theory.moving_spectrum(model, problem))
+    values = np.asarray(theory.moving_spectrum(model, problem))
     return {"eig_LtJL": values, "eig_hxh": np.insert(values, 2, np.zeros(Z.shape[1] - len(values)))}
 
 
 def lemma11(inputs, expected):
     n, r, m, delta = (inputs[name] for name in ("n", "r", "m", "delta"))
     problem, h, alpha = ld.LeastSquares(np.eye(r, n), np.ones((r, m))), 2.0**12, 0.375
-    paper = ld.theory.lemma11(problem, h, alpha, delta)
-    sharp = ld.theory.lemma11(problem, h, alpha, delta, constant="davidson-szarek")
+    paper = theory.lemma11(problem, h, alpha, delta)
+    sharp = theory.lemma11(problem, h, alpha, delta, constant="davidson-szarek")
     power = h ** (2 * alpha - 0.5)
     return {
         "s_paper": paper.w,
@@ -232,7 +234,7 @@ def theorem12(inputs, expected):
     s = np.sqrt(np.linspace(inputs["lambda1"], inputs["lambda_r"], r))
     Y = np.full((r, m), inputs["Y_fro"] / np.sqrt(r * m))
     problem = ld.LeastSquares(np.diag(s) @ np.eye(r, n), Y)
-    bound = ld.theory.theorem12(problem, inputs["h"], inputs["alpha"], inputs["delta"])
+    bound = theory.theorem12(problem, inputs["h"], inputs["alpha"], inputs["delta"])
     return {"C": jnp.exp(bound.log_C), "h0_corrected": bound.h0, "bound": jnp.exp(bound.log_bound)}
 
 
@@ -240,7 +242,7 @@ def balanced(inputs, expected):
     problem = ld.LeastSquares(np.eye(2, 3), np.ones((2, 1)))
     start = ld.init.balanced(problem, np.array(inputs["Theta0"]), 2)
     sign = np.sign(float(start.V[0, 0]))  # of a singular vector: free
-    D = jnp.linalg.norm(ld.theory.moving_spectrum(start, problem))
+    D = jnp.linalg.norm(theory.moving_spectrum(start, problem))
     return {"V": sign * start.V, "U_col1": sign * start.U[:, :1], "D_norm": D}
 
 
@@ -255,8 +257,8 @@ def large_first_layer(inputs, expected):
     return {
         "iterations": steps,
         "UVt_final": end.product(),
-        "Delta": ld.theory.imbalance(start, problem).level,
-        "c0": ld.theory.convergence_constant(start, problem),
+        "Delta": theory.imbalance(start, problem).level,
+        "c0": theory.convergence_constant(start, problem),
         "E0_fro": jnp.linalg.norm(problem.error(problem.to_data(start.product()))),
     }
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import relative_error, tolerance
+from helpers import Compiled, relative_error, tolerance
 from jax.flatten_util import ravel_pytree
 
 import lindyn_jax as ld
 from lindyn_jax.theory.eigenvector import largest_eigenvector
+
+theory = Compiled(ld.theory)
 
 N, n, m = 9, 4, 3
 SIZES = {2: (n, 5, m), 3: (n, 5, 4, m), 4: (n, 3, 5, 4, m)}
@@ -36,7 +38,7 @@ def hessian(model, problem):
     return jax.hessian(lambda w: problem.loss(unravel(w).product()))(weights)
 
 
-sharpness = eqx.filter_jit(ld.theory.sharpness)
+sharpness = eqx.filter_jit(theory.sharpness)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -49,7 +51,7 @@ def test_sharpness_at_a_solution_is_the_largest_eigenvalue_of_the_hessian(depth,
     assert bool(found.applies) and bool(found.converged)
     assert relative_error(found.value / largest, 1.0) < tolerance("float64")
     assert float(found.deviation) < tolerance("float64", 10)
-    anywhere = ld.theory.hessian_sharpness(model, problem)
+    anywhere = theory.hessian_sharpness(model, problem)
     assert bool(anywhere.converged) and relative_error(anywhere.value / largest, 1.0) < tolerance("float64")
 
 
@@ -59,7 +61,7 @@ def test_away_from_solutions_the_hessian_lies_within_the_deviation(depth, rng):
     problem = solved_by(network(rng, depth), rng)
     H = hessian(model, problem)
     largest = np.linalg.eigvalsh(H)[-1]
-    found, anywhere = sharpness(model, problem), ld.theory.hessian_sharpness(model, problem)
+    found, anywhere = sharpness(model, problem), theory.hessian_sharpness(model, problem)
     assert not bool(found.applies)
     gap = abs(float(found.value) - largest)
     assert 1e-3 < gap <= float(found.deviation)
@@ -73,7 +75,7 @@ def test_two_layers_of_every_kind_agree_and_have_the_closed_form_for_whitened_da
     value = sharpness(two, problem).value
     for other in (deep, ld.reduce(two, problem)[0], ld.reduce(deep, problem)[0]):
         assert relative_error(sharpness(other, problem).value / value, 1.0) < tolerance("float64")
-    rates = ld.theory.rate_spectrum(two, problem)
+    rates = theory.rate_spectrum(two, problem)
     assert relative_error(value / (problem.scale * jnp.max(rates)), 1.0) < tolerance("float64")
     white = ld.factorization(two.product(), scale=0.3, output_scale=2.0)
     norms = [np.linalg.norm(W, 2) ** 2 for W in (two.U, two.V)]
@@ -116,7 +118,7 @@ def test_sharpness_works_under_jit_and_vmap(rng):
     problem = solved_by(model, rng)
 
     def value(scale):
-        return ld.theory.sharpness(ld.DeepLinear([scale * W for W in model.layers]), problem).value
+        return theory.sharpness(ld.DeepLinear([scale * W for W in model.layers]), problem).value
 
     scales = jnp.asarray([0.7, 1.0, 1.3])
     batch = jax.jit(jax.vmap(value))(scales)
@@ -124,7 +126,7 @@ def test_sharpness_works_under_jit_and_vmap(rng):
     assert relative_error(batch / batch[1], scales**4) < tolerance("float64")
 
 
-@pytest.mark.parametrize("function", [ld.theory.sharpness, ld.theory.hessian_sharpness])
+@pytest.mark.parametrize("function", [theory.sharpness, theory.hessian_sharpness])
 def test_the_eigenvalue_has_one_derivative_in_both_modes_and_what_has_none_says_so(function, rng):
     model, start = network(rng, 3), network(rng, 3)
     problem = solved_by(start, rng)

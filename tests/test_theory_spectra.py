@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Compiled
 from scipy.stats import norm
 
 import lindyn_jax as ld
 from lindyn_jax.theory import lemma_e1, lemma_e2
+
+theory = Compiled(ld.theory)
 
 
 @pytest.mark.parametrize("n, m", [(30, 5), (12, 12), (400, 3)])
@@ -36,7 +39,7 @@ def test_the_tail_of_lemma_e1_is_the_second_constant_of_lemma11():
     problem, delta = ld.LeastSquares(np.eye(4)[:3], np.eye(3)[:, :2]), 0.1
     t = np.sqrt(2 * np.log(2 / delta))
     np.testing.assert_allclose(lemma_e1(100, 6, t).probability, 1 - delta, rtol=1e-12)
-    w = ld.theory.lemma11(problem, 1e4, 0.5, delta, constant="davidson-szarek").w
+    w = theory.lemma11(problem, 1e4, 0.5, delta, constant="davidson-szarek").w
     np.testing.assert_allclose(w, np.sqrt(6) + t, rtol=1e-12)
 
 

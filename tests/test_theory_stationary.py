@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import relative_error, tolerance
+from helpers import Compiled, relative_error, tolerance
 from jax.flatten_util import ravel_pytree
 
 import lindyn_jax as ld
-from lindyn_jax import theory
+
+theory = Compiled(ld.theory)
 
 n, m = 4, 3
 stationarity, stationary_point = jax.jit(theory.stationarity), jax.jit(theory.stationary_point)
@@ -272,24 +273,24 @@ def test_what_cannot_be_classified_is_refused(rng):
     problem = ld.LeastSquares(rng.normal(size=(5, n)), rng.normal(size=(5, n)))
     tied, two = ld.SymmetricFactors(np.eye(n)), ld.TwoLayer(np.eye(n), np.eye(n))
     with pytest.raises(ValueError, match="matrix factorization of a square target only"):
-        theory.stationary_point(tied, problem)
+        ld.theory.stationary_point(tied, problem)
     with pytest.raises(ValueError, match="matrix factorization of a square target only"):
-        theory.least_excess_loss(problem, 2, tied=True)
+        ld.theory.least_excess_loss(problem, 2, tied=True)
     with pytest.raises(ValueError, match="pass the problem without `regularized`"):
-        theory.stationary_point(two, problem.regularized(1.0))
+        ld.theory.stationary_point(two, problem.regularized(1.0))
     linked = ld.LeastSquares(np.eye(n), np.eye(n), link=jax.nn.sigmoid)
     with pytest.raises(ValueError, match="link"):
-        theory.stationary_point(two, linked)
+        ld.theory.stationary_point(two, linked)
     with pytest.raises(ValueError, match="have no closed form: leave out `link`"):
-        theory.least_excess_loss(linked, 2)
+        ld.theory.least_excess_loss(linked, 2)
     with pytest.raises(ValueError, match=r"`learned` must have shape \(4,\), a flag a component, but has shape \(3,\)"):
-        theory.stationary_product(problem, np.ones(3, bool))
+        ld.theory.stationary_product(problem, np.ones(3, bool))
     with pytest.raises(ValueError, match="`h` must be a width of at least 1, but is 0"):
-        theory.least_excess_loss(problem, 0)
+        ld.theory.least_excess_loss(problem, 0)
     with pytest.raises(ValueError, match="`epsilon` must be at least 0, but is -1"):
-        theory.balance(two, problem, -1)
+        ld.theory.balance(two, problem, -1)
     with pytest.raises(ValueError, match=r"must be \(4, 4\), but is \(3, 4\)"):
-        theory.stationarity(ld.TwoLayer(np.ones((3, 2)), np.ones((4, 2))), problem)
+        ld.theory.stationarity(ld.TwoLayer(np.ones((3, 2)), np.ones((4, 2))), problem)
 
 
 def test_a_deep_network_of_two_layers_stands_still_as_two_layers_do_and_one_of_one_as_one(rng):
