@@ -72,16 +72,12 @@ class Asked(Exception):
     """What a study asked of `run_ensemble`."""
 
 
-# The others are studies of the common kind.
-ASKING = {"audit": "audit"}
-
-
 def asked(monkeypatch, module, call):
     def ask(*arguments, **options):
         raise Asked(options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[f"lindyn_jax.studies.{ASKING.get(module, 'study')}"], "run_ensemble", ask)
+        patch.setattr(sys.modules["lindyn_jax.studies.study"], "run_ensemble", ask)
         with pytest.raises(Asked) as seen:
             call()
     return seen.value.args[0]["settings"]

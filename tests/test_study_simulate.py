@@ -14,7 +14,6 @@ from helpers import relative_error, tolerance
 import lindyn_jax as ld
 from lindyn_jax import cli, init, plots
 from lindyn_jax.studies.simulate import (
-    OBSERVABLES,
     as_core,
     default_horizon,
     random_target,
@@ -33,9 +32,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def everything(problem):
-    return simulate(
-        problem, init.Gaussian(40, std=(0.5, 0.2)), points=7, observables=tuple(OBSERVABLES), solver="tsit5", seed=3
-    )
+    return simulate(problem, init.Gaussian(40, std=(0.5, 0.2)), points=7, observables=("all",), solver="tsit5", seed=3)
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------

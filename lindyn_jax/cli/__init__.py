@@ -5,11 +5,13 @@ import warnings
 
 import typer
 
+from ..studies.audit import Audit
 from ..studies.fit_lambda0 import FitLambda0
 from ..studies.lemma11 import Lemma11
+from ..studies.simulate import Simulate
 from ..studies.study import Study
 from ..studies.theorem12 import Theorem12
-from . import _endings, audit, commutation, figure, info, simulate
+from . import _endings, commutation, figure, info, simulate
 from ._checked import Checked
 from ._study import command
 
@@ -38,8 +40,8 @@ sweep = typer.Typer(
 app.add_typer(sweep, name="sweep")
 sweep.command("theorem12", cls=Checked)(command(Theorem12))
 sweep.command("lemma11", cls=Checked)(command(Lemma11))
-app.command("simulate", cls=Checked)(simulate.simulate)
-app.command("audit", cls=Checked)(audit.audit)
+app.command("simulate", cls=Checked)(command(Simulate, simulate.run))
+app.command("audit", cls=Checked)(command(Audit))
 app.command("figure", cls=Checked)(figure.figure)
 app.command("fit-lambda0", cls=Checked)(command(FitLambda0))
 app.command("commutation", cls=Checked)(commutation.commutation)

@@ -189,9 +189,10 @@ class Checked(TyperCommand):
     """A command whose options are checked against the tables above before it runs."""
 
     def invoke(self, ctx) -> Any:
-        unbounded = getattr(self.callback, "unbounded", ())
+        # Fields of a study of the user's are what they are.
+        free = () if self.name in RULES else getattr(self.callback, "fields", ())
         for parameter in self.params:
-            if parameter.name not in unbounded:
+            if parameter.name not in free:
                 check_number(parameter.name, ctx.params.get(parameter.name))
         # Where a study of the user's takes data, as the others do.
         rules = RULES.get(self.name or "", DATA if "data" in ctx.params else ())

@@ -1,7 +1,6 @@
 """What the commands share: options, reading of their values, consoles, progress and folders."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import sys
@@ -54,24 +53,6 @@ ShapeOption = Annotated[str, typer.Option(help="Rows and columns of the target f
 SubsetSeedOption = Annotated[
     int, typer.Option(help="Seed of the choice of rows; of the data for gaussian and factorization.")
 ]
-UntilOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Last time; by default when the excess loss has fallen by about 1e-6. Descent counts steps times step size."
-    ),
-]
-StepOption = Annotated[
-    str, typer.Option(help="Step size of descent: a number, or stable (half the largest stable one).")
-]
-SolverOption = Annotated[
-    str,
-    typer.Option(
-        help="Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5."
-    ),
-]
-PositiveOption = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
-NegativeOption = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
-
 
 # More points than any study can use, and few enough to be listed.
 MOST_NUMBERS = 10_000
@@ -211,34 +192,6 @@ def say(notes, word: str, text: str) -> None:
     notes.print(Text.assemble((f"{word:<9}", "bold"), text))
 
 
-def print_problem(notes, problem, description: str) -> None:
-    from ..studies.study import data_notes
-
-    for word, text in data_notes(problem, description):
-        say(notes, word, text)
-
-
-def one_or_list(text: str, name: str) -> float | tuple[float, ...]:
-    values = tuple(numbers(text, name))
-    return values[0] if len(values) == 1 else values
-
-
-def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1"):
-    from .. import _checks
-    from ..init.starts import STARTS
-
-    _checks.check_choice(kind, "kind", tuple(STARTS))
-    texts = {"std": std, "positive": positive, "negative": negative, "u0": u0, "v0": v0}
-    values = {name: None if text is None else one_or_list(text, name) for name, text in texts.items()}
-    values |= {"h": width, "alpha": alpha}
-    return STARTS[kind](**{field.name: values[field.name] for field in dataclasses.fields(STARTS[kind])})
-
-
-def check_until(until: float | None) -> None:
-    if until is not None and not 0 < until < math.inf:
-        raise ValueError(f"Option --until must be a positive number, but is {until:g}.")
-
-
 def step_size_of(text: str) -> float | str:
     if text == "stable":
         return text
@@ -262,12 +215,6 @@ def refuse_file(out: Path) -> None:
             raise ValueError(
                 f"{out} cannot be made, for {parent} is no folder that can be written to: choose another --out."
             )
-
-
-def refuse_foreign_folder(out: Path, store: str) -> None:
-    refuse_file(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / store).is_dir():
-        raise ValueError(f"{out} is not empty and holds no store of this study ({store}): choose another --out.")
 
 
 def table_of(title: str, columns, words: int = 1):
@@ -365,17 +312,18 @@ def load_data(data: str, targets: str | None, samples: int | None, subset_seed: 
     return load(data, targets=targets, samples=samples, subset_seed=subset_seed, centre=centre)
 
 
-def store_in(out: Path):
-    """The store in an output folder that is new, empty, or was made by a sweep."""
+def store_in(out: Path, name: str = "sweep.zarr"):
+    """The store in an output folder that is new, empty, or was made by the same study."""
     from ..store import SweepStore
 
     refuse_file(out)
-    if out.is_dir() and not (out / "sweep.zarr").is_dir():
+    if out.is_dir() and not (out / name).is_dir():
         # A store that another process is making at this moment has such a name.
-        others = [path for path in out.iterdir() if not path.name.startswith(".sweep.zarr.building")]
-        if others and not (out / "sweep.zarr").is_dir():
-            raise ValueError(f"{out} is not empty and holds no sweep store (sweep.zarr): choose another --out.")
-    return SweepStore(out / "sweep.zarr")
+        others = [path for path in out.iterdir() if not path.name.startswith(f".{name}.building")]
+        if others and not (out / name).is_dir():
+            what = "sweep store" if name == "sweep.zarr" else "store of this study"
+            raise ValueError(f"{out} is not empty and holds no {what} ({name}): choose another --out.")
+    return SweepStore(out / name)
 
 
 def save_figure(notes, figure, out: Path) -> list[Path]:

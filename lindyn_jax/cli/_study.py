@@ -3,13 +3,15 @@
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ..studies.study import Study, Table, check_precision, option_of, options_of
+from ..studies.study import Option, Settled, Study, Table, check_precision, option_of, options_of
+from . import _starts
+from ._checked import is_given
 from ._common import (
     BatchOption,
     CentreOption,
@@ -37,86 +39,115 @@ from ._common import (
     refuse_too_large,
     save_figure,
     say,
+    step_size_of,
     store_in,
     widths_of,
     written,
 )
 from ._endings import interruptible
 
-DATA = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
+# Options that studies share: name -> annotation and default.
+DATA: dict[str, tuple[Any, Any]] = {
+    "data": (DataOption, "gaussian"),
+    "shape": (ShapeOption, "5,10"),
+    "targets": (TargetsOption, None),
+    "samples": (SamplesOption, None),
+    "subset_seed": (SubsetSeedOption, 0),
+    "centre": (CentreOption, False),
+    "loss_scale": (LossScaleOption, "sum"),
+}
+SEED = (Annotated[int, typer.Option(help="Seed of the starts.")], 0)
+RUN: dict[str, tuple[Any, Any]] = {
+    "trials": (Annotated[int, typer.Option(help="Trials at each point of the grid.")], 100),
+    "seed": SEED,
+    "chunk": (ChunkOption, None),
+    "batch": (BatchOption, "auto"),
+    "keep_trials": (
+        Annotated[bool, typer.Option(help="Store every trial, or reductions only, in constant memory.")],
+        True,
+    ),
+    "precision": (Precision, None),
+    "coordinator": (Coordinator, None),
+    "num_processes": (NumProcesses, None),
+    "process_id": (ProcessId, None),
+}
+FOLDER = "Folder for the store and the figure; resumes what is there."
 PAIRED = "Seed of the choice of rows; of the data for --data gaussian."
 
 
-def command(study: type[Study]) -> Callable[..., None]:
-    """The function that typer makes the command of a study of."""
+def _listed(text: str | None, name: str) -> tuple[float, ...] | None:
+    return None if text is None else tuple(widths_of(text) if name == "widths" else numbers(text, name))
+
+
+def _names(text: str | None, name: str) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+# Types of fields that are given as a text, with what reads it.
+READ: dict[Any, tuple[Any, Callable[[Any, str], Any]]] = {
+    tuple[float, ...]: (str, _listed),
+    tuple[float, ...] | None: (str | None, _listed),
+    tuple[str, ...] | None: (str | None, _names),
+    str | Sequence[str]: (str, lambda text, name: text),
+    float | str: (str, lambda text, name: step_size_of(text)),
+}
+
+
+def command(study: type[Settled], run: Callable[..., None] | None = None) -> Callable[..., None]:
+    """The function that typer makes the command of a study of; `run` is what it does with the class and the options."""
     name = study.name or study.__name__.lower()
     parameters = {parameter.name: parameter for parameter in _parameters(study, name)}
 
-    def run(**values: Any) -> None:
-        _run(study, values)
+    def called(**values: Any) -> None:
+        (run or _run)(study, values)
 
-    run.__name__ = name.replace("-", "_")
-    run.__doc__ = (inspect.getdoc(study) or "").partition("\n")[0]
-    run.__signature__ = inspect.Signature(list(parameters.values()))
-    run.__annotations__ = {key: parameter.annotation for key, parameter in parameters.items()}
-    run.unbounded = () if study.bounded else tuple(option.name for option in options_of(study))
-    return run
+    called.__name__ = name.replace("-", "_")
+    called.__doc__ = (inspect.getdoc(study) or "").partition("\n")[0]
+    called.__signature__ = inspect.Signature(list(parameters.values()))
+    called.__annotations__ = {key: parameter.annotation for key, parameter in parameters.items()}
+    called.fields = tuple(option.name for option in options_of(study))
+    return called
 
 
-def _parameters(study: type[Study], name: str):
+def _parameters(study: type[Settled], name: str):
     def one(name, annotation, default):
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
-    def asked(option):
+    def shared(table):
+        for name, (annotation, default) in table.items():
+            given = study.options.get(name, (default, None))
+            if given is not None and given[1] is not None:
+                # Of options that may be left out the default says it.
+                kind = str | None if given[0] is None else typing.get_args(annotation)[0]
+                annotation = Annotated[kind, typer.Option(help=given[1])]
+            if given is not None:
+                yield one(name, annotation, given[0])
+
+    def asked(option: Option):
         kind, default = option.kind, option.default
-        several = _several(kind)
-        optional = type(None) in typing.get_args(kind)
-        if several:
-            kind = str | None if optional else str
-            default = None if default is None else ",".join(f"{value:g}" for value in default)
-        elif typing.get_origin(kind) is typing.Literal:
-            kind = str
+        kind, listed = (str, None) if typing.get_origin(kind) is Literal else (READ.get(kind, (kind,))[0], default)
+        if type(listed) is tuple:
+            default = ",".join(f"{value:g}" for value in listed)
         flags = (f"--{option.name.replace('_', '-')}",) if kind is bool and not default else ()
         info = typer.Option(*flags, help=option.help, show_default=option.shown or True)
         return one(option.name, Annotated[kind, info], default)
 
-    if _has_problem(study):
-        if study.data is None:
+    hints = typing.get_type_hints(study)
+    if study.presets():
+        text = f"A figure's setting in place of data and starts: {', '.join(study.presets())}."
+        yield one("context", typer.Context, None)
+        yield one("preset", Annotated[str | None, typer.Option(help=text)], None)
+    if "problem" in hints:
+        if study.options.get("data", ("",))[0] is None:
             yield from map(asked, _own_options(study))
-        data = DataOption if study.data_help is None else Annotated[str | None, typer.Option(help=study.data_help)]
-        yield one("data", data, study.data)
-        if "shape" in study.takes:
-            yield one("shape", ShapeOption, "5,10")
-        yield one("targets", TargetsOption, None)
-        yield one("samples", SamplesOption, None)
-        seed = SubsetSeedOption if "shape" in study.takes else Annotated[int, typer.Option(help=PAIRED)]
-        yield one("subset_seed", seed, 0)
-        yield one("centre", CentreOption, False)
-        if "loss_scale" in study.takes:
-            yield one("loss_scale", LossScaleOption, "sum")
+        paired = {"subset_seed": (Annotated[int, typer.Option(help=PAIRED)], 0)}
+        yield from shared(DATA | (paired if study.options.get("shape", ()) is None else {}))
+    for field in hints.keys() & _starts.OPTIONS.keys():
+        yield from (one(*option) for option in _starts.OPTIONS[field])
     yield from map(asked, options_of(study))
-    yield one("trials", Annotated[int, typer.Option(help=study.trials_help)], study.trials)
-    yield one("seed", Annotated[int, typer.Option(help="Seed of the starts.")], 0)
-    yield one("chunk", ChunkOption, None)
-    yield one("batch", BatchOption, "auto")
-    if study.keep_trials is not None:
-        yield one("keep_trials", Annotated[bool, typer.Option(help=study.keep_trials_help)], study.keep_trials)
-    if study.has_precision:
-        yield one("precision", Precision, None)
-    yield one("coordinator", Coordinator, None)
-    yield one("num_processes", NumProcesses, None)
-    yield one("process_id", ProcessId, None)
-    folder = "Folder for the store and the figure; resumes what is there."
-    yield one("out", Annotated[Path, typer.Option(help=folder)], Path(name))
+    yield from shared(RUN if issubclass(study, Study) else {"seed": SEED})
+    yield from shared({"out": (Annotated[Path, typer.Option(help=FOLDER)], Path(name))})
     yield one("json_", JsonOption, False)
-
-
-def _several(kind: Any) -> bool:
-    return any(typing.get_origin(part) is tuple for part in (kind, *typing.get_args(kind)))
-
-
-def _has_problem(study: type[Study]) -> bool:
-    return "problem" in typing.get_type_hints(study)
 
 
 def _own_options(study: type[Study]):
@@ -124,21 +155,37 @@ def _own_options(study: type[Study]):
     return [option for a in arguments for option in option_of(a.name, a.annotation, a.default)]
 
 
-def _settings(study: type[Study], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the study but for its problem, read from the options."""
-    read = {}
-    for option in options_of(study):
+def read(study: type[Settled], values: Mapping[str, Any]) -> tuple[Settled, str, str, dict[str, Any]]:
+    """The study that the options name, checked; a name for its data, a description, and what is recorded of them."""
+    from .. import _checks
+
+    hints, fields, own = typing.get_type_hints(study), {}, options_of(study)
+    for option in own:
         value = values[option.name]
-        if _several(option.kind) and value is not None:
-            value = tuple(widths_of(value) if option.name == "widths" else numbers(value, option.name))
-        read[option.name] = value
-    for name, kind in typing.get_type_hints(study).items():
+        fields[option.field] = READ[option.kind][1](value, option.name) if option.kind in READ else value
+    for name, kind in hints.items():
         if hasattr(kind, "_fields"):
-            read[name] = kind(**{field: read.pop(field) for field in kind._fields})
-    return read
+            fields[name] = kind(**{field: fields.pop(field) for field in kind._fields})
+    source, description, record = "", "", {}
+    preset = values.get("preset")
+    if preset is not None:
+        _checks.check_choice(preset, "preset", tuple(study.presets()))
+        given = {option.field for option in own if is_given(values["context"], option.name)}
+        fields |= {name: value for name, value in study.presets()[preset]().items() if name not in given}
+        source, description, record = preset, f"setting {preset}", {"preset": preset}
+    else:
+        if "problem" in hints:
+            fields["problem"], source, description = _problem(study, values)
+            record = {"data": None if values["data"] is None else named(values["data"])}
+            record |= {name: values[name] for name in ("samples", "subset_seed", "centre")}
+        for name in hints.keys() & _starts.OPTIONS.keys():
+            fields[name] = _starts.read(name, values)
+    made = study(**fields)
+    made.check()
+    return made, source, description, record
 
 
-def _problem(study: type[Study], values: Mapping[str, Any]):
+def _problem(study: type[Settled], values: Mapping[str, Any]):
     """The problem that the options name, a name for it and a description."""
     if values["data"] is None:
         return study.without_data(**{o.name: values[o.name] for o in _own_options(study)}), "sizes only", ""
@@ -152,37 +199,20 @@ def _run(study: type[Study], values: Mapping[str, Any]) -> None:
 
     _checks.check_choice(values["batch"], "batch", BATCHES)
     check_precision(values.get("precision"))
-    settings = _settings(study, values)
-    process = join(values["coordinator"], values["num_processes"], values["process_id"])
-    record, source, description = {}, "", ""
-    if _has_problem(study):
-        settings["problem"], source, description = _problem(study, values)
-        record = {"data": None if values["data"] is None else named(values["data"])}
-        record |= {name: values[name] for name in ("samples", "subset_seed", "centre")}
-    chosen = study(**settings)
-    chosen.check()
+    process = join(*(values.get(name) for name in ("coordinator", "num_processes", "process_id")))
+    chosen, source, description, record = read(study, values)
     trials, keep = values["trials"], values.get("keep_trials", True)
     held = chosen.held(trials, keep)
     if held is not None:
         refuse_too_large(*held)
-    store = store_in(values["out"])
+    store = store_in(values["out"], study.store)
 
     console, notes = consoles()
     for word, text in chosen.notes(trials, source, description):
         say(notes, word, text)
     with interruptible(), Progress(notes) as progress:
-        dataset = chosen.run(
-            trials,
-            seed=values["seed"],
-            keep_trials=values.get("keep_trials"),
-            precision=values.get("precision"),
-            record=record,
-            store=store,
-            chunk=values["chunk"],
-            batch=values["batch"],
-            process=process,
-            progress=progress,
-        )
+        asked = {name: values[name] for name in list(RUN)[:6] if name in values}
+        dataset = chosen.run(**asked, record=record, store=store, process=process, progress=progress)
     done = computed(dataset, notes)
     if done is None:
         return
@@ -193,8 +223,7 @@ def _run(study: type[Study], values: Mapping[str, Any]) -> None:
         print(json.dumps(as_json(summary), indent=1))
         return
     show(console, chosen.table(summary))
-    kept = study.kept if keep else "reductions of the trials"
-    console.print(f"{kept}: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
+    console.print(f"{chosen.kept(keep)}: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
 
 
 def show(console, parts) -> None:

@@ -1,4 +1,4 @@
-"""Statistics over the starts of an audit."""
+"""Statistics over the starts of an audit, and the tables of them."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..statistics import frequency as exact_frequency
+from .study import Table
 
 Number = float | int
+LOSS_STATEMENTS = ("theorem3", "corollary4", "corollary5", "corollary6")
+RATE_STATEMENTS = ("lemma7", "proposition1", "theorem3")
+NAMES = {
+    "lemma7": "Lemma 7",
+    "proposition1": "Prop. 1",
+    "theorem3": "Theorem 3",
+    "corollary4": "Cor. 4 (M21 Thm. 1)",
+    "corollary5": "Cor. 5",
+    "corollary6": "Cor. 6",
+}
 
 
 def summarise(dataset, ratio: Number = 1e-2):
@@ -108,3 +119,100 @@ def _crossing(losses: np.ndarray, ts: np.ndarray, ratio: float) -> float:
     i = below[0]
     high, low, target = (math.log(max(value, 1e-300)) for value in (losses[i - 1], losses[i], ratio * losses[0]))
     return float(ts[i - 1] + (ts[i] - ts[i - 1]) * (high - target) / (high - low))
+
+
+def tables(summary) -> list[Table | str]:
+    """The summary in two tables, and a sentence for each case."""
+    dynamics = [str(name) for name in summary["dynamics"].values]
+    ratio, end = summary.attrs["ratio"], float(summary["time"][-1])
+
+    def number(value) -> str:
+        return f"{float(value):.3g}" if math.isfinite(float(value)) else "-"
+
+    def ratio_of(value) -> str:
+        # Below that it is the round-off of a zero.
+        return "0" if abs(float(value)) < 1e-12 else number(value)
+
+    def share(row, name, never: str = "hypothesis not met") -> str:
+        value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
+        return f"{f'{value:.2f}' if value > 0 else never} [{low:.2f}, {high:.2f}]"
+
+    def crossed(row, name) -> list[str]:
+        counts = [
+            (int(row[name].sel(dynamics=d)), int((row["trials"] - row["failures"]).sel(dynamics=d))) for d in dynamics
+        ]
+        return [f"{happened} of {count}" for happened, count in counts]
+
+    rows: list[list[str] | None] = []
+    for case in summary["case"].values:
+        row = summary.sel(case=case)
+        times = [float(row["time_to_ratio"].sel(dynamics=d)) for d in dynamics]
+        rows.append(
+            [
+                str(case),
+                *(number(row[f"imbalance_{part}"]) for part in ("plus", "minus", "level")),
+                number(row["local_rate"]),
+                *(f"{t:.3g}" if math.isfinite(t) else f"> {end:.3g}" for t in times),
+                " / ".join(f"{float(row['drift'].sel(dynamics=d)):.1e}" for d in dynamics),
+                str(int(row["failures"].sum())),
+            ]
+        )
+    to = (f"{d}: time to {ratio:g}" for d in dynamics)
+    columns = ("case", "Delta+", "Delta-", "Delta", "rate (22)", *to, "drift of D", "failed")
+    title = "Imbalance and speed (medians over the starts; rate (22): what Theorem 3 gives near the end)"
+    parts: list[Table | str] = [Table(title, columns, rows, ("case",), tight=False)]
+    rows = []
+    for case in summary["case"].values:
+        first = summary.sel(case=case, dynamics=dynamics[0])
+        for index, statement in enumerate(RATE_STATEMENTS):
+            row = first.sel(rate_statement=statement)
+            path = row["rate_tightness_median"].values
+            seen = path[[math.isfinite(value) for value in path]]
+            rows.append(
+                [
+                    str(case) if index == 0 else "",
+                    f"rate: {NAMES[statement]}",
+                    "none needed",
+                    ratio_of(path[0]),
+                    ratio_of(seen[-1]) if len(seen) else "-",
+                    ratio_of(row["rate_tightness_largest"]),
+                    *crossed(summary.sel(case=case, rate_statement=statement), "rate_crossed"),
+                ]
+            )
+        for statement in LOSS_STATEMENTS:
+            row = first.sel(statement=statement)
+            rows.append(
+                [
+                    "",
+                    f"loss: {NAMES[statement]}",
+                    "none needed" if statement == "theorem3" else share(row, "applies"),
+                    "",
+                    ratio_of(row["loss_tightness_median"]),
+                    ratio_of(row["loss_tightness_largest"]),
+                    *crossed(summary.sel(case=case, statement=statement), "loss_crossed"),
+                ]
+            )
+        rows.append(None)
+    columns = (
+        "case",
+        "statement",
+        "hypothesis",
+        "at 0",
+        "at the end",
+        "largest",
+        *(f"crossed by {d}" for d in dynamics),
+    )
+    title = (
+        f"Statements (tightness: bound / true along the {dynamics[0]}, medians over the starts; intervals: exact 95%)"
+    )
+    parts.append(Table(title, columns, rows, columns[:3], tight=False))
+    for case in summary["case"].values:
+        row = summary.sel(case=case)
+        parts.append(
+            f"{case}: the flow is known to converge, c(0) > 0, for {share(row, 'local_rate_applies', 'none')} of the starts; "
+            f"Prop. 1 can be attained with this imbalance and product for {share(row, 'tightness_attained', 'none')}"
+            + (
+                "" if float(row["tightness_applies"]) == 1 else " (hypothesis of that not met: Sigma_x = I, h >= r + m)"
+            ),
+        )
+    return parts

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import init, theory
-from .._checks import check_choice, check_positive
+from .._checks import check_choice, check_tolerance
 from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
@@ -24,33 +24,31 @@ from ..flow import gradient_flow
 from ..models import ReducedTwoLayer, TwoLayer
 from ..problems import LeastSquares
 from ..trajectory import RESULTS
+from ._audit_summary import LOSS_STATEMENTS as LOSS_STATEMENTS
+from ._audit_summary import NAMES as NAMES
+from ._audit_summary import RATE_STATEMENTS as RATE_STATEMENTS
 from ._audit_summary import summarise as summarise
+from ._audit_summary import tables
 from ._paths import along, round_off
 from ._record import of_problem, of_start
 from .simulate import (
+    SOLVER,
+    STEP,
+    UNTIL,
     as_core,
     check_size,
+    check_times,
     default_horizon,
     no_time_scale,
     step_numbers,
     time_grid,
 )
+from .study import Flag, Options, Shown, Study, data_notes, sizes_of
 
 Number = float | int
 AnyStart = init.AbstractStart | Callable[..., TwoLayer | ReducedTwoLayer]
 
 DYNAMICS = ("flow", "descent")
-LOSS_STATEMENTS = ("theorem3", "corollary4", "corollary5", "corollary6")
-RATE_STATEMENTS = ("lemma7", "proposition1", "theorem3")
-NAMES = {
-    "lemma7": "Lemma 7",
-    "proposition1": "Prop. 1",
-    "theorem3": "Theorem 3",
-    "corollary4": "Cor. 4 (M21 Thm. 1)",
-    "corollary5": "Cor. 5",
-    "corollary6": "Cor. 6",
-}
-
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "loss_bound": {
@@ -112,6 +110,10 @@ class Preset(NamedTuple):
     starts: dict[str, init.AbstractStart]
     options: dict[str, Any]
 
+    def fields(self) -> dict[str, Any]:
+        """The fields of `Audit`."""
+        return {"problem": self.problem, "starts": self.starts, **self.options}
+
 
 def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number | None = None, seed: int = 0) -> Preset:
     """The setting of M22's Fig. 3 and 6: three scalings of a Gaussian start with one product, and its balanced version.
@@ -147,6 +149,191 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number |
 
 
 PRESETS: dict[str, Callable[..., Preset]] = {"m22-figure3": figure3}
+
+
+class Audit(Study):
+    """Every convergence bound of M22 against flow and descent: how often it speaks, how tight it is, and if it is crossed.
+
+    **Fields:** as the arguments of `audit`; `dynamics` may be `"both"`.
+    """
+
+    problem: LeastSquares
+    starts: Mapping[str, AnyStart] | init.AbstractStart
+    dynamics: Annotated[str | Sequence[str], "flow, descent or both."] = "both"
+    horizon: Annotated[float | None, UNTIL, Flag("until")] = None
+    step_size: Annotated[float | str, STEP] = "stable"
+    points: Annotated[int, "How many times to look."] = 31
+    spacing: Annotated[str, "Times: linear or log."] = "linear"
+    solver: Annotated[str, SOLVER] = "auto"
+    rtol: Annotated[float | None, "Relative tolerance of the flow.", Shown("1e-9")] = None
+    max_steps: Annotated[int, "Step budget of a trial."] = 1_000_000
+
+    name, attributes, dims, store = "audit", ATTRIBUTES, DIMS, "audit.zarr"
+    options: ClassVar[Options] = {"trials": (20, "Random starts of each kind."), "keep_trials": None, "precision": None}
+
+    def __post_init__(self):
+        starts = {"start": self.starts} if isinstance(self.starts, init.AbstractStart) else dict(self.starts)
+        self.starts = {
+            name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
+            for name, start in starts.items()
+        }
+        if isinstance(self.dynamics, str):
+            check_choice(self.dynamics, "dynamics", (*DYNAMICS, "both"))
+            self.dynamics = DYNAMICS if self.dynamics == "both" else (self.dynamics,)
+        self.dynamics = tuple(self.dynamics)
+        if self.rtol is None:
+            self.rtol = 1e-9 if self.problem.dtype == jnp.float64 else 1e-5
+
+    @classmethod
+    def presets(cls):
+        return {name: lambda made=made: made().fields() for name, made in PRESETS.items()}
+
+    def grid(self):
+        return {"case": range(len(self.starts))}
+
+    def check(self) -> None:
+        problem = self.problem
+        if problem.link is not None:
+            raise ValueError("The statements are for problems without a link function: leave out `link`.")
+        if problem.regularization is not None:
+            raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
+        check_size(problem)
+        if not self.starts:
+            raise ValueError("Give at least one start, such as {'wide': init.Gaussian(1000, alpha=0.5)}.")
+        for start in self.starts.values():
+            start.check(problem)
+        if not self.dynamics or len(set(self.dynamics)) != len(self.dynamics):
+            raise ValueError(f"Argument `dynamics` must name 'flow', 'descent' or both once, but is {self.dynamics!r}.")
+        for name in self.dynamics:
+            check_choice(name, "dynamics", DYNAMICS)
+        check_tolerance(self.rtol, "rtol", problem.dtype)
+        check_times(self, ("linear", "log"))
+
+    def run(self, trials: int | None = None, *, seed: int = 0, batch: str = "auto", **options: Any):
+        """`Study.run`; a horizon and a step size that are not given are found from the same starts first."""
+        self.check()
+        count = self.asked("trials", None) if trials is None else trials
+        horizon, step = self.horizon, self.step_size
+        needs_step = "descent" in self.dynamics and isinstance(step, str)
+        if horizon is None or needs_step:
+            survey = run_ensemble(self._look, self.grid(), count, key=jax.random.key(seed), batch=batch)
+            if horizon is None:
+                horizon = float(survey["horizon"].median("trial").max())
+                if not math.isfinite(horizon):
+                    raise ValueError(no_time_scale(self.problem))
+            if needs_step:
+                step = float(survey["step"].min())
+        timed = dataclasses.replace(self, horizon=float(horizon), step_size=step)
+        return super(Audit, timed).run(count, seed=seed, batch=batch, **options)
+
+    def _drawer(self):
+        # From concrete settings, also while a trial is being traced.
+        with jax.ensure_compile_time_eval():
+            return _drawer(self.problem, self.starts)
+
+    def _look(self, key, case):
+        """A stable step and a horizon for every start."""
+        start = self._drawer()(key, case)
+        return {
+            "step": theory.stable_step(start, self.problem),
+            "horizon": default_horizon(start, self.problem),
+        }
+
+    def _times(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The times to look at, and for descent the numbers of its steps."""
+        ts = time_grid(self.horizon, self.points, self.spacing)
+        if "descent" not in self.dynamics:
+            return ts, None
+        numbers = step_numbers(ts, float(self.step_size), self.max_steps)
+        return float(self.step_size) * numbers, numbers
+
+    def trial(self, key, case) -> dict[str, Array]:
+        problem, rtol = self.problem, self.rtol
+        ts, numbers = self._times()
+        ts = jnp.asarray(ts, problem.dtype)
+
+        def move(start, name):
+            watched = {"excess_loss": "excess_loss", "imbalance_drift": "imbalance_drift"}
+            if name == "flow":
+                return gradient_flow(
+                    start,
+                    problem,
+                    ts,
+                    observables=watched,
+                    solver=self.solver,
+                    rtol=rtol,
+                    max_steps=self.max_steps,
+                    keep_models=True,
+                )
+            return gradient_descent(
+                start,
+                problem,
+                int(numbers[-1]),
+                optimizer=plain_descent(float(self.step_size)),
+                save_at=numbers,
+                observables=watched,
+                differentiate="forward",
+                keep_models=True,
+            )
+
+        start = self._drawer()(key, case)
+        path = [
+            along(start, move(start, name), problem, ts, rtol if name == "flow" else None) for name in self.dynamics
+        ]
+        outputs = {name: jnp.stack([values[name] for values in path]) for name in path[0]}
+        plus, minus, level = theory.imbalance(start, problem)
+        local, tight = theory.local_rate(start, problem), theory.tightness(start, problem)
+        # As for Delta in Corollary 4: what is zero up to round-off does not count as positive.
+        constant = theory.convergence_constant(start, problem)
+        return {
+            **outputs,
+            "imbalance_plus": plus,
+            "imbalance_minus": minus,
+            "imbalance_level": level,
+            "local_rate": local.value,
+            "local_rate_applies": local.applies & (constant > round_off(start, problem)),
+            "tightness_applies": tight.applies,
+            "tightness_attained": tight.attained,
+            "ok": jnp.all(outputs["succeeded"]),
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        return {
+            "cases": {name: start.label() for name, start in self.starts.items()},
+            "starts": {name: of_start(start, self.problem) for name, start in self.starts.items()},
+            "dynamics": list(self.dynamics),
+            "times": self._times()[0].tolist(),
+            "step_size": float(self.step_size) if "descent" in self.dynamics else None,
+            "solver": self.solver,
+            "rtol": float(self.rtol),
+            "max_steps": self.max_steps,
+            **of_problem(self.problem),
+        }
+
+    def labelled(self, dataset):
+        return labelled(dataset)
+
+    def summarise(self, dataset, ratio: Number = 1e-2):
+        return summarise(dataset, ratio)
+
+    def table(self, summary):
+        return tables(summary)
+
+    def draw(self, dataset, summary, title: str):
+        from .. import plots
+
+        return plots.audit(summary, title)
+
+    def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
+        starts = [("start", f"{name}: {start.label()}") for name, start in self.starts.items()]
+        return [*data_notes(self.problem, description), *starts]
+
+    def title(self, source: str, done: int) -> str:
+        return f"{source}: {sizes_of(self.problem)}; {done} starts of each kind"
+
+    def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
+        what = f"{trials} starts of each kind at {self.points} times"
+        return 3 * 2 * 12 * self.points * len(self.starts) * trials, what, "choose fewer"
 
 
 @public
@@ -199,60 +386,18 @@ def audit(
 
     **Source:** M22 Fig. 3, 5, 6.
     """
-    starts = {"start": starts} if isinstance(starts, init.AbstractStart) else dict(starts)
-    starts = {
-        name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
-        for name, start in starts.items()
-    }
-    if rtol is None:
-        rtol = 1e-9 if problem.dtype == jnp.float64 else 1e-5
-    _check(problem, starts, dynamics, points, spacing, rtol, max_steps)
-    if horizon is not None:
-        check_positive(horizon, "horizon")
-    if isinstance(step_size, str):
-        check_choice(step_size, "step_size", ("stable",))
-    else:
-        check_positive(step_size, "step_size")
-    key, batch = jax.random.key(seed), options.get("batch", "auto")
-    needs_step = "descent" in dynamics and isinstance(step_size, str)
-    if horizon is None or needs_step:
-        survey = _survey(problem, starts, trials, key, batch)
-        if horizon is None:
-            horizon = float(survey["horizon"].median("trial").max())
-            if not math.isfinite(horizon):
-                raise ValueError(no_time_scale(problem))
-    step, numbers = None, None
-    ts = time_grid(float(horizon), points, spacing)
-    if "descent" in dynamics:
-        step = float(survey["step"].min()) if needs_step else float(step_size)
-        numbers = step_numbers(ts, step, max_steps)
-        ts = step * numbers
-    dynamics = tuple(dynamics)
-    trial = _make_trial(problem, starts, dynamics, ts, step, numbers, solver, float(rtol), max_steps)
-    dataset = run_ensemble(
-        trial,
-        {"case": np.arange(len(starts))},
-        trials,
-        key=key,
-        dims=DIMS,
-        attributes=ATTRIBUTES,
-        settings={
-            **(record or {}),
-            "study": "audit",
-            "cases": {name: start.label() for name, start in starts.items()},
-            "starts": {name: of_start(start, problem) for name, start in starts.items()},
-            "dynamics": list(dynamics),
-            "times": ts.tolist(),
-            "step_size": step,
-            "solver": solver,
-            "rtol": float(rtol),
-            "max_steps": max_steps,
-            "seed": seed,
-            **of_problem(problem),
-        },
-        **options,
-    )
-    return labelled(dataset)
+    return Audit(
+        problem,
+        starts,
+        dynamics,
+        horizon,
+        step_size,
+        points,
+        spacing,
+        solver,
+        None if rtol is None else float(rtol),
+        max_steps,
+    ).run(trials, seed=seed, record=record, **options)
 
 
 def labelled(dataset):
@@ -270,28 +415,6 @@ def labelled(dataset):
     )
     dataset["time"].attrs = {"long_name": "time of the flow; for descent, steps times step size"}
     return dataset
-
-
-def _check(problem, starts, dynamics, points, spacing, rtol, max_steps) -> None:
-    if problem.link is not None:
-        raise ValueError("The statements are for problems without a link function: leave out `link`.")
-    if problem.regularization is not None:
-        raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
-    check_size(problem)
-    if not starts:
-        raise ValueError("Give at least one start, such as {'wide': init.Gaussian(1000, alpha=0.5)}.")
-    for start in starts.values():
-        start.check(problem)
-    if not dynamics or len(set(dynamics)) != len(dynamics):
-        raise ValueError(f"Argument `dynamics` must name 'flow', 'descent' or both once, but is {tuple(dynamics)!r}.")
-    for name in dynamics:
-        check_choice(name, "dynamics", DYNAMICS)
-    check_choice(spacing, "spacing", ("linear", "log"))
-    check_positive(rtol, "rtol")
-    if points < 2:
-        raise ValueError(f"Argument `points` must be at least 2, but is {points}.")
-    if max_steps < 1:
-        raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
 
 
 def _drawer(problem, starts) -> Callable[[Array, Array], ReducedTwoLayer]:
@@ -332,60 +455,3 @@ def _drawer(problem, starts) -> Callable[[Array, Array], ReducedTwoLayer]:
         return jax.lax.switch(jnp.asarray(places)[case], branches, key, gaussian)
 
     return drawer
-
-
-def _survey(problem, starts, trials, key, batch):
-    """A stable step and a horizon for every start."""
-    drawer = _drawer(problem, starts)
-
-    def look(key, case):
-        start = drawer(key, case)
-        return {"step": theory.stable_step(start, problem), "horizon": default_horizon(start, problem)}
-
-    return run_ensemble(look, {"case": np.arange(len(starts))}, trials, key=key, batch=batch)
-
-
-def _make_trial(
-    problem, starts, dynamics, ts, step, numbers, solver, rtol, max_steps
-) -> Callable[..., dict[str, Array]]:
-    drawer = _drawer(problem, starts)
-    ts = jnp.asarray(ts, problem.dtype)
-
-    def move(start, name):
-        watched = {"excess_loss": "excess_loss", "imbalance_drift": "imbalance_drift"}
-        if name == "flow":
-            return gradient_flow(
-                start, problem, ts, observables=watched, solver=solver, rtol=rtol, max_steps=max_steps, keep_models=True
-            )
-        return gradient_descent(
-            start,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables=watched,
-            differentiate="forward",
-            keep_models=True,
-        )
-
-    def trial(key, case):
-        start = drawer(key, case)
-        path = [along(start, move(start, name), problem, ts, rtol if name == "flow" else None) for name in dynamics]
-        outputs = {name: jnp.stack([values[name] for values in path]) for name in path[0]}
-        plus, minus, level = theory.imbalance(start, problem)
-        local, tight = theory.local_rate(start, problem), theory.tightness(start, problem)
-        # As for Delta in Corollary 4: what is zero up to round-off does not count as positive.
-        constant = theory.convergence_constant(start, problem)
-        return {
-            **outputs,
-            "imbalance_plus": plus,
-            "imbalance_minus": minus,
-            "imbalance_level": level,
-            "local_rate": local.value,
-            "local_rate_applies": local.applies & (constant > round_off(start, problem)),
-            "tightness_applies": tight.applies,
-            "tightness_attained": tight.attained,
-            "ok": jnp.all(outputs["succeeded"]),
-        }
-
-    return trial

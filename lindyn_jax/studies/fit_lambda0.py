@@ -5,7 +5,7 @@ Starts are drawn in reduced form, so that a width of 1e5 costs what one of 50 do
 """
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from ..models import WideLimit
 from ..problems import LeastSquares, factorization
 from ..statistics import AbstractReduction, Count, Moments, standard_error
 from ._grid import check_grid, floats
-from .study import Shown, Study, Table, data_notes
+from .study import Options, Shown, Study, Table, data_notes
 
 SIGNS = ("positive", "negative")
 PATHS = ("flow", "homogeneous", "wide limit")
@@ -78,11 +78,13 @@ class FitLambda0(Study):
     widths: Annotated[tuple[float, ...], "LO:HI:COUNT (log-spaced) or a list; 1 to 1e12."] = (50.0, 100.0, 200.0)
     settings: Settings = Settings()
 
-    name, stored_as = "fit-lambda0", "fit_lambda0"
-    attributes, dims = ATTRIBUTES, DIMS
-    trials, trials_help = 20, "Starts at each width."
-    keep_trials, has_precision, bounded = None, False, True
-    data, kept = "factorization", "every start"
+    name, attributes, dims = "fit-lambda0", ATTRIBUTES, DIMS
+    options: ClassVar[Options] = {
+        "data": ("factorization", None),
+        "trials": (20, "Starts at each width."),
+        "keep_trials": None,
+        "precision": None,
+    }
 
     def grid(self):
         return {"width": self.widths}
@@ -283,6 +285,9 @@ class FitLambda0(Study):
     def title(self, source: str, done: int) -> str:
         sizes = f"{self.problem.rank} x {self.problem.num_outputs}"
         return f"{source}, {sizes}: {done} starts with entries N(0, {self.settings.std:g}$^2$)"
+
+    def kept(self, keep_trials: bool) -> str:
+        return "every start"
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         r, m = self.problem.rank, self.problem.num_outputs

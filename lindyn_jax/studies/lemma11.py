@@ -4,7 +4,7 @@ A trial draws the reduced form of a start and looks whether (33), (34) and (35) 
 inputs is a size of anything that is computed: a million inputs and a width of 1e9 cost what small ones do.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from ..data._common import on_one_line
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments
 from ._grid import check_grid, floats
-from .study import Shown, Study, Table
+from .study import Options, Shown, Study, Table
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small", "all_hold")
 SHARP_EVENTS = ("coupling_is_small_ds", "product_is_small_ds")
@@ -87,12 +87,14 @@ class Lemma11(Study):
     alphas: Annotated[tuple[float, ...], "Exponents: entries of the start are N(0, h^(-2 alpha))."] = (0.5, 0.4, 0.3)
     settings: Settings = Settings()
 
-    name = stored_as = "lemma11"
-    attributes, noted_in = ATTRIBUTES, ("level_ratio",)
-    trials, trials_help = 10_000, "Trials at each (exponent, width)."
-    keep_trials, keep_trials_help = False, "Store every trial, and not only counts, moments and quantile sketches."
-    data, data_help = None, "Take n, r and m from a bundled set or a file, as in sweep theorem12."
-    takes, bounded = (), True
+    name, attributes = "lemma11", ATTRIBUTES
+    options: ClassVar[Options] = {
+        "data": (None, "Take n, r and m from a bundled set or a file, as in sweep theorem12."),
+        "shape": None,
+        "loss_scale": None,
+        "trials": (10_000, "Trials at each (exponent, width)."),
+        "keep_trials": (False, "Store every trial, and not only counts, moments and quantile sketches."),
+    }
 
     def __post_init__(self):
         if self.widths is None:
@@ -153,10 +155,10 @@ class Lemma11(Study):
     def recorded(self) -> dict[str, Any]:
         return {"data_dtype": str(self.problem.dtype), **self._sizes(), **self.settings._asdict()}
 
-    def noted(self) -> dict[str, str]:
-        return init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+    def noted(self):
+        return {"level_ratio": init.warn_of_lost_digits(self.problem.dtype, max(self.widths))}
 
-    def policy(self, batch: str) -> dict[str, Any]:
+    def run(self, trials: int | None = None, *, batch: str = "auto", **options: Any):
         if batch == "auto":
             # All trials take equally long.
             batch = "blocks" if jax.default_backend() == "cpu" else "vmap"
@@ -164,15 +166,18 @@ class Lemma11(Study):
         evaluations = 2 ** (26 if batch == "vmap" else 22)
         p = self.problem.rank + self.problem.num_outputs
         points = len(self.widths) * len(self.alphas)
-        return {"batch": batch, "largest_chunk": max(1, max(64, evaluations // (p + 1) ** 2) // points)}
+        largest = max(1, max(64, evaluations // (p + 1) ** 2) // points)
+        return super().run(trials, batch=batch, **{"largest_chunk": largest, **options})
 
-    def compared(self, summary):
-        """Beside the hypotheses of the lemma: whether they hold with the printed constant (`applies`) and with that of Davidson
-        and Szarek (`applies_ds`), and whether the width is large enough for (33) by the tail bound of [V; U1] alone
-        (`level_applies`); the constants `w`, `w_ds`, `h0`, `h0_ds`, `h0_level` as attributes. `disagree` counts trials in
-        which an event holds at one exponent and fails at another.
+    def summarise(self, dataset):
+        """`Study.summarise`, beside the hypotheses of the lemma.
+
+        They are whether it speaks with the printed constant (`applies`) and with that of Davidson and Szarek (`applies_ds`), and
+        whether the width is large enough for (33) by the tail bound of [V; U1] alone (`level_applies`); the constants `w`,
+        `w_ds`, `h0`, `h0_ds`, `h0_level` are attributes. `disagree` counts trials in which an event holds at one exponent and
+        fails at another.
         """
-        dims, delta = ("alpha", "width"), self.settings.delta
+        dims, delta, summary = ("alpha", "width"), self.settings.delta, super().summarise(dataset)
         A, H = np.meshgrid(summary["alpha"].values, summary["width"].values, indexing="ij")
         paper = theory.lemma11(self.problem, H, A, delta)
         sharp = theory.lemma11(self.problem, H, A, delta, constant="davidson-szarek")

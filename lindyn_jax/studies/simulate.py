@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -25,8 +25,14 @@ from ..reduction import reduce
 from ..store import save_dataset
 from ..trajectory import RESULTS, STOPPED, Trajectory
 from ._record import of_arrays, of_problem, of_start
+from .study import Flag, Options, Settled, Table
 
 Number = float | int
+
+# What options of this and of other studies are said to be.
+UNTIL = "Last time; by default when the excess loss has fallen by about 1e-6. Descent counts steps times step size."
+STEP = "Step size of descent: a number, or stable (half the largest stable one)."
+SOLVER = "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5."
 
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
 
@@ -116,6 +122,177 @@ def time_grid(horizon: float, points: int, spacing: str) -> np.ndarray:
     return np.concatenate([[0.0], horizon * np.logspace(-6, 0, points - 1)])
 
 
+def check_times(run, spacings: Sequence[str]) -> None:
+    """Refuses times, steps and budgets that cannot be, of whatever has such fields."""
+    check_choice(run.spacing, "spacing", spacings)
+    if run.points < 2:
+        raise ValueError(f"Argument `points` must be at least 2, but is {run.points}.")
+    if run.max_steps is not None and run.max_steps < 1:
+        raise ValueError(f"Argument `max_steps` must be at least 1, but is {run.max_steps}.")
+    if run.horizon is not None:
+        check_positive(run.horizon, "horizon")
+    if isinstance(run.step_size, str):
+        check_choice(run.step_size, "step_size", ("stable",))
+    else:
+        check_positive(run.step_size, "step_size")
+
+
+class Simulate(Settled):
+    """One trajectory by flow or descent: observables as table, csv, dataset and figure.
+
+    One run has no grid, no trials and nothing to resume: of a study it has the options, the table, the JSON and the picture, and
+    no store, reductions or progress.
+
+    **Fields:** as the arguments of `simulate`; `observables` may be `("all",)`, all that are defined for this problem.
+    """
+
+    problem: LeastSquares
+    start: init.AbstractStart | TwoLayer | ReducedTwoLayer
+    dynamics: Annotated[str, "flow or descent."] = "flow"
+    horizon: Annotated[float | None, UNTIL, Flag("until")] = None
+    step_size: Annotated[float | str, STEP] = "stable"
+    points: Annotated[int, "How many times to observe."] = 50
+    spacing: Annotated[str, "Times: linear, log, or auto (log when X^T X is ill-conditioned)."] = "auto"
+    observables: Annotated[
+        tuple[str, ...] | None,
+        "Names with commas between them, or all: loss, excess_loss, reconstruction_error, rate, rate_bound, lemma7, margin, "
+        "singular_values, distance_to_theta_hat, imbalance_spectrum, imbalance_drift, ... (a wrong name lists all).",
+    ] = None
+    stop: Annotated[float | None, "End at this excess-loss ratio."] = None
+    solver: Annotated[str, SOLVER] = "auto"
+    rtol: Annotated[float | None, "Relative tolerance of the flow, by default 1e-9."] = None
+    max_steps: Annotated[int | None, "Step budget, by default 1e5 for flow and 1e6 for descent."] = None
+
+    name = "simulate"
+    options: ClassVar[Options] = {
+        "seed": (0, "Seed of the start."),
+        "out": (Path("simulate"), "Folder for trajectory.csv, trajectory.zarr and the figure."),
+    }
+
+    def __post_init__(self):
+        chosen = DEFAULT_OBSERVABLES if self.observables is None else tuple(self.observables)
+        if chosen == ("all",):
+            sizes = self.problem.num_inputs, self.problem.num_outputs
+            network = TwoLayer(*(np.zeros((size, 1), self.problem.dtype) for size in sizes))
+            chosen = tuple(n for n, f in OBSERVABLES.items() if f.facts.refusal(network, self.problem) is None)
+        self.observables = chosen
+
+    def check(self) -> None:
+        check_choice(self.dynamics, "dynamics", ("flow", "descent"))
+        for name in self.observables:
+            check_choice(name, "observables", tuple(OBSERVABLES))
+        if not self.observables:
+            raise ValueError(f"Give at least one observable of {', '.join(OBSERVABLES)}.")
+        check_times(self, ("auto", "linear", "log"))
+        if self.problem.link is not None:
+            raise ValueError("The study is for problems without a link function.")
+        check_size(self.problem)
+        if isinstance(self.start, init.AbstractStart):
+            self.start.check(self.problem)
+
+    def run(self, *, seed: int = 0, record: Mapping[str, Any] | None = None):
+        """Moves the start; as `simulate`."""
+        import xarray as xr
+
+        self.check()
+        problem, start, dynamics, observables = self.problem, self.start, self.dynamics, self.observables
+        horizon, spacing, rtol, stop, max_steps = self.horizon, self.spacing, self.rtol, self.stop, self.max_steps
+        if isinstance(start, init.AbstractStart):
+            model, label = _draw(problem, start, key=jax.random.key(seed)), start.label()
+        else:
+            model, label = start, f"{type(start).__name__} of width {float(start.width):g}"
+        if horizon is None:
+            horizon = float(_default_horizon(model, problem))
+            if not math.isfinite(horizon):
+                raise ValueError(no_time_scale(problem))
+        if spacing == "auto":
+            spacing = "log" if float(problem.condition) > 100 else "linear"
+        ts = time_grid(float(horizon), self.points, spacing)
+        step, numbers = None, None
+        if dynamics == "flow":
+            trajectory = gradient_flow(
+                model,
+                problem,
+                ts,
+                observables=tuple(observables),
+                solver=self.solver,
+                rtol=rtol,
+                stop=stop,
+                max_steps=max_steps or 100_000,
+            )
+        else:
+            step, numbers = descent_grid(model, problem, ts, self.step_size, max_steps or 1_000_000)
+            trajectory = gradient_descent(
+                model,
+                problem,
+                int(numbers[-1]),
+                optimizer=plain_descent(step),
+                save_at=numbers,
+                observables=tuple(observables),
+                stop=stop,
+                differentiate="forward",
+            )
+            ts = step * numbers
+        coordinates, values = _rows(trajectory, ts, numbers, step)
+        dataset = xr.Dataset(coords=coordinates)
+        dataset["time"].attrs = {"long_name": "time of the flow", "units": "1"}
+        described = attributes()
+        # In the order asked for: compiled functions return dictionaries sorted.
+        for name in observables:
+            value = values[name]
+            dims = ("time", *(f"{name}_index" for _ in range(value.ndim - 1)))
+            dataset[name] = (dims, value, described[name])
+        result = int(trajectory.result)
+        dataset.attrs = {
+            "start": label,
+            "dynamics": dynamics,
+            "result": RESULTS[result],
+            "ok": int(result <= STOPPED),
+            "final_time": float(dataset["time"][-1]),
+            "num_steps": int(trajectory.stats["num_steps"]),
+            "horizon": float(horizon),
+            **(record or {}),
+            "seed": seed,
+            **of_problem(problem),
+            "loss_star": float(problem.loss_star),
+            **({} if step is None else {"step_size": step}),
+            "settings": {
+                "start": of_start(start, problem)
+                if isinstance(start, init.AbstractStart)
+                else {"arrays": of_arrays(model)},
+                "points": self.points,
+                "spacing": spacing,
+                "observables": list(observables),
+                "stop": None if stop is None else float(stop),
+                "solver": self.solver if dynamics == "flow" else None,
+                "rtol": None if rtol is None else float(rtol),
+                "max_steps": max_steps,
+            },
+            "environment": describe_environment(),
+        }
+        return dataset
+
+    def table(self, summary, rows: int = 12, components: int = 3) -> list[Table | str]:
+        shown = columns(summary)
+        for name in summary.data_vars:
+            hidden = {f"{name}_{i + 1}" for i in range(components, summary[name][0].size)} - set(summary.data_vars)
+            shown = {key: value for key, value in shown.items() if key not in hidden}
+        count, known = summary.sizes["time"], summary.attrs
+        picked = sorted({round(i * (count - 1) / max(min(rows, count) - 1, 1)) for i in range(min(rows, count))})
+        lines = [[f"{v[row]}" if name == "step" else f"{v[row]:.5g}" for name, v in shown.items()] for row in picked]
+        step = f", step size {known['step_size']:.4g}" if "step_size" in known else ""
+        return [
+            Table(f"{known['start']}; {known['dynamics']}", tuple(shown), lines, tight=False),
+            f"{known['result']}; {known['num_steps']} steps{step}",
+            *([f"{len(picked)} of {count} rows shown; all are in the csv"] if len(picked) < count else []),
+        ]
+
+    def draw(self, dataset, summary, title: str):
+        from .. import plots
+
+        return plots.trajectory(dataset, title)
+
+
 @public
 def simulate(
     problem: LeastSquares,
@@ -156,102 +333,9 @@ def simulate(
 
     **Raises:** `ValueError` for unknown names, a start or numbers out of range, or descent of more than `max_steps` steps.
     """
-    import xarray as xr
-
-    check_choice(dynamics, "dynamics", ("flow", "descent"))
-    check_choice(spacing, "spacing", ("auto", "linear", "log"))
-    for name in observables:
-        check_choice(name, "observables", tuple(OBSERVABLES))
-    if not observables:
-        raise ValueError(f"Give at least one observable of {', '.join(OBSERVABLES)}.")
-    if points < 2:
-        raise ValueError(f"Argument `points` must be at least 2, but is {points}.")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
-    if horizon is not None:
-        check_positive(horizon, "horizon")
-    if isinstance(step_size, str):
-        check_choice(step_size, "step_size", ("stable",))
-    else:
-        check_positive(step_size, "step_size")
-    if problem.link is not None:
-        raise ValueError("The study is for problems without a link function.")
-    check_size(problem)
-    if isinstance(start, init.AbstractStart):
-        start.check(problem)
-        model, label = _draw(problem, start, key=jax.random.key(seed)), start.label()
-    else:
-        model, label = start, f"{type(start).__name__} of width {float(start.width):g}"
-    if horizon is None:
-        horizon = float(_default_horizon(model, problem))
-        if not math.isfinite(horizon):
-            raise ValueError(no_time_scale(problem))
-    if spacing == "auto":
-        spacing = "log" if float(problem.condition) > 100 else "linear"
-    ts = time_grid(float(horizon), points, spacing)
-    step, numbers = None, None
-    if dynamics == "flow":
-        trajectory = gradient_flow(
-            model,
-            problem,
-            ts,
-            observables=tuple(observables),
-            solver=solver,
-            rtol=rtol,
-            stop=stop,
-            max_steps=max_steps or 100_000,
-        )
-    else:
-        step, numbers = descent_grid(model, problem, ts, step_size, max_steps or 1_000_000)
-        trajectory = gradient_descent(
-            model,
-            problem,
-            int(numbers[-1]),
-            optimizer=plain_descent(step),
-            save_at=numbers,
-            observables=tuple(observables),
-            stop=stop,
-            differentiate="forward",
-        )
-        ts = step * numbers
-    coordinates, values = _rows(trajectory, ts, numbers, step)
-    dataset = xr.Dataset(coords=coordinates)
-    dataset["time"].attrs = {"long_name": "time of the flow", "units": "1"}
-    described = attributes()
-    # In the order asked for: compiled functions return dictionaries sorted.
-    for name in observables:
-        value = values[name]
-        dims = ("time", *(f"{name}_index" for _ in range(value.ndim - 1)))
-        dataset[name] = (dims, value, described[name])
-    result = int(trajectory.result)
-    dataset.attrs = {
-        "start": label,
-        "dynamics": dynamics,
-        "result": RESULTS[result],
-        "ok": int(result <= STOPPED),
-        "final_time": float(dataset["time"][-1]),
-        "num_steps": int(trajectory.stats["num_steps"]),
-        "horizon": float(horizon),
-        **(record or {}),
-        "seed": seed,
-        **of_problem(problem),
-        "loss_star": float(problem.loss_star),
-        **({} if step is None else {"step_size": step}),
-        "settings": {
-            "start": of_start(start, problem)
-            if isinstance(start, init.AbstractStart)
-            else {"arrays": of_arrays(model)},
-            "points": points,
-            "spacing": spacing,
-            "observables": list(observables),
-            "stop": None if stop is None else float(stop),
-            "solver": solver if dynamics == "flow" else None,
-            "rtol": None if rtol is None else float(rtol),
-            "max_steps": max_steps,
-        },
-        "environment": describe_environment(),
-    }
-    return dataset
+    return Simulate(
+        problem, start, dynamics, horizon, step_size, points, spacing, tuple(observables), stop, solver, rtol, max_steps
+    ).run(seed=seed, record=record)
 
 
 def descent_grid(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -23,16 +23,25 @@ from ..statistics import (
 )
 from ._record import of_problem, of_start
 
+Options = Mapping[str, tuple[Any, str | None] | None]
+
 
 class Shown(NamedTuple):
     """What is shown as the default of an option. **Fields:** `text`."""
+
+    text: str | None
+
+
+class Flag(NamedTuple):
+    """The name of an option where it is not that of the field. **Fields:** `text`."""
 
     text: str
 
 
 class Option(NamedTuple):
-    """A setting as the command line asks for it. **Fields:** `name`, `kind` (its type), `help`, `default`, `shown`."""
+    """A setting as the command line asks for it. **Fields:** `field`, `name`, `kind` (its type), `help`, `default`, `shown`."""
 
+    field: str
     name: str
     kind: Any
     help: str
@@ -51,40 +60,59 @@ class Table(NamedTuple):
 
 
 @typing.dataclass_transform(eq_default=False)
-class Study(ABC):
-    """Trials over a grid, reduced, summarised, printed and drawn. One of your own is a class with `grid` and `trial`.
+class Settled(ABC):
+    """What is run, printed and drawn by its fields, and therefore a command: those whose annotation holds a text are options.
 
-    Fields are settings. Those whose annotation holds a text, `Annotated[float, "what it is"]`, are options of the command that
-    `ld.cli.main` makes of the class, and so are those of a `NamedTuple` among them; a field `problem: LeastSquares` gives it
-    the options of data. `summarise`, `table` and `draw` have defaults that show every count, mean and quantile of
-    `reductions`, which by default are all flags and numbers of a trial.
-
-    **Class attributes:** `name`, of the command; `stored_as`, in stores; `attributes` and `dims` of outputs, as in
-    `run_ensemble`; `trials` and `keep_trials` by default (`None`: always kept); `data`, the default data; `takes`, what of
-    `shape` and `loss_scale` is asked for; `kept`, what the store is said to hold.
+    **Class attributes:** `name`, of the command; `options`, default and help of those options that all commands share, where they
+    are others here (a help of `None` stays as it is), and `None` for an option that is not asked for.
     """
 
     name: ClassVar[str] = ""
-    stored_as: ClassVar[str] = ""
-    attributes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    trials: ClassVar[int] = 100
-    trials_help: ClassVar[str] = "Trials at each point of the grid."
-    keep_trials: ClassVar[bool | None] = True
-    keep_trials_help: ClassVar[str] = "Store every trial, or reductions only, in constant memory."
-    has_precision: ClassVar[bool] = True
-    data: ClassVar[str | None] = "gaussian"
-    data_help: ClassVar[str | None] = None
-    takes: ClassVar[tuple[str, ...]] = ("shape", "loss_scale")
-    kept: ClassVar[str] = "every trial"
-    noted_in: ClassVar[tuple[str, ...]] = ()
-    # Whether options that are numbers are refused unless positive.
-    bounded: ClassVar[bool] = False
+    options: ClassVar[Options] = {}
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         # By identity, so that a trial can be compiled whatever the fields hold.
         dataclasses.dataclass(eq=False)(cls)
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """Names of settings in place of data and starts, each a function of nothing that returns fields."""
+        return {}
+
+    @classmethod
+    def without_data(cls) -> LeastSquares:
+        """The problem where `--data` has no default and is not given; its arguments, annotated as fields are, are options."""
+        raise ValueError("Give --data.")
+
+    def check(self) -> None:  # noqa: B027
+        """Refuses at once, in a `ValueError`, what cannot be studied; by default nothing."""
+
+    @abstractmethod
+    def table(self, summary) -> list["Table | str"]:
+        """What is printed, tables and sentences in their order."""
+
+    @abstractmethod
+    def draw(self, dataset, summary, title: str):
+        """The picture, a matplotlib figure."""
+
+
+class Study(Settled):
+    """Trials over a grid, reduced, summarised, printed and drawn. One of your own is a class with `grid` and `trial`.
+
+    Fields are settings. Those whose annotation holds a text, `Annotated[float, "what it is"]`, are options of the command that
+    `ld.cli.main` makes of the class, and so are those of a `NamedTuple` among them; a field `problem: LeastSquares` gives it
+    the options of data, and `start` or `starts` those of random starts. `summarise`, `table` and `draw` have defaults that show
+    every count, mean and quantile of `reductions`, which by default are all flags and numbers of a trial.
+
+    **Class attributes:** `name`, of the command; `options`, default and help where they are others than those of all studies, as
+    in `{"trials": (50, "Trials at each width.")}`, and `None` for an option that is not asked for (without `keep_trials` trials
+    are always kept); `attributes` and `dims` of outputs, as in `run_ensemble`; `store`, the file in the output folder.
+    """
+
+    attributes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    store: ClassVar[str] = "sweep.zarr"
 
     @abstractmethod
     def grid(self) -> Mapping[str, Sequence[float]]:
@@ -93,9 +121,6 @@ class Study(ABC):
     @abstractmethod
     def trial(self, key, **point) -> dict[str, Array]:
         """The outputs of one trial at a point of the grid."""
-
-    def check(self) -> None:  # noqa: B027
-        """Refuses at once, in a `ValueError`, what cannot be studied; by default nothing."""
 
     def reductions(self) -> dict[str, AbstractReduction]:
         """What is kept of every chunk; by default counts of the flags and moments of the numbers of a trial."""
@@ -127,13 +152,9 @@ class Study(ABC):
                 recorded[name] = value
         return recorded
 
-    def noted(self) -> dict[str, str]:
-        """What is warned of once a run, and recorded with the settings and the outputs named in `noted_in`."""
+    def noted(self) -> Mapping[str, Mapping[str, str]]:
+        """What is warned of once a run: output -> attributes of its own, which are recorded with the settings as well."""
         return {}
-
-    def policy(self, batch: str) -> dict[str, Any]:
-        """How trials are run where the caller leaves it open."""
-        return {"batch": batch}
 
     def labelled(self, dataset):
         """A dataset of trials with what a store does not hold, such as names on axes."""
@@ -162,34 +183,34 @@ class Study(ABC):
         """
         self.check()
         check_precision(precision)
-        grid = {name: [float(value) for value in values] for name, values in self.grid().items()}
-        keep = self.keep_trials is not False if keep_trials is None else keep_trials
-        noted = self.noted()
-        attributes = {
-            name: {**values, **(noted if name in self.noted_in else {})} for name, values in self.attributes.items()
-        }
+        noted, always = self.noted(), self.asked("keep_trials", True) is None
         dataset = run_ensemble(
             self.trial,
-            grid,
-            self.trials if trials is None else trials,
+            {name: [float(value) for value in values] for name, values in self.grid().items()},
+            self.asked("trials", 100) if trials is None else trials,
             key=jax.random.key(seed),
             dims=self.dims,
-            attributes=attributes,
+            attributes={name: {**values, **noted.get(name, {})} for name, values in self.attributes.items()},
             settings={
                 **(record or {}),
-                "study": self.stored_as or type(self).__name__,
+                "study": self.name.replace("-", "_") or type(self).__name__,
                 "seed": seed,
                 **self.recorded(),
-                **noted,
+                **{name: text for notes in noted.values() for name, text in notes.items()},
             },
             # Where trials are always kept, reductions are read off them.
-            **({} if self.keep_trials is None else {"reductions": self.reductions(), "keep_trials": keep}),
-            **(
-                {} if precision is None else {"stop_when": lambda merged, count: self._narrow(merged, count, precision)}
-            ),
-            **{**self.policy(batch), **options},
+            reductions=None if always else self.reductions(),
+            keep_trials=always or (self.asked("keep_trials", True) if keep_trials is None else keep_trials),
+            stop_when=None if precision is None else lambda merged, count: self._narrow(merged, count, precision),
+            batch=batch,
+            **options,
         )
         return self.labelled(dataset)
+
+    @classmethod
+    def asked(cls, name: str, default: Any) -> Any:
+        """The default of an option that all studies share; `None` where it is not asked for."""
+        return (cls.options.get(name, (default,)) or (None,))[0]
 
     def _narrow(self, merged: Mapping[str, np.ndarray], count: int, precision: float) -> bool:
         kept = self.reductions()
@@ -236,12 +257,7 @@ class Study(ABC):
         for name, (over, reduction) in kept.items():
             for word, values in reduction.statistics(name, merged, count).items():
                 summary[word] = (over, values)
-        summary["trials"] = (dims, np.full(tuple(summary.sizes[name] for name in dims), count))
-        return self.compared(summary)
-
-    def compared(self, summary):
-        """The summary with what it is compared with; by default nothing."""
-        return summary
+        return summary.assign(trials=(dims, np.full(tuple(summary.sizes[name] for name in dims), count)))
 
     def table(self, summary) -> list[Table | str]:
         """What is printed, tables and sentences in their order; by default all that the grid has a number for."""
@@ -286,11 +302,6 @@ class Study(ABC):
 
     # -- what the command says ---------------------------------------------------------------------------------------------
 
-    @classmethod
-    def without_data(cls) -> LeastSquares:
-        """The problem where `data` is `None` and none is given; its arguments, annotated as fields are, are options."""
-        raise ValueError("Give --data.")
-
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
         """Lines before the run, each a word and a text."""
         sizes = " x ".join(f"{len(values)} {name}s" for name, values in self.grid().items())
@@ -302,24 +313,22 @@ class Study(ABC):
 
     def title(self, source: str, done: int) -> str:
         """The title of the picture."""
-        return (
-            f"{type(self).__name__}, {source}: {done} trials a point"
-            if source
-            else f"{type(self).__name__}: {done} trials a point"
-        )
+        return f"{type(self).__name__}{', ' if source else ''}{source}: {done} trials a point"
+
+    def kept(self, keep_trials: bool) -> str:
+        """What the store is said to hold."""
+        return "every trial" if keep_trials else "reductions of the trials"
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         """How many numbers are held at once, of what, and what to do if they are too many for the machine."""
         return None
 
 
-def options_of(study: type[Study]) -> list[Option]:
+def options_of(study: type[Settled]) -> list[Option]:
     """The fields of a study, and of a `NamedTuple` among them, whose annotations hold a text: options of its command."""
     found = []
     for cls in (study, *(kind for kind in _hints(study).values() if hasattr(kind, "_fields"))):
-        defaults = (
-            cls._field_defaults if hasattr(cls, "_fields") else {f.name: f.default for f in dataclasses.fields(cls)}
-        )
+        defaults = getattr(cls, "_field_defaults", None) or {f.name: f.default for f in dataclasses.fields(cls)}
         found += [option for name, hint in _hints(cls).items() for option in option_of(name, hint, defaults.get(name))]
     return found
 
@@ -327,10 +336,10 @@ def options_of(study: type[Study]) -> list[Option]:
 def option_of(name: str, hint: Any, default: Any) -> list[Option]:
     """An annotated field or argument as an option; none without a text."""
     kind, *marks = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-    text = next((mark for mark in marks if isinstance(mark, str)), None)
-    shown = next((mark.text for mark in marks if isinstance(mark, Shown)), None)
-    missing = default is dataclasses.MISSING
-    return [] if text is None else [Option(name, kind, text, None if missing else default, shown)]
+    marks = {type(mark): mark for mark in marks}
+    shown, flag = marks.get(Shown, Shown(None)).text, marks.get(Flag, Flag(name)).text
+    default = None if default is dataclasses.MISSING else default
+    return [Option(name, flag, kind, marks[str], default, shown)] if str in marks else []
 
 
 def _hints(cls) -> dict[str, Any]:
@@ -351,6 +360,11 @@ def data_notes(problem: LeastSquares, description: str) -> list[tuple[str, str]]
     """What is said about data and problem."""
     condition = f"condition number of X^T X {float(problem.condition):.3g}"
     return [("data", description), ("problem", f"rank {problem.rank} of {problem.num_inputs}, {condition}")]
+
+
+def sizes_of(problem: LeastSquares) -> str:
+    """Sizes of the data, as titles show them."""
+    return f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
 
 
 def power(log10: float) -> str:

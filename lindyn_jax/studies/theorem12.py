@@ -6,7 +6,7 @@ whole grid.
 """
 
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +37,7 @@ from ..statistics import (
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
 from ._grid import check_grid, floats
 from .lemma11 import hypothesis as hypothesis
-from .study import Shown, Study, Table, power
+from .study import Options, Shown, Study, Table, power, sizes_of
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
 
@@ -166,12 +166,13 @@ class Theorem12(Study):
     alphas: Annotated[tuple[float, ...], "Exponents: entries of the start are N(0, h^(-2 alpha))."] = (0.5, 0.35)
     settings: Settings = Settings()
 
-    name = stored_as = "theorem12"
-    attributes, noted_in = ATTRIBUTES, ("level", "imbalance_drift")
-    trials, trials_help = 50, "Trials at each (exponent, width)."
-    keep_trials_help = "Store every trial; without it counts, moments and sketches only, in constant memory."
-    data, data_help = "digits", "A bundled set (digits, gaussian, iris, ...) or a file: npz, csv, or X.npy,Y.npy."
-    takes, bounded = ("loss_scale",), True
+    name, attributes = "theorem12", ATTRIBUTES
+    options: ClassVar[Options] = {
+        "data": ("digits", "A bundled set (digits, gaussian, iris, ...) or a file: npz, csv, or X.npy,Y.npy."),
+        "shape": None,
+        "trials": (50, "Trials at each (exponent, width)."),
+        "keep_trials": (True, "Store every trial; without it counts, moments and sketches only, in constant memory."),
+    }
 
     def __post_init__(self):
         if self.problem.num_frozen == 0:
@@ -310,8 +311,10 @@ class Theorem12(Study):
     def precise(self) -> list[str]:
         return [*EVENTS, *(["slope_moments"] if len(self.widths) > 1 else [])]
 
-    def noted(self) -> dict[str, str]:
-        return init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+    def noted(self):
+        return dict.fromkeys(
+            ("level", "imbalance_drift"), init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+        )
 
     def summarise(self, dataset):
         """Statistics over trials at every grid point, beside the theorem and the sharp law.
@@ -448,9 +451,7 @@ class Theorem12(Study):
         ]
 
     def title(self, source: str, done: int) -> str:
-        problem = self.problem
-        sizes = f"N = {problem.num_samples}, n = {problem.num_inputs}, m = {problem.num_outputs}, rank {problem.rank}"
-        return f"{source}: {sizes}; {done} trials a point"
+        return f"{source}: {sizes_of(self.problem)}; {done} trials a point"
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         # Seventeen numbers a trial, read and summarised at once.
