@@ -177,6 +177,8 @@ def test_the_trajectory_prints_itself(data):
 # -- derivatives and batches ---------------------------------------------------------------------------------------------
 
 
+# Also one of the derivatives of simulations, which are all held in one table.
+@pytest.mark.slow
 def test_derivative_by_step_size_agrees_with_a_central_difference(data):
     value, other = jax.jit(final_loss(data)), final_loss(data, "forward")
     forward = jax.jit(lambda eta: jax.jvp(other, (eta,), (jnp.ones_like(eta),))[1])

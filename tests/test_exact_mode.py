@@ -263,6 +263,7 @@ def flow_in_pieces(arguments):
     return jax.lax.scan(piece, arguments[1:3], None, length=8)[0]
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_those_through_the_integrated_flow(rng):
     points = jnp.array(np.concatenate([DEGENERATE, np.c_[draw(rng, 15), rng.uniform(0.1, 2, 15)]]))
     mix = jnp.array(rng.normal(size=(len(points), 2)))

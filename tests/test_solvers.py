@@ -284,6 +284,8 @@ def test_with_traced_data_the_choice_is_made_at_run_time():
 # -- derivatives ---------------------------------------------------------------------------------------------------------
 
 
+# The README's example takes such a derivative as well.
+@pytest.mark.slow
 def test_derivatives_pass_through_the_choice_that_traced_data_leave_to_run_time():
     base = stiff_problem(1e4)
     start = core(base, 1000.0, 1000**-0.5)
