@@ -65,6 +65,7 @@ def _spectral_norm(W: Array) -> Array:
     return scale * jnp.sqrt(jnp.sum((A @ v) ** 2))
 
 
+@jax.jit
 def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
     """An upper bound on sigma_1, at most a few per cent above it, by products alone: `||(A^T A)^{16}||^{1/32}`."""
     largest = jnp.max(jnp.abs(A))
