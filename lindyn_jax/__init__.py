@@ -4,7 +4,7 @@ import importlib
 
 from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent
-from .ensemble import masked, run_ensemble
+from .ensemble import SweepStore, masked, open_reductions, open_sweep, run_ensemble
 from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
 from .flow import gradient_flow
 from .gauge import Gauge, find_gauge, from_gauge, to_gauge
@@ -36,7 +36,6 @@ from .problems import (
     factorization,
 )
 from .reduction import Basis, lift, reduce
-from .store import SweepStore, open_reductions, open_sweep
 from .studies.study import Study
 from .subspaces import DeepBasis, find_subspaces
 from .theory import stable_step

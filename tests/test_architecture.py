@@ -15,7 +15,6 @@ LAYERS = (
     ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
     ("methods", "_driver"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
-    ("store",),
     ("ensemble", "fits"),
     ("plots",),
     ("studies",),

@@ -14,8 +14,8 @@ import zarr
 
 import lindyn_jax as ld
 from lindyn_jax import ensemble
+from lindyn_jax.ensemble import COMPLETE, StoreError, open_reductions, progress_of
 from lindyn_jax.statistics import Count, Histogram, Moments, histogram_quantile
-from lindyn_jax.store import COMPLETE, StoreError, open_reductions, progress_of
 
 GRID = {"scale": [1.0, 10.0], "shift": [0.0, 1.0, 2.0]}
 KEPT = {
@@ -110,11 +110,11 @@ def test_the_chunk_moves_no_trial_and_no_count(trials, reduced):
 def test_the_chunk_is_fitted_to_the_memory_of_the_device(trials, monkeypatch):
     free = run(chunk=None, largest_chunk=64)
     assert free.attrs["chunk"] == 64
-    needed = ensemble._Runner(
+    needed = ensemble.Runner(
         trial, {n: np.array(v) for n, v in GRID.items()}, jax.random.key(3), 64, "map", KEPT
     ).memory
     # Room for half of what 64 trials need, of which half may be used.
-    monkeypatch.setattr(ensemble, "free_memory", lambda: needed / 2)
+    monkeypatch.setattr("lindyn_jax.ensemble.run.free_memory", lambda: needed / 2)
     tight = run(chunk=None, largest_chunk=64)
     assert 1 <= tight.attrs["chunk"] <= 32
     assert same_bits(free, tight) == []

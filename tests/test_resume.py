@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import lindyn_jax as ld
+from lindyn_jax.ensemble import StoreError, SweepStore, open_reductions
 from lindyn_jax.init import Gaussian
-from lindyn_jax.store import StoreError, SweepStore, open_reductions
 from lindyn_jax.studies import fit_lambda0 as fits
 from lindyn_jax.studies import lemma11, theorem12
 
@@ -151,9 +151,9 @@ def test_studies_of_other_numbers_have_other_settings(name, monkeypatch, tmp_pat
 
 def as_stored(settings):
     """Settings as a store holds and compares them."""
-    from lindyn_jax.store import _plain
+    from lindyn_jax.ensemble.records import plain
 
-    return str(_plain(settings))
+    return str(plain(settings))
 
 
 def test_fit_lambda0_does_not_go_on_with_other_data(tmp_path, monkeypatch):

@@ -2,13 +2,13 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 
 import lindyn_jax as ld
-from lindyn_jax.statistics import merge
-from lindyn_jax.store import (
+from lindyn_jax.ensemble import (
     COMPLETE,
     Merged,
     StoreError,
@@ -18,6 +18,7 @@ from lindyn_jax.store import (
     open_sweep,
     progress_of,
 )
+from lindyn_jax.statistics import merge
 
 WIDTHS = np.array([10.0, 100.0])
 VALUES = {
@@ -96,18 +97,18 @@ def test_the_chunk_of_the_first_process_holds_for_all(store):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_of_two_processes_that_make_the_store_at_once_one_wins(tmp_path, monkeypatch, seed):
     path = tmp_path / "sweep.zarr"
-    slow, build = SweepStore(path), SweepStore._build
+    slow, build = SweepStore(path), sys.modules["lindyn_jax.ensemble.store"].build
 
     def overtaken(*arguments):
         build(*arguments)
-        monkeypatch.setattr(SweepStore, "_build", staticmethod(build))
+        monkeypatch.setattr("lindyn_jax.ensemble.store.build", build)
         prepare(SweepStore(path), {"seed": seed}, chunk=5)
         other = np.ones((2, 5))
         values = {"distance": other, "ok": other > 0, "steps": other.astype(np.int32)}
         reduced = {"events": np.full(2, 5, np.int32), "moments": moments(other)}
         SweepStore(path).write(1, slice(5, 10), values, reduced)
 
-    monkeypatch.setattr(SweepStore, "_build", staticmethod(overtaken))
+    monkeypatch.setattr("lindyn_jax.ensemble.store.build", overtaken)
     if seed == 0:
         assert prepare(slow) == 5
     else:
@@ -133,7 +134,7 @@ def test_a_store_whose_making_fails_leaves_nothing(tmp_path, monkeypatch):
         path.mkdir()
         raise OSError("disk full")
 
-    monkeypatch.setattr(SweepStore, "_build", staticmethod(fails))
+    monkeypatch.setattr("lindyn_jax.ensemble.store.build", fails)
     with pytest.raises(StoreError, match=r"cannot be used \(disk full\)"):
         prepare(SweepStore(tmp_path / "sweep.zarr"))
     assert os.listdir(tmp_path) == []

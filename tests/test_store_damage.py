@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lindyn_jax.store import (
+from lindyn_jax.ensemble import (
     COMPLETE,
     ROOT,
     StoreError,

@@ -17,8 +17,8 @@ from scipy import stats
 
 import lindyn_jax as ld
 from lindyn_jax import cli
+from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import frequency
-from lindyn_jax.store import open_reductions
 from lindyn_jax.studies import lemma11 as study
 
 # n = 20, r = 5, m = 2: width -> measured frequency of (33).

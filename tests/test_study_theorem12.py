@@ -8,8 +8,8 @@ import xarray as xr
 
 import lindyn_jax as ld
 from lindyn_jax import data
+from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import rms_slope
-from lindyn_jax.store import open_reductions
 from lindyn_jax.studies import theorem12 as study
 
 

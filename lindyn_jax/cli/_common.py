@@ -314,7 +314,7 @@ def load_data(data: str, targets: str | None, samples: int | None, subset_seed: 
 
 def store_in(out: Path, name: str = "sweep.zarr"):
     """The store in an output folder that is new, empty, or was made by the same study."""
-    from ..store import SweepStore
+    from ..ensemble import SweepStore
 
     refuse_file(out)
     if out.is_dir() and not (out / name).is_dir():
@@ -347,7 +347,7 @@ def written(paths) -> str:
 
 def computed(result, notes) -> int | None:
     """Trials behind the summary; `None`, and a sentence, while other processes still compute theirs."""
-    from ..store import progress_of
+    from ..ensemble import progress_of
 
     done, wanted, stopped = progress_of(result)
     if stopped:

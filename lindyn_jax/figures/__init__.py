@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from .._checks import check_choice
 from .._public import public
-from ..ensemble import Progress, describe_environment
-from ..store import StoreError, check_dataset
+from ..ensemble import Progress, StoreError, check_dataset, describe_environment
 from . import (
     conditioning,
     descent_steps,

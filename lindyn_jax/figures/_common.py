@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from ..descent import gradient_descent, plain_descent
-from ..ensemble import Progress, run_ensemble
+from ..ensemble import Progress, run_ensemble, save_dataset
 from ..plots import ribbon
-from ..store import save_dataset
 
 Numbers = dict[str, Any]
 

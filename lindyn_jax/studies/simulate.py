@@ -16,13 +16,12 @@ from .. import _files, init, theory
 from .._checks import check_choice, check_positive
 from .._public import public
 from ..descent import gradient_descent, plain_descent
-from ..ensemble import describe_environment
+from ..ensemble import describe_environment, save_dataset
 from ..flow import gradient_flow
 from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
 from ..observables import OBSERVABLES, attributes
 from ..problems import LeastSquares
 from ..reduction import reduce
-from ..store import save_dataset
 from ..trajectory import RESULTS, STOPPED, Trajectory
 from ._record import of_arrays, of_problem, of_start
 from .study import Flag, Options, Settled, Table

@@ -7,36 +7,24 @@ over the local devices, reduced on one of them, and only then leaves it. Several
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
-from . import _checks, observables
-from ._public import public
-from .statistics import AbstractReduction
-from .store import (
-    TRIAL,
-    Merged,
-    SweepStore,
-    Variable,
-    check_name,
-    check_names,
-    open_reductions,
-    open_sweep,
-    warn_of_damage,
-)
+from .. import _checks, observables
+from .._public import public
+from ..statistics import AbstractReduction
+from .batches import BATCHES, Runner, Trial
+from .machine import UNBATCHED, describe_environment, free_memory, generator_of, key_words
+from .names import TRIAL, Variable, check_name, check_names
+from .reading import Merged, open_reductions, open_sweep
+from .store import SweepStore, warn_of_damage
 
-Trial = Callable[..., Mapping[str, Array]]
 Progress = Callable[[int, int], None]
 StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
-
-BATCHES = ("auto", "map", "vmap", "blocks")
-BLOCK = 256
-# Generators whose numbers under vmap depend on which keys are batched together.
-UNBATCHED = ("rbg", "unsafe_rbg")
 
 
 @public
@@ -119,7 +107,7 @@ def run_ensemble(
     if stop_when is not None and not reductions:
         raise ValueError("Argument `stop_when` judges merged reductions: pass `reductions` as well.")
     _checks.check_choice(batch, "batch", BATCHES)
-    generator = _generator(key)
+    generator = generator_of(key)
     if batch == "auto":
         batch = "map" if jax.default_backend() == "cpu" or generator in UNBATCHED else "vmap"
     if batch != "map" and generator in UNBATCHED:
@@ -139,7 +127,7 @@ def run_ensemble(
     settings = {
         "grid": {name: values.tolist() for name, values in grid.items()},
         "trials": trials,
-        "key": _key_words(key),
+        "key": key_words(key),
         "generator": generator,
         "batch": batch,
         "dtype": str(jnp.result_type(float)),
@@ -161,8 +149,8 @@ def run_ensemble(
     else:
         chunk = min(_count(chunk, "chunk"), trials)
 
-    def make(chunk: int) -> _Runner:
-        return _Runner(trial, grid, key, chunk, batch, reductions)
+    def make(chunk: int) -> Runner:
+        return Runner(trial, grid, key, chunk, batch, reductions)
 
     run = make(chunk)
     while fit and chunk > 1 and run.memory > (free := free_memory() / 2):
@@ -258,67 +246,6 @@ def run_ensemble(
     return dataset
 
 
-class Processes(NamedTuple):
-    """Which of how many processes this one is. **Fields:** `index`, from 0; `count`."""
-
-    index: int
-    count: int
-
-
-def join_processes(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> Processes:
-    """Finds out which of how many processes this one is; to be called before JAX is used.
-
-    **Args:**
-
-    - `coordinator`: `HOST:PORT` on the host of process 0. With it the processes meet through `jax.distributed`, which makes
-        sure that there are as many as they think, and part again at once: from then on one that dies takes no other with it.
-        Without it they do not meet.
-    - `count`, `index`: number of processes and index of this one, from 0. By default those of the SLURM job step that this
-        process belongs to; (1, 0) outside one.
-
-    **Returns:** a `Processes`.
-
-    **Raises:** `ValueError` when only one of count and index is given, for an index that is not one of count, or a coordinator
-    without them.
-
-    **Notes:** nothing else is agreed on here. The settings are: all processes write to one store, which belongs to the settings
-    of the process that made it, and others are refused by `SweepStore.prepare`. A step of SLURM is what `srun` starts: in
-    the batch script itself, and on a login node, there is one process.
-    """
-    step = "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ
-    if count is None and index is None and step:
-        count, index = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_PROCID"])
-    if (count is None) != (index is None):
-        raise ValueError("Give both the number of processes and the index of this one, or neither.")
-    if count is None:
-        if coordinator is not None:
-            raise ValueError(
-                "A coordinator needs to know the number of processes and the index of this one: give both, or start the "
-                "processes by srun."
-            )
-        count, index = 1, 0
-    if count < 1 or not 0 <= index < count:
-        raise ValueError(f"Process indices run from 0 to {count - 1} for {count} processes, but this one is {index}.")
-    if coordinator is not None:
-        jax.distributed.initialize(coordinator, count, index)
-        # The devices of this process are settled by now and stay its own.
-        jax.local_devices()
-        jax.distributed.shutdown()
-    return Processes(index, count)
-
-
-def free_memory() -> float:
-    """Bytes that are free on the fullest local device; for the devices of a CPU their share of the host's free memory."""
-    devices = jax.local_devices()
-    stats = [device.memory_stats() for device in devices]
-    if all(entry and "bytes_limit" in entry for entry in stats):
-        return float(min(entry["bytes_limit"] - entry.get("bytes_in_use", 0) for entry in stats))
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / len(devices)
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
-
-
 @public
 def masked(dataset):
     """The dataset with every floating-point value of a failed (or not yet computed) trial replaced by NaN.
@@ -337,24 +264,6 @@ def masked(dataset):
     return dataset.assign({name: dataset[name].where(valid) for name in floats})
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions, devices and precision, as stored beside results; no setting of a study, so that a resume may find others."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("lindyn_jax", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy")
-    device = jax.local_devices()[0]
-    return {
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
-        "backend": jax.default_backend(),
-        "device": device.device_kind,
-        "devices": len(jax.local_devices()),
-        "float": str(jnp.result_type(float)),
-        "generator": _generator(jax.random.key(0)),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
-    }
-
-
 class _Prefix:
     """The reductions of the first chunks, merged in order, and whether they are enough."""
 
@@ -370,113 +279,6 @@ class _Prefix:
         self.merged.add(reduced)
         self.chunks += 1
         self.stopped = self.stop_when is not None and bool(self.stop_when(self.merged.values, self.trials))
-
-
-class _Runner:
-    """The compiled batch: trials `start .. start + chunk` at every grid point, and their reductions."""
-
-    def __init__(self, trial: Trial, grid: Mapping[str, np.ndarray], key, chunk: int, batch: str, reductions):
-        devices = jax.local_devices()
-        self.chunk, self.batch = chunk, batch
-        mesh = np.meshgrid(*grid.values(), indexing="ij")
-        dtype = jnp.result_type(float)
-        self.points = {name: values.ravel().astype(dtype) for name, values in zip(grid, mesh, strict=True)}
-        self.count = len(next(iter(self.points.values())))
-        # One call computes all points under map, one point under vmap: trials of one point are alike in difficulty.
-        self.size = chunk if batch == "vmap" else chunk * self.count
-        # A block is the same whatever the devices: it goes to one of them as a whole.
-        block = BLOCK if batch == "blocks" else 1
-        whole = len(devices) * block
-        self.padded = -(-self.size // whole) * whole
-        # Dealt out in turn, so that every device gets its share of the hard grid points.
-        self.deal = np.arange(self.padded).reshape(-1, len(devices), block).swapaxes(0, 1).ravel()
-        self.home = devices[0]
-
-        def one(arguments):
-            index, point = arguments
-            outputs = trial(jax.random.fold_in(key, index), **point)
-            if not isinstance(outputs, Mapping) or not outputs:
-                raise ValueError(
-                    f"The trial function must return a dictionary of arrays, but returned {type(outputs).__name__}."
-                )
-            outputs = {name: jnp.asarray(value) for name, value in outputs.items()}
-            for name, value in outputs.items():
-                if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-                    raise ValueError(f"Output `{name}` has dtype {value.dtype}: return numbers.")
-            if "ok" not in outputs:
-                finite = [jnp.all(jnp.isfinite(v)) for v in outputs.values() if jnp.issubdtype(v.dtype, jnp.inexact)]
-                outputs["ok"] = jnp.all(jnp.stack(finite)) if finite else jnp.ones((), bool)
-            return outputs
-
-        def many(indices, points):
-            if batch == "vmap":
-                return jax.vmap(lambda i, p: one((i, p)))(indices, points)
-            return jax.lax.map(one, (indices, points), batch_size=None if batch == "map" else BLOCK)
-
-        if len(devices) > 1:
-            axis = jax.sharding.PartitionSpec("device")
-            self.sharding = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), ("device",)), axis)
-            many = jax.shard_map(many, mesh=self.sharding.mesh, in_specs=(axis, axis), out_specs=axis, check_vma=False)
-        else:
-            self.sharding = self.home
-        lowered = jax.jit(many).lower(*self._arguments(0, slice(0, self.size)))
-        self.outputs = {
-            name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in lowered.out_info.items()
-        }
-        self.compiled = lowered.compile()
-        collect = np.argsort(self.deal)[: self.size]
-        shape = tuple(len(values) for values in grid.values())
-
-        def gather(pieces):
-            # On one device and in the order of the trials: what follows is the same program for any number of devices.
-            whole = {name: jnp.concatenate([piece[name][collect] for piece in pieces]) for name in self.outputs}
-            return {name: value.reshape(self.count, chunk, *value.shape[1:]) for name, value in whole.items()}
-
-        def reduce(outputs, present):
-            outputs = {name: value.reshape(*shape, *value.shape[1:]) for name, value in outputs.items()}
-            ok = outputs["ok"]
-
-            def seen(value):
-                if not jnp.issubdtype(value.dtype, jnp.floating):
-                    return value
-                return jnp.where(ok.reshape(*ok.shape, *(1,) * (value.ndim - ok.ndim)), value, jnp.nan)
-
-            outputs = {name: seen(value) for name, value in outputs.items()}
-            inside = jnp.arange(chunk) < present
-            return {name: reduction(outputs, inside) for name, reduction in reductions.items()}
-
-        self._gather, self._reduce = jax.jit(gather), jax.jit(reduce)
-        whole = {
-            name: jax.ShapeDtypeStruct((self.count, chunk, *output.shape), output.dtype)
-            for name, output in self.outputs.items()
-        }
-        self.reduced = jax.eval_shape(reduce, whole, jax.ShapeDtypeStruct((), jnp.int32))
-
-    @property
-    def memory(self) -> float:
-        """Bytes that a chunk needs on the device it is gathered on, the copy in the order of the trials included."""
-        analysis = self.compiled.memory_analysis()
-        needed = 0
-        if analysis is not None:
-            needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-        each = sum(int(np.prod(output.shape)) * output.dtype.itemsize for output in self.outputs.values())
-        return float(needed + 3 * self.chunk * self.count * each)
-
-    def _arguments(self, start: int, part: slice):
-        trial = start + np.arange(self.chunk)
-        indices = np.tile(trial, self.count)[part].astype(np.uint32)
-        points = {name: np.repeat(values, self.chunk)[part] for name, values in self.points.items()}
-        pad = [(0, self.padded - self.size)]
-        arguments = jax.tree.map(lambda x: np.pad(x, pad, mode="edge")[self.deal], (indices, points))
-        return jax.device_put(arguments, self.sharding)
-
-    def __call__(self, start: int, present: int) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
-        """Outputs of shape (points, chunk, ...), of which `present` trials count, and their reductions."""
-        parts = [slice(begin, begin + self.size) for begin in range(0, self.chunk * self.count, self.size)]
-        pieces = [self.compiled(*self._arguments(start, part)) for part in parts]
-        outputs = self._gather(jax.device_put(pieces, self.home))
-        reduced = self._reduce(outputs, jnp.int32(present))
-        return outputs, {name: np.asarray(value) for name, value in reduced.items()}
 
 
 def _grid(grid: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -533,23 +335,3 @@ def _described(name: str, reduction: AbstractReduction) -> dict[str, Any]:
     _, lengths, meaning = reduction.extra(name)
     of = reduction.of if isinstance(reduction.of, str) else "a function"
     return {"of": of, "dims": reduction.dims, "lengths": lengths, "merging": reduction.merging, **meaning}
-
-
-def _generator(key) -> str:
-    """The implementation that draws from a key, with what else decides its numbers."""
-    if not (hasattr(key, "dtype") and hasattr(key, "shape")):
-        raise ValueError(f"Argument `key` must be a key such as `jax.random.key(0)`, but is {key!r}.")
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = jax.random.key_data(jax.random.key(0)).shape
-    if key.shape != (() if typed else raw) or not (typed or key.dtype == jnp.uint32):
-        raise ValueError(
-            f"Argument `key` must be one key such as `jax.random.key(0)`, but has dtype {key.dtype} and shape {key.shape}."
-        )
-    name = str(jax.random.key_impl(key)) if typed else str(jax.config.jax_default_prng_impl)
-    partitionable = name != "threefry2x32" or jax.config.jax_threefry_partitionable
-    return name if partitionable else f"{name}, not partitionable"
-
-
-def _key_words(key) -> list[int]:
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.asarray(data).tolist()

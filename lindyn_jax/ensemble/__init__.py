@@ -1,0 +1,43 @@
+"""Monte Carlo: a trial function over a labelled grid times trials, in one compilation, as a labelled dataset.
+
+Trial t has the key `fold_in(key, t)` at every grid point, so results do not depend on how the work is cut up, and points of
+the grid are compared on common random numbers. A chunk of trials is the unit of work, of storage and of resume: it is spread
+over the local devices, reduced on one of them, and only then leaves it. Several processes share out the chunks by number.
+"""
+
+from .batches import BATCHES, BLOCK, Runner, Trial
+from .building import FORMAT
+from .machine import Processes, describe_environment, free_memory, join_processes
+from .names import COMPLETE, ROOT, Variable
+from .reading import Merged, open_reductions, open_sweep, progress_of
+from .run import Progress, StopWhen, masked, run_ensemble
+from .store import Snapshot, SweepStore
+from .verified import StoreError, check_dataset, save_dataset
+
+__all__ = [
+    "BATCHES",
+    "BLOCK",
+    "COMPLETE",
+    "FORMAT",
+    "ROOT",
+    "Merged",
+    "Processes",
+    "Progress",
+    "Runner",
+    "Snapshot",
+    "StopWhen",
+    "StoreError",
+    "SweepStore",
+    "Trial",
+    "Variable",
+    "check_dataset",
+    "describe_environment",
+    "free_memory",
+    "join_processes",
+    "masked",
+    "open_reductions",
+    "open_sweep",
+    "progress_of",
+    "run_ensemble",
+    "save_dataset",
+]

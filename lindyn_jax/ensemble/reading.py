@@ -1,0 +1,128 @@
+"""Reading a sweep on disk, finished or not: its trials lazily, or its reductions merged."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._public import public
+from ..statistics import merge
+from .names import COMPLETE, COMPUTED, COUNT, REDUCED, STOPPED, TRIAL, Variable
+from .store import Snapshot, SweepStore, warn_of_damage
+from .verified import verified
+
+
+@public
+def open_sweep(path: str | os.PathLike):
+    """A sweep on disk as a lazily read `xarray.Dataset`, finished or not.
+
+    **Args:** `path`, the store's folder, or a folder with the store `sweep.zarr` in it.
+
+    **Returns:** the dataset with a coordinate `computed` along the trials: `False` where they are still to be computed, and
+    where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. A sweep
+    that keeps no single trials is returned as `open_reductions` does.
+
+    **Raises:** `FileNotFoundError` if nothing is there, `StoreError` if it is not a sweep store, and when values are read from a
+    file that was damaged since.
+
+    **Notes:** it is the store of one moment. Every file is checked then; a chunk that lost or changed one counts as not
+    computed, and a warning says so.
+    """
+    store, snapshot = existing(path)
+    dataset = _opened(store, snapshot)
+    if TRIAL not in dataset.dims:
+        return _merged(store, snapshot, dataset)
+    return dataset.assign_coords({COMPUTED: (TRIAL, snapshot.computed)})
+
+
+@public
+def open_reductions(path: str | os.PathLike):
+    """The reductions of a sweep on disk, merged over its complete chunks in their order.
+
+    **Args:** as for `open_sweep`.
+
+    **Returns:** an `xarray.Dataset` over the grid, with the number of trials behind it as `trials_computed`. One chunk is read
+    at a time.
+
+    **Raises:** as `open_sweep`.
+
+    **Notes:** as `open_sweep`.
+    """
+    store, snapshot = existing(path)
+    return _merged(store, snapshot, _opened(store, snapshot))
+
+
+def _opened(store: SweepStore, snapshot: Snapshot, group: str | None = None):
+    import xarray as xr
+
+    checked = verified(store.path, snapshot.files)
+    dataset = xr.open_zarr(checked, group=group, consolidated=False, chunks=None)
+    if group is not None:
+        return dataset
+    return dataset.drop_vars([COMPLETE, STOPPED]).drop_attrs(deep=False).assign_attrs(snapshot.described)
+
+
+def _merged(store: SweepStore, snapshot: Snapshot, dataset):
+    layout = _opened(store, snapshot, REDUCED)
+    merged = Merged({name: layout[name].attrs["merging"] for name in layout.data_vars})
+    for index in np.flatnonzero(snapshot.used).tolist():
+        merged.add(store.read_reduced(index, snapshot))
+    grid = {name: values for name, values in dataset.coords.items() if name != TRIAL}
+    variables = {name: Variable(v.dims[1:], v.shape[1:], v.dtype, v.attrs) for name, v in layout.data_vars.items()}
+    return merged.dataset(variables, grid, int(snapshot.computed.sum()), dataset.attrs)
+
+
+def progress_of(dataset) -> tuple[int, int, bool]:
+    """Trials behind a dataset, trials that were asked for, and whether the study was stopped early.
+
+    **Args:** `dataset`, from `open_sweep`, `open_reductions` or `run_ensemble` with a store: what it holds, whatever other
+    processes have written since.
+    """
+    done = int(dataset[COUNT]) if COUNT in dataset else int(dataset[COMPUTED].sum())
+    return done, int(dataset.attrs["trials"]), STOPPED in dataset.attrs
+
+
+class Merged:
+    """Reductions of disjoint sets of trials, merged one after another.
+
+    **Args:** `rules`, how each of them merges: `statistics.merge`.
+    """
+
+    def __init__(self, rules: Mapping[str, str]):
+        self.rules = dict(rules)
+        self.values: dict[str, np.ndarray] = {}
+
+    def add(self, values: Mapping[str, np.ndarray]) -> None:
+        """Merges one more chunk."""
+        for name, rule in self.rules.items():
+            first = self.values.get(name)
+            value = values[name].astype(np.int64 if rule == "sum" else float)
+            self.values[name] = value if first is None else merge(rule, first, value)
+
+    def dataset(self, variables: Mapping[str, Variable], coordinates, count: int, attributes: Mapping[str, Any]):
+        """As an `xarray.Dataset` of reductions over `count` trials; zeros and NaN where there are none."""
+        import xarray as xr
+
+        arrays = {}
+        for name, variable in variables.items():
+            value = self.values.get(name)
+            if value is None:
+                value = np.zeros(variable.shape, np.int64 if self.rules[name] == "sum" else float)
+            arrays[name] = (variable.dims, value, variable.attributes)
+        return xr.Dataset({**arrays, COUNT: count}, coords=coordinates, attrs=dict(attributes))
+
+
+def existing(path: str | os.PathLike) -> tuple[SweepStore, Snapshot]:
+    path = Path(path)
+    with contextlib.suppress(OSError):
+        if (path / "sweep.zarr").is_dir():
+            path = path / "sweep.zarr"
+    store = SweepStore(path)
+    if store.settings() is None:
+        raise FileNotFoundError(f"There is no sweep store at {path}.")
+    snapshot = store.snapshot()
+    warn_of_damage(store, snapshot)
+    return store, snapshot

@@ -1,0 +1,445 @@
+"""The sweep on disk: one Zarr store that xarray opens, written chunk by chunk, resumable after any interruption, and checked.
+
+A chunk of trials is written variable by variable, asked onto the disk, and then marked as complete by length and checksum of
+each of its files. A process killed or cut from power at any moment therefore leaves complete chunks marked, and everything
+else is computed again to the same bits; so is a chunk that lost or changed a file since. Whoever reads takes one snapshot of
+what is complete and reads nothing else. Several processes may write chunks of their own to one store: it appears in one move,
+made by the fastest of them, and the others go on only if their settings are its settings.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import re
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _files
+from .._public import public
+from .building import FORMAT, build
+from .names import (
+    REDUCED,
+    ROOT,
+    STOPPED,
+    TRIAL,
+    Variable,
+    check_names,
+    files_of,
+    laid_out,
+    layout_of,
+)
+from .records import checksum_of, mark_of, plain, same, seal_of, short, write_stop
+from .verified import StoreError, verified
+
+# Formats whose chunks have no checksums.
+OLDER = ("lindyn_jax sweep 1", "lindyn_jax sweep 2")
+# Attributes of the store that are its own business.
+_INTERNAL = ("identity", "layout", "files", "checksum")
+
+
+class Snapshot(NamedTuple):
+    """What a store holds, all of it read at one moment.
+
+    **Fields:** `attributes` of the store; `complete`, which chunks are; `stop`, after how many chunks and trials the study was
+    stopped early, or `None`; `files`, what may be read, by length and checksum; `damaged`, what is wrong with chunks that were
+    complete once, by their index.
+    """
+
+    attributes: dict[str, Any]
+    complete: np.ndarray
+    stop: tuple[int, int] | None
+    files: dict[str, _files.Stamp]
+    damaged: dict[int, str]
+
+    @property
+    def used(self) -> np.ndarray:
+        """Which chunks count: the complete ones, up to where the study was stopped early if it was."""
+        used = self.complete.copy()
+        if self.stop is not None:
+            used[self.stop[0] :] = False
+        return used
+
+    @property
+    def computed(self) -> np.ndarray:
+        """Which trials count."""
+        return np.repeat(self.used, self.attributes["chunk"])[: self.attributes["trials"]]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The attributes that a reader is shown."""
+        stop = {} if self.stop is None else {STOPPED: dict(zip(("chunks", "trials"), self.stop, strict=True))}
+        return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop
+
+
+def told(method):
+    """Faults of the disk become a `StoreError` of one sentence."""
+
+    @functools.wraps(method)
+    def wrapper(self, *arguments, **options):
+        try:
+            return method(self, *arguments, **options)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(
+                f"The store {self.path} cannot be used ({reason}): what is complete there is kept, and the same run goes on "
+                "from it once the disk allows."
+            ) from error
+
+    return wrapper
+
+
+class SweepStore:
+    """The Zarr store of one sweep at `path`, made when the first run starts and found again by the next.
+
+    **Args:** `path`, the folder of the store. Nothing is touched until `prepare` is called.
+
+    **Raises:** every method `StoreError`, for faults of the disk as well.
+    """
+
+    @public
+    def __init__(self, path: str | os.PathLike):
+        if "\0" in os.fsdecode(path):
+            raise ValueError(f"Argument `path` must be the name of a folder, but is {os.fsdecode(path)!r}.")
+        self.path = Path(path)
+
+    @told
+    def settings(self) -> dict[str, Any] | None:
+        """The settings the store was made with, or `None` if there is no store yet.
+
+        **Raises:** `StoreError` if something else than a store is there.
+        """
+        for place in (self.path, *self.path.parents):
+            if place.is_symlink() and not place.exists():
+                raise StoreError(f"{place} is a link to {os.readlink(place)}, which does not exist: make or remove it.")
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir():
+            raise StoreError(f"{self.path} is a file, not a sweep store: choose another folder.")
+        if not any(self.path.iterdir()):
+            return None
+        return self._attributes()["settings"]
+
+    def _attributes(self) -> dict[str, Any]:
+        """The attributes of the store, which must be there, checked."""
+        data = _files.read(self.path / ROOT)
+        try:
+            attributes = json.loads(data)["attributes"]
+            made = attributes["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self.path} is not a sweep store, or its file {ROOT} is missing or damaged: choose an empty or new folder."
+            ) from error
+        if made != FORMAT:
+            older = ", but one of an earlier version, whose chunks cannot be checked" if made in OLDER else ""
+            raise StoreError(
+                f"{self.path} is not a sweep store of this version ({FORMAT}){older}: choose another folder."
+            )
+        if attributes.get("checksum") != checksum_of(attributes):
+            raise StoreError(f"The file {ROOT} of the store {self.path} is damaged: choose another folder.")
+        return attributes | {"files": {key: tuple(known) for key, known in attributes["files"].items()}}
+
+    def check(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a store with these settings is there already; `False` if there is none yet.
+
+        **Raises:** `StoreError` naming every setting that differs.
+        """
+        existing = self.settings()
+        if existing is None:
+            return False
+        settings = plain(settings)
+        names = [n for n in {**existing, **settings} if not same(existing.get(n), settings.get(n))]
+        if names:
+            changes = "; ".join(
+                f"{name} is {short(existing.get(name))} there and {short(settings.get(name))} here" for name in names
+            )
+            raise StoreError(
+                f"{self.path} holds a sweep made with other settings ({changes}): choose another folder or the same settings."
+            )
+        return True
+
+    @told
+    def prepare(
+        self,
+        variables: Mapping[str, Variable],
+        coordinates: Mapping[str, np.ndarray],
+        settings: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+        trials: int,
+        chunk: int,
+        reduced: Mapping[str, Variable] | None = None,
+        shared: bool = False,
+    ) -> int:
+        """Makes the store, in one move, or checks that the one there was made with the same settings and for the same outputs.
+
+        **Args:** `variables`, of the single trials; `coordinates`; `settings`; further `attributes`; `trials` and `chunk`, their
+        numbers; `reduced`, what is kept of each chunk as a whole; `shared`, whether other processes may be writing.
+
+        **Returns:** the trials a chunk of the store: those of the process that made it.
+
+        **Raises:** `StoreError` naming every setting and output that differs; `ValueError` as `check_names`.
+        """
+        reduced = reduced or {}
+        check_names(variables, coordinates, reduced)
+        self._clear_abandoned(shared)
+        if self.check(settings):
+            self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
+            return self.chunk
+        made = [folder for folder in (self.path.parent, *self.path.parent.parents) if not folder.exists()]
+        for folder in reversed(made):
+            folder.mkdir(exist_ok=True)
+        with self._building() as building:
+            build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
+            try:
+                # Onto an empty folder this succeeds, onto the store of a faster process it fails.
+                os.replace(building, self.path)
+            except OSError:
+                if not self.check(settings):
+                    raise
+                self._resume(variables, coordinates, settings, attributes, trials, reduced, True)
+        for folder in (self.path.parent, *(folder.parent for folder in made)):
+            _files.sync(folder)
+        return self.chunk
+
+    @contextlib.contextmanager
+    def _building(self):
+        """A new folder beside the store, gone in the end unless it was moved away."""
+        # Hosts that share a file system may use the same process number.
+        host = re.sub(r"\W", "_", platform.node())[:60]
+        path = self.path.with_name(f".{self.path.name}.building-{host}-{os.getpid()}-{uuid.uuid4().hex}")
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _clear_abandoned(self, shared: bool) -> None:
+        """Removes what processes left that were killed while they made the store, or while they wrote a file of it."""
+        host = re.sub(r"\W", "_", platform.node())[:60]
+        # On a disk that cannot be written to there is nothing to be cleared, and a finished store can be read.
+        with contextlib.suppress(OSError):
+            for folder in self.path.parent.iterdir():
+                if not folder.name.startswith(f".{self.path.name}.building-"):
+                    continue
+                *where, process, _ = folder.name.rpartition(".building-")[2].split("-")
+                gone = where in ([], [host]) and not alive(process)
+                if gone or time.time() - folder.stat().st_mtime > 3600:
+                    shutil.rmtree(folder, ignore_errors=True)
+            # Another process may be in the middle of moving such a file into place.
+            if not shared:
+                for leftover in self.path.rglob("*.partial"):
+                    leftover.unlink(missing_ok=True)
+
+    def _resume(self, variables, coordinates, settings, attributes, trials, reduced, shared) -> None:
+        """Checks that the store is laid out for these outputs, and mends what describes them."""
+        there, here = self._attributes(), plain(layout_of(variables, reduced))
+        differ = [
+            f"{kind} `{name}` is {laid_out(there['layout'][group].get(name))} there and "
+            f"{laid_out(here[group].get(name))} here"
+            for group, kind in (("variables", "output"), ("reduced", "reduction"))
+            for name in {**there["layout"][group], **here[group]}
+            if there["layout"][group].get(name) != here[group].get(name)
+        ]
+        if differ:
+            raise StoreError(
+                f"{self.path} holds a sweep with other outputs ({'; '.join(differ)}): choose another folder or the same outputs."
+            )
+        damaged = [key for key in there["files"] if self._wrong(key, there["files"][key])]
+        if damaged:
+            with self._building() as building:
+                build(building, variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
+                for key in damaged:
+                    data = _files.read(building / key)
+                    if _files.difference(data, there["files"][key]):
+                        raise StoreError(f"{self.path} is damaged ({key}): choose another folder.")
+                    (self.path / key).parent.mkdir(parents=True, exist_ok=True)
+                    _files.put(self.path / key, data)
+                _files.settle(self.path, [self.path / key for key in damaged])
+            warnings.warn(f"Files of {self.path} that were damaged are mended: {', '.join(damaged)}.", stacklevel=2)
+        if not shared and self._stop(there) is None:
+            self.set_stop(None)
+
+    @property
+    def chunk(self) -> int:
+        """Trials a chunk, as the store was made."""
+        return self._attributes()["chunk"]
+
+    @told
+    def snapshot(self, known: np.ndarray | None = None) -> Snapshot:
+        """What the store holds at this moment, every file of every complete chunk checked.
+
+        **Args:** `known`, which chunks are complete for certain: their files are neither checked nor listed.
+
+        **Raises:** `StoreError` if what describes the store is damaged.
+        """
+        attributes = self._attributes()
+        files = dict(attributes["files"])
+        for key, expected in files.items():
+            wrong = self._wrong(key, expected)
+            if wrong:
+                raise StoreError(
+                    f"{self.path} is damaged ({key} {wrong}): the run that made it, started again, mends it."
+                )
+        stop = self._stop(attributes)
+        if stop is None:
+            raise StoreError(
+                f"{self.path} is damaged (the record of an early stop): the run that made it, started again, mends it."
+            )
+        count = -(-attributes["trials"] // attributes["chunk"])
+        complete = np.zeros(count, bool) if known is None else known.copy()
+        damaged = {}
+        for index in np.flatnonzero(~complete).tolist():
+            marked = self._marked(attributes, index)
+            if isinstance(marked, str):
+                damaged[index] = marked
+            elif marked:
+                wrong = next((f"{key} {w}" for key, known in marked.items() if (w := self._wrong(key, known))), None)
+                if wrong:
+                    damaged[index] = wrong
+                else:
+                    complete[index] = True
+                    files.update(marked)
+        return Snapshot(attributes, complete, stop if stop[0] else None, files, damaged)
+
+    def _wrong(self, key: str, expected: _files.Stamp) -> str | None:
+        return _files.difference(_files.read(self.path / key), expected)
+
+    def _marked(self, attributes, index: int) -> dict[str, _files.Stamp] | str | None:
+        """The files of a chunk that is marked as complete; `None` if it is not, a few words if its mark is damaged."""
+        data = _files.read(self.path / mark_of(index))
+        if data is None or (data and not any(data)):
+            return None
+        keys = files_of(attributes["layout"], index)
+        entries, seal = data[:-4], data[-4:]
+        if len(data) != 8 * len(keys) + 4 or seal != seal_of(attributes["identity"], index, entries):
+            return f"{mark_of(index)} is damaged"
+        return dict(zip(keys, map(tuple, np.frombuffer(entries, "<u4").reshape(-1, 2).tolist()), strict=True))
+
+    def _stop(self, attributes) -> tuple[int, int] | None:
+        """Chunks and trials after which the study was stopped, zeros if it was not; `None` if the record is damaged."""
+        data = _files.read(self.path / STOPPED / "c" / "0")
+        if data is None or len(data) != 24 or data[16:20] != seal_of(attributes["identity"], -1, data[:16]):
+            return None
+        chunks, trials = np.frombuffer(data[:16], "<u8").tolist()
+        return chunks, trials
+
+    def complete(self, known: np.ndarray | None = None) -> np.ndarray:
+        """Which chunks are complete; those `known` to be are not looked at again."""
+        return self.snapshot(known).complete
+
+    @told
+    def write(
+        self,
+        index: int,
+        trials: slice,
+        values: Mapping[str, np.ndarray],
+        reduced: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes one chunk and marks it complete: `values` of its trials, the trial axis cut to `trials`, and `reduced`.
+
+        **Raises:** `StoreError` for outputs that are not those of the store.
+        """
+        import zarr
+
+        attributes, reduced = self._attributes(), reduced or {}
+        layout = attributes["layout"]
+        for given, expected in ((values, layout["variables"]), (reduced, layout["reduced"])):
+            if set(given) != set(expected):
+                names = ", ".join(f"`{name}`" for name in sorted(set(given) ^ set(expected)))
+                raise StoreError(f"The store {self.path} and this chunk do not have the same outputs: {names}.")
+        paths = [self.path / key for key in files_of(layout, index)]
+        # Neither believed nor read while it is written over.
+        for path in (self.path / mark_of(index), *paths):
+            path.unlink(missing_ok=True)
+        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        # A file that is not there is lost, and not one that holds zeros.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            for name, value in values.items():
+                dims = layout["variables"][name]["dims"]
+                group[name][tuple(trials if dim == TRIAL else slice(None) for dim in dims)] = value
+            for name, value in reduced.items():
+                group[REDUCED][name][index] = value
+        entries = np.array(_files.settle(self.path, paths), "<u4").tobytes()
+        mark = self.path / mark_of(index)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        _files.put(mark, entries + seal_of(attributes["identity"], index, entries))
+        for folder in (mark.parent.parent, mark.parent.parent.parent):
+            _files.sync(folder)
+
+    @told
+    def read_reduced(self, index: int, snapshot: Snapshot | None = None) -> dict[str, np.ndarray]:
+        """The reductions of one complete chunk.
+
+        **Args:** `snapshot`, in which it is complete; by default of this moment.
+
+        **Raises:** `StoreError` if it is not complete, or damaged.
+        """
+        import zarr
+
+        if snapshot is None:
+            attributes = self._attributes()
+            marked = self._marked(attributes, index)
+            if not isinstance(marked, dict):
+                raise StoreError(f"Chunk {index} of {self.path} is not complete: run the study again to compute it.")
+            files = attributes["files"] | marked
+        else:
+            files = snapshot.files
+        group = zarr.open_group(verified(self.path, files), mode="r", zarr_format=3)[REDUCED]
+        return {name: np.asarray(group[name][index]) for name in group.array_keys()}
+
+    def used(self) -> np.ndarray:
+        """Which chunks count: the complete ones, up to where the study was stopped early if it was."""
+        return self.snapshot().used
+
+    def progress(self) -> tuple[int, int, bool]:
+        """Trials that count, trials that were asked for, and whether the study was stopped early, at this moment.
+
+        Of a dataset that was read before, `progress_of` says it.
+        """
+        now = self.snapshot()
+        return int(now.computed.sum()), now.attributes["trials"], now.stop is not None
+
+    @told
+    def set_stop(self, stop: Mapping[str, Any] | None, seen: int | None = None) -> None:
+        """Records after how many chunks the study was stopped early, or that it was not.
+
+        **Args:** `stop`, with `chunks` and `trials`; `seen`, of how many chunks it is known that they do not stop the study: a
+        stop that another process has recorded after more of them is kept.
+        """
+        attributes = self._attributes()
+        there = self._stop(attributes)
+        wanted = (0, 0) if stop is None else (int(stop["chunks"]), int(stop["trials"]))
+        if stop is None and seen is not None and there is not None and there[0] > seen:
+            return
+        if there != wanted:
+            write_stop(self.path, attributes["identity"], wanted)
+
+
+def warn_of_damage(store: SweepStore, snapshot: Snapshot) -> None:
+    """Warns if chunks that were complete once are not any more, and says what happens to them."""
+    if snapshot.damaged:
+        index, reason = next(iter(snapshot.damaged.items()))
+        number = len(snapshot.damaged)
+        warnings.warn(
+            f"{number} chunk{'s' * (number > 1)} of {store.path} {'are' if number > 1 else 'is'} damaged (chunk {index}: "
+            f"{reason}): the trials count as not computed, and the same run computes them again.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
