@@ -34,6 +34,22 @@ def test_flow_on_singular_data_agrees_with_the_reference(dtype):
     assert relative_error(from_zero, expected["W_zero_init_t3"]) < tolerance(dtype)
 
 
+def test_flow_agrees_with_the_exponential_of_its_generator(rng):
+    N, n, m, r = 5, 6, 2, 3
+    X, ts = data(rng, N, n, r), np.array([0.2, 1.0, 4.0])
+    for _ in range(20):
+        (Y, Theta0), (q, c) = (rng.normal(size=shape) for shape in ((N, m), (n, m))), rng.uniform(0.2, 1, 2)
+        # Of the weights above an identity.
+        generator = np.zeros((n + m, n + m))
+        generator[:n] = np.hstack([-q * c**2 * X.T @ X, q * c * X.T @ Y])
+        start = np.vstack([Theta0, np.eye(m)])
+        expected = [(scipy.linalg.expm(t * generator) @ start)[:n] for t in ts]
+        problem = ld.LeastSquares(X, Y, scale=q, output_scale=c)
+        assert problem.rank == r
+        assert relative_error(exact.linear(problem, Theta0, ts), expected) < tolerance("float64")
+
+
+@pytest.mark.slow
 def test_flow_agrees_with_the_integrated_flow_and_its_gradient(rng):
     N, n, m, r = 5, 6, 2, 3
     X, ts = data(rng, N, n, r), jnp.array([0.2, 1.0, 4.0])
