@@ -337,7 +337,7 @@ def test_time_and_steps_of_the_usual_solvers():
             end, (reached, calls), taken = scipy_solve(name, start, problem, horizon)
             drift = None
             if end is not None:
-                model = ld.ReducedTwoLayer(end[: problem.rank], end[problem.rank :], 1000, problem.num_frozen)
+                model = ld.Reduction(ld.TwoLayer(end[: problem.rank], end[problem.rank :]), 1000, problem.num_frozen)
                 drift = float(ld.observables.imbalance_drift(model, problem, start))
             add(f"SciPy {name}", end, taken, calls=calls, part_of_horizon=reached / horizon, drift=drift)
     own = [row for row in rows if row["solver"].startswith("radau")]

@@ -12,10 +12,8 @@ from .limits import flow_to_limit, limit
 from .models import (
     AbstractModel,
     DeepLinear,
-    Frozen,
     LinearModel,
-    ReducedDeepLinear,
-    ReducedTwoLayer,
+    Reduction,
     SymmetricFactors,
     TwoLayer,
     WideLimit,
@@ -35,9 +33,9 @@ from .problems import (
     Softmax,
     factorization,
 )
-from .reduction import Basis, lift, reduce
+from .reduction import find_subspaces, lift, reduce
+from .store import SweepStore, open_reductions, open_sweep
 from .studies.study import Study
-from .subspaces import DeepBasis, find_subspaces
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
 
@@ -47,12 +45,9 @@ __all__ = [
     "RESULTS",
     "AbstractModel",
     "AbstractProblem",
-    "Basis",
     "CustomProblem",
-    "DeepBasis",
     "DeepLinear",
     "Fit",
-    "Frozen",
     "Gauge",
     "GeneralLoss",
     "Huber",
@@ -65,8 +60,7 @@ __all__ = [
     "MatrixSensing",
     "OutputProblem",
     "Poisson",
-    "ReducedDeepLinear",
-    "ReducedTwoLayer",
+    "Reduction",
     "Softmax",
     "Study",
     "SweepStore",

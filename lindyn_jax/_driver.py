@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from . import observables as obs
 from .models import AbstractModel
 from .problems import AbstractProblem
-from .reduction import is_reducible, lift
+from .reduction import is_reducible
 from .reduction import reduce as reduce_model
 from .trajectory import Trajectory
 
@@ -28,26 +28,26 @@ class Run(NamedTuple):
 
 def run(
     model: AbstractModel,
-    basis: Any,
     problem: AbstractProblem,
     functions: dict[str, Callable],
     advance: Callable[[AbstractModel, Observe], Run],
     *,
     reduce: bool,
+    lifted: bool = False,
     keep_models: bool = False,
 ) -> Trajectory:
     """Moves a start in its smallest exact form by `advance`, and tells what was seen in the user's own form.
 
-    **Args:** `model`, the start, with the `basis` of `prepare` if that reduced it; `advance(start, observe)`, where `start` is
+    **Args:** `model`, the start, which is `lifted` again if `prepare` has reduced it; `advance(start, observe)`, where `start` is
     what has to be moved and `observe(state, problem)` gives the observables of a state and, if asked for, the state itself.
     """
     with jax.default_matmul_precision("highest"):
-        start = model
-        if basis is None and reduce and is_reducible(model, problem):
-            start, basis = reduce_model(model, problem)
+        start, back = model, lifted
+        if reduce and is_reducible(model, problem):
+            start, back = reduce_model(model, problem), True
 
         def to_user(state):
-            return state if basis is None else lift(state, basis)
+            return state.lift() if back else state
 
         def observe(state, problem):
             with jax.default_matmul_precision("highest"):

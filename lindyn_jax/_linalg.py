@@ -49,7 +49,7 @@ def _row_factor_jvp(strict, primals, tangents):
             safe,
             deficient,
             "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
-            "starts) does not pass through the width reduction: start from a `ReducedTwoLayer`, or pass `reduce=False` to "
+            "starts) does not pass through the width reduction: start from a reduced one (`reduce`), or pass `reduce=False` to "
             "`gradient_flow` or `gradient_descent`.",
         )
     dQ = jax.scipy.linalg.solve_triangular(safe, outside, lower=True).T

@@ -1,6 +1,6 @@
 """Gradient descent by any optax transformation, in one compiled loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ from ._driver import Run, run
 from ._equivariance import extra_arguments, refuse_unrunnable
 from ._public import public
 from .flow import _check_stop, all_finite, check_not_saddle
-from .models import AbstractModel, ReducedDeepLinear, ReducedTwoLayer
+from .models import AbstractModel
 from .problems import AbstractProblem
-from .reduction import check_fits, from_state, is_reducible, prepare, require_exact, state_velocity, to_state
+from .reduction import check_fits, is_reducible, prepare, require_exact
+from .reduction import reduce as reduce_model
 from .trajectory import Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
@@ -72,16 +73,17 @@ def gradient_descent(
     if stop is not None:
         _check_stop(stop, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
-    start = model
-    model, basis = prepare(start, problem, reduce)
+    moved = prepare(model, problem, reduce)
     if not isinstance(optimizer, EquivariantTransformation):
-        refuse_unrunnable(optimizer, _weights(start)[0])
-        if isinstance(model, (ReducedTwoLayer, ReducedDeepLinear)) or (reduce and is_reducible(model, problem)):
-            require_exact(optimizer, start, problem, model)
+        refuse_unrunnable(optimizer, model.to_state())
+        shapes = moved
+        if reduce and is_reducible(moved, problem):
+            shapes = eqx.filter_eval_shape(reduce_model, moved, problem)
+        if shapes.is_reduced:
+            require_exact(optimizer, model, problem, shapes)
     functions = obs.resolve(observables)
     return _descend(
-        model,
-        basis,
+        moved,
         problem,
         save_at,
         stop,
@@ -89,6 +91,7 @@ def gradient_descent(
         optimizer,
         functions,
         bool(reduce),
+        moved is not model,
         bool(keep_models),
         differentiate == "reverse",
     )
@@ -118,14 +121,6 @@ def _plain_update(step_size, updates, state, params=None):
     return jax.tree.map(lambda g: jnp.asarray(-step_size, g.dtype) * g, updates), state
 
 
-def _weights(start: AbstractModel) -> tuple[AbstractModel, Callable[[AbstractModel], AbstractModel]]:
-    """What an optimizer moves of a model, and the way back from it to the model."""
-    if isinstance(start, (ReducedTwoLayer, ReducedDeepLinear)):
-        return to_state(start), lambda weights: from_state(weights, start)
-    weights, rest = eqx.partition(start, start.moving())
-    return weights, lambda weights: eqx.combine(weights, rest)
-
-
 class _Carry(NamedTuple):
     weights: AbstractModel
     optimizer_state: optax.OptState
@@ -135,19 +130,15 @@ class _Carry(NamedTuple):
 
 @eqx.filter_jit
 def _descend(
-    model, basis, problem, save_at, stop, steps, optimizer, functions, reduce, keep_models, reverse
+    model, problem, save_at, stop, steps, optimizer, functions, reduce, lifted, keep_models, reverse
 ) -> Trajectory:
     kind = "checkpointed" if reverse else "lax"
 
     def move(start, observe):
-        weights, unpack = _weights(start)
+        weights, unpack = start.to_state(), start.from_state
 
         def gradient(weights):
-            state = unpack(weights)
-            velocity = state.velocity(problem)
-            if isinstance(state, (ReducedTwoLayer, ReducedDeepLinear)):
-                velocity = state_velocity(velocity, weights)
-            return jax.tree.map(jnp.negative, eqx.filter(velocity, weights.moving()))
+            return jax.tree.map(jnp.negative, unpack(weights).state_velocity(problem))
 
         def loss(weights):
             return obs.total_loss(unpack(weights), problem)
@@ -217,7 +208,7 @@ def _descend(
         stats = {"final_time": carry.step.astype(jnp.result_type(float)), "num_steps": carry.step}
         return Run(save_at, seen, unpack(carry.weights), result.astype(jnp.int32), stats)
 
-    return run(model, basis, problem, functions, move, reduce=reduce, keep_models=keep_models)
+    return run(model, problem, functions, move, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
 def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:

@@ -14,7 +14,7 @@ from . import observables as obs
 from ._driver import Run, run
 from ._public import public
 from .methods import METHODS, AbstractMethod, as_method
-from .models import AbstractModel, TwoLayer
+from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
 from .reduction import check_fits, prepare
 from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
@@ -96,10 +96,9 @@ def gradient_flow(
     methods = _choose(solver, dtype, model, problem, ts, stop, reduce)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     functions = obs.resolve(observables)
-    model, basis = prepare(model, problem, reduce)
+    moved = prepare(model, problem, reduce)
     return _flow(
-        model,
-        basis,
+        moved,
         problem,
         ts,
         stop,
@@ -110,32 +109,38 @@ def gradient_flow(
         max_steps,
         adjoint,
         bool(reduce),
+        moved is not model,
         bool(keep_models),
     )
 
 
 @eqx.filter_jit
 def _flow(
-    model, basis, problem, ts, stop, rtol, atol, functions, methods, max_steps, adjoint, reduce, keep_models
+    model, problem, ts, stop, rtol, atol, functions, methods, max_steps, adjoint, reduce, lifted, keep_models
 ) -> Trajectory:
-    def advance(start, observe):
+    def advance(whole, observe):
+        start, small = whole.parts(problem)
         moving, fixed = eqx.partition(start, start.moving())
 
         def velocity(t, y, args):
-            problem, fixed = args
+            problem, fixed, _ = args
             with jax.default_matmul_precision("highest"):
                 return eqx.filter(eqx.combine(y, fixed).velocity(problem), start.moving())
 
+        def seen(t, y, args):
+            _, fixed, problem = args
+            return observe(whole.with_core(eqx.combine(y, fixed)), problem)
+
         least, event = atol, None
         if stop is not None:
-            target = stop * obs.excess_loss(start, problem)
+            target = stop * obs.excess_loss(start, small)
             # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
-            least_error = jnp.sqrt(2 * target / problem.scale) / problem.singular_values[0]
+            least_error = jnp.sqrt(2 * target / small.scale) / small.singular_values[0]
             scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
             least = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
 
             def reached(t, y, args, **kwargs):
-                problem, fixed = args
+                problem, fixed, _ = args
                 with jax.default_matmul_precision("highest"):
                     return obs.excess_loss(eqx.combine(y, fixed), problem) <= target
 
@@ -148,12 +153,12 @@ def _flow(
                 solver,
                 t0=jnp.zeros((), ts.dtype),
                 t1=ts[-1],
-                dt0=_first_step(start, problem, ts[-1], tolerance),
+                dt0=_first_step(start, small, ts[-1], tolerance),
                 y0=moving,
-                args=(problem, fixed),
+                args=(small, fixed, problem),
                 saveat=diffrax.SaveAt(
                     subs=(
-                        diffrax.SubSaveAt(ts=ts, fn=lambda t, y, args: observe(eqx.combine(y, args[1]), args[0])),
+                        diffrax.SubSaveAt(ts=ts, fn=seen),
                         diffrax.SubSaveAt(t1=True),
                     ),
                     controller_state=True,
@@ -171,17 +176,18 @@ def _flow(
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
             end = solution.ts[1][-1]
             if stop is not None:
-                end = jnp.where(code == trajectory.STOPPED, end + _later(start, final, problem, stop), end)
+                end = jnp.where(code == trajectory.STOPPED, end + _later(start, final, small, stop), end)
+            final = whole.with_core(final)
             return Run(ts, saved, final, code, statistics(solution, end, method.is_implicit, roundoff))
 
         if len(methods) == 1:
             return integrate(methods[0], ts)
-        stiff = _stiffness(start, problem, ts[-1], stop) > STIFF
+        stiff = _stiffness(start, small, ts[-1], stop) > STIFF
         # Both are compiled; the one that is not wanted gets no time to integrate over.
         explicit, implicit = (integrate(method, jnp.where(stiff == i, ts, 0)) for i, method in enumerate(methods))
         return jax.tree.map(lambda a, b: jnp.where(stiff, b, a), explicit, implicit)._replace(ts=ts)
 
-    return run(model, basis, problem, functions, advance, reduce=reduce, keep_models=keep_models)
+    return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
 def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: ArrayLike) -> Array:
@@ -355,6 +361,6 @@ def _for_stiff(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> 
     # What is known of a user's own loss or network is its derivatives: Newton's method with dense ones, where they are small.
     unknown = not isinstance(problem, LeastSquares) or type(model).velocity is AbstractModel.velocity
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, model.moving())))
-    if isinstance(model, TwoLayer) and reduce:
+    if reduce and model.is_reducible(problem):
         size = min(size, (problem.rank + problem.num_outputs) ** 2)
     return METHODS["kvaerno5"] if unknown and size <= DENSE else None

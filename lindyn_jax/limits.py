@@ -17,7 +17,7 @@ from ._driver import Run, run
 from ._public import public
 from .flow import _first_step, check_not_saddle, result_code, statistics
 from .methods import METHODS
-from .models import ReducedTwoLayer, TwoLayer
+from .models import Reduction, TwoLayer
 from .problems import AbstractProblem, LeastSquares
 from .reduction import check_fits
 from .solvers import dense_jacobian, grown_roundoff, is_dense, is_lost
@@ -26,13 +26,13 @@ from .trajectory import Trajectory
 
 @public
 def limit(
-    model: TwoLayer | ReducedTwoLayer,
+    model: TwoLayer | Reduction,
     problem: LeastSquares,
     *,
     rtol: float | Float[Array, ""] | None = None,
     max_steps: int = 4096,
     adjoint: diffrax.AbstractAdjoint | None = None,
-) -> TwoLayer | ReducedTwoLayer:
+) -> TwoLayer | Reduction:
     """The limit of the gradient flow from `model` as t goes to infinity.
 
     **Args:** as in `flow_to_limit`, which also says how it ended.
@@ -49,7 +49,7 @@ def limit(
 
 @public
 def flow_to_limit(
-    model: TwoLayer | ReducedTwoLayer,
+    model: TwoLayer | Reduction,
     problem: LeastSquares,
     *,
     observables: obs.Observables = ("loss",),
@@ -65,7 +65,7 @@ def flow_to_limit(
 
     **Args:**
 
-    - `model`: the start, a `TwoLayer` or a `ReducedTwoLayer` that fits the problem.
+    - `model`: the start, a `TwoLayer`, or a reduced one, that fits the problem.
     - `observables`: as in `gradient_flow`; measured in the limit.
     - `rtol`: the accuracy of `V(inf)` relative to the norm of all weights, and of `Phi1^T Theta(inf)` relative to that of
         `Theta_hat`, by default 1e-8 in float64 and 1e-5 in float32. Both only down to round-off in the data, `8 eps s_1/s_r`,
@@ -109,7 +109,8 @@ def flow_to_limit(
 
 @eqx.filter_jit
 def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Trajectory:
-    def advance(start, observe):
+    def advance(whole, observe):
+        start, small = whole.parts(problem)
         moving, fixed = eqx.partition(start, start.moving())
 
         def velocity(t, y, args):
@@ -118,11 +119,11 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         def reached(t, y, args, **kwargs):
             y, (problem, _) = jax.lax.stop_gradient((y, args))
             with jax.default_matmul_precision("highest"):
-                return is_limit(y.U1, y.V, problem, 0.1 * rtol)
+                return is_limit(y.U, y.V, problem, 0.1 * rtol)
 
         # Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing.
-        size = jnp.sum(problem.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U1**2) + jnp.sum(start.V**2)
-        slowest = problem.scale * problem.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
+        size = jnp.sum(small.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U**2) + jnp.sum(start.V**2)
+        slowest = small.scale * small.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
         horizon = jax.lax.stop_gradient((1 / (jnp.finfo(rtol.dtype).eps * slowest)).astype(rtol.dtype))
         tolerance, solver, controller = METHODS["radau"].build(rtol, jnp.zeros_like(rtol), None)
         solution = diffrax.diffeqsolve(
@@ -130,9 +131,9 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
             solver,
             t0=jnp.zeros((), rtol.dtype),
             t1=horizon,
-            dt0=_first_step(start, problem, horizon, tolerance),
+            dt0=_first_step(start, small, horizon, tolerance),
             y0=moving,
-            args=(problem, fixed),
+            args=(small, fixed),
             saveat=diffrax.SaveAt(t1=True, controller_state=True),
             stepsize_controller=controller,
             event=diffrax.Event(reached),
@@ -147,12 +148,13 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         code = jnp.where(finished, trajectory.NOT_CONVERGED, jnp.where(stopped, trajectory.FINISHED, code))
         roundoff = grown_roundoff(solution.controller_state, final)
         code = jnp.where((code == trajectory.FINISHED) & is_lost(roundoff), trajectory.NOT_CONVERGED, code)
+        final = whole.with_core(final)
         values, models = observe(final, problem)
         values = {name: trajectory.failed_to_inf(code == trajectory.FINISHED, x)[None] for name, x in values.items()}
         stats = statistics(solution, solution.ts[-1], True, roundoff)
         return Run(jnp.full(1, jnp.inf, rtol.dtype), (values, models), final, code, stats)
 
-    return run(model, None, problem, functions, advance, reduce=True)
+    return run(model, problem, functions, advance, reduce=True)
 
 
 def is_limit(

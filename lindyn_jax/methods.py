@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _checks
-from .models import AbstractModel, ReducedTwoLayer, TwoLayer
+from .models import AbstractModel, TwoLayer
 from .problems import AbstractProblem, LeastSquares
 from .solvers import (
     ImpulseRadau,
@@ -82,11 +82,10 @@ class Group(AbstractMethod):
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
         if problem.penalty is not None:
             return "the problem has a penalty on the imbalance"
-        if isinstance(model, TwoLayer) and not reduce:
-            return "`reduce` is False"
-        if not isinstance(model, (TwoLayer, ReducedTwoLayer)):
+        core = model.parts(problem)[0]
+        if not isinstance(core, TwoLayer):
             return f"the model is a {type(model).__name__}"
-        return None
+        return None if reduce or model.is_reduced else "`reduce` is False"
 
     def build(self, rtol: Float[Array, ""], atol: Float[Array, ""], ts: Float[Array, " T"] | None) -> Built:
         return rtol, LieRK4(), NormController(rtol, ts, group_reach(rtol))

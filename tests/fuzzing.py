@@ -35,7 +35,7 @@ PROBLEM = ld.LeastSquares(X, Y)
 SQUARE = ld.factorization(S)
 MODEL = ld.TwoLayer(U, V)
 KEY = jax.random.key(0)
-CORE, BASIS = ld.reduce(ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V])), PROBLEM)
+CORE = ld.reduce(ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V])), PROBLEM)
 DEEP = ld.DeepLinear((RNG.normal(size=(n, 9)), RNG.normal(size=(9, 9)), RNG.normal(size=(9, m))))
 GAUGE = ld.find_gauge(MODEL, ld.factorization(RNG.normal(size=(n, m))))
 LAW = ld.theory.conditional_distance(PROBLEM, V, 10, 0.5)
@@ -88,7 +88,7 @@ RIGHT = {
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"),
 }  # fmt: skip
 # Those whose flags depend on kinds and sizes alone, such as which solver was used.
-SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible", "reduction.state_velocity")
+SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible")
 # What differs from the common values, by function.
 OWN = {
     "LeastSquares": {"scale": 1.0, "output_scale": 1.0, "link": None, "rank": None, "rank_rtol": None},
@@ -99,8 +99,7 @@ OWN = {
     "Poisson": {"counts": np.arange(12.0).reshape(N, m)}, "MatrixCompletion": {"mask": np.ones((N, m))},
     "MatrixSensing": {"A": np.arange(30.0).reshape(5, 3, 2), "y": np.arange(5.0)},
     "DeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2)))},
-    "ReducedDeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2))), "frozen": None, "rest": ()},
-    "ReducedTwoLayer": {"U1": U, "V": V, "width": 10, "num_frozen": 0},
+    "Reduction": {"core": MODEL, "width": 10, "num_frozen": 0},
     "WideLimit": {"level": 0.1},
     "SweepStore": {"path": "store"},
     "fit": {"parameters": jnp.ones(2), "simulate": lambda x: x, "loss": lambda x: jnp.sum(x**2), "steps": 3},
@@ -108,7 +107,7 @@ OWN = {
     "flow_to_limit": {"max_steps": 64},
     "from_gauge": {"what": MODEL}, "to_gauge": {"what": MODEL},
     "limit": {"max_steps": 64},
-    "lift": {"reduced": CORE, "basis": BASIS},
+    "lift": {"reduced": CORE},
     "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
     "data.low_rank": {"n": 6, "samples": 5},
     "exact.symmetric_mode": {"sigma": 1.0},
@@ -128,9 +127,7 @@ OWN = {
     "init.warn_of_lost_digits": {"dtype": np.float64},
     "observables.measure": {"observables": {"drift": ld.observables.imbalance_drift}, "to_user": lambda model: model},
     "reduction.prepare": {"reduce": True},
-    "reduction.to_state": {"reduced": CORE},
-    "reduction.state_velocity": {"velocity": CORE, "state": ld.reduction.to_state(CORE)},
-    "reduction.from_state": {"state": ld.reduction.to_state(CORE), "start": CORE},
+    "reduction.require_exact": {"moved": CORE},
     "reduce": {"model": ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V]))},
     "theory.jump_steps": {"sigma": np.array([2.0, 1.0])},
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},

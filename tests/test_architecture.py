@@ -12,7 +12,7 @@ LAYERS = (
     ("_linalg", "_roots", "_svd", "_checks", "_derivatives", "_equivariance", "_files", "_norms", "_public"),
     ("problems",),
     ("models", "_finite", "_modes", "_statement"),
-    ("init", "observables", "trajectory", "reduction", "subspaces", "gauge", "solvers", "statistics"),
+    ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
     ("methods", "_driver"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
     ("ensemble", "fits"),

@@ -336,7 +336,7 @@ def test_m22_figure_3_starts_have_the_paper_s_levels(rng):
     scaled = cores[:, None] * np.repeat(stds, [100, 1], axis=1)[:, :, None]
 
     def level(core):
-        return ld.theory.imbalance(ld.ReducedTwoLayer(core[:-1], core[-1:], 500, 400), setting.problem).level
+        return ld.theory.imbalance(ld.Reduction(ld.TwoLayer(core[:-1], core[-1:]), 500, 400), setting.problem).level
 
     found = jax.jit(lambda cores: jax.lax.map(level, cores))(scaled.reshape(-1, 101, 101)).reshape(trials, 3)
     for values, known in zip(np.asarray(found).T, (6, 41, 19), strict=True):

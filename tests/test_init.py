@@ -34,14 +34,14 @@ def imbalance_matrix(start, problem):
 
 def statistics(model, problem):
     """What the reduction keeps of a start: level of imbalance, coupling of the layers, frozen product, frozen norm."""
-    reduced = model if isinstance(model, ld.ReducedTwoLayer) else ld.reduce(model, problem)[0]
+    reduced = model if isinstance(model, ld.Reduction) else ld.reduce(model, problem)
     return jnp.stack(
         [
             ld.theory.imbalance(reduced, problem).level,
             ld.observables.imbalance_spectrum(reduced, problem)[0],
             jnp.linalg.norm(reduced.product(), ord=2),
             ld.observables.frozen_product_norm(reduced, problem),
-            reduced.frozen.norm,
+            reduced.rest[0].norm,
         ]
     )
 
@@ -69,9 +69,9 @@ def test_moments_of_cores_are_exact():
     def moments(key):
         core = ld.init.gaussian_core(problem, h, alpha=given["alpha"], key=key)
         spectrum = ld.observables.imbalance_spectrum(core, problem)
-        frozen = jnp.concatenate([core.V, core.U1]) @ core.frozen.core.T
+        frozen = jnp.concatenate([core.V, core.U1]) @ core.frozen.T
         squares = jnp.sum(spectrum), jnp.sum(spectrum**2), jnp.sum(core.product() ** 2), jnp.sum(frozen**2)
-        return jnp.stack([*squares, core.frozen.norm**2])
+        return jnp.stack([*squares, core.rest[0].norm ** 2])
 
     values = np.asarray(jax.jit(jax.vmap(moments))(jax.random.split(jax.random.key(1), DRAWS)))
     exact = [expected[name] for name in ("E_trD", "E_D_fro2", "E_U1Vt_fro2", "E_VU2_U1U2_fro2")]

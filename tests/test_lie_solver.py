@@ -45,7 +45,7 @@ def test_a_rotation_too_long_for_its_series_is_shortened_and_stays_finite(rng):
 
 def test_the_method_has_order_four(rng):
     start, problem = start_and_problem(rng)
-    core, _ = ld.reduce(start, problem)
+    core = ld.reduce(start, problem)
     moving, fixed = eqx.partition(core, core.moving())
 
     @jax.jit
@@ -87,7 +87,7 @@ def test_path_agrees_with_another_method_and_the_imbalance_stays_at_any_toleranc
 
 def test_dense_output_between_steps_has_order_three(rng):
     start, problem = start_and_problem(rng)
-    core, _ = ld.reduce(start, problem)
+    core = ld.reduce(start, problem)
     moving, fixed = eqx.partition(core, core.moving())
 
     gradient = jax.jit(lambda Theta: problem.reduced_loss_gradient(Theta))
@@ -187,7 +187,7 @@ def test_a_batch_in_float32_stays_float32(rng):
 
 def test_controller_caps_steps_by_the_gradient(rng):
     start, problem = start_and_problem(rng)
-    core, _ = ld.reduce(start, problem)
+    core = ld.reduce(start, problem)
     steepest = np.linalg.norm(problem.reduced_loss_gradient(core.product()), 2)
     cap = NormController(jnp.asarray(1e-3))._cap(core, control._Growth(core, (problem,)))
     assert 0.9 / steepest < cap <= 1 / steepest

@@ -77,16 +77,16 @@ def test_scale_and_output_scale_do_not_move_the_limit_more_than_they_should(rng)
 
 @pytest.mark.slow
 def test_derivatives_of_the_limit_agree_with_central_differences(problem, rng):
-    model = ld.reduce(start(rng), problem)[0]
+    model = ld.reduce(start(rng), problem)
     direction = rng.normal(size=problem.Ytil.shape)
 
     def outcome(parameters, adjoint=None):
         data, spectrum, scale = parameters
         s = problem.data_singular_values ** (1 + spectrum)
         moved = eqx.tree_at(lambda p: (p.Ytil, p.data_singular_values), problem, (problem.Ytil + data * direction, s))
-        scaled = eqx.tree_at(lambda c: (c.U1, c.V), model, (scale * model.U1, scale * model.V))
+        scaled = model.with_core(model.core.scaled(scale))
         end = ld.limit(scaled, moved, rtol=1e-10, adjoint=adjoint)
-        return jnp.array([jnp.sum(jnp.sin(end.V)), jnp.sum(end.frozen_product() ** 2), jnp.sum(end.product())])
+        return jnp.array([jnp.sum(jnp.sin(end.V)), jnp.sum(end.frozen_product(problem) ** 2), jnp.sum(end.product())])
 
     point = jnp.array([0.0, 0.0, 1.0])
     reverse = jax.jit(jax.jacrev(outcome))(point)
@@ -136,7 +136,7 @@ def test_float32_reaches_the_limit_to_a_millionth_times_the_root_of_the_conditio
         problem = eqx.tree_at(
             lambda p: (p.Ytil, p.data_singular_values), problem, ((s[:, None] * Theta).astype(dtype), s.astype(dtype))
         )
-        out = ld.flow_to_limit(ld.ReducedTwoLayer(U1.astype(dtype), V.astype(dtype), 7, 0), problem)
+        out = ld.flow_to_limit(ld.Reduction(ld.TwoLayer(U1.astype(dtype), V.astype(dtype)), 7, 0), problem)
         assert bool(out.ok) and out.final.V.dtype == dtype
         return np.asarray(out.final.V, np.float64)
 

@@ -30,7 +30,7 @@ def test_nuclear_norm_and_effective_rank_are_those_of_the_singular_values(case, 
     p = sigma / sigma.sum()
     assert abs(obs.nuclear_norm(model, problem) / sigma.sum() - 1) < tolerance(dtype, 10)
     assert abs(obs.effective_rank(model, problem) / np.exp(-np.sum(p * np.log(p))) - 1) < tolerance(dtype, 10)
-    reduced, _ = ld.reduce(model, problem)
+    reduced = ld.reduce(model, problem)
     for name in ("nuclear_norm", "effective_rank", "mode_strengths", "alignment"):
         value, seen = (obs.OBSERVABLES[name](m, problem) for m in (model, reduced))
         assert relative_error(seen, value) < tolerance(dtype, 30)
@@ -92,7 +92,7 @@ def test_kernel_distance_is_that_of_the_full_tangent_kernels(depth, rng):
     if depth == 1:
         assert expected < 1e-12
     if depth == 2:
-        reduced = [ld.reduce(x, problem)[0] for x in (model, start)]
+        reduced = [ld.reduce(x, problem) for x in (model, start)]
         assert abs(obs.kernel_distance(reduced[0], problem, reduced[1]) - expected) < 1e-12
 
 
@@ -118,7 +118,7 @@ def test_distances_that_are_zero_have_derivative_zero(rng):
     solution = ld.init.balanced(problem, problem.theta_hat, h)
     none = ld.LeastSquares(problem.X, np.zeros((N, m)))
     zero = ld.TwoLayer(jnp.zeros((n, h)), jnp.zeros((m, h)))
-    reduced, solved = ld.reduce(zero, none)[0], ld.reduce(solution, problem)[0]
+    reduced, solved = ld.reduce(zero, none), ld.reduce(solution, problem)
 
     def distances(model, problem):
         names = ("reconstruction_error", "distance_to_theta_hat", "frozen_product_norm")

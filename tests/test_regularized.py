@@ -79,11 +79,12 @@ def test_the_velocity_is_minus_the_gradient_of_loss_and_penalty(kind, width, dty
 @pytest.mark.parametrize("width", [3, 6, 40])
 def test_the_reduced_form_moves_and_weighs_as_the_full_network(width, problem, rng):
     regularized, start = problem.regularized(-0.8, 0.2), start_of(rng, width)
-    reduced, basis = ld.reduce(start, regularized)
+    reduced = ld.reduce(start, regularized)
     small, full = reduced.velocity(regularized), start.velocity(regularized)
-    columns = np.eye(width) if basis.Q is None else np.asarray(basis.Q)
+    Q = reduced.bases.hidden[0]
+    columns = np.eye(width) if Q is None else np.asarray(Q)
     assert relative_error(small.V @ columns.T, full.V) < tolerance("float64", 10)
-    assert relative_error(basis.Phi1 @ small.U1 @ columns.T, full.U) < tolerance("float64", 10)
+    assert relative_error(reduced.bases.Phi1 @ small.U1 @ columns.T, full.U) < tolerance("float64", 10)
     expected = 0.2 * np.sum((imbalance_of(start, problem) + 0.8 * np.eye(width)) ** 2)
     for model in (start, reduced):
         assert relative_error(ld.observables.penalty(model, regularized), expected) < tolerance("float64", 10)
@@ -92,13 +93,13 @@ def test_the_reduced_form_moves_and_weighs_as_the_full_network(width, problem, r
 def test_the_penalty_counts_the_width_and_not_the_columns(problem, rng):
     regularized = problem.regularized(0.9)
     start = start_of(rng, 3)
-    core, _ = ld.reduce(start, regularized)
-    padded = ld.ReducedTwoLayer(np.pad(core.U1, ((0, 0), (0, 2))), np.pad(core.V, ((0, 0), (0, 2))), 3, 1, core.frozen)
+    core = ld.reduce(start, regularized)
+    padded = ld.Reduction(ld.TwoLayer(np.pad(core.U1, ((0, 0), (0, 2))), np.pad(core.V, ((0, 0), (0, 2)))), 3, 1)
     expected = ld.observables.penalty(start, regularized)
     assert relative_error(ld.observables.penalty(padded, regularized), expected) < tolerance("float64")
     assert np.all(np.asarray(padded.velocity(regularized).V)[:, 3:] == 0)
     # A million directions more without weights: each is 0.9 away from its target.
-    wide = ld.ReducedTwoLayer(core.U1, core.V, 1_000_003, 1, core.frozen)
+    wide = ld.Reduction(ld.TwoLayer(core.U1, core.V), 1_000_003, 1)
     assert relative_error(ld.observables.penalty(wide, regularized), expected + 1e6 * 0.81 / 8) < tolerance("float64")
 
 
@@ -339,7 +340,7 @@ def test_models_that_have_no_such_penalty_are_refused(problem, rng):
     tied, square = ld.SymmetricFactors(np.eye(3)), ld.factorization(np.eye(3)).regularized(1.0)
     with pytest.raises(ValueError, match="but the model is a SymmetricFactors"):
         ld.gradient_flow(tied, square, np.array([1.0]))
-    core, _ = ld.reduce(start_of(rng), problem)
+    core = ld.reduce(start_of(rng), problem)
     for act in (
         lambda: ld.reduce(start_of(rng), matrix),
         lambda: ld.gradient_flow(core, matrix, np.array([1.0])),

@@ -170,7 +170,7 @@ def test_true_error_keeps_to_the_tolerance(rank, outputs, columns, slack, rng):
         def one(arguments):
             s, Y, U, V, T = arguments
             problem = eqx.tree_at(lambda p: (p.data_singular_values, p.Ytil), base, (s, Y))
-            start = ld.ReducedTwoLayer(U, V, columns, 0)
+            start = ld.Reduction(ld.TwoLayer(U, V), columns, 0)
             ts = T * jnp.array([0.01, 0.1, 1.0])
             out = ld.gradient_flow(
                 start, problem, ts, solver=solver, rtol=rtol, atol=1e-15, max_steps=max_steps, keep_models=True
@@ -206,7 +206,7 @@ def test_a_step_that_cannot_converge_ends_with_a_result_code():
 def test_a_start_that_cannot_reach_its_target_runs_out_of_steps_and_says_so():
     problem = stiff_problem(1e4)
     column = np.ones((1, 6))
-    start = ld.ReducedTwoLayer(np.arange(1, r + 1.0)[:, None] * column, np.ones((m, 1)) * column, 6, n - r)
+    start = ld.Reduction(ld.TwoLayer(np.arange(1, r + 1.0)[:, None] * column, np.ones((m, 1)) * column), 6, n - r)
     out = ld.gradient_flow(start, problem, np.array([1e6]), solver="radau", rtol=1e-6, max_steps=300)
     assert int(out.result) == trajectory.STEP_LIMIT and not bool(out.ok)
     assert int(out.stats["num_steps"]) == 300 and np.all(np.isinf(out.observables["loss"]))
@@ -308,7 +308,7 @@ def test_derivatives_agree_with_central_differences():
         data, spectrum, scale, time = parameters
         s = base.data_singular_values ** (1 + spectrum)
         problem = eqx.tree_at(lambda p: (p.Ytil, p.data_singular_values), base, (Y + data * direction, s))
-        model = eqx.tree_at(lambda c: (c.U1, c.V), start, (scale * start.U1, scale * start.V))
+        model = start.with_core(start.core.scaled(scale))
         ts = time * jnp.array([1.0, 2e3])
         out = ld.gradient_flow(model, problem, ts, solver="radau", rtol=1e-10, adjoint=adjoint, keep_models=True)
         return jnp.array([out.final_observables["loss"], jnp.sum(jnp.sin(out.models.V[0])), jnp.sum(out.final.V)])
@@ -389,7 +389,7 @@ def test_float32_stays_float32_and_agrees():
     problem = stiff_problem(1e3)
     start = core(problem, 200.0, 200**-0.5)
     single = ld.LeastSquares(np.asarray(problem.X, np.float32), np.asarray(problem.Y, np.float32), rank=r)
-    start32 = ld.ReducedTwoLayer(start.U1.astype(np.float32), start.V.astype(np.float32), 200, n - r)
+    start32 = ld.Reduction(ld.TwoLayer(start.U1.astype(np.float32), start.V.astype(np.float32)), 200, n - r)
     ts = np.array([1.0, 1e3])
     # The singular vectors of the two decompositions agree up to signs: the reduced data are taken over.
     reduced = problem.Ytil.astype(np.float32), problem.data_singular_values.astype(np.float32)

@@ -97,7 +97,7 @@ def test_full_size_of_figure_3_has_the_published_levels():
     @jax.jit
     def levels(key):
         core = ld.init.Gaussian(500, std=1.0).draw(problem, key=key)
-        scaled = jax.vmap(lambda u, v: ld.ReducedTwoLayer(u * core.U1, v * core.V, 500, 400))(*jnp.array(stds).T)
+        scaled = jax.vmap(lambda u, v: ld.Reduction(ld.TwoLayer(u * core.U1, v * core.V), 500, 400))(*jnp.array(stds).T)
         return jax.vmap(lambda start: ld.theory.imbalance(start, problem).level)(scaled)
 
     # About 6, 41 and 19, of one draw; a fifth of them covers the spread between draws.
@@ -112,7 +112,7 @@ def test_paths_are_those_of_the_solvers_and_bounds_those_of_the_statements(figur
     # A start that has no margin yet.
     trial = int(np.argmax(figure["margin_time"].sel(case=case, dynamics="flow").values > 0))
     start = preset.starts[case].draw(problem, key=jax.random.fold_in(jax.random.key(0), trial))
-    start = ld.ReducedTwoLayer(start.U1, start.V, start.width, start.num_frozen, None)
+    start = ld.Reduction(ld.TwoLayer(start.U1, start.V), start.width, start.num_frozen, None)
     ts = jnp.asarray(figure["time"].values)
     row = figure.sel(case=case).isel(trial=trial)
     flow = row.sel(dynamics="flow")

@@ -216,7 +216,7 @@ def test_float32_spreads_lose_the_digits_that_the_warning_speaks_of(rng):
 
         def plus(L):
             problem = ld.LeastSquares(jnp.eye(r, 5, dtype=L.dtype), jnp.ones((r, m), L.dtype))
-            return ld.theory.imbalance(ld.ReducedTwoLayer(L[m:], L[:m], h, 2), problem).plus
+            return ld.theory.imbalance(ld.Reduction(ld.TwoLayer(L[m:], L[:m]), h, 2), problem).plus
 
         exact, single = (
             np.array([plus(jnp.asarray(start, dtype)) for start in L]) for dtype in (np.float64, np.float32)

@@ -139,9 +139,10 @@ def test_default_horizon_ends_near_the_minimum(problem, everything):
     loss = everything["excess_loss"].values
     assert 1e-12 < loss[-1] / loss[0] < 1e-5
     # A start ten thousand times smaller waits longer, by the logarithm of that.
-    core = ld.ReducedTwoLayer(np.eye(r, r + m), np.eye(m, r + m), 40, n - r)
+    core = ld.Reduction(ld.TwoLayer(np.eye(r, r + m), np.eye(m, r + m)), 40, n - r)
     small, large = (
-        float(default_horizon(ld.ReducedTwoLayer(s * core.U1, s * core.V, 40, n - r), problem)) for s in (1e-2, 1.0)
+        float(default_horizon(ld.Reduction(ld.TwoLayer(s * core.U1, s * core.V), 40, n - r), problem))
+        for s in (1e-2, 1.0)
     )
     assert 1.2 * large < small < 10 * large
 

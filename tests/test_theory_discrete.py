@@ -450,7 +450,7 @@ def test_imbalance_moves_in_one_step_by_the_stated_spectrum(rng, dtype):
         drift = theory.drift_spectrum(model, problem, 0.02)
         after = stepped(model, problem, 0.02)
         D = [problem.to_data(x.U).T @ problem.to_data(x.U) - x.V.T @ x.V for x in (after, model)]
-        return drift, D[0] - D[1], theory.drift_spectrum(ld.reduce(model, problem)[0], problem, 0.02).norm
+        return drift, D[0] - D[1], theory.drift_spectrum(ld.reduce(model, problem), problem, 0.02).norm
 
     drift, change, reduced = jax.jit(jax.vmap(both))(*random_cases(rng, 20, dtype=dtype))
     expected = np.linalg.eigvalsh(np.asarray(change))[:, ::-1]
@@ -528,7 +528,7 @@ def test_line_search_finds_the_global_minimum_along_the_gradient(rng):
         model, problem = build(X, Y, U, V)
         found = theory.line_search(model, problem)
         after = ld.observables.excess_loss(stepped(model, problem, found.step), problem)
-        return found, after, theory.line_search(ld.reduce(model, problem)[0], problem).step
+        return found, after, theory.line_search(ld.reduce(model, problem), problem).step
 
     found, after, reduced = jax.jit(jax.vmap(search))(X, Y, U, V)
     assert bool(jnp.all(found.applies)) and bool(jnp.all(found.step > 0))

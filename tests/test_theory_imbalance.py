@@ -83,7 +83,7 @@ def test_reduced_rotated_and_padded_networks_have_the_same_imbalance(rng, h):
     for model in (
         ld.TwoLayer(U @ rotation, V @ rotation),
         ld.TwoLayer(np.hstack([padding, U, padding]), np.hstack([padding[:2], V, padding[:2]])),
-        ld.ReducedTwoLayer(np.hstack([U1, padding]), np.hstack([V, padding[:2]]), width=h, num_frozen=0),
+        ld.Reduction(ld.TwoLayer(np.hstack([U1, padding]), np.hstack([V, padding[:2]])), width=h, num_frozen=0),
     ):
         assert relative_error(theory.imbalance(model, problem), np.array(expected)) < tolerance("float64")
 
@@ -92,7 +92,7 @@ def test_missing_eigenvalues_of_a_narrow_network_count_as_zero(rng):
     problem = ld.factorization(np.ones((3, 2)))
     U, V = rng.normal(size=(3, 8)), rng.normal(size=(2, 8))
     U[:, 1:], V[:, 1:] = 0, 0
-    padded = ld.ReducedTwoLayer(U, V, width=1, num_frozen=0)
+    padded = ld.Reduction(ld.TwoLayer(U, V), width=1, num_frozen=0)
     for model in (ld.TwoLayer(U[:, :1], V[:, :1]), padded):
         edges = theory.spectrum_edges(model, problem)
         assert edges.positive_min == 0
@@ -151,8 +151,8 @@ def test_wrong_models_are_refused():
     with pytest.raises(ValueError, match=r"\(U rows, V rows\) must be \(3, 2\), but is \(2, 2\)"):
         ld.theory.imbalance(ld.TwoLayer(np.ones((2, 4)), np.ones((2, 4))), problem)
     with pytest.raises(ValueError, match=r"\(U1 rows, V rows\) must be \(2, 2\), but is \(3, 2\)"):
-        ld.theory.imbalance(ld.ReducedTwoLayer(np.ones((3, 4)), np.ones((2, 4)), 4, 1), problem)
+        ld.theory.imbalance(ld.Reduction(ld.TwoLayer(np.ones((3, 4)), np.ones((2, 4))), 4, 1), problem)
     with pytest.raises(ValueError, match="does not know the frozen part"):
-        ld.theory.coupling(ld.ReducedTwoLayer(np.ones((2, 4)), np.ones((2, 4)), 4, 1), problem)
+        ld.theory.coupling(ld.Reduction(ld.TwoLayer(np.ones((2, 4)), np.ones((2, 4))), 4, 1), problem)
     with pytest.raises(ValueError, match="must be positive, but are 0, 1 and 2"):
         ld.theory.num_conservation_laws(0, 1, 2)

@@ -367,7 +367,7 @@ def test_padding_and_reduction_change_no_rate(rng):
     models = (
         ld.TwoLayer(U, V),
         ld.TwoLayer(np.hstack([U, np.zeros((4, 3))]), np.hstack([V, np.zeros((2, 3))])),
-        ld.ReducedTwoLayer(U1, V, 5, 1),
+        ld.Reduction(ld.TwoLayer(U1, V), 5, 1),
     )
 
     def values(model):

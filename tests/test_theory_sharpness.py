@@ -73,7 +73,7 @@ def test_two_layers_of_every_kind_agree_and_have_the_closed_form_for_whitened_da
     deep = ld.DeepLinear((two.U, two.V.T))
     problem = solved_by(two, rng)
     value = sharpness(two, problem).value
-    for other in (deep, ld.reduce(two, problem)[0], ld.reduce(deep, problem)[0]):
+    for other in (deep, ld.reduce(two, problem), ld.reduce(deep, problem)):
         assert relative_error(sharpness(other, problem).value / value, 1.0) < tolerance("float64")
     rates = theory.rate_spectrum(two, problem)
     assert relative_error(value / (problem.scale * jnp.max(rates)), 1.0) < tolerance("float64")
@@ -179,7 +179,7 @@ def test_float32_and_refusals(rng):
     two = ld.TwoLayer(np.eye(2), np.eye(2))
     for ask, match in (
         (lambda: ld.theory.sharpness(two, square.regularized(1.0)), "penalty"),
-        (lambda: ld.theory.hessian_sharpness(ld.reduce(two, square)[0], square), "the model is reduced: lift it"),
+        (lambda: ld.theory.hessian_sharpness(ld.reduce(two, square), square), "the model is reduced: lift it"),
         (lambda: ld.theory.sharpness(two, square, rtol=1e-20), "cannot resolve"),
         (
             lambda: ld.theory.sharpness(ld.TwoLayer(np.ones((3, 2)), np.ones((2, 2))), square),

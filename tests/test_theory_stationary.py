@@ -86,16 +86,16 @@ def test_reduced_networks_are_classified_as_the_full_ones(rng):
     problem = ld.factorization(rng.normal(size=(n, m)))
     for learned, h in (([1, 0, 1], 20), ([1, 1, 1], 20)):
         model = weights_with(rng, problem, learned, h, split=0.3)
-        reduced, _ = ld.reduce(model, problem)
+        reduced = ld.reduce(model, problem)
         full, small = stationary_point(model, problem), stationary_point(reduced, problem)
         for name in full._fields:
             assert relative_error(getattr(small, name), getattr(full, name)) < tolerance("float64", 10), name
     # A padded core of width 1 has room for one component only, though its arrays have more columns.
     one = weights_with(rng, problem, [1, 0, 0], 1)
-    padded = ld.ReducedTwoLayer(np.pad(one.U, ((0, 0), (0, 3))), np.pad(one.V, ((0, 0), (0, 3))), 1, 0)
+    padded = ld.Reduction(ld.TwoLayer(np.pad(one.U, ((0, 0), (0, 3))), np.pad(one.V, ((0, 0), (0, 3)))), 1, 0)
     point = stationary_point(padded, problem)
     assert bool(point.is_minimum) and abs(float(point.curvature)) < tolerance("float64")
-    point = stationary_point(ld.ReducedTwoLayer(padded.U1, padded.V, 4, 0), problem)
+    point = stationary_point(ld.Reduction(ld.TwoLayer(padded.U1, padded.V), 4, 0), problem)
     second = jnp.linalg.svd(problem.Y, compute_uv=False)[1]
     assert bool(point.is_strict_saddle) and relative_error(point.curvature, -second) < tolerance("float64")
 
@@ -171,7 +171,7 @@ def test_the_flow_ends_at_a_minimum_and_starts_at_none(rng):
     tiny, zero = (ld.TwoLayer(size * start.U, size * start.V) for size in (1e-12, 0.0))
     assert float(stationarity(tiny, problem).speed) < 1e-10 and not bool(stationarity(tiny, problem).holds)
     assert bool(stationarity(zero, problem).holds) and float(stationarity(zero, problem).residual) == 0
-    reduced, _ = ld.reduce(start, problem)
+    reduced = ld.reduce(start, problem)
     for name in ("speed", "residual"):
         assert relative_error(getattr(stationarity(reduced, problem), name), getattr(begun, name)) < tolerance(
             "float64"
@@ -233,7 +233,7 @@ def test_balance_is_the_norm_of_the_imbalance(rng, dtype):
         model = ld.TwoLayer(rng.normal(size=(n, h)).astype(dtype), rng.normal(size=(m, h)).astype(dtype))
         U, V = np.asarray(model.U, float), np.asarray(model.V, float)
         size = np.linalg.norm(U.T @ U - V.T @ V)
-        for state in (model, ld.reduce(model, problem)[0]):
+        for state in (model, ld.reduce(model, problem)):
             assert relative_error(theory.balance(state, problem, 1.0).value, size) < tolerance(dtype, 10)
         assert bool(theory.balance(model, problem, 1.01 * size).holds)
         assert not bool(theory.balance(model, problem, 0.99 * size).holds)

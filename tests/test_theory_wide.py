@@ -9,6 +9,7 @@ from helpers import Compiled, load_cases, relative_error, tolerance
 from scipy import stats
 
 import lindyn_jax as ld
+from lindyn_jax.models import Rest
 
 theory = Compiled(ld.theory)
 
@@ -154,8 +155,8 @@ def core(problem, U, V):
     U1 = np.asarray(problem.to_data(jnp.asarray(U)))
     Q = np.linalg.qr(np.vstack([U1, V]).T)[0]
     U2 = U - np.asarray(problem.from_data(jnp.asarray(U1)))
-    frozen = ld.Frozen(jnp.asarray(U2 @ Q), jnp.linalg.norm(U2), jnp.ones(()))
-    return ld.ReducedTwoLayer(U1 @ Q, V @ Q, U.shape[1], problem.num_frozen, frozen)
+    rest = (Rest.of(jnp.linalg.norm(U2)), None)
+    return ld.Reduction(ld.TwoLayer(U1 @ Q, V @ Q), U.shape[1], problem.num_frozen, U2 @ Q, rest=rest)
 
 
 def test_lemma11_events_of_a_core_are_those_of_the_network(rng):

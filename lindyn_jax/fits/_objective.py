@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from .. import exact
 from .. import observables as obs
 from ..flow import gradient_flow
-from ..models import AbstractModel, ReducedTwoLayer
+from ..models import AbstractModel, Reduction, TwoLayer
 from ..problems import LeastSquares
 from ._closed import ClosedForm
 
@@ -69,9 +69,8 @@ def integrate(
     U1: Array, V: Array, problem: LeastSquares, ts: Array, *, adjoint: diffrax.AbstractAdjoint, **policy: Any
 ) -> tuple[Motion, Bool[Array, ""]]:
     """A flow at given times, and whether it got there."""
-    zero = jnp.zeros((), V.dtype)
     out = gradient_flow(
-        ReducedTwoLayer(U1, V, zero, zero, None),
+        Reduction(TwoLayer(U1, V)),
         problem,
         ts,
         observables={"product": obs.reduced_product, "velocity": _velocity},

@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from .. import _checks, methods
 from .._linalg import row_factor, signature_spectrum
 from .._public import public
-from ..models import ReducedTwoLayer
+from ..models import Reduction, TwoLayer
 from ..problems import LeastSquares
 from ._bracket import scan, secant
 from ._closed import prepare, short_product
@@ -267,8 +267,7 @@ def _fit(
     """The fit, and the velocity of its flow's product."""
     problem, U1, V, horizon, relative_error = given
     dtype = V.dtype
-    zero = jnp.zeros((), dtype)
-    start = ReducedTwoLayer(U1, V, zero, zero, None)
+    start = Reduction(TwoLayer(U1, V))
     unit_nodes, fine, coarse = (jnp.asarray(values, dtype) for values in clenshaw_curtis(nodes))
 
     # The flow, and beside it one at a hundred times its tolerance, which tells the error. One after the other: in lock step

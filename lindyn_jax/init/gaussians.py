@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._linalg import row_factor
 from .._public import public
-from ..models import Frozen, ReducedTwoLayer, TwoLayer
+from ..models import Reduction, Rest, TwoLayer
 from ..problems import AbstractProblem, LeastSquares
 from ._parts import Key, Number, Std, frame, size_of, stds_of
 
@@ -47,7 +47,7 @@ def gaussian_core(
     alpha: Number | None = None,
     num_frozen: Number | None = None,
     key: Key,
-) -> ReducedTwoLayer:
+) -> Reduction:
     """The reduced form of a Gaussian start of width h, drawn directly at a cost that does not depend on h.
 
     With the rows [V; U1] first to last, the factor L of a Gaussian matrix is lower triangular with independent entries:
@@ -62,7 +62,7 @@ def gaussian_core(
     - `std` or `alpha`: as in `gaussian`; may be traced.
     - `num_frozen`: n - r if it should differ from the problem's, also a number that may be traced; 0 leaves no frozen part.
 
-    **Returns:** a `ReducedTwoLayer` with k = r + m columns (min(h, r + m) where h is not traced), equal in law to reducing a
+    **Returns:** a `Reduction` whose core has k = r + m columns (min(h, r + m) where h is not traced), equal in law to reducing a
     full-size draw.
 
     **Raises:** `ValueError` for a concrete width that is not a whole number from 1 to 1e12, and as `gaussian` does.
@@ -91,15 +91,16 @@ def gaussian_core(
     L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)[:, :k]
     V, U1 = std_V * L[:m], std_U * L[m:]
 
-    frozen = None
+    frozen, rest = None, None
     count = problem.num_frozen if num_frozen is None else num_frozen
     if _checks.is_traced(count) or count > 0:
         rows = p if num_frozen is not None else min(p, problem.num_frozen)
-        core = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
-        rest = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
-        norm = jnp.sqrt(jnp.sum(core**2) + std_U**2 * rest)
-        frozen = Frozen(core.astype(dtype), norm.astype(dtype), jnp.ones((), dtype))
-    return ReducedTwoLayer(U1.astype(dtype), V.astype(dtype), h.astype(dtype), count, frozen)
+        frozen = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
+        outside = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
+        size = jnp.sqrt(jnp.sum(frozen**2) + std_U**2 * outside)
+        frozen, rest = frozen.astype(dtype), (Rest.of(size.astype(dtype)), None)
+    core = TwoLayer(U1.astype(dtype), V.astype(dtype))
+    return Reduction(core, h.astype(dtype), count, frozen, rest=rest, coordinates=problem.coordinates)
 
 
 @public

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _checks
-from ..models import AbstractModel, DeepLinear, Frozen, ReducedTwoLayer, TwoLayer
+from ..models import AbstractModel, DeepLinear, Reduction, TwoLayer
 from ..problems import LeastSquares, factorization
 from ._parts import Key, Number, Std, stds_of
 from .deep import deep_aligned, deep_balanced, deep_gaussian, deep_orthogonal
@@ -62,7 +62,7 @@ class AbstractGaussianStart(AbstractStart):
     alpha: eqx.AbstractVar[Number | None]
 
     @abstractmethod
-    def design(self, problem: LeastSquares, gaussian: ReducedTwoLayer) -> ReducedTwoLayer:
+    def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
         """The start that begins with this Gaussian core."""
 
     def least_width(self, problem: LeastSquares) -> tuple[int, str]:
@@ -78,7 +78,7 @@ class AbstractGaussianStart(AbstractStart):
             return stds_of(None, alpha, self.h)
         return (float(self.h) ** -float(alpha),) * 2
 
-    def draw(self, problem: LeastSquares, *, key: Key) -> ReducedTwoLayer:
+    def draw(self, problem: LeastSquares, *, key: Key) -> Reduction:
         """The start in its reduced form, with k = r + m columns (k = min(h, r + m) of the Gaussian one) in a basis of its own."""
         self.check(problem)
         return self.design(problem, gaussian_core(problem, self.h, std=self.scales(), key=key))
@@ -126,7 +126,7 @@ class Gaussian(AbstractGaussianStart):
     std: Numbers | None = None
     alpha: Number | None = None
 
-    def design(self, problem: LeastSquares, gaussian: ReducedTwoLayer) -> ReducedTwoLayer:
+    def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
         return gaussian
 
 
@@ -143,14 +143,13 @@ class Balanced(AbstractGaussianStart):
     def least_width(self, problem: LeastSquares) -> tuple[int, str]:
         return min(problem.rank, problem.num_outputs), "min(r, m)"
 
-    def design(self, problem: LeastSquares, gaussian: ReducedTwoLayer) -> ReducedTwoLayer:
+    def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
         core = balanced(_seen(problem), gaussian.product(), problem.rank + problem.num_outputs)
         frozen = None
         if gaussian.frozen is not None:
             # As far as the row space of the inside product allows.
-            outside = gaussian.frozen_product() @ jnp.linalg.pinv(core.V.T)
-            frozen = Frozen(outside, jnp.linalg.norm(outside), jnp.ones((), problem.dtype))
-        return ReducedTwoLayer(core.U, core.V, gaussian.width, problem.num_frozen, frozen)
+            frozen = gaussian.frozen_product(problem) @ jnp.linalg.pinv(core.V.T)
+        return Reduction(core, gaussian.width, problem.num_frozen, frozen, coordinates=problem.coordinates)
 
 
 class Imbalance(AbstractGaussianStart):
@@ -187,7 +186,7 @@ class Imbalance(AbstractGaussianStart):
                     f"Argument `{name}` must have finite entries of at least 0 (its sign is understood), but is {values}."
                 )
 
-    def design(self, problem: LeastSquares, gaussian: ReducedTwoLayer) -> ReducedTwoLayer:
+    def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
         r, m = problem.rank, problem.num_outputs
         positive, negative = (
             jnp.broadcast_to(jnp.asarray(_as_tuple(values), problem.dtype), (size,))
@@ -228,7 +227,7 @@ class Spectral(AbstractStart):
         if not any(strengths):
             raise ValueError("The start is the saddle U = 0, V = 0, which gradients never leave: give it weights.")
 
-    def draw(self, problem: LeastSquares, *, key: Key) -> ReducedTwoLayer:
+    def draw(self, problem: LeastSquares, *, key: Key) -> Reduction:
         self.check(problem)
         r, m = problem.rank, problem.num_outputs
         u0, v0 = _as_tuple(self.u0), _as_tuple(self.v0)
@@ -381,11 +380,9 @@ def _seen(problem: LeastSquares) -> LeastSquares:
     return factorization(jnp.zeros((problem.rank, problem.num_outputs), problem.dtype))
 
 
-def _inside(problem: LeastSquares, core: TwoLayer, h) -> ReducedTwoLayer:
+def _inside(problem: LeastSquares, core: TwoLayer, h) -> Reduction:
     """A start without a part outside the range of the data."""
     frozen, k = None, core.V.shape[1]
     if problem.num_frozen > 0:
-        zero = jnp.zeros((), core.V.dtype)
-        rows = jnp.zeros((min(k, problem.num_frozen), k), core.V.dtype)
-        frozen = Frozen(rows, zero, jnp.ones((), core.V.dtype))
-    return ReducedTwoLayer(core.U, core.V, h, problem.num_frozen, frozen)
+        frozen = jnp.zeros((min(k, problem.num_frozen), k), core.V.dtype)
+    return Reduction(core, h, problem.num_frozen, frozen, coordinates=problem.coordinates)

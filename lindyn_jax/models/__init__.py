@@ -6,18 +6,17 @@ Each knows its end-to-end matrix and its velocity under gradient flow; descent u
 from .base import AbstractModel, refuse_matrix_penalty, refuse_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
-from .reduced import Frozen, ReducedDeepLinear, ReducedTwoLayer, Remainder
+from .reduction import Bases, Reduction, Rest
 from .single import LinearModel, WideLimit
 from .two_layer import SymmetricFactors, TwoLayer
 
 __all__ = [
     "AbstractModel",
+    "Bases",
     "DeepLinear",
-    "Frozen",
     "LinearModel",
-    "ReducedDeepLinear",
-    "ReducedTwoLayer",
-    "Remainder",
+    "Reduction",
+    "Rest",
     "SymmetricFactors",
     "TwoLayer",
     "WideLimit",

@@ -60,6 +60,55 @@ class AbstractModel(eqx.Module):
         """The layers W1, ..., WL of a chain, with Phi1^T W1 for W1: what the data move. `None` for what is not a chain."""
         return None
 
+    # -- the smallest exact form, for kinds that have one; any other is moved as it is ----------------------------------
+
+    def is_reducible(self, problem: AbstractProblem) -> bool:
+        """Whether a smaller form can be made inside of jit, whatever the weights are."""
+        return False
+
+    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
+        """The problem on which the core of a network of this kind moves: of `Phi1^T Theta` where the rest stays."""
+        return problem
+
+    def parts(self, problem: AbstractProblem) -> "tuple[AbstractModel, AbstractProblem]":
+        """The ordinary network that moves, and the problem that it moves on."""
+        return self, problem
+
+    def with_core(self, core: "AbstractModel") -> "AbstractModel":
+        """This network with what moves at another place."""
+        return core
+
+    def check_data(self, problem: AbstractProblem) -> None:
+        """Refuses a problem in other coordinates than those that this network was made in, with a `ValueError`."""
+
+    def rest_drift(self, i: int) -> Float[Array, ""] | None:
+        """How far what is left out of hidden layer i has moved its imbalance; `None` where nothing is."""
+        return None
+
+    def to_state(self) -> "AbstractModel":
+        """What an optimizer moves."""
+        return eqx.filter(self, self.moving())
+
+    def from_state(self, state: "AbstractModel") -> "AbstractModel":
+        """The network that a state made by `to_state` stands for."""
+        return eqx.combine(state, eqx.filter(self, self.moving(), inverse=True))
+
+    def state_velocity(self, problem: AbstractProblem) -> "AbstractModel":
+        """The velocity in the form of `to_state`."""
+        return eqx.filter(self.velocity(problem), self.moving())
+
+    # -- what the data do not reach ---------------------------------------------------------------------------------------
+
+    def frozen_product(self, problem: AbstractProblem) -> Float[Array, "f m"] | None:
+        """A matrix with the singular values of `Phi2^T Theta`, what the data do not see of Theta; `None` if they see all of it.
+
+        **Raises:** `ValueError` for a reduced network that was made without it.
+        """
+        if problem.num_frozen == 0:
+            return None
+        Theta = self.product()
+        return Theta - problem.from_data(problem.to_data(Theta))
+
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         """`U2 = Phi2^T U`, what the data do not move of a first layer, up to a rotation of its rows; and the size of what it was
         made of, whose round-off it carries.

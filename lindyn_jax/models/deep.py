@@ -50,6 +50,18 @@ class DeepLinear(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return chain(self.layers)
 
+    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "DeepLinear":
+        """The network of other layers."""
+        return type(self)(tuple(layers))
+
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """What the rows and the columns of each layer belong to, for the reading of optimizers."""
+        return tuple((i, i + 1) for i in range(self.depth))
+
+    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
+        return problem.restrict()[0]
+
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...]:
         return (problem.to_data(self.layers[0]), *self.layers[1:])
 

@@ -1,5 +1,6 @@
 """Two layers, with weights of their own or tied."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -50,8 +51,20 @@ class TwoLayer(AbstractModel):
         """U and V^T, as `DeepLinear` has them."""
         return self.U, self.V.T
 
+    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "TwoLayer":
+        """The network of other layers, as `layers` has them."""
+        return type(self)(layers[0], layers[1].T)
+
+    frames: ClassVar = (("inputs", "hidden"), ("outputs", "hidden"))
+
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r h"], Float[Array, "h m"]]:
         return problem.to_data(self.U), self.V.T
+
+    def is_reducible(self, problem: AbstractProblem) -> bool:
+        return problem.penalty is None or problem.penalty.is_isotropic
+
+    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
+        return problem.restrict()[0]
 
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "n h"], Float[Array, ""]]:
         return self.U - problem.from_data(problem.to_data(self.U)), norm(self.U)
@@ -125,6 +138,20 @@ class SymmetricFactors(AbstractModel):
 
     def product(self) -> Float[Array, "n n"]:
         return self.U @ self.U.T
+
+    @property
+    def layers(self) -> tuple[Float[Array, "n h"], Float[Array, "h n"]]:
+        """U and U^T."""
+        return self.U, self.U.T
+
+    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "SymmetricFactors":
+        """The network of other layers, as `layers` has them."""
+        return type(self)(layers[0])
+
+    frames: ClassVar = (("inputs", "hidden"),)
+
+    def is_reducible(self, problem: AbstractProblem) -> bool:
+        return self.width > self.U.shape[0]
 
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         n, m = problem.num_inputs, problem.num_outputs

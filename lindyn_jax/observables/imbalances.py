@@ -4,11 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._linalg import signature_spectrum
-from .._norms import norm, root
+from .._norms import norm
 from .._public import public
-from ..models import AbstractModel, DeepLinear, ReducedDeepLinear, ReducedTwoLayer, TwoLayer
+from ..models import AbstractModel
 from ..problems import AbstractProblem
-from .coordinates import moving, two_layers, zero
+from .coordinates import chains, moving, two_layers
 from .registry import observable
 
 
@@ -32,43 +32,24 @@ def imbalance_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[
     panel="drift of the imbalance",
     log=True,
     needs_start=True,
-    kinds=(TwoLayer, ReducedTwoLayer, DeepLinear, ReducedDeepLinear),
+    kinds=chains,
     reduced=True,
 )
 @public
-def imbalance_drift(
-    model: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
-    problem: AbstractProblem,
-    start: TwoLayer | ReducedTwoLayer | DeepLinear | ReducedDeepLinear,
-) -> Float[Array, ""]:
+def imbalance_drift(model: AbstractModel, problem: AbstractProblem, start: AbstractModel) -> Float[Array, ""]:
     """||D - D(0)||_F, which the flow keeps at zero; `start` is the model at time 0.
 
     Computed from the rows of both factors, never at size h x h. For deep networks the norm of all the imbalances together,
     `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
     """
-    if isinstance(model, (DeepLinear, ReducedDeepLinear)) and isinstance(start, (DeepLinear, ReducedDeepLinear)):
-        return _deep_drift(model, problem, start)
-    (U1, V), (U1_start, V_start) = moving(model, problem), moving(start, problem)
-    signs = _signs(U1.shape[0], V.shape[0], U1.dtype)
-    rows = jnp.concatenate([U1, V, U1_start, V_start])
-    return norm(_dense_signature(rows, jnp.concatenate([signs, -signs])))
-
-
-def _deep_drift(model, problem: AbstractProblem, start) -> Array:
     parts = []
     layers, before = (x.moving_layers(problem) for x in (model, start))
     for i in range(len(layers) - 1):
         rows = [layers[i], layers[i + 1].T, before[i], before[i + 1].T]
-        signs = jnp.concatenate(
-            [jnp.full(A.shape[0], sign, A.dtype) for A, sign in zip(rows, (1, -1, -1, 1), strict=True)]
-        )
-        parts.append(norm(_dense_signature(jnp.concatenate(rows), signs)))
-        if isinstance(model, ReducedDeepLinear):
-            # What weight decay does to the part of the layers that the cores leave out.
-            A, B, AB = model.rest[i].gram
-            a, b = model.rest[i].factor ** 2 - 1, model.rest[i + 1].factor ** 2 - 1
-            parts.append(root(a**2 * A + b**2 * B - 2 * a * b * AB))
-    return norm(*parts) if parts else zero(model.product(), problem.dtype)
+        signs = jnp.concatenate([jnp.full(A.shape[0], x, A.dtype) for A, x in zip(rows, (1, -1, -1, 1), strict=True)])
+        rest = model.rest_drift(i)
+        parts += [norm(_dense_signature(jnp.concatenate(rows), signs)), *([] if rest is None else [rest])]
+    return norm(*parts)
 
 
 def _signs(r: int, m: int, dtype) -> Float[Array, " p"]:

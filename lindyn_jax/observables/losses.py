@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 from .._norms import all_finite, norm
 from .._public import public
-from ..models import AbstractModel, ReducedTwoLayer
+from ..models import AbstractModel
 from ..problems import AbstractProblem, LeastSquares
-from .coordinates import REDUCED, has_frozen, moving, reduced_product, zero
+from .coordinates import moving, reduced_product, zero
 from .registry import observable
 
 
@@ -43,8 +43,7 @@ def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
         return zero(model.product(), problem.dtype)
     model.check_penalty(problem.penalty)
     U1, V = moving(model, problem)
-    width = model.width if isinstance(model, ReducedTwoLayer) else None
-    return problem.penalty.value(U1, V, width)
+    return problem.penalty.value(U1, V, getattr(model, "width", None))
 
 
 @observable(label="L plus penalty", symbol="$L$ + penalty", panel="loss", log=True, reduced=True)
@@ -86,10 +85,9 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
 @public
 def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
-    if isinstance(model, REDUCED):
-        inside = model.product() - problem.reduced_theta_hat
-        return norm(inside, *([model.frozen_product()] if has_frozen(model, problem) else []))
-    return norm(model.product() - problem.theta_hat)
+    outside = model.frozen_product(problem)
+    inside = reduced_product(model, problem) - problem.reduced_theta_hat
+    return norm(inside) if outside is None else norm(inside, outside)
 
 
 @observable(
@@ -103,9 +101,7 @@ def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[
 @public
 def frozen_product_norm(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
-    if isinstance(model, REDUCED):
-        outside = norm(model.frozen_product()) if has_frozen(model, problem) else jnp.zeros((), problem.dtype)
-        # The moving rows are not in it, but a network that has diverged has no bias either.
-        return jnp.where(all_finite(model), outside, jnp.nan)
-    Theta = model.product()
-    return norm(Theta - problem.from_data(problem.to_data(Theta)))
+    outside = model.frozen_product(problem)
+    size = jnp.zeros((), problem.dtype) if outside is None else norm(outside)
+    # The moving rows are not in it, but a network that has diverged has no bias either.
+    return jnp.where(all_finite(model), size, jnp.nan)

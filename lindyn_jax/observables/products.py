@@ -8,7 +8,7 @@ from .._public import public
 from .._svd import thin_svd
 from ..models import AbstractModel
 from ..problems import AbstractProblem, LeastSquares
-from .coordinates import REDUCED, reduced_product
+from .coordinates import reduced_product
 from .registry import observable
 
 
@@ -18,8 +18,8 @@ from .registry import observable
 @public
 def singular_values(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
     """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
-    if isinstance(model, REDUCED) and model.frozen is not None:
-        stacked = jnp.concatenate([model.product(), model.frozen_product()])
+    if model.is_reduced and model.frozen is not None:
+        stacked = jnp.concatenate([model.product(), model.frozen_product(problem)])
         most = min(problem.num_inputs, problem.num_outputs)
         return jnp.linalg.svd(stacked, compute_uv=False)[:most]
     return jnp.linalg.svd(model.product(), compute_uv=False)

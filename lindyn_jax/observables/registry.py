@@ -11,7 +11,6 @@ from .. import _checks
 from .._public import is_sentence, public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
-from .coordinates import as_network
 
 Observable = Callable[..., Array]
 Observables = str | Sequence[str] | Mapping[str, str | Observable]
@@ -199,7 +198,7 @@ def measure(
         if facts is None:
             values[name] = jnp.asarray(function(to_user(model), problem))
             continue
-        see = (lambda state: (state, problem)) if facts.reduced else (lambda state: as_network(to_user(state), problem))
+        see = (lambda state: (state, problem)) if facts.reduced else (lambda state: to_user(state).parts(problem))
         origin = see(start)[:1] if facts.needs_start else ()
         values[name] = jnp.asarray(function(*see(model), *origin))
     return values

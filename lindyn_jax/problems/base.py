@@ -111,6 +111,11 @@ class AbstractProblem(eqx.Module):
         """Phi1, an orthonormal basis of the directions of the inputs that the loss sees; `None` for all of them."""
         return self.restrict()[1]
 
+    @property
+    def coordinates(self) -> Float[Array, " r"] | None:
+        """Numbers that tell the coordinates of these data from those of others; `None` for the inputs' own."""
+        return None
+
     def to_data(self, U: Float[Array, "n k"]) -> Float[Array, "r k"]:
         """Phi1^T U: the rows that move."""
         return U if self.frame is None else self.frame.T @ U

@@ -101,7 +101,7 @@ class LeastSquares(OutputProblem):
     ) -> "LeastSquares":
         r"""This problem with the penalty `w ||D - Lambda||_F^2` on the imbalance `D = U1^T U1 - V^T V` of two-layer models.
 
-        Flow and descent of `TwoLayer` and `ReducedTwoLayer` then follow `L + w ||D - Lambda||_F^2`. For `factorization(Y)`,
+        Flow and descent of two-layer networks then follow `L + w ||D - Lambda||_F^2`. For `factorization(Y)`,
         lambda0 a number and the weight 1/8, `P = [U; V] [U; V]^T` solves `P' = A P + P A - P^2` with
         `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]`. With loss scale q and output scale c the weight that does this is
         `q c^2/8`, and then `P' = A P + P A - q c^2 P^2`, `A = q [[c^2 lambda0/2 I, c Y], [c Y^T, -c^2 lambda0/2 I]]`.
@@ -152,8 +152,8 @@ class LeastSquares(OutputProblem):
         if self.link is not None:
             return super().restrict()
         # As many samples as there are directions; the loss is less by that of the part of Y that no Theta reaches.
-        small = (jnp.diag(self.data_singular_values), self.Ytil, None, jnp.zeros_like(self.residual))
-        where = lambda problem: (problem.X, problem.Y, problem.Phi1, problem.residual)  # noqa: E731
+        small = (jnp.diag(self.data_singular_values), self.Ytil, None, None, jnp.zeros_like(self.residual))
+        where = lambda problem: (problem.X, problem.Y, problem.Phi1, problem.inputs_mark, problem.residual)  # noqa: E731
         return eqx.tree_at(where, self, small, is_leaf=lambda leaf: leaf is None), self.Phi1
 
     # -- loss --------------------------------------------------------------------------------------------------------
@@ -189,6 +189,10 @@ class LeastSquares(OutputProblem):
     def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
         """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
         return super().reduced_loss(Theta1) if self.link is not None else self.excess_loss(Theta1) + self.loss_star
+
+    def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """dL/dTheta; from X itself and not from its decomposition, where Theta is not in the data's coordinates already."""
+        return self.reduced_loss_gradient(Theta) if self.frame is None else super().loss_gradient(Theta)
 
     def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
         """dL/dTheta1; without a link it is `-q S E`, at a cost that does not depend on N or n."""

@@ -50,6 +50,7 @@ class OutputProblem(AbstractProblem):
     output_scale: Float[Array, ""]
     Phi1: Float[Array, "n r"] | None
     data_singular_values: Float[Array, " r"]
+    inputs_mark: Float[Array, " r"] | None
     # W S, or `None` for X = I.
     design: Float[Array, "N r"] | None
 
@@ -92,11 +93,12 @@ class OutputProblem(AbstractProblem):
         if X is None:
             if rank is not None and rank != Y.shape[0]:
                 raise ValueError(f"Argument `rank` must be {Y.shape[0]} for X = I, but is {rank}.")
-            self.Phi1, self.data_singular_values = None, jnp.ones(Y.shape[0], dtype)
+            self.Phi1, self.inputs_mark, self.data_singular_values = None, None, jnp.ones(Y.shape[0], dtype)
             return None
         W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
         r = rank_of(X, s, rank, rank_rtol)
         self.data_singular_values, self.Phi1 = s[:r], Phi1T[:r].T
+        self.inputs_mark = jax.lax.stop_gradient(Phi1T[:r]) @ jnp.cos(jnp.arange(X.shape[1], dtype=dtype))
         return W[:, :r]
 
     @abstractmethod
@@ -146,13 +148,17 @@ class OutputProblem(AbstractProblem):
     def restrict(self) -> "tuple[OutputProblem, Float[Array, 'n r'] | None]":
         if self.X is None:
             return self, None
-        where = lambda problem: (problem.X, problem.Phi1)  # noqa: E731
-        return eqx.tree_at(where, self, (self.design, None), is_leaf=lambda leaf: leaf is None), self.Phi1
+        where = lambda problem: (problem.X, problem.Phi1, problem.inputs_mark)  # noqa: E731
+        return eqx.tree_at(where, self, (self.design, None, None), is_leaf=lambda leaf: leaf is None), self.Phi1
 
     @property
     def frame(self) -> Float[Array, "n r"] | None:
         """Phi1, an orthonormal basis of the range of X^T; `None` for X = I."""
         return self.Phi1
+
+    @property
+    def coordinates(self) -> Float[Array, " r"] | None:
+        return self.inputs_mark
 
     # -- loss --------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import roundoff
-from .radau import is_dense
+from .radau import is_dense, weights_of
 from .roundoff import norm
 
 _MAX_REJECTIONS = 60
@@ -178,7 +178,7 @@ class NormController(diffrax.AbstractStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        one = jnp.ones((), y0.U1.dtype)
+        one = jnp.ones((), weights_of(y0)[0].dtype)
         if dt0 is None:
             dt0 = _guess(lambda y: func(terms, t0, y, args), jax.lax.stop_gradient(y0), t1 - t0, self.tolerance)
         growth = _Growth(y0, args)
@@ -190,8 +190,8 @@ class NormController(diffrax.AbstractStepSizeController):
         last_ratio, last_length, proposed, rejections, noise = controller_state
         y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
         length = length.astype(proposed.dtype)
-        size = jnp.maximum(norm(y0.U1, y0.V), norm(y1.U1, y1.V))
-        ratio = norm(y_error.U1, y_error.V) / (self.tolerance * size)
+        size = jnp.maximum(norm(*weights_of(y0)), norm(*weights_of(y1)))
+        ratio = norm(*weights_of(y_error)) / (self.tolerance * size)
         keep = ratio < 1
         ratio = jnp.clip(jnp.where(jnp.isfinite(ratio), ratio, 1e8), 1e-8, 1e8)
         factor = 0.9 * ratio**-0.25
@@ -226,7 +226,8 @@ class NormController(diffrax.AbstractStepSizeController):
         return jnp.where(meets, target, end)
 
     def _cap(self, y, growth: _Growth) -> Array:
-        return jnp.asarray(jnp.inf if is_dense(y.U1, y.V) else growth.cap(self.reach), y.U1.dtype)
+        U, V = weights_of(y)
+        return jnp.asarray(jnp.inf if is_dense(U, V) else growth.cap(self.reach), U.dtype)
 
 
 def grown_roundoff(controller_state, final) -> Float[Array, ""]:

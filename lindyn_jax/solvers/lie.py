@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .radau import StateInterpolation, norm, with_weights
+from .radau import StateInterpolation, norm, weights_of, with_weights
 
 # Largest Frobenius norm of an exponent: the power series are exact to round-off up to there.
 _FARTHEST = 2**0.5
@@ -49,7 +49,7 @@ class HermiteInterpolation(StateInterpolation):
             outer = a + x * x * (3 - 2 * x) * (b - a)
             return (outer + length * x * (1 - x) * ((1 - x) * slope_a - x * slope_b)).astype(a.dtype)
 
-        (U0, V0), (U1, V1) = (self.y0.U1, self.y0.V), (self.y1.U1, self.y1.V)
+        (U0, V0), (U1, V1) = weights_of(self.y0), weights_of(self.y1)
         with jax.default_matmul_precision("highest"):
             U = between(U0, U1, self.B0 @ V0, self.B1 @ V1)
             V = between(V0, V1, self.B0.T @ U0, self.B1.T @ U1)
@@ -59,9 +59,9 @@ class HermiteInterpolation(StateInterpolation):
 class LieRK4(diffrax.AbstractAdaptiveSolver):
     r"""Commutator-free Lie group method of order 4: the imbalance to round-off at any tolerance.
 
-    A diffrax solver for the flow of a `ReducedTwoLayer` without penalty, with or without a link function;
-    `gradient_flow(..., solver="lie")` is the usual way in. The state is the model's moving weights (its `U1` and `V`),
-    `args` a tuple that begins with the problem. Use with `NormController(tolerance)`.
+    A diffrax solver for the flow of a `TwoLayer` on a restricted problem, or of a reduced one, without penalty, with or without a
+    link function; `gradient_flow(..., solver="lie")` is the usual way in. The state is the network's moving weights, `args` a
+    tuple that begins with the problem. Use with `NormController(tolerance)`.
 
     **Notes:** explicit, so its steps shrink with the condition number of `X^T X` as those of every explicit solver do. A step
     takes four gradients of size r x m and five exponentials of rank min(r, m), by products alone: its cost falls with m, while
@@ -89,11 +89,11 @@ class LieRK4(diffrax.AbstractAdaptiveSolver):
 
     def init(self, terms, t0, t1, y0, args) -> Float[Array, "r m"]:
         with jax.default_matmul_precision("highest"):
-            return _generator(args[0], y0.U1, y0.V)
+            return _generator(args[0], *weights_of(y0))
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del terms, made_jump
-        U, V, k1 = y0.U1, y0.V, solver_state
+        (U, V), k1 = weights_of(y0), solver_state
         h = (t1 - t0).astype(U.dtype)
         with jax.default_matmul_precision("highest"):
             U2, V2 = rotate(h / 2 * k1, U, V)

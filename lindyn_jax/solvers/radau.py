@@ -531,8 +531,15 @@ def _lagrange(nodes: np.ndarray, at: Array) -> Array:
     return jnp.stack(columns, axis=1)
 
 
+def weights_of(y) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
+    """U and V of the state of a step."""
+    core = getattr(y, "core", y)
+    return core.U, core.V
+
+
 def with_weights(y, U: Array, V: Array):
-    return eqx.tree_at(lambda y: (y.U1, y.V), y, (U, V))
+    """The state of a step, a two-layer network or one in reduced form, at other weights."""
+    return y.with_core(eqx.tree_at(lambda core: (core.U, core.V), getattr(y, "core", y), (U, V)))
 
 
 class _Memory(NamedTuple):
@@ -548,8 +555,9 @@ class _Memory(NamedTuple):
 class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
     r"""Radau IIA of order 5 by Newton's method on impulses, each step a member of O(r, m), which keeps the imbalance.
 
-    A diffrax solver for the flow of a `ReducedTwoLayer` under least squares; `gradient_flow(..., solver="radau")` is the
-    usual way in. The state is the model's moving weights (its `U1` and `V`), `args` a tuple that begins with the problem.
+    A diffrax solver for the flow of a `TwoLayer` on a restricted problem, or of a reduced one, under least squares;
+    `gradient_flow(..., solver="radau")` is the usual way in. The state is the network's moving weights, `args` a tuple that
+    begins with the problem.
 
     **Args:** `tolerance`, the norm-wise relative tolerance of a step; it also says when the inner iteration ends. Use with
     `NormController(tolerance)`, which caps the step where E is not yet small.
@@ -581,8 +589,8 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
 
     def init(self, terms, t0, t1, y0, args) -> _Memory:
         with jax.default_matmul_precision("highest"):
-            U, V = y0.U1, y0.V
-            step = _step(y0, args[0], jnp.ones((), U.dtype))
+            U, V = weights_of(y0)
+            step = _step(U, V, args[0], jnp.ones((), U.dtype))
             form, _ = _form(U, V)
             slope = form.slopes(step.error(U, V), step) if form is _Impulses else jnp.concatenate(step.force(U, V))
             slopes = jax.lax.stop_gradient(jnp.stack([slope] * 3))
@@ -595,10 +603,10 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
             return self._step(t1 - t0, y0, args[0], solver_state)
 
     def _step(self, length: Array, y0, problem: LeastSquares, memory: _Memory):
-        U, V = y0.U1, y0.V
+        U, V = weights_of(y0)
         length = length.astype(U.dtype)
         form, solution = _form(U, V)
-        step = _step(y0, problem, length)
+        step = _step(U, V, problem, length)
         fixed, known = jax.lax.stop_gradient(step), jax.lax.stop_gradient(memory)
         size = norm(fixed.U, fixed.V)
         factors = form.factor(fixed)
@@ -614,10 +622,11 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         U1, V1, conserved, carried = form.end(x, Us, Vs, step, memory.carried)
         error = self._error(form, fixed, factors, jax.lax.stop_gradient((Us, Vs)), size)
         failed = ~converged | ~conserved | ~jnp.all(jnp.isfinite(U1)) | ~jnp.all(jnp.isfinite(V1))
-        y1 = with_weights(y0, jnp.where(failed, U, U1), jnp.where(failed, V, V1))
+        U1, V1 = jnp.where(failed, U, U1), jnp.where(failed, V, V1)
+        y1 = with_weights(y0, U1, V1)
         y_error = with_weights(y0, *(jnp.where(failed, jnp.inf, form.caution * part) for part in error))
-        Us = jnp.concatenate([U[None], Us[:2], y1.U1[None]])
-        Vs = jnp.concatenate([V[None], Vs[:2], y1.V[None]])
+        Us = jnp.concatenate([U[None], Us[:2], U1[None]])
+        Vs = jnp.concatenate([V[None], Vs[:2], V1[None]])
         slopes = jax.lax.stop_gradient(form.slopes(x, fixed))
         memory = _Memory(slopes, jax.lax.stop_gradient(length), jax.lax.stop_gradient(contraction), carried)
         dense = {"y": y0, "Us": Us, "Vs": Vs}
@@ -639,8 +648,8 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         return tuple(jnp.where(again, b, a) for a, b in zip(once, twice, strict=True))
 
 
-def _step(y, problem: LeastSquares, length: Array) -> _Step:
-    return _Step(y.U1, y.V, problem.singular_values, problem.Ytil, length * problem.scale)
+def _step(U: Array, V: Array, problem: LeastSquares, length: Array) -> _Step:
+    return _Step(U, V, problem.singular_values, problem.Ytil, length * problem.scale)
 
 
 def _form(U: Array, V: Array):

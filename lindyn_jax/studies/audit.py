@@ -21,7 +21,7 @@ from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
 from ..flow import gradient_flow
-from ..models import ReducedTwoLayer, TwoLayer
+from ..models import Reduction, TwoLayer
 from ..problems import LeastSquares
 from ..trajectory import RESULTS
 from ._audit_summary import LOSS_STATEMENTS as LOSS_STATEMENTS
@@ -46,7 +46,7 @@ from .simulate import (
 from .study import Flag, Options, Shown, Study, data_notes, sizes_of
 
 Number = float | int
-AnyStart = init.AbstractStart | Callable[..., TwoLayer | ReducedTwoLayer]
+AnyStart = init.AbstractStart | Callable[..., TwoLayer | Reduction]
 
 DYNAMICS = ("flow", "descent")
 
@@ -417,7 +417,7 @@ def labelled(dataset):
     return dataset
 
 
-def _drawer(problem, starts) -> Callable[[Array, Array], ReducedTwoLayer]:
+def _drawer(problem, starts) -> Callable[[Array, Array], Reduction]:
     """A function (key, case) -> start, all cases of one shape; without the frozen part, which no statement here needs.
 
     Starts that begin with a Gaussian draw share it, width and scales being numbers: more widths cost no more compilation.
@@ -441,9 +441,8 @@ def _drawer(problem, starts) -> Callable[[Array, Array], ReducedTwoLayer]:
     def one(start, begins, key, gaussian):
         model = start.design(problem, gaussian) if begins else as_core(start.draw(problem, key=key), problem)
         dtype = problem.dtype
-        return ReducedTwoLayer(
-            model.U1.astype(dtype), model.V.astype(dtype), model.width.astype(dtype), problem.num_frozen, None
-        )
+        core = TwoLayer(model.core.U.astype(dtype), model.core.V.astype(dtype))
+        return Reduction(core, model.width.astype(dtype), problem.num_frozen)
 
     branches = [partial(one, kinds[i], from_gaussian[i]) for i in different]
     places = [different.index(i) for i in index]

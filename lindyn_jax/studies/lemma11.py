@@ -6,6 +6,7 @@ inputs is a size of anything that is computed: a million inputs and a width of 1
 
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,9 @@ def sizes(n: int, r: int, m: int) -> LeastSquares:
         raise ValueError(f"The rank of the data is at most the number of inputs, but r = {r} and n = {n}.")
     dtype = jnp.result_type(float)
     X, Y = jax.ShapeDtypeStruct((r, n), dtype), jax.ShapeDtypeStruct((r, m), dtype)
-    return jax.eval_shape(lambda X, Y: LeastSquares(X, Y, rank=r), X, Y)
+    shapes = jax.eval_shape(lambda X, Y: LeastSquares(X, Y, rank=r), X, Y)
+    # Coordinates that are not known are no one's.
+    return eqx.tree_at(lambda problem: problem.inputs_mark, shapes, None)
 
 
 def default_widths(problem: LeastSquares, delta: float = 0.1, count: int = 12) -> list[float]:

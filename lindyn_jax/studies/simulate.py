@@ -18,7 +18,7 @@ from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import describe_environment, save_dataset
 from ..flow import gradient_flow
-from ..models import AbstractModel, Frozen, ReducedTwoLayer, TwoLayer
+from ..models import AbstractModel, Reduction, Rest, TwoLayer
 from ..observables import OBSERVABLES, attributes
 from ..problems import LeastSquares
 from ..reduction import reduce
@@ -36,25 +36,23 @@ SOLVER = "Solver of the flow: auto, radau (implicit, structured), lie (explicit,
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
 
 
-def as_core(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> ReducedTwoLayer:
+def as_core(model: TwoLayer | Reduction, problem: LeastSquares) -> Reduction:
     """A two-layer network in its reduced form, padded to k = r + m columns, with a frozen part that may be zero."""
     p = problem.rank + problem.num_outputs
-    reduced = reduce(model, problem)[0] if isinstance(model, TwoLayer) else model
-    pad = ((0, 0), (0, p - reduced.V.shape[1]))
-    U1, V = jnp.pad(reduced.U1, pad), jnp.pad(reduced.V, pad)
-    frozen, rows = reduced.frozen, min(p, problem.num_frozen)
-    if problem.num_frozen == 0:
-        frozen = None
-    elif frozen is None:
-        zero = jnp.zeros((), V.dtype)
-        frozen = Frozen(jnp.zeros((rows, p), V.dtype), zero, jnp.ones((), V.dtype))
-    else:
-        core = jnp.pad(frozen.core, ((0, max(rows - frozen.core.shape[0], 0)), pad[1]))
-        frozen = Frozen(core, frozen.norm, frozen.factor)
-    return ReducedTwoLayer(U1, V, reduced.width, problem.num_frozen, frozen)
+    reduced = model if model.is_reduced else reduce(model, problem)
+    pad = ((0, 0), (0, p - reduced.core.width))
+    core = TwoLayer(jnp.pad(reduced.core.U, pad), jnp.pad(reduced.core.V, pad))
+    frozen, rest = None, None
+    if problem.num_frozen > 0:
+        rows = min(p, problem.num_frozen)
+        frozen = jnp.zeros((0, reduced.core.width), core.V.dtype) if reduced.frozen is None else reduced.frozen
+        frozen = jnp.pad(frozen, ((0, max(rows - frozen.shape[0], 0)), pad[1]))
+        rest = reduced.rest if reduced.rest else (Rest.of(jnp.zeros((), core.V.dtype)), None)
+    coordinates = reduced.coordinates
+    return Reduction(core, reduced.width, problem.num_frozen, frozen, rest=rest, coordinates=coordinates)
 
 
-def default_horizon(model: TwoLayer | ReducedTwoLayer, problem: LeastSquares) -> Float[Array, ""]:
+def default_horizon(model: TwoLayer | Reduction, problem: LeastSquares) -> Float[Array, ""]:
     """A time by which the excess loss has fallen by about 1e-6 from this start, also at its slowest mode.
 
     `(log 1e6 + log max(1, ||Theta_hat||_F/||Z1||_F^2))/(q lambda_r max(c, 2 sigma))`, with c the limit of c(t) in M22 (22)
@@ -295,7 +293,7 @@ class Simulate(Settled):
 @public
 def simulate(
     problem: LeastSquares,
-    start: init.AbstractStart | TwoLayer | ReducedTwoLayer = init.Gaussian(100),  # noqa: B008
+    start: init.AbstractStart | TwoLayer | Reduction = init.Gaussian(100),  # noqa: B008
     *,
     dynamics: Literal["flow", "descent"] = "flow",
     horizon: Number | None = None,

@@ -252,7 +252,7 @@ class Theorem12(Study):
                 differentiate="forward",
             )
         end = trajectory.final
-        bias = end.frozen_product()
+        bias = end.frozen_product(problem)
         excess = observables.excess_loss(end, problem)
         result = trajectory.result
         if settings.dynamics == "descent":

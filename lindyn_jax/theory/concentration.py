@@ -111,7 +111,7 @@ def lemma11_events(
 
     **Args:**
 
-    - `model`: a `TwoLayer`, or a `ReducedTwoLayer` that knows its frozen part; its width is h.
+    - `model`: a `TwoLayer`, or a `Reduction` that knows its frozen part; its width is h.
     - `problem`, `alpha`, `delta`, `constant`: as for `lemma11`.
 
     **Returns:** a `Lemma11Events`.

@@ -48,7 +48,7 @@ def coupling_bound(
     `||Z1(t) U2^T|| <= exp(2 lambda_1^{1/2} ||E(0)||/(lambda_r c(0)) (1 - e^{-q lambda_r c(0) t/2})) ||Z1(0) U2^T||`.
     Hypothesis: c(0) > 0.
 
-    **Args:** as for `growth_bound`; a `ReducedTwoLayer` must know its frozen part.
+    **Args:** as for `growth_bound`; a `Reduction` must know its frozen part.
 
     **Returns:** as `growth_bound`, zero on the invariant set.
 

@@ -182,7 +182,8 @@ def moving_layers(model: AbstractModel, problem: AbstractProblem) -> tuple[Float
 
 def hidden_width(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""] | int:
     """h, which a reduced network knows as a number: it may have fewer columns, or more that are zero."""
-    return getattr(model, "width", moving_layers(model, problem)[1].shape[1])
+    width = getattr(model, "width", None)
+    return moving_layers(model, problem)[1].shape[1] if width is None else width
 
 
 def require_plain_flow(problem: AbstractProblem) -> None:
@@ -204,11 +205,11 @@ def coupling(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "p 
 
     Singular values and norms are exact; the columns are in some orthonormal basis of the space of U2.
 
-    **Args:** as for `imbalance`; a `ReducedTwoLayer` must know its frozen part.
+    **Args:** as for `imbalance`; a `Reduction` must know its frozen part.
 
     **Returns:** a matrix of r + m rows.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or a `ReducedTwoLayer` was made without its
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or a `Reduction` was made without its
     frozen part and the problem has directions that the data do not reach.
 
     **Source:** M22 (34).

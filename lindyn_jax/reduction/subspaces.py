@@ -13,23 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from . import _checks
-from ._linalg import row_factor
-from ._public import public
-from .models import DeepLinear, ReducedDeepLinear, Remainder
-from .problems import AbstractProblem
-
-
-class DeepBasis(eqx.Module):
-    """What it takes to go back from the reduced form of a deep network.
-
-    **Fields:** `Phi1`, shape (n, r), or `None` for X = I; `subspaces`, an orthonormal basis of shape (d_l, k_l) for each hidden
-    layer; `rest`, what the cores leave out of each layer, in its own shape.
-    """
-
-    Phi1: Float[Array, "n r"] | None
-    subspaces: tuple[Float[Array, "_ _"], ...]
-    rest: tuple[Float[Array, "_ _"], ...]
+from .. import _checks
+from .._linalg import row_factor
+from .._public import public
+from ..models import Bases, DeepLinear, Reduction, Rest
+from ..problems import AbstractProblem
 
 
 def subspace_rtol(model: DeepLinear) -> float:
@@ -114,31 +102,26 @@ def helps(model: DeepLinear, subspaces: tuple[Float[Array, "_ _"], ...]) -> bool
     return min(sizes, default=0) > 0 and any(k < d for k, d in zip(sizes, model.widths, strict=True))
 
 
-def reduce_deep(
-    model: DeepLinear, problem: AbstractProblem, subspaces: tuple[Float[Array, "_ _"], ...] | None = None
-) -> tuple[ReducedDeepLinear, DeepBasis]:
-    """The cores of a deep network on its invariant subspaces, and the basis to come back; see `reduction.reduce`."""
-    found = subspaces is None
-    if found:
-        subspaces = find_subspaces(model, problem)
-        if not helps(model, subspaces):
-            sizes = ", ".join(str(S.shape[1]) for S in subspaces)
-            widths = ", ".join(map(str, model.widths))
-            raise ValueError(
-                f"This deep network has no smaller exact form: its smallest invariant subspaces have sizes ({sizes}) in hidden "
-                f"layers of widths ({widths}). Move it at full size (the solvers do so by themselves), or start from balanced, "
-                "orthogonal or core-shaped layers."
-            )
+def check_subspaces(model: DeepLinear, subspaces: tuple[Float[Array, "_ _"], ...], found: bool) -> None:
+    """Refuses bases that were given for other layers, or found to make none of them smaller."""
+    if found and not helps(model, subspaces):
+        sizes = ", ".join(str(S.shape[1]) for S in subspaces)
+        widths = ", ".join(map(str, model.widths))
+        raise ValueError(
+            f"This deep network has no smaller exact form: its smallest invariant subspaces have sizes ({sizes}) in hidden "
+            f"layers of widths ({widths}). Move it at full size (the solvers do so by themselves), or start from balanced, "
+            "orthogonal or core-shaped layers."
+        )
     sizes = tuple(S.shape[0] for S in subspaces)
     if sizes != model.widths:
         raise ValueError(f"Argument `subspaces` must have bases of {model.widths} rows, but they have {sizes}.")
-    return _project(model, problem, tuple(subspaces), not found)
 
 
 @eqx.filter_jit
-def _project(
-    model: DeepLinear, problem: AbstractProblem, subspaces, check: bool
-) -> tuple[ReducedDeepLinear, DeepBasis]:
+def project(
+    model: DeepLinear, problem: AbstractProblem, subspaces: tuple[Float[Array, "_ _"], ...], check: bool
+) -> Reduction:
+    """The cores of a deep network on its invariant subspaces, after a look at whether they are that if `check`."""
     front = problem.to_data(model.layers[0])
     layers = (front, *model.layers[1:])
     ends = (None, *subspaces, None)
@@ -149,8 +132,6 @@ def _project(
     cores = tuple(_right(_left(W, left), right) for W, left, right in zip(layers, ends[:-1], ends[1:], strict=True))
     lifted = _widen(cores, problem.frame, subspaces)
     rest = [W - inside for W, inside in zip(model.layers, lifted, strict=True)]
-    # The last layer has its columns in S_{L-1}, so that only round-off is left of it.
-    rest[-1] = jnp.zeros_like(rest[-1])
     frozen = None
     if problem.num_frozen > 0:
         outside = (model.layers[0] - problem.from_data(front)) @ subspaces[0]
@@ -158,45 +139,14 @@ def _project(
         # Rows enough for as many singular values as Theta has.
         rows = max(core.shape[0], min(problem.num_inputs, problem.num_outputs) - problem.rank)
         frozen = jnp.pad(core, ((0, rows - core.shape[0]), (0, 0)))
-    moving_rest = [jnp.zeros_like(rest[0]), *rest[1:]]
-    remainders = tuple(_remainder(i, rest, moving_rest) for i in range(len(rest)))
-    return ReducedDeepLinear(cores, frozen, remainders), DeepBasis(problem.frame, subspaces, tuple(rest))
-
-
-def lift_deep(reduced: ReducedDeepLinear, basis: DeepBasis) -> DeepLinear:
-    """The full-size network of reduced cores: `W_l = S_{l-1} core_l S_l^T + factor_l rest_l`."""
-    if [S.shape[1] for S in basis.subspaces] != [W.shape[1] for W in reduced.layers[:-1]]:
-        raise ValueError(
-            f"Argument `basis` has subspaces of sizes {[S.shape[1] for S in basis.subspaces]}, but the reduced model has "
-            f"hidden layers of widths {[W.shape[1] for W in reduced.layers[:-1]]}."
-        )
-    inside = _widen(reduced.layers, basis.Phi1, basis.subspaces)
-    parts = zip(inside, reduced.rest, basis.rest, strict=True)
-    return DeepLinear(tuple(W + remainder.factor * rest for W, remainder, rest in parts))
-
-
-def deep_state(reduced: ReducedDeepLinear) -> DeepLinear:
-    """The reduced network as the small `DeepLinear` that an optimizer sees.
-
-    It has the tree structure of the full network and the same norm of every layer: one extra row and column hold the norm of
-    the rest of the layer, on which weight decay acts as it does on the rest itself.
-    """
-    parts = zip(reduced.layers, reduced.rest, strict=True)
-    return DeepLinear(tuple(_pad(W).at[-1, -1].set(rest.factor * rest.norm) for W, rest in parts))
-
-
-def from_deep_state(state: DeepLinear, start: ReducedDeepLinear) -> ReducedDeepLinear:
-    """The reduced network that a small `DeepLinear` made by `deep_state` stands for."""
-    rest = []
-    for W, part in zip(state.layers, start.rest, strict=True):
-        factor = jnp.where(part.norm > 0, W[-1, -1] / jnp.where(part.norm > 0, part.norm, 1), 1.0)
-        rest.append(Remainder(part.norm, factor, part.gram))
-    return ReducedDeepLinear(tuple(W[:-1, :-1] for W in state.layers), start.frozen, tuple(rest))
-
-
-def pad_velocity(velocity: ReducedDeepLinear) -> DeepLinear:
-    """The velocity of the cores as that of a `deep_state`, whose extra row and column get none."""
-    return DeepLinear(tuple(_pad(W) for W in velocity.layers))
+    # The last layer has its columns in S_{L-1}, so that only round-off is left of it.
+    rest[-1] = jnp.zeros_like(rest[-1])
+    moving = [jnp.zeros_like(rest[0]), *rest[1:]]
+    parts = (*(_rest(rest[i], moving[i], moving[i + 1]) for i in range(len(rest) - 1)), None)
+    width = model.widths[0] if model.depth == 2 else None
+    bases = Bases(problem.frame, subspaces, (*rest[:-1], None))
+    options = {"rest": parts, "bases": bases, "coordinates": problem.coordinates}
+    return Reduction(DeepLinear(cores), width, problem.num_frozen, frozen, **options)
 
 
 def _left(W: Array, S: Array | None) -> Array:
@@ -237,14 +187,7 @@ def _closed(W: Array, left: Array | None, right: Array | None, rtol: float) -> A
     )
 
 
-def _remainder(i: int, rest: list[Array], moving: list[Array]) -> Remainder:
-    norm = jnp.sqrt(jnp.sum(jax.lax.stop_gradient(rest[i]) ** 2))
-    gram = jnp.zeros(3, norm.dtype)
-    if i + 1 < len(rest):
-        A, B = moving[i].T @ moving[i], moving[i + 1] @ moving[i + 1].T
-        gram = jnp.stack([jnp.sum(A * A), jnp.sum(B * B), jnp.sum(A * B)])
-    return Remainder(norm, jnp.ones((), norm.dtype), gram)
-
-
-def _pad(W: Array) -> Array:
-    return jnp.pad(W, ((0, 1), (0, 1)))
+def _rest(rest: Array, moving: Array, behind: Array) -> Rest:
+    size = jnp.sqrt(jnp.sum(jax.lax.stop_gradient(rest) ** 2))
+    A, B = moving.T @ moving, behind @ behind.T
+    return Rest.of(size, jnp.stack([jnp.sum(A * A), jnp.sum(B * B), jnp.sum(A * B)]))

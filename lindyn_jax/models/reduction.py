@@ -1,0 +1,292 @@
+"""A network in its smallest exact form: an ordinary small one, and what is known of the rest."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .. import _checks
+from .._norms import norm, root
+from .._public import public
+from ..problems import AbstractProblem, ImbalancePenalty
+from .base import AbstractModel, refuse_matrix
+from .chains import chain
+
+Number = Float[ArrayLike, ""] | Int[ArrayLike, ""]
+
+
+class Rest(eqx.Module):
+    """What the core leaves out of one layer, `W_l = S_{l-1} core_l S_l^T + rest_l`.
+
+    **Fields:**
+
+    - `norm`: `||rest_l||_F` at the start.
+    - `factor`: `rest_l(t) = factor rest_l(0)`: 1 unless an optimizer decays weights.
+    - `gram`: `(||A||^2, ||B||^2, <A, B>)` for the imbalance behind this layer, with `A = rest_l^T rest_l` and
+        `B = rest_{l+1} rest_{l+1}^T`. What is frozen of the first layer does not count here.
+    """
+
+    norm: Float[Array, ""]
+    factor: Float[Array, ""]
+    gram: Float[Array, "3"]
+
+    @classmethod
+    def of(cls, size: Float[Array, ""], gram: Float[Array, "3"] | None = None) -> "Rest":
+        """That of a start, of this norm."""
+        return cls(size, jnp.ones_like(size), jnp.zeros(3, size.dtype) if gram is None else gram)
+
+
+class Bases(eqx.Module):
+    """What it takes to go back from the reduced coordinates of one start.
+
+    **Fields:** `Phi1`, shape (n, r), or `None` where all inputs are kept; `hidden`, an orthonormal basis of shape (d_l, k_l) for
+    each hidden layer, or `None` for one that was not reduced; `rest`, what the core leaves out of each layer, in its own shape,
+    or `None` where that is nothing.
+    """
+
+    Phi1: Float[Array, "n r"] | None
+    hidden: tuple[Float[Array, "_ _"] | None, ...]
+    rest: tuple[Float[Array, "_ _"] | None, ...]
+
+
+class Reduction(AbstractModel):
+    """A network of any width in its smallest exact form, made by `reduce` or drawn by `init.gaussian_core`.
+
+    The core is an ordinary network, which moves on `problem.restrict()` as the full one does on the problem: with
+    `[U1; V] = [core.U; core.V] Q^T` and orthonormal Q for two layers, `core_l = S_{l-1}^T W_l S_l` for more. Products, singular
+    values and the imbalance spectrum are the full network's own, and the cost does not depend on its width. The solvers take a
+    reduced network in the place of a full one, with the same problem.
+
+    **Fields:**
+
+    - `core`: a `TwoLayer` with U of shape (r, k) and V of shape (m, k), a `SymmetricFactors` with (n, k) or a `DeepLinear`.
+    - `width`: h, a number and not a shape; `None` for other than two layers.
+    - `num_frozen`: n - r, likewise a number.
+    - `frozen`: shape (f, k): `U2 Q = O frozen` with some orthonormal O, for the rows U2 of the first layer that the data do not
+        reach, so that `U2 V^T` and `frozen V^T` have the same singular values; `None` where there are none or they are unknown.
+    - `rest`: a `Rest` for each layer, or `None` for one that is all in the core. By default that of `frozen`.
+    - `bases`: what it takes to go back to the full size, or `None` for a core drawn at a width, which has none.
+    - `coordinates`: those of the problem that it was made for; it fits no problem with others.
+
+    **Raises:** `ValueError` for a problem of other sizes or other data, wherever it is used.
+
+    **Example:** `Reduction(TwoLayer(U1, V), width=1e9, num_frozen=0)`.
+
+    **Source:** exact for every dynamics that multiplies the layers by matrices of the data's coordinates and of each other.
+    """
+
+    core: AbstractModel
+    width: Float[Array, ""] | None
+    num_frozen: Float[Array, ""]
+    frozen: Float[Array, "f k"] | None
+    rest: tuple[Rest | None, ...]
+    bases: Bases | None
+    coordinates: Float[Array, " r"] | None
+    is_reduced: ClassVar[bool] = True
+    is_gradient_flow: ClassVar[bool] = True
+
+    @public
+    def __init__(
+        self,
+        core: AbstractModel,
+        width: Number | None = None,
+        num_frozen: Number = 0,
+        frozen: Float[ArrayLike, "f k"] | None = None,
+        *,
+        rest: tuple[Rest | None, ...] | None = None,
+        bases: Bases | None = None,
+        coordinates: Float[Array, " r"] | None = None,
+    ):
+        dtype = jax.tree.leaves(core)[0].dtype
+        self.core = core
+        self.width = None if width is None else jnp.asarray(width, dtype)
+        self.num_frozen = jnp.asarray(num_frozen, dtype)
+        self.frozen = None if frozen is None else jnp.asarray(frozen, dtype)
+        if rest is None:
+            rest = () if self.frozen is None else (Rest.of(norm(self.frozen)), *(None,) * (len(core.layers) - 1))
+        self.rest, self.bases = rest, bases
+        self.coordinates = None if coordinates is None else jax.lax.stop_gradient(coordinates)
+
+    @property
+    def layers(self):
+        """Those of the core, a tuple of matrices."""
+        return self.core.layers
+
+    @property
+    def U1(self):
+        """U of a core of two layers, shape (r, k): Phi1^T U of the full network, up to the rotation of its columns."""
+        return self.core.U
+
+    @property
+    def V(self):
+        """V of a core of two layers, shape (m, k), up to the same rotation."""
+        return self.core.V
+
+    # -- as a network --------------------------------------------------------------------------------------------------
+
+    def parts(self, problem: AbstractProblem) -> tuple[AbstractModel, AbstractProblem]:
+        return self.core, self.core.restricted(problem)
+
+    def with_core(self, core: AbstractModel) -> "Reduction":
+        return eqx.tree_at(lambda tree: tree.core, self, core)
+
+    def product(self) -> Float[Array, "r m"]:
+        """Phi1^T Theta, the part of the end-to-end matrix that the data see; Theta itself for tied layers."""
+        return self.core.product()
+
+    def moving(self) -> "Reduction":
+        return jax.tree.map(lambda _: False, self).with_core(self.core.moving())
+
+    def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
+        core, small = self.parts(problem)
+        return core.moving_layers(small)
+
+    def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
+        core, small = self.parts(problem)
+        return core.reduced_product(small)
+
+    def velocity(self, problem: AbstractProblem) -> "Reduction":
+        core, small = self.parts(problem)
+        return jax.tree.map(jnp.zeros_like, self).with_core(core.velocity(small))
+
+    def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        core, small = self.parts(problem)
+        return core.sizes(small)
+
+    def check_data(self, problem: AbstractProblem) -> None:
+        given, expected = self.coordinates, problem.coordinates
+        if not all(map(eqx.is_array, (given, expected))) or _checks.is_traced(given, expected):
+            return
+        given, expected = np.asarray(given), np.asarray(expected)
+        # Those of other data differ in all digits; those of the same data in another precision or by a small shift do not.
+        if not np.linalg.norm(given - expected) <= 1e-2 * np.linalg.norm(expected):
+            raise ValueError(
+                "The model does not fit the problem: it was reduced to the coordinates of other data of the same rank. Reduce "
+                "the full network to this problem, or draw a core for it."
+            )
+
+    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+        self.core.check_penalty(penalty if penalty.is_isotropic else ImbalancePenalty(0.0))
+        refuse_matrix(penalty)
+
+    def saddle(self, problem: AbstractProblem) -> str | None:
+        core, small = self.parts(problem)
+        return core.saddle(small)
+
+    def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
+        core, small = self.parts(problem)
+        return core.fastest_rate(small)
+
+    def scaled(self, factor: Float[Array, ""]) -> "Reduction":
+        def grow(part: Rest | None) -> Rest | None:
+            return part and Rest(factor * part.norm, part.factor, factor**4 * part.gram)
+
+        frozen = None if self.frozen is None else factor * self.frozen
+        options = {"rest": tuple(map(grow, self.rest)), "coordinates": self.coordinates}
+        if self.bases is not None:
+            rest = tuple(None if part is None else factor * part for part in self.bases.rest)
+            options["bases"] = Bases(self.bases.Phi1, self.bases.hidden, rest)
+        return type(self)(self.core.scaled(factor), self.width, self.num_frozen, frozen, **options)
+
+    # -- what is left out ----------------------------------------------------------------------------------------------
+
+    def frozen_product(self, problem: AbstractProblem) -> Float[Array, "f m"] | None:
+        core, small = self.parts(problem)
+        if self.frozen is not None:
+            return self.rest[0].factor * chain((self.frozen, *core.layers[1:]))
+        if small.num_frozen < problem.num_frozen:
+            self._refuse_unknown()
+        return core.frozen_product(small)
+
+    def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
+        if self.frozen is None:
+            self._refuse_unknown()
+        return self.rest[0].factor * self.frozen, self.rest[0].factor * self.rest[0].norm
+
+    def rest_drift(self, i: int) -> Float[Array, ""] | None:
+        if not any(self.rest[1:]):
+            return None
+        # What weight decay does to the part of the layers that the cores leave out.
+        here, behind = (Rest.of(jnp.zeros_like(self.num_frozen)) if x is None else x for x in self.rest[i : i + 2])
+        A, B, AB = here.gram
+        a, b = here.factor**2 - 1, behind.factor**2 - 1
+        return root(a**2 * A + b**2 * B - 2 * a * b * AB)
+
+    def _refuse_unknown(self) -> None:
+        raise ValueError(
+            "This Reduction does not know the frozen part U2 of its first layer: make it with `init.gaussian_core` or `reduce`, "
+            "or pass `frozen=`."
+        )
+
+    # -- for optimizers ------------------------------------------------------------------------------------------------
+
+    def to_state(self) -> AbstractModel:
+        """The core as an optimizer sees it: of the full network's kind, so that masks and labels fit, with layers of its norms.
+
+        One more row and column of a layer hold the norm of its rest, on which weight decay acts as it does on the rest.
+        """
+        state = self.padded(self.core)
+        layers = [
+            W if part is None else W.at[-1, -1].set(part.factor * part.norm) for W, part in self._with_rest(state)
+        ]
+        return state if state is self.core else state.with_layers(layers)
+
+    def from_state(self, state: AbstractModel) -> "Reduction":
+        """The reduced network that one made by `to_state` stands for."""
+        expected = jax.eval_shape(self.to_state)
+        shapes = [[leaf.shape for leaf in jax.tree.leaves(one)] for one in (state, expected)]
+        if type(state) is not type(expected) or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"Argument `state` must have the kind and shapes of what `to_state` makes, but is {state}."
+            )
+        if not any(self.rest):
+            return self.with_core(state)
+        layers, rest = [], []
+        for W, part, inside in zip(state.layers, self.rest, self.core.layers, strict=True):
+            layers.append(W[: inside.shape[0], : inside.shape[1]])
+            if part is not None:
+                factor = jnp.where(part.norm > 0, W[-1, -1] / jnp.where(part.norm > 0, part.norm, 1), 1.0)
+                part = Rest(part.norm, factor, part.gram)
+            rest.append(part)
+        moved = self.with_core(self.core.with_layers(layers))
+        return eqx.tree_at(lambda tree: tree.rest, moved, tuple(rest))
+
+    def state_velocity(self, problem: AbstractProblem) -> AbstractModel:
+        core, small = self.parts(problem)
+        return self.padded(core.velocity(small))
+
+    def padded(self, core: AbstractModel) -> AbstractModel:
+        """A core with a row and a column of zeros at each layer that has a rest."""
+        if not any(self.rest):
+            return core
+        sides = [part is not None for part in self.rest]
+        pads = [int(a or b) for a, b in zip((False, *sides), (*sides, False), strict=True)]
+        layers = [jnp.pad(W, ((0, pads[i]), (0, pads[i + 1]))) for i, W in enumerate(core.layers)]
+        return core.with_layers(layers)
+
+    def _with_rest(self, core: AbstractModel):
+        return zip(core.layers, self.rest, strict=True) if any(self.rest) else ()
+
+    # -- back to the full size -----------------------------------------------------------------------------------------
+
+    def lift(self, core: AbstractModel | None = None) -> AbstractModel:
+        """The full-size network, `W_l = S_{l-1} core_l S_l^T + factor_l rest_l`, of this core or of where it has moved."""
+        core = self.core if core is None else core
+        if self.bases is None:
+            raise ValueError(
+                "A core drawn at a given width has no full size to go back to: start from `init.gaussian`."
+            )
+        if [W.shape for W in core.layers] != [W.shape for W in self.core.layers]:
+            sizes = ([W.shape for W in x.layers] for x in (core, self.core))
+            raise ValueError("Argument `core` has layers of shapes {}, but the reduction is one to {}.".format(*sizes))
+        bases = self.bases
+        layers = []
+        sides = zip(core.layers, (bases.Phi1, *bases.hidden), (*bases.hidden, None), strict=True)
+        for i, (W, left, right) in enumerate(sides):
+            W = W if right is None else W @ right.T
+            W = W if left is None else left @ W
+            layers.append(W if bases.rest[i] is None else W + self.rest[i].factor * bases.rest[i])
+        return core.with_layers(layers)

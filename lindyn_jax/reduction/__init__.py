@@ -1,0 +1,160 @@
+"""The exact reduction: a two-layer network of any width moves as one with min(h, r + m) columns does, tied layers as n.
+
+Gradients multiply `Z1 = [U1; V]` by a matrix from the left, so a dynamics built from them by scalar and linear operations
+keeps `Z1(t) = L(t) Q^T` with the Q of the start, and L obeys the same dynamics. Rows of U outside the range of the data get
+no gradient at all. This holds for the flow and for descent with any scalar schedule, momentum, weight decay or clipping by
+global norm, and fails for optimizers that look at single entries, such as Adam. An optax transformation does not say which
+kind it is: `require_exact` reads its program.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._linalg import row_factor
+from .._norms import norm
+from .._public import FITS, public
+from ..models import (
+    AbstractModel,
+    Bases,
+    DeepLinear,
+    Reduction,
+    Rest,
+    SymmetricFactors,
+    TwoLayer,
+    refuse_matrix_penalty,
+)
+from ..problems import AbstractProblem
+from .optimizers import require_exact
+from .subspaces import check_subspaces, find_subspaces, helps, project
+
+__all__ = ["check_fits", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
+
+
+@public
+def reduce(
+    model: TwoLayer | SymmetricFactors | DeepLinear,
+    problem: AbstractProblem,
+    *,
+    subspaces: tuple[Float[Array, "_ _"], ...] | None = None,
+) -> Reduction:
+    """The smallest exact form of a two-layer, tied or deep network.
+
+    `Phi1^T U = U1 Q^T`, `V = V_reduced Q^T` with orthonormal Q, shape (h, k), k = min(h, r + m). Tied layers keep all n rows,
+    which all move: `U = L Q^T` with k = min(h, n). Deep networks are reduced to the smallest subspaces of their hidden layers
+    that all layers respect, `core_l = S_{l-1}^T W_l S_l`, where these are smaller.
+
+    **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows, a `SymmetricFactors` or a `DeepLinear`; `problem`;
+    `subspaces`, for a `DeepLinear` those of `find_subspaces`, which makes them from the concrete weights by default: inside jit
+    they must be given, and weights that do not respect them are an error at run time.
+
+    **Returns:** a `Reduction`, whose core is of the same kind; `lift(reduce(model, problem))` is the model, to round-off.
+
+    **Raises:** `ValueError` for another kind of model, sizes that do not fit the problem, or a problem with a penalty whose
+    Lambda is a matrix; for a deep network none of whose hidden layers becomes smaller, as with Gaussian middle layers (the
+    message says which sizes were found), or whose weights are traced while `subspaces` are not given. Differentiating with
+    respect to a start whose moving rows are linearly dependent raises an error for h > r + m (h > n for tied layers): use
+    `reduce=False` in the solvers.
+
+    **Source:** M22 section 2.1 for the data's part; the width's part is the invariance of the gradient under rotations.
+    """
+    check_fits(model, problem)
+    refuse_matrix_penalty(problem)
+    return _reduced(model, problem, subspaces)
+
+
+@functools.singledispatch
+def _reduced(model, problem, subspaces) -> Reduction:
+    raise ValueError(
+        "Argument `model` must be a TwoLayer, a SymmetricFactors or a DeepLinear to be reduced, "
+        f"but is a {type(model).__name__}."
+    )
+
+
+@_reduced.register
+def _(model: TwoLayer, problem, subspaces) -> Reduction:
+    r, m = problem.rank, problem.num_outputs
+    U1, V, Q = problem.to_data(model.U), model.V, None
+    if model.width > r + m:
+        L, Q = row_factor(jnp.concatenate([V, U1]), True)
+        V, U1 = L[:m], L[m:]
+    rows, frozen, rest = None, None, None
+    if problem.num_frozen > 0:
+        rows = model.U - problem.from_data(problem.to_data(model.U))
+        seen = rows if Q is None else rows @ Q
+        frozen = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
+        rest = (Rest.of(norm(rows)), None)
+    bases = Bases(problem.frame, (Q,), (rows, None))
+    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
+    return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
+
+
+@_reduced.register
+def _(model: SymmetricFactors, problem, subspaces) -> Reduction:
+    core, Q = model, None
+    if model.width > model.U.shape[0]:
+        L, Q = row_factor(model.U, True)
+        core = SymmetricFactors(L)
+    return Reduction(core, model.width, bases=Bases(None, (Q,), (None, None)))
+
+
+@_reduced.register
+def _(model: DeepLinear, problem, subspaces) -> Reduction:
+    found = subspaces is None
+    subspaces = find_subspaces(model, problem) if found else tuple(subspaces)
+    check_subspaces(model, subspaces, found)
+    return project(model, problem, subspaces, not found)
+
+
+@public
+def lift(reduced: Reduction, core: AbstractModel | None = None) -> TwoLayer | SymmetricFactors | DeepLinear:
+    """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`; `U = L Q^T` if tied.
+
+    **Args:** `reduced`, as it came from `reduce` or after moving; `core`, one that was moved by itself, on `problem.restrict()`,
+    to be lifted in the place of its own.
+
+    **Raises:** `ValueError` for a core of other sizes, or a network that was drawn in its reduced form and has no full size.
+    """
+    return reduced.lift(core)
+
+
+@public
+def is_reducible(model: AbstractModel, problem: AbstractProblem) -> bool:
+    """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones."""
+    return model.is_reducible(problem)
+
+
+@public
+def prepare(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractModel:
+    """What the solvers move, if it is reduced outside of jit: deep networks with concrete weights that become smaller."""
+    if not reduce or not isinstance(model, DeepLinear) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+        return model
+    subspaces = find_subspaces(model, problem)
+    return project(model, problem, subspaces, False) if helps(model, subspaces) else model
+
+
+@public
+def check_fits(model: AbstractModel, problem: AbstractProblem) -> None:
+    """Refuses a model whose sizes or data do not fit the problem, or whose kind or width does not fit the problem's penalty."""
+    _check_sizes(model, problem)
+    if problem.penalty is not None:
+        model.check_penalty(problem.penalty)
+
+
+def _check_sizes(model: AbstractModel, problem: AbstractProblem) -> None:
+    """Refuses a model whose sizes do not fit the problem, or one that was reduced to other data."""
+    name, expected, given = model.sizes(problem)
+    if expected != given:
+        why = (
+            "; a reduced model has the coordinates of the data it was made for and no others"
+            if model.is_reduced
+            else ""
+        )
+        raise ValueError(f"The model does not fit the problem: {name} must be {expected}, but is {given}{why}.")
+    model.check_data(problem)
+
+
+FITS.append((AbstractModel, AbstractProblem, _check_sizes))
