@@ -106,7 +106,8 @@ class Reduction(AbstractModel):
         self.num_frozen = jnp.asarray(num_frozen, dtype)
         self.frozen = None if frozen is None else jnp.asarray(frozen, dtype)
         if rest is None:
-            rest = () if self.frozen is None else (Rest.of(norm(self.frozen)), *(None,) * (len(core.layers) - 1))
+            first = None if self.frozen is None else Rest.of(norm(self.frozen))
+            rest = (first, *(None,) * (len(core.layers) - 1))
         self.rest, self.bases = rest, bases
         self.coordinates = None if coordinates is None else jax.lax.stop_gradient(coordinates)
 
@@ -149,6 +150,8 @@ class Reduction(AbstractModel):
         return core.reduced_product(small)
 
     def velocity(self, problem: AbstractProblem) -> "Reduction":
+        if problem.penalty is not None:
+            self.check_penalty(problem.penalty)
         core, small = self.parts(problem)
         return jax.tree.map(jnp.zeros_like, self).with_core(core.velocity(small))
 

@@ -47,7 +47,7 @@ def as_core(model: TwoLayer | Reduction, problem: LeastSquares) -> Reduction:
         rows = min(p, problem.num_frozen)
         frozen = jnp.zeros((0, reduced.core.width), core.V.dtype) if reduced.frozen is None else reduced.frozen
         frozen = jnp.pad(frozen, ((0, max(rows - frozen.shape[0], 0)), pad[1]))
-        rest = reduced.rest if reduced.rest else (Rest.of(jnp.zeros((), core.V.dtype)), None)
+        rest = reduced.rest if any(reduced.rest) else (Rest.of(jnp.zeros((), core.V.dtype)), None)
     coordinates = reduced.coordinates
     return Reduction(core, reduced.width, problem.num_frozen, frozen, rest=rest, coordinates=coordinates)
 
