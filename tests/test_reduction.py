@@ -248,6 +248,25 @@ def test_derivatives_at_balanced_starts_need_the_full_size(problem, rng):
 # -- refusals ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_reduced_network_is_refused_on_other_data_of_the_same_rank(problem, rng):
+    other = ld.LeastSquares(rng.normal(size=problem.X.shape), problem.Y)
+    again = ld.LeastSquares(problem.X * (1 + 1e-9), problem.Y + 1, scale="mean").regularized(0.5)
+    for reduced in (
+        ld.reduce(start_of(rng, 12), problem),
+        ld.init.gaussian_core(problem, 1e9, std=0.1, key=jax.random.key(0)),
+    ):
+        for act in (
+            lambda start: ld.observables.loss(start, other),
+            lambda start: ld.gradient_flow(start, other, [1.0]),
+            lambda start: ld.limit(start, other),
+            lambda start: ld.theory.imbalance(start, other),
+        ):
+            with pytest.raises(ValueError, match="reduced to the coordinates of other data of the same rank"):
+                act(reduced)
+        # Other targets, scales and penalties leave the coordinates as they are.
+        assert np.isfinite(ld.observables.total_loss(reduced, again))
+
+
 def test_what_does_not_fit_is_refused(problem, rng):
     start = start_of(rng, 12)
     reduced = ld.reduce(start, problem)
