@@ -6,6 +6,7 @@ the target is a list of singular values and the imbalance a list of eigenvalues,
 gauge serves a whole path.
 """
 
+import functools
 from typing import TypeVar
 
 import equinox as eqx
@@ -104,23 +105,7 @@ def to_gauge(what: Gauged, gauge: Gauge) -> Gauged:
 
     **Source:** T21 (14) to (16).
     """
-    if isinstance(what, LeastSquares):
-        return _rotate_problem(what, gauge, back=False)
-    n, m, h = gauge.Phi.shape[0], gauge.Psi.shape[0], gauge.G.shape[0]
-    if isinstance(what, LinearModel):
-        _check_sizes("Theta (n, m)", what.Theta.shape, (n, m))
-        return LinearModel(gauge.Phi.T @ what.Theta @ gauge.Psi)
-    _check_network(what, n, m, h)
-    U, V = what.U @ gauge.G, what.V @ gauge.G
-    if gauge.G.shape[1] < h and not _checks.is_traced(U, V, what.U, what.V):
-        # The columns of G span the rows of the gauge's own start; elsewhere the projection would lose weights silently.
-        lost, size = (float(jnp.sum(A**2)) for A in (_outside(what, gauge, U, V), jnp.concatenate([what.U, what.V])))
-        if lost > (1e5 * float(jnp.finfo(U.dtype).eps)) ** 2 * size:
-            raise ValueError(
-                f"The model has weights outside the {gauge.G.shape[1]} hidden directions of the gauge: pass a state of the "
-                "path from the start that the gauge was found for, or find its own."
-            )
-    return TwoLayer(gauge.Phi.T @ U, gauge.Psi.T @ V)
+    return _turned(what, gauge, False)
 
 
 @public
@@ -137,17 +122,44 @@ def from_gauge(what: Gauged, gauge: Gauge) -> Gauged:
 
     **Source:** T21 (14) to (16).
     """
-    if isinstance(what, LeastSquares):
-        return _rotate_problem(what, gauge, back=True)
-    n, m, k = gauge.Phi.shape[0], gauge.Psi.shape[0], gauge.G.shape[1]
-    if isinstance(what, LinearModel):
-        _check_sizes("Theta (n, m)", what.Theta.shape, (n, m))
-        return LinearModel(gauge.Phi @ what.Theta @ gauge.Psi.T)
-    _check_network(what, n, m, k)
-    return TwoLayer(gauge.Phi @ what.U @ gauge.G.T, gauge.Psi @ what.V @ gauge.G.T)
+    return _turned(what, gauge, True)
 
 
-def _rotate_problem(problem: LeastSquares, gauge: Gauge, *, back: bool) -> LeastSquares:
+@functools.singledispatch
+def _turned(what, gauge: Gauge, back: bool):
+    raise ValueError(
+        f"Only a TwoLayer, a LinearModel or a LeastSquares has a gauge, but this is a {type(what).__name__}."
+    )
+
+
+@_turned.register
+def _(what: LinearModel, gauge: Gauge, back: bool) -> LinearModel:
+    _check_sizes("Theta (n, m)", what.Theta.shape, (gauge.Phi.shape[0], gauge.Psi.shape[0]))
+    Phi, Psi = (gauge.Phi, gauge.Psi) if back else (gauge.Phi.T, gauge.Psi.T)
+    return LinearModel(Phi @ what.Theta @ Psi.T)
+
+
+@_turned.register
+def _(what: TwoLayer, gauge: Gauge, back: bool) -> TwoLayer:
+    (h, k), sizes = gauge.G.shape, (gauge.Phi.shape[0], gauge.Psi.shape[0])
+    given = (what.U.shape[0], what.V.shape[0], what.width)
+    _check_sizes("(U rows, V rows, width)", given, (*sizes, k if back else h))
+    if back:
+        return TwoLayer(gauge.Phi @ what.U @ gauge.G.T, gauge.Psi @ what.V @ gauge.G.T)
+    U, V = what.U @ gauge.G, what.V @ gauge.G
+    if k < h and not _checks.is_traced(U, V, what.U, what.V):
+        # The columns of G span the rows of the gauge's own start; elsewhere the projection would lose weights silently.
+        lost, size = (float(jnp.sum(A**2)) for A in (_outside(what, gauge, U, V), jnp.concatenate([what.U, what.V])))
+        if lost > (1e5 * float(jnp.finfo(U.dtype).eps)) ** 2 * size:
+            raise ValueError(
+                f"The model has weights outside the {k} hidden directions of the gauge: pass a state of the path from the start "
+                "that the gauge was found for, or find its own."
+            )
+    return TwoLayer(gauge.Phi.T @ U, gauge.Psi.T @ V)
+
+
+@_turned.register
+def _(problem: LeastSquares, gauge: Gauge, back: bool) -> LeastSquares:
     if problem.link is not None:
         raise ValueError("A problem with a link function has no gauge: the link acts on each output by itself.")
     (n, m), (h, k) = (gauge.Phi.shape[0], gauge.Psi.shape[0]), gauge.G.shape
@@ -185,15 +197,6 @@ def _with_derivative(value: Array, traced: Array) -> Array:
 
 def _outside(model: TwoLayer, gauge: Gauge, U: Array, V: Array) -> Array:
     return jnp.concatenate([model.U - U @ gauge.G.T, model.V - V @ gauge.G.T])
-
-
-def _check_network(model, n: int, m: int, width: int) -> None:
-    if not isinstance(model, TwoLayer):
-        raise ValueError(
-            f"Only a TwoLayer, a LinearModel or a LeastSquares has a gauge, but this is a {type(model).__name__}."
-        )
-    given = (model.U.shape[0], model.V.shape[0], model.width)
-    _check_sizes("(U rows, V rows, width)", given, (n, m, width))
 
 
 def _check_sizes(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
