@@ -231,11 +231,11 @@ class Reduction(AbstractModel):
 
         One more row and column of a layer hold the norm of its rest, on which weight decay acts as it does on the rest.
         """
-        state = self.padded(self.core)
-        layers = [
-            W if part is None else W.at[-1, -1].set(part.factor * part.norm) for W, part in self._with_rest(state)
-        ]
-        return state if state is self.core else state.with_layers(layers)
+        if not any(self.rest):
+            return self.core
+        pairs = zip(self.padded(self.core).layers, self.rest, strict=True)
+        layers = [W if part is None else W.at[-1, -1].set(part.factor * part.norm) for W, part in pairs]
+        return self.core.with_layers(layers)
 
     def from_state(self, state: AbstractModel) -> "Reduction":
         """The reduced network that one made by `to_state` stands for."""
@@ -269,9 +269,6 @@ class Reduction(AbstractModel):
         pads = [int(a or b) for a, b in zip((False, *sides), (*sides, False), strict=True)]
         layers = [jnp.pad(W, ((0, pads[i]), (0, pads[i + 1]))) for i, W in enumerate(core.layers)]
         return core.with_layers(layers)
-
-    def _with_rest(self, core: AbstractModel):
-        return zip(core.layers, self.rest, strict=True) if any(self.rest) else ()
 
     # -- back to the full size -----------------------------------------------------------------------------------------
 
