@@ -150,7 +150,7 @@ def test_wrong_models_are_refused():
     problem = ld.LeastSquares(np.eye(3)[:2], np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"\(U rows, V rows\) must be \(3, 2\), but is \(2, 2\)"):
         ld.theory.imbalance(ld.TwoLayer(np.ones((2, 4)), np.ones((2, 4))), problem)
-    with pytest.raises(ValueError, match=r"\(U1 rows, V rows\) must be \(2, 2\), but is \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(U rows, V rows\) must be \(2, 2\), but is \(3, 2\)"):
         ld.theory.imbalance(ld.Reduction(ld.TwoLayer(np.ones((3, 4)), np.ones((2, 4))), 4, 1), problem)
     with pytest.raises(ValueError, match="does not know the frozen part"):
         ld.theory.coupling(ld.Reduction(ld.TwoLayer(np.ones((2, 4)), np.ones((2, 4))), 4, 1), problem)
