@@ -34,6 +34,8 @@ class AbstractModel(eqx.Module):
 
     # Whether the coordinates are those of a larger network.
     is_reduced: ClassVar[bool] = False
+    # Whether what the data do not see of a network's rows stays, so that a core of this kind moves `Phi1^T Theta` alone.
+    leaves_inputs: ClassVar[bool] = False
 
     @property
     def is_gradient_flow(self) -> bool:
@@ -65,10 +67,6 @@ class AbstractModel(eqx.Module):
     def is_reducible(self, problem: AbstractProblem) -> bool:
         """Whether a smaller form can be made inside of jit, whatever the weights are."""
         return False
-
-    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
-        """The problem on which the core of a network of this kind moves: of `Phi1^T Theta` where the rest stays."""
-        return problem
 
     def parts(self, problem: AbstractProblem) -> "tuple[AbstractModel, AbstractProblem]":
         """The ordinary network that moves, and the problem that it moves on."""

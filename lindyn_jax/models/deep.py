@@ -32,6 +32,7 @@ class DeepLinear(AbstractModel):
 
     layers: tuple[Float[Array, "_ _"], ...]
     is_gradient_flow: ClassVar[bool] = True
+    leaves_inputs: ClassVar[bool] = True
 
     @public
     def __init__(self, layers: Sequence[Float[ArrayLike, "_ _"]]):
@@ -58,9 +59,6 @@ class DeepLinear(AbstractModel):
     def frames(self) -> tuple[tuple[int, int], ...]:
         """What the rows and the columns of each layer belong to, for the reading of optimizers."""
         return tuple((i, i + 1) for i in range(self.depth))
-
-    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
-        return problem.restrict()[0]
 
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...]:
         return (problem.to_data(self.layers[0]), *self.layers[1:])

@@ -129,7 +129,7 @@ class Reduction(AbstractModel):
     # -- as a network --------------------------------------------------------------------------------------------------
 
     def parts(self, problem: AbstractProblem) -> tuple[AbstractModel, AbstractProblem]:
-        return self.core, self.core.restricted(problem)
+        return self.core, problem.restrict()[0] if self.core.leaves_inputs else problem
 
     def with_core(self, core: AbstractModel) -> "Reduction":
         return eqx.tree_at(lambda tree: tree.core, self, core)
@@ -142,12 +142,10 @@ class Reduction(AbstractModel):
         return jax.tree.map(lambda _: False, self).with_core(self.core.moving())
 
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
-        core, small = self.parts(problem)
-        return core.moving_layers(small)
+        return self.layers if self.core.leaves_inputs else self.core.moving_layers(problem)
 
     def reduced_product(self, problem: AbstractProblem) -> Float[Array, "r m"]:
-        core, small = self.parts(problem)
-        return core.reduced_product(small)
+        return self.product() if self.core.leaves_inputs else self.core.reduced_product(problem)
 
     def velocity(self, problem: AbstractProblem) -> "Reduction":
         if problem.penalty is not None:
@@ -156,8 +154,8 @@ class Reduction(AbstractModel):
         return jax.tree.map(jnp.zeros_like, self).with_core(core.velocity(small))
 
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-        core, small = self.parts(problem)
-        return core.sizes(small)
+        name, expected, given = self.core.sizes(problem)
+        return name, ((problem.rank, problem.num_outputs) if self.core.leaves_inputs else expected), given
 
     def check_data(self, problem: AbstractProblem) -> None:
         given, expected = self.coordinates, problem.coordinates
@@ -197,12 +195,13 @@ class Reduction(AbstractModel):
     # -- what is left out ----------------------------------------------------------------------------------------------
 
     def frozen_product(self, problem: AbstractProblem) -> Float[Array, "f m"] | None:
-        core, small = self.parts(problem)
         if self.frozen is not None:
-            return self.rest[0].factor * chain((self.frozen, *core.layers[1:]))
-        if small.num_frozen < problem.num_frozen:
+            return self.rest[0].factor * chain((self.frozen, *self.layers[1:]))
+        if not self.core.leaves_inputs:
+            return self.core.frozen_product(problem)
+        if problem.num_frozen > 0:
             self._refuse_unknown()
-        return core.frozen_product(small)
+        return None
 
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         if self.frozen is None:

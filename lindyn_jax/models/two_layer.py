@@ -27,6 +27,7 @@ class TwoLayer(AbstractModel):
     U: Float[Array, "n h"]
     V: Float[Array, "m h"]
     is_gradient_flow: ClassVar[bool] = True
+    leaves_inputs: ClassVar[bool] = True
 
     @public
     def __init__(self, U: Float[ArrayLike, "n h"], V: Float[ArrayLike, "m h"]):
@@ -62,9 +63,6 @@ class TwoLayer(AbstractModel):
 
     def is_reducible(self, problem: AbstractProblem) -> bool:
         return problem.penalty is None or problem.penalty.is_isotropic
-
-    def restricted(self, problem: AbstractProblem) -> AbstractProblem:
-        return problem.restrict()[0]
 
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "n h"], Float[Array, ""]]:
         return self.U - problem.from_data(problem.to_data(self.U)), norm(self.U)
