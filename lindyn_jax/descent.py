@@ -21,7 +21,6 @@ from .flow import _check_stop, all_finite, check_not_saddle
 from .models import AbstractModel
 from .problems import AbstractProblem
 from .reduction import check_fits, is_reducible, prepare, require_exact
-from .reduction import reduce as reduce_model
 from .trajectory import Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
@@ -76,11 +75,8 @@ def gradient_descent(
     moved = prepare(model, problem, reduce)
     if not isinstance(optimizer, EquivariantTransformation):
         refuse_unrunnable(optimizer, model.to_state())
-        shapes = moved
-        if reduce and is_reducible(moved, problem):
-            shapes = eqx.filter_eval_shape(reduce_model, moved, problem)
-        if shapes.is_reduced:
-            require_exact(optimizer, model, problem, shapes)
+        if moved.is_reduced or (reduce and is_reducible(moved, problem)):
+            require_exact(optimizer, model, problem, moved)
     functions = obs.resolve(observables)
     return _descend(
         moved,

@@ -127,7 +127,7 @@ OWN = {
     "init.warn_of_lost_digits": {"dtype": np.float64},
     "observables.measure": {"observables": {"drift": ld.observables.imbalance_drift}, "to_user": lambda model: model},
     "reduction.prepare": {"reduce": True},
-    "reduction.require_exact": {"moved": CORE},
+    "reduction.require_exact": {"moved": None},
     "reduce": {"model": ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V]))},
     "theory.jump_steps": {"sigma": np.array([2.0, 1.0])},
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},

@@ -267,6 +267,7 @@ def test_auto_knows_that_a_small_start_learns_the_least_mode_late():
 
 def test_with_traced_data_the_choice_is_made_at_run_time():
     start = core(stiff_problem(10.0), 1000.0, 1000**-0.5)
+    start = ld.Reduction(start.core, 1000.0, start.num_frozen)  # in the coordinates of whatever data
 
     @jax.jit
     def run(problem, ts):

@@ -100,6 +100,10 @@ class Reduction(AbstractModel):
         bases: Bases | None = None,
         coordinates: Float[Array, " r"] | None = None,
     ):
+        if not hasattr(core, "with_layers"):
+            raise ValueError(
+                f"Argument `core` must be a TwoLayer, a SymmetricFactors or a DeepLinear, but is a {type(core).__name__}."
+            )
         dtype = jax.tree.leaves(core)[0].dtype
         self.core = core
         self.width = None if width is None else jnp.asarray(width, dtype)

@@ -7,29 +7,16 @@ global norm, and fails for optimizers that look at single entries, such as Adam.
 kind it is: `require_exact` reads its program.
 """
 
-import functools
-
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._linalg import row_factor
-from .._norms import norm
 from .._public import FITS, public
-from ..models import (
-    AbstractModel,
-    Bases,
-    DeepLinear,
-    Reduction,
-    Rest,
-    SymmetricFactors,
-    TwoLayer,
-    refuse_matrix_penalty,
-)
+from ..models import AbstractModel, DeepLinear, Reduction, SymmetricFactors, TwoLayer, refuse_matrix_penalty
 from ..problems import AbstractProblem
+from .forms import reduced_form
 from .optimizers import require_exact
-from .subspaces import check_subspaces, find_subspaces, helps, project
+from .subspaces import find_subspaces, helps, project
 
 __all__ = ["check_fits", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
 
@@ -63,50 +50,7 @@ def reduce(
     """
     check_fits(model, problem)
     refuse_matrix_penalty(problem)
-    return _reduced(model, problem, subspaces)
-
-
-@functools.singledispatch
-def _reduced(model, problem, subspaces) -> Reduction:
-    raise ValueError(
-        "Argument `model` must be a TwoLayer, a SymmetricFactors or a DeepLinear to be reduced, "
-        f"but is a {type(model).__name__}."
-    )
-
-
-@_reduced.register
-def _(model: TwoLayer, problem, subspaces) -> Reduction:
-    r, m = problem.rank, problem.num_outputs
-    U1, V, Q = problem.to_data(model.U), model.V, None
-    if model.width > r + m:
-        L, Q = row_factor(jnp.concatenate([V, U1]), True)
-        V, U1 = L[:m], L[m:]
-    rows, frozen, rest = None, None, None
-    if problem.num_frozen > 0:
-        rows = model.U - problem.from_data(problem.to_data(model.U))
-        seen = rows if Q is None else rows @ Q
-        frozen = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
-        rest = (Rest.of(norm(rows)), None)
-    bases = Bases(problem.frame, (Q,), (rows, None))
-    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
-    return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
-
-
-@_reduced.register
-def _(model: SymmetricFactors, problem, subspaces) -> Reduction:
-    core, Q = model, None
-    if model.width > model.U.shape[0]:
-        L, Q = row_factor(model.U, True)
-        core = SymmetricFactors(L)
-    return Reduction(core, model.width, bases=Bases(None, (Q,), (None, None)))
-
-
-@_reduced.register
-def _(model: DeepLinear, problem, subspaces) -> Reduction:
-    found = subspaces is None
-    subspaces = find_subspaces(model, problem) if found else tuple(subspaces)
-    check_subspaces(model, subspaces, found)
-    return project(model, problem, subspaces, not found)
+    return reduced_form(model, problem, subspaces)
 
 
 @public

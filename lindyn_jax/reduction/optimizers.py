@@ -12,6 +12,7 @@ from .._equivariance import obstacle
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from .forms import reduced_form
 
 
 @public
@@ -19,16 +20,19 @@ def require_exact(
     optimizer: optax.GradientTransformation,
     model: AbstractModel,
     problem: AbstractProblem,
-    moved: AbstractModel,
+    moved: AbstractModel | None = None,
 ) -> None:
     """Refuses an optimizer that does not commute with the reduction of this model, or for which that cannot be shown.
 
     The program of the optimizer is read, whatever its hyperparameters are and at whatever step they act; it is not tried out.
 
-    **Args:** `model`, the start at full size, or a reduced one; `moved`, its reduced form, of which shapes are enough.
+    **Args:** `model`, the start at full size, or a reduced one; `moved`, for a `DeepLinear` its reduced form.
 
     **Raises:** `ValueError` that says what stands in the way.
     """
+    moved = model if moved is None else moved
+    if not moved.is_reduced:
+        moved = eqx.filter_eval_shape(reduced_form, moved, problem, None)
     for full, small, frames in _forms(model, problem, moved):
         reason = obstacle(optimizer, full, small, frames)
         if reason is None:

@@ -1,0 +1,55 @@
+"""The smallest exact form of each kind of network."""
+
+import functools
+
+import jax.numpy as jnp
+
+from .._linalg import row_factor
+from .._norms import norm
+from ..models import AbstractModel, Bases, DeepLinear, Reduction, Rest, SymmetricFactors, TwoLayer
+from ..problems import AbstractProblem
+from .subspaces import check_subspaces, find_subspaces, project
+
+
+@functools.singledispatch
+def reduced_form(model: AbstractModel, problem: AbstractProblem, subspaces: tuple | None) -> Reduction:
+    """The smallest form of each kind of network that has one; `subspaces` are those of deep ones, found here if `None`."""
+    raise ValueError(
+        "Argument `model` must be a TwoLayer, a SymmetricFactors or a DeepLinear to be reduced, "
+        f"but is a {type(model).__name__}."
+    )
+
+
+@reduced_form.register
+def _(model: TwoLayer, problem, subspaces) -> Reduction:
+    r, m = problem.rank, problem.num_outputs
+    U1, V, Q = problem.to_data(model.U), model.V, None
+    if model.width > r + m:
+        L, Q = row_factor(jnp.concatenate([V, U1]), True)
+        V, U1 = L[:m], L[m:]
+    rows, frozen, rest = None, None, None
+    if problem.num_frozen > 0:
+        rows = model.U - problem.from_data(problem.to_data(model.U))
+        seen = rows if Q is None else rows @ Q
+        frozen = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
+        rest = (Rest.of(norm(rows)), None)
+    bases = Bases(problem.frame, (Q,), (rows, None))
+    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
+    return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
+
+
+@reduced_form.register
+def _(model: SymmetricFactors, problem, subspaces) -> Reduction:
+    core, Q = model, None
+    if model.width > model.U.shape[0]:
+        L, Q = row_factor(model.U, True)
+        core = SymmetricFactors(L)
+    return Reduction(core, model.width, bases=Bases(None, (Q,), (None, None)))
+
+
+@reduced_form.register
+def _(model: DeepLinear, problem, subspaces) -> Reduction:
+    found = subspaces is None
+    subspaces = find_subspaces(model, problem) if found else tuple(subspaces)
+    check_subspaces(model, subspaces, found)
+    return project(model, problem, subspaces, not found)
