@@ -167,7 +167,7 @@ def gap(kind, optimizer, dtype="float64", steps=37):
 @functools.cache
 def prepared(kind):
     start, problem = setting(kind)
-    return start, problem, ld.reduction.prepare(start, problem, True)[0]
+    return start, problem, ld.reduction.prepare(start, problem, True)
 
 
 def verdict(kind, optimizer):
