@@ -144,7 +144,7 @@ class Simulate(Settled):
     """
 
     problem: LeastSquares
-    start: init.AbstractStart | TwoLayer | ReducedTwoLayer
+    start: init.AbstractStart | TwoLayer | Reduction
     dynamics: Annotated[str, "flow or descent."] = "flow"
     horizon: Annotated[float | None, UNTIL, Flag("until")] = None
     step_size: Annotated[float | str, STEP] = "stable"
