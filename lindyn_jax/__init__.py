@@ -34,7 +34,6 @@ from .problems import (
     factorization,
 )
 from .reduction import find_subspaces, lift, reduce
-from .store import SweepStore, open_reductions, open_sweep
 from .studies.study import Study
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
