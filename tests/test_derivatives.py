@@ -1,7 +1,6 @@
-"""Forward = reverse = central difference, and equivariance under units, for what is public and has derivatives."""
+"""Derivatives at hard values and of simulations, and equivariance under units; the table of all is in test_public_derivatives."""
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,18 +93,7 @@ VECTORS = draw((2,), (2,), (2,), seed=3)
 TIMES = jnp.asarray([0.4, 3.0])
 
 
-def stated(name):
-    def f(U, V):
-        answer = getattr(theory, name)(TwoLayer(U, V), DATA)
-        return eqx.filter(answer, eqx.is_inexact_array)
-
-    return f
-
-
-def observed(name):
-    return lambda U, V: getattr(observables, name)(TwoLayer(U, V), DATA)
-
-
+# At values that the table of all public functions does not take.
 TABLE = {
     "riccati": (lambda A, g, U, t: (lambda L: L @ L.T)(exact.riccati(A + A.T, g**2, U, t)), (S3, 1.3, Y3, 0.7)),
     "symmetric": (lambda Y, U, t: exact.symmetric(Y + Y.T, U, t), (jnp.diag(jnp.array([1.0, 0, -1])), Y3, TIMES)),
@@ -125,14 +113,6 @@ TABLE = {
         lambda T, p, q: WEIGHTS(init.with_imbalance(DATA, T, p**2, q**2, 5)),
         (Y3, jnp.asarray([0.7, 0.3, 1.0]), VECTORS[0]),
     ),
-    **{
-        name: (stated(name), (S3, Y3.T))
-        for name in ("instantaneous_rate", "rate_spectrum", "sharpness", "rate_bound", "local_rate", "spectrum_edges")
-    },
-    **{
-        name: (observed(name), (S3, Y3.T))
-        for name in ("loss", "reconstruction_error", "singular_values", "effective_rank", "alignment", "mode_strengths")
-    },
 }
 
 
