@@ -116,6 +116,8 @@ PART = {
     "theory.sharpness": lambda found: (found.value, found.deviation),
     "theory.hessian_sharpness": lambda found: found.value,
 }
+# By these fields data are told apart: they are no numbers to compute with, and have no derivative.
+MARKS = ("inputs_mark", "coordinates")
 NOT_LATE = {"theory.perturbation_bound": "grows exponentially, and is infinite"}
 
 
@@ -162,7 +164,9 @@ def in_numbers(name, function, arguments):
         known = iter(ranks)
         close = lambda v: built(v, next(known)) if isinstance(v, Data) else v  # noqa: E731
         closed = jax.tree.map(close, eqx.combine(numbers, rest), is_leaf=lambda v: isinstance(v, Data))
-        return eqx.filter(PART.get(name, lambda x: x)(function(**closed, **held)), eqx.is_inexact_array)
+        answer = eqx.filter(PART.get(name, lambda x: x)(function(**closed, **held)), eqx.is_inexact_array)
+        is_mark = lambda path: bool(path) and getattr(path[-1], "name", "") in MARKS  # noqa: E731
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: None if is_mark(path) else leaf, answer)
 
     return f, numbers
 
