@@ -17,7 +17,8 @@ from . import observables as obs
 from ._driver import Run, run
 from ._equivariance import extra_arguments, refuse_unrunnable
 from ._public import public
-from .flow import _check_stop, all_finite, check_not_saddle
+from ._stop import as_stop
+from .flow import all_finite, check_finite_start, check_not_saddle
 from .models import AbstractModel
 from .problems import AbstractProblem
 from .reduction import check_fits, is_reducible, prepare, require_exact
@@ -36,6 +37,7 @@ def gradient_descent(
     save_at: Int[ArrayLike, " T"] | Sequence[int] | None = None,
     observables: obs.Observables = ("loss",),
     stop: Float[ArrayLike, ""] | None = None,
+    stop_loss: Float[ArrayLike, ""] | int | None = None,
     reduce: bool = True,
     keep_models: bool = False,
     differentiate: str = "reverse",
@@ -51,6 +53,7 @@ def gradient_descent(
     - `observables`, `keep_models`: as in `gradient_flow`.
     - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested at every eighth step, whatever `save_at` is; a number in (0, 1),
         may be traced.
+    - `stop_loss`: end once `L <= stop_loss`, tested likewise, for a problem of any kind; may be traced.
     - `reduce`: move a `TwoLayer`, or a `SymmetricFactors` wider than n, in its smallest exact form. Refused for optimizers
         for which that is not exact. With a penalty whose Lambda is a matrix there is none: the full size is moved.
     - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
@@ -69,8 +72,7 @@ def gradient_descent(
     **Source:** G19 (5), M22 section 5.2.
     """
     save_at = _check(model, problem, steps, optimizer, save_at)
-    if stop is not None:
-        _check_stop(stop, problem)
+    stop = as_stop(stop, stop_loss, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
     moved = prepare(model, problem, reduce)
     if not isinstance(optimizer, EquivariantTransformation):
@@ -139,11 +141,12 @@ def _descend(
         def loss(weights):
             return obs.total_loss(unpack(weights), problem)
 
-        def excess(weights):
-            measured = obs.excess_loss if problem.is_quadratic else obs.loss
-            return measured(unpack(weights), problem)
+        # Without a stop it only tells whether the run has diverged.
+        measured = obs.loss if stop is None else stop.loss
+        target = -jnp.inf if stop is None else stop.target(start, problem)
 
-        target = -jnp.inf if stop is None else stop * excess(weights)
+        def watch(weights):
+            return measured(unpack(weights), problem)
 
         def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
             gradients = gradient(carry.weights)
@@ -160,7 +163,7 @@ def _descend(
             return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
 
         def test(carry: _Carry) -> _Carry:
-            now = excess(carry.weights)
+            now = watch(carry.weights)
             return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
 
         def chunk(carry: _Carry) -> _Carry:
@@ -196,7 +199,7 @@ def _descend(
         carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         carry, seen = jax.lax.scan(advance, carry, save_at)
         carry, _ = advance(carry, jnp.asarray(steps, jnp.int32))
-        now = excess(carry.weights)
+        now = watch(carry.weights)
         result = jnp.where(carry.step >= steps, trajectory.FINISHED, trajectory.STEP_LIMIT)
         if stop is not None:
             result = jnp.where(now <= target, trajectory.STOPPED, result)
@@ -216,6 +219,7 @@ def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
         )
     check_fits(model, problem)
     check_not_saddle(model, problem)
+    check_finite_start(model, problem)
     if _checks.is_traced(steps) or int(steps) != steps or steps < 1:
         raise ValueError(f"Argument `steps` must be a static whole number of at least 1, but is {steps}.")
     if steps >= 2**31:

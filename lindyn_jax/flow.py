@@ -13,6 +13,7 @@ from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
 from ._public import public
+from ._stop import Stop, as_stop
 from .methods import METHODS, AbstractMethod, as_method
 from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
@@ -37,6 +38,7 @@ def gradient_flow(
     rtol: Float[ArrayLike, ""] | None = None,
     atol: Float[ArrayLike, ""] | None = None,
     stop: Float[ArrayLike, ""] | None = None,
+    stop_loss: Float[ArrayLike, ""] | int | None = None,
     max_steps: int = 100_000,
     adjoint: diffrax.AbstractAdjoint | None = None,
     reduce: bool = True,
@@ -63,6 +65,7 @@ def gradient_flow(
         `"radau"` and `"lie"` control their error relative to the norm of all weights, have no use for `atol`, and step
         exactly to all `ts`.
     - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
+    - `stop_loss`: end as soon as a step reaches `L <= stop_loss`, for a problem of any kind; may be traced.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
         memory); use `diffrax.ForwardMode()` for `jax.jvp` and few parameters.
@@ -73,8 +76,8 @@ def gradient_flow(
     **Returns:** a `Trajectory`. `final` is of the kind of `model`. One trajectory in, one out: use `jax.vmap` for more.
 
     **Raises:** `ValueError` for sizes that do not fit, times that do not increase, tolerances that the dtype cannot resolve,
-    a stop outside (0, 1), a stop with a link function, a concrete start with all weights zero (a saddle that the flow
-    never leaves), or `"radau"` for what it cannot move.
+    a stop outside (0, 1), a stop where the least loss is not known or that comes with `stop_loss`, a concrete start with all
+    weights zero (a saddle that the flow never leaves) or where the loss is not finite, or `"radau"` for what it cannot move.
 
     A path that round-off of the start has chosen (from U = -V, say) ends with the result `LOST`.
 
@@ -82,15 +85,14 @@ def gradient_flow(
     round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
     loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
     `reduce=False`. With `stop`, `stats["final_time"]` is the end of the step that got there, and its derivative that of the
-    time at which the flow comes down to the ratio that it has there.
+    time at which the flow comes down to the loss that it has there.
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
     model, ts = _check(model, problem, ts)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     rtol, atol = _tolerances(rtol, atol, dtype)
-    if stop is not None:
-        _check_stop(stop, problem)
+    stop = as_stop(stop, stop_loss, problem)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
     methods = _choose(solver, dtype, model, problem, ts, stop, reduce)
@@ -133,16 +135,17 @@ def _flow(
 
         least, event = atol, None
         if stop is not None:
-            target = stop * obs.excess_loss(start, small)
-            # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
-            least_error = jnp.sqrt(2 * target / small.scale) / small.singular_values[0]
-            scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
-            least = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
+            target = stop.target(whole, problem)
+            if stop.is_ratio:
+                # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
+                least_error = jnp.sqrt(2 * target / small.scale) / small.singular_values[0]
+                scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
+                least = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
 
             def reached(t, y, args, **kwargs):
-                problem, fixed, _ = args
+                _, fixed, problem = args
                 with jax.default_matmul_precision("highest"):
-                    return obs.excess_loss(eqx.combine(y, fixed), problem) <= target
+                    return stop.loss(whole.with_core(eqx.combine(y, fixed)), problem) <= target
 
             event = diffrax.Event(reached)
 
@@ -175,9 +178,9 @@ def _flow(
             code = result_code(solution.result, final)
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
             end = solution.ts[1][-1]
-            if stop is not None:
-                end = jnp.where(code == trajectory.STOPPED, end + _later(start, final, small, stop), end)
             final = whole.with_core(final)
+            if stop is not None:
+                end = jnp.where(code == trajectory.STOPPED, end + _later(whole, final, problem, stop), end)
             return Run(ts, saved, final, code, statistics(solution, end, method.is_implicit, roundoff))
 
         if len(methods) == 1:
@@ -190,21 +193,21 @@ def _flow(
     return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
-def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: ArrayLike) -> Array:
-    """Zero, with the derivative of the time at which a stopped flow comes down to the excess-loss ratio of its end.
+def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: Stop) -> Array:
+    """Zero, with the derivative of the time at which a stopped flow comes down to the loss that it has at its end.
 
-    The end of a step has none itself; where the ratio differs by `d`, it is reached `-d` over its slope later.
+    The end of a step has none itself; where the loss differs by `d`, it is reached `-d` over its slope later.
     """
-    before, fixed = obs.excess_loss(start, problem), jax.lax.stop_gradient
+    unit, fixed = stop.unit(start, problem), jax.lax.stop_gradient
     # A start at the minimum is there at once.
-    before = jnp.where(before > 0, before, 1)
+    unit = jnp.where(unit > 0, unit, 1)
     slope = jax.jvp(
-        lambda weights: obs.excess_loss(eqx.combine(weights, fixed(final)), fixed(problem)),
+        lambda weights: stop.loss(eqx.combine(weights, fixed(final)), fixed(problem)),
         (fixed(eqx.filter(final, final.moving())),),
         (fixed(eqx.filter(final.velocity(problem), final.moving())),),
-    )[1] / fixed(before)
-    ratio = obs.excess_loss(final, problem) / before - stop
-    return -(ratio - fixed(ratio)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)
+    )[1] / fixed(unit)
+    level = stop.loss(final, problem) / unit - stop.level
+    return -(level - fixed(level)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)
 
 
 def statistics(solution: diffrax.Solution, end: Array, is_implicit: bool, roundoff: Array) -> dict[str, Array]:
@@ -231,7 +234,7 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
     return jnp.minimum(jnp.where(fastest > 0, rtol**0.25 / jnp.where(fastest > 0, fastest, 1), horizon), horizon)
 
 
-def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: ArrayLike | None) -> Array:
+def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: Stop | None) -> Array:
     """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
     layers = start.moving_layers(problem)
     if not problem.is_quadratic or layers is None or len(layers) != 2:
@@ -241,18 +244,19 @@ def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, s
     # Spectral norms: the Frobenius norms of `fastest_rate` are up to r + m times too large for Gaussian starts.
     weights = largest_singular_value(U1) ** 2 + largest_singular_value(VT.T) ** 2
     stiffness = horizon * problem.scale * (s[0] ** 2 * weights + largest_singular_value(s[:, None] * E))
-    if stop is not None:
+    if stop is not None and stop.is_ratio:
         # From a wide Gaussian start E decays at 2 q s_r^2 h^{1 - 2 alpha}, and the fastest rate is kappa times that. From a
         # small one the last mode of the target that the stop asks for grows slowly: at its own singular value, not at the first.
         modes = jnp.linalg.svd(problem.Ytil, compute_uv=False)
-        asked = jnp.where(modes**2 > jnp.asarray(stop) * jnp.sum(modes**2), modes, jnp.inf)
+        asked = jnp.where(modes**2 > stop.level * jnp.sum(modes**2), modes, jnp.inf)
         small = weights < jnp.max(modes) / s[0]
         slowness = jnp.where(small, jnp.max(modes) / jnp.min(asked), 1)
-        until = problem.condition / 2 * jnp.maximum(slowness, 1) * jnp.log(1 / jnp.asarray(stop))
+        until = problem.condition / 2 * jnp.maximum(slowness, 1) * jnp.log(1 / stop.level)
         stiffness = jnp.minimum(stiffness, until)
     return stiffness
 
 
+@eqx.filter_jit
 def _rate_by_power_steps(start: AbstractModel, problem: AbstractProblem) -> Array:
     """About the fastest rate at a start of any kind, from below: power steps with the derivative of its velocity."""
     moving, fixed = eqx.partition(start, start.moving())
@@ -307,6 +311,7 @@ def _check(model: AbstractModel, problem: AbstractProblem, ts) -> tuple[Abstract
     weights = jax.tree.leaves(eqx.filter(model, model.moving()))
     ts = ts.astype(jnp.result_type(*weights))
     check_not_saddle(model, problem)
+    check_finite_start(model, problem)
     return model, ts
 
 
@@ -317,6 +322,21 @@ def check_not_saddle(model: AbstractModel, problem: AbstractProblem) -> None:
         raise ValueError(f"The start is {saddle}, which gradients never leave: give it weights.")
 
 
+def check_finite_start(model: AbstractModel, problem: AbstractProblem) -> None:
+    """Refuses a concrete start at which a loss other than least squares or its gradient is not finite, though the weights are."""
+    if isinstance(problem, LeastSquares) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+        return
+    with jax.ensure_compile_time_eval():
+        Theta1 = model.reduced_product(problem)
+        loss, gradient = problem.reduced_loss(Theta1), problem.reduced_loss_gradient(Theta1)
+        if all_finite(Theta1) and not all_finite((loss, gradient)):
+            given = "its gradient is not" if jnp.isfinite(loss) else f"is {float(loss):g}"
+            raise ValueError(
+                f"The loss of a {type(problem).__name__} must be finite at the start, with a finite gradient, but {given}: "
+                "give the start other weights."
+            )
+
+
 def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
     if rtol is not None and not _checks.is_traced(rtol):
         _checks.check_tolerance(float(rtol), "rtol", dtype)
@@ -324,14 +344,6 @@ def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
         _checks.check_positive(atol, "atol")
     default = 1e-9 if dtype == jnp.float64 else 1e-5
     return jnp.asarray(default if rtol is None else rtol, dtype), jnp.asarray(0.0 if atol is None else atol, dtype)
-
-
-def _check_stop(stop, problem: AbstractProblem) -> None:
-    if not problem.is_quadratic:
-        kind = "problem with a link function" if isinstance(problem, LeastSquares) else type(problem).__name__
-        raise ValueError(f"Argument `stop` needs the least loss, which a {kind} does not know.")
-    if not _checks.is_traced(stop) and not np.all((np.asarray(stop) > 0) & (np.asarray(stop) < 1)):
-        raise ValueError(f"Argument `stop` is a ratio of excess losses and must lie in (0, 1), but is {stop}.")
 
 
 def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMethod, ...]:

@@ -15,7 +15,7 @@ FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED, LOST = ra
 
 RESULTS = {
     FINISHED: "finished: reached the last time or step",
-    STOPPED: "stopped: reached the requested excess-loss ratio",
+    STOPPED: "stopped: reached the loss asked for",
     STEP_LIMIT: "step limit: ran out of steps before the end",
     DIVERGED: "diverged: weights or loss are not finite",
     SOLVER_FAILED: "solver failed: a step could not be completed",

@@ -13,7 +13,7 @@ LAYERS = (
     ("problems",),
     ("models", "_finite", "_modes", "_statement"),
     ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
-    ("methods", "_driver"),
+    ("methods", "_driver", "_stop"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
     ("ensemble", "fits"),
     ("plots",),

@@ -306,6 +306,58 @@ def test_deep_tied_and_own_networks_move_with_them():
         assert relative_error(end.product(), moved.product()) < 1e-13
 
 
+def test_runs_stop_at_a_loss_without_a_least_value():
+    problem, start = of_case(CASES["logistic_h5"])
+    times = np.array([0.0, 100.0])
+    # The loss is .7315 at t = 2 and .6170 at t = 10.
+    level = CASES["logistic_h5"]["expected"]["loss"][1]
+
+    @jax.jit
+    def when(level):
+        flow = ld.gradient_flow(start, problem, times, stop_loss=level, rtol=1e-11, solver="tsit5")
+        return flow.stats["final_time"], (flow.final_observables["loss"], flow.result, flow.final.velocity(problem))
+
+    (time, (loss, result, velocity)), slope = when(level), jax.jit(jax.grad(when, has_aux=True))(level)[0]
+    assert ld.RESULTS[int(result)] == ld.RESULTS[1] and loss <= level and 2 <= time < 2.2
+    # L' = -||velocity||^2, so the time at which the loss is reached falls by 1 over that.
+    speed = sum(float(jnp.sum(W**2)) for W in jax.tree.leaves(velocity))
+    assert relative_error(slope, -1 / speed) < 1e-8
+    descent = ld.gradient_descent(start, problem, 4000, optimizer=ld.plain_descent(0.01), stop_loss=level)
+    assert ld.RESULTS[int(descent.result)] == ld.RESULTS[1] and descent.final_observables["loss"] <= level
+    assert 200 <= int(descent.stats["num_steps"]) < 210 and int(descent.stats["num_steps"]) % 8 == 0
+    # What is not reached is no error, and least squares may be stopped at a loss as well.
+    never = ld.gradient_descent(start, problem, 40, optimizer=ld.plain_descent(0.01), stop_loss=0.0)
+    assert ld.RESULTS[int(never.result)] == ld.RESULTS[0]
+    squares = ld.LeastSquares(problem.X, problem.Y)
+    level, before = 1.1 * squares.loss_star, ld.observables.excess_loss(start, squares)
+    ends = [
+        ld.gradient_descent(start, squares, 4000, optimizer=ld.plain_descent(0.01), **options)
+        for options in ({"stop_loss": level}, {"stop": (level - squares.loss_star) / before})
+    ]
+    assert int(ends[0].stats["num_steps"]) == int(ends[1].stats["num_steps"]) < 4000
+
+
+@pytest.mark.parametrize("solve", [ld.gradient_flow, ld.gradient_descent])
+def test_stops_and_starts_that_make_no_sense_are_refused(solve):
+    problem, start = of_case(CASES["poisson_h5"])
+    options = (problem, [1.0]) if solve is ld.gradient_flow else (problem, 4)
+    more = {} if solve is ld.gradient_flow else {"optimizer": ld.plain_descent(0.1)}
+    for given, message in (
+        ({"stop": 0.1}, "least loss, which a Poisson does not know: give the loss to stop at as `stop_loss`"),
+        ({"stop": 0.1, "stop_loss": 0.1}, "Only one of the arguments `stop` and `stop_loss`"),
+        ({"stop_loss": np.nan}, "`stop_loss` must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solve(start, *options, **more, **given)
+    with pytest.raises(
+        ValueError, match="loss of a Poisson must be finite at the start, .* but is inf: give the start other"
+    ):
+        solve(start.scaled(jnp.array(1e3)), *options, **more)
+    cusp = ld.CustomProblem(lambda Theta: jnp.sqrt(jnp.sum(Theta**2)), *start.product().shape)
+    with pytest.raises(ValueError, match="with a finite gradient, but its gradient is not"):
+        solve(ld.TwoLayer(start.U, 0 * start.V), cusp, *options[1:], **more)
+
+
 def test_ends_have_derivatives_in_the_numbers_of_the_loss():
     rng = np.random.default_rng(5)
     X, Y = rng.normal(size=(N, n)), rng.normal(size=(N, m))

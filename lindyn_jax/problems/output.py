@@ -98,7 +98,7 @@ class OutputProblem(AbstractProblem):
         W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
         r = rank_of(X, s, rank, rank_rtol)
         self.data_singular_values, self.Phi1 = s[:r], Phi1T[:r].T
-        self.inputs_mark = jax.lax.stop_gradient(Phi1T[:r]) @ jnp.cos(jnp.arange(X.shape[1], dtype=dtype))
+        self.inputs_mark = mark(self.Phi1)
         return W[:, :r]
 
     @abstractmethod
@@ -198,6 +198,11 @@ SIZES[OutputProblem] = lambda problem: {
     "m": problem.num_outputs,
     "r": problem.rank,
 }
+
+
+def mark(Phi1: Float[Array, "n r"]) -> Float[Array, " r"]:
+    """Numbers that tell a basis from others."""
+    return jnp.cos(jnp.arange(Phi1.shape[0], dtype=Phi1.dtype)) @ jax.lax.stop_gradient(Phi1)
 
 
 def loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int | Array) -> Array:

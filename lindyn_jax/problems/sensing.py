@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import _checks
 from .._public import public
 from .base import AbstractProblem
-from .output import LossScale, loss_scale, rank_of
+from .output import LossScale, loss_scale, mark, rank_of
 from .samples import read_weights
 
 # All A_k, or the vectors a_k and b_k of A_k = a_k b_k^T.
@@ -40,6 +40,7 @@ class MatrixSensing(AbstractProblem):
     weights: Float[Array, " K"] | None
     scale: Float[Array, ""]
     Phi1: Float[Array, "n r"] | None
+    inputs_mark: Float[Array, " r"] | None
     # Phi1^T A_k, or `None` for A itself.
     design: Measurements | None
 
@@ -66,6 +67,7 @@ class MatrixSensing(AbstractProblem):
         self.weights = None if weights is None else weights.astype(dtype)
         self.scale = loss_scale(scale, y.shape[0] if weights is None else jnp.sum(weights)).astype(dtype)
         self.Phi1 = _column_space(self.A)
+        self.inputs_mark = None if self.Phi1 is None else mark(self.Phi1)
         self.design = None if self.Phi1 is None else _rotate(self.A, self.Phi1)
 
     @property
@@ -92,11 +94,15 @@ class MatrixSensing(AbstractProblem):
         """Phi1, an orthonormal basis of the span of the columns of all A_k; `None` where that is everything."""
         return self.Phi1
 
+    @property
+    def coordinates(self) -> Float[Array, " r"] | None:
+        return self.inputs_mark
+
     def restrict(self) -> "tuple[MatrixSensing, Float[Array, 'n r'] | None]":
         if self.Phi1 is None:
             return self, None
-        where = lambda problem: (problem.A, problem.Phi1, problem.design)  # noqa: E731
-        small = eqx.tree_at(where, self, (self.design, None, None), is_leaf=lambda leaf: leaf is None)
+        where = lambda problem: (problem.A, problem.Phi1, problem.inputs_mark, problem.design)  # noqa: E731
+        small = eqx.tree_at(where, self, (self.design, None, None, None), is_leaf=lambda leaf: leaf is None)
         return small, self.Phi1
 
     def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
