@@ -34,7 +34,7 @@ FITS: list[tuple[type, type, Callable[[Any, Any], None]]] = []
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _NAMES = {
     "AbstractModel": "a model of this package",
-    "AbstractProblem": "a LeastSquares",
+    "AbstractProblem": "a problem such as LeastSquares",
     "AbstractSolver": "a diffrax solver",
     "AbstractAdjoint": "a diffrax adjoint",
     "GradientTransformation": "an optax optimizer",

@@ -298,7 +298,9 @@ def _check(model: AbstractModel, problem: AbstractProblem, ts) -> tuple[Abstract
     if not isinstance(model, AbstractModel):
         raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
     if not isinstance(problem, AbstractProblem):
-        raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
+        raise ValueError(
+            f"Argument `problem` must be a problem such as LeastSquares, but is a {type(problem).__name__}."
+        )
     check_fits(model, problem)
     ts = _checks.as_float(ts, "ts")
     if ts.ndim != 1 or ts.shape[0] == 0:

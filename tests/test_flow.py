@@ -291,7 +291,7 @@ def test_other_objects_are_refused(data):
     check = inspect.unwrap(ld.flow._check)
     with pytest.raises(ValueError, match="`model` must be a model of this package, but is a int"):
         check(3, ld.LeastSquares(X, Y), TIMES)
-    with pytest.raises(ValueError, match="`problem` must be a LeastSquares, but is a int"):
+    with pytest.raises(ValueError, match="`problem` must be a problem such as LeastSquares, but is a int"):
         check(ld.TwoLayer(U, V), 3, TIMES)
 
 

@@ -90,7 +90,9 @@ def test_a_drawn_core_is_not_measured_on_data_of_another_rank():
 def test_checks_say_what_was_asked_and_what_was_given():
     problem, model = fuzzing.PROBLEM, fuzzing.MODEL
     for match, call in {
-        "Argument `problem` must be a LeastSquares, but is a list": lambda: ld.observables.loss(model, [1]),
+        "Argument `problem` must be a problem such as LeastSquares, but is a list": lambda: ld.observables.loss(
+            model, [1]
+        ),
         "Argument `model` must be a model of this package, but is a LeastSq": lambda: ld.observables.loss(
             problem, problem
         ),

@@ -350,7 +350,7 @@ def test_stops_and_starts_that_make_no_sense_are_refused(solve):
         with pytest.raises(ValueError, match=message):
             solve(start, *options, **more, **given)
     with pytest.raises(
-        ValueError, match="loss of a Poisson must be finite at the start, .* but is inf: give the start other"
+        ValueError, match=r"loss of a Poisson must be finite at the start, .* but is inf: give the start other"
     ):
         solve(start.scaled(jnp.array(1e3)), *options, **more)
     cusp = ld.CustomProblem(lambda Theta: jnp.sqrt(jnp.sum(Theta**2)), *start.product().shape)

@@ -89,9 +89,6 @@ class LeastSquares(OutputProblem):
         self.design = None if W is None or self.link is None else W * self.data_singular_values
         self.regularization = None
 
-    def __check_init__(self):
-        _checks.refuse_overrides(type(self), LeastSquares)
-
     # -- regularization ----------------------------------------------------------------------------------------------
 
     def regularized(
