@@ -1,5 +1,7 @@
 """How classification goes: the share of samples that are right, and by how much the worst is."""
 
+from typing import Any
+
 from jaxtyping import Array, Float
 
 from .._public import public
@@ -15,11 +17,13 @@ KINDS = (Logistic, Softmax)
 @public
 def accuracy(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """The share of samples, by their weights, whose own class has the largest logit."""
-    return problem.restrict()[0].accuracy(reduced_product(model, problem))
+    small: Any = problem.restrict()[0]
+    return small.accuracy(reduced_product(model, problem))
 
 
 @observable(label="least margin of a sample", symbol="least margin", panel="margin", kinds=KINDS, reduced=True)
 @public
 def least_margin(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """By how much the logit of its own class is above the next, where that is least; negative where a sample is wrong."""
-    return problem.restrict()[0].margin(reduced_product(model, problem))
+    small: Any = problem.restrict()[0]
+    return small.margin(reduced_product(model, problem))

@@ -50,7 +50,7 @@ class AbstractProblem(eqx.Module):
     def __check_init__(self):
         # Gradients, reduced forms and restrictions of the kinds of this package are written out for their own loss.
         for base in type(self).__mro__[1:]:
-            ours = base.__module__.startswith(__package__) and issubclass(base, AbstractProblem)
+            ours = base.__module__.startswith(str(__package__)) and issubclass(base, AbstractProblem)
             if ours and not inspect.isabstract(base):
                 _checks.refuse_overrides(type(self), base)
 

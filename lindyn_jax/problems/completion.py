@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
+from .._norms import norm
 from .._public import public
 from .base import AbstractProblem
 from .output import LossScale, loss_scale
@@ -87,9 +88,9 @@ class MatrixCompletion(AbstractProblem):
     def test_error(self, Theta: Float[Array, "n m"], truth: Float[ArrayLike, "n m"]) -> Float[Array, ""]:
         """`||Theta - truth||_F / ||truth||_F` over the entries that are not observed, and not NaN in `truth`."""
         truth = jnp.asarray(truth, self.dtype)
-        hidden = (self.mask == 0) & ~jnp.isnan(truth)
-        error, size = (jnp.sum(jnp.where(hidden, A, 0) ** 2) for A in (Theta - truth, truth))
-        return jnp.sqrt(error / size)
+        hidden = jnp.logical_not(self.mask.astype(bool) | jnp.isnan(truth))
+        error, size = (norm(jnp.where(hidden, A, 0)) for A in (Theta - truth, truth))
+        return error / size
 
     @property
     def _seen(self) -> Float[Array, "n m"]:
@@ -99,11 +100,11 @@ class MatrixCompletion(AbstractProblem):
 def _refuse_unseen(seen: Array, name: str) -> None:
     if _checks.is_traced(seen):
         return
-    seen = np.asarray(seen) > 0
-    if not seen.any():
+    observed = np.asarray(seen) > 0
+    if not observed.any():
         raise ValueError(f"Argument `{name}` must have an observed entry, but is 0 everywhere.")
     for axis, word in ((1, "row"), (0, "column")):
-        empty = np.flatnonzero(~seen.any(axis=axis))
+        empty = np.flatnonzero(~observed.any(axis=axis))
         if len(empty):
             raise ValueError(
                 f"Argument `{name}` must have an observed entry in every row and column, but {word} {empty[0]} has none and "

@@ -97,8 +97,8 @@ class OutputProblem(AbstractProblem):
             return None
         W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
         r = rank_of(X, s, rank, rank_rtol)
-        self.data_singular_values, self.Phi1 = s[:r], Phi1T[:r].T
-        self.inputs_mark = mark(self.Phi1)
+        Phi1 = Phi1T[:r].T
+        self.data_singular_values, self.Phi1, self.inputs_mark = s[:r], Phi1, mark(Phi1)
         return W[:, :r]
 
     @abstractmethod

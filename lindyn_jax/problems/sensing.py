@@ -61,8 +61,8 @@ class MatrixSensing(AbstractProblem):
             )
         _checks.check_finite(y, "y")
         dtype = jnp.result_type(*leaves, y)
-        leaves = tuple(leaf.astype(dtype) for leaf in leaves)
-        self.A, self.y = leaves if isinstance(A, tuple) else leaves[0], y.astype(dtype)
+        self.A = (A[0].astype(dtype), A[1].astype(dtype)) if isinstance(A, tuple) else A.astype(dtype)
+        self.y = y.astype(dtype)
         weights = read_weights(weights, y.shape)
         self.weights = None if weights is None else weights.astype(dtype)
         self.scale = loss_scale(scale, y.shape[0] if weights is None else jnp.sum(weights)).astype(dtype)
@@ -158,7 +158,7 @@ def _column_space(A: Measurements) -> Float[Array, "n r"] | None:
     columns = np.asarray(a, np.float64)
     columns = columns.T if columns.ndim == 2 else np.moveaxis(columns, 1, 0).reshape(columns.shape[1], -1)
     if columns.shape[1] > columns.shape[0]:
-        columns = np.linalg.qr(columns.T, mode="r").T
+        columns = np.transpose(np.linalg.qr(columns.T, mode="r"))
     Phi, s, _ = np.linalg.svd(columns, full_matrices=False)
     r = rank_of(jnp.asarray(columns, a.dtype), jnp.asarray(s))
     return None if r == columns.shape[0] else jnp.asarray(Phi[:, :r], a.dtype)
