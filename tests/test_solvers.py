@@ -19,7 +19,7 @@ from helpers import integrated, relative_error, tolerance
 import lindyn_jax as ld
 from lindyn_jax import flow, solvers, trajectory
 from lindyn_jax.methods import METHODS
-from lindyn_jax.solvers import radau
+from lindyn_jax.solvers import stages
 
 n, r, m = 7, 5, 3
 unchecked = inspect.unwrap(ld.gradient_flow)
@@ -375,12 +375,12 @@ def test_largest_singular_value_is_an_upper_bound_within_a_few_per_cent(shape, r
 
 
 def test_tableau_is_radau_and_its_transformation_splits_it():
-    A, c = radau._TABLEAU, radau._NODES
+    A, c = stages.TABLEAU, stages.NODES
     for power in range(1, 4):
         np.testing.assert_allclose(A @ c ** (power - 1), c**power / power, atol=1e-14)
-    block = np.linalg.inv(radau._T) @ np.linalg.inv(A) @ radau._T
-    a, b = radau._COMPLEX.real, radau._COMPLEX.imag
-    np.testing.assert_allclose(block, [[radau._REAL, 0, 0], [0, a, -b], [0, b, a]], atol=1e-12)
+    block = np.linalg.inv(stages._T) @ np.linalg.inv(A) @ stages._T
+    a, b = stages.COMPLEX.real, stages.COMPLEX.imag
+    np.testing.assert_allclose(block, [[stages.REAL, 0, 0], [0, a, -b], [0, b, a]], atol=1e-12)
 
 
 # -- precision and batches -----------------------------------------------------------------------------------------------

@@ -1,19 +1,12 @@
 """Solvers of this package for diffrax: a structured implicit one for stiff data and an explicit one on the group O(r, m)."""
 
 from .control import NormController, RelativeController, grown_roundoff, growth_reach, lost_on_the_way
+from .group import imbalance, project, pseudo_orthogonal
 from .lie import LieRK4, group_reach
-from .radau import (
-    ImpulseRadau,
-    dense_jacobian,
-    imbalance,
-    impulse_reach,
-    internal_tolerance,
-    is_dense,
-    project,
-    pseudo_orthogonal,
-)
+from .radau import ImpulseRadau, impulse_reach, internal_tolerance
 from .roots import ScaledChord
 from .roundoff import is_lost, largest_singular_value, norm
+from .stages import dense_jacobian, is_dense
 
 __all__ = [
     "ImpulseRadau",

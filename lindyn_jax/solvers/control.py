@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import roundoff
-from .radau import is_dense, weights_of
+from .radau import weights_of
 from .roundoff import norm
+from .stages import is_dense
 
 _MAX_REJECTIONS = 60
 # Rows of the weights are followed to the tolerance down to where their round-off is that of the largest.
