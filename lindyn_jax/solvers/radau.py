@@ -35,6 +35,7 @@ from .stages import (
     Stages,
     Step,
     is_dense,
+    iterate,
     solve_impulses,
     solve_stages,
 )
@@ -187,7 +188,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         guess = form.guess(_combine_at(known, fixed, length), fixed.tau, fixed)
         resolution = 20 * jnp.finfo(U.dtype).eps * fixed.s[0] / fixed.s[-1]
         target = jnp.maximum(form.strictness * self.tolerance, resolution).astype(U.dtype) * size
-        x, converged, contraction = _iterate(form, fixed, factors, guess, target, known.contraction)
+        x, converged, contraction = iterate(form, fixed, factors, guess, target, known.contraction)
         converged = converged & jnp.all(jnp.isfinite(x))
         # A step that did not converge is thrown away; its unknowns must not reach derivatives.
         x = jnp.where(converged, x, form.guess(jnp.zeros_like(x), fixed.tau, fixed))

@@ -294,7 +294,7 @@ class Stages:
         return jnp.concatenate(step.force(Us, Vs), axis=1) / step.tau
 
 
-def _iterate(form, step: Step, factors, guess: Array, target: Array, contraction: Array):
+def iterate(form, step: Step, factors, guess: Array, target: Array, contraction: Array):
     """Newton's method with frozen factors: unknowns, whether they converged, and the contraction that was seen.
 
     Stops when the distance still to go, `theta/(1 - theta) |dZ|`, is below `target`; gives up when it cannot get there.
