@@ -46,7 +46,6 @@ NO_ROW = {
     "theory.sample_distance": "draws by rejection: the derivative is that of the quantile, not of a draw at a fixed key",
     "reduction.is_reducible": "a flag",
     "reduction.check_fits": "raises or does nothing",
-    "reduction.check_optimizer": "raises or does nothing",
     "reduction.require_exact": "raises or does nothing",
     "init.warn_of_lost_digits": "warns or does nothing",
     "CustomProblem": "holds a function alone",
