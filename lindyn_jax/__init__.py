@@ -38,7 +38,7 @@ from .studies.study import Study
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "RESULTS",
