@@ -22,14 +22,14 @@ from .flow import all_finite, check_finite_start, check_not_saddle
 from .models import AbstractModel
 from .problems import AbstractProblem
 from .reduction import check_fits, is_reducible, prepare, require_exact
-from .trajectory import Trajectory, failed_to_inf
+from .trajectory import M, Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
 
 
 @public
 def gradient_descent(
-    model: AbstractModel,
+    model: M,
     problem: AbstractProblem,
     steps: int,
     *,
@@ -41,7 +41,7 @@ def gradient_descent(
     reduce: bool = True,
     keep_models: bool = False,
     differentiate: str = "reverse",
-) -> Trajectory:
+) -> Trajectory[M]:
     """Discrete gradient descent: `weights += update(gradient of L)`, `steps` times at most.
 
     **Args:**

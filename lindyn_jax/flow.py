@@ -19,7 +19,7 @@ from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
 from .reduction import check_fits, prepare
 from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
-from .trajectory import Trajectory
+from .trajectory import M, Trajectory
 
 # Above this product of horizon and fastest rate the implicit solver is the cheaper one.
 STIFF = 2e3
@@ -29,7 +29,7 @@ DENSE = 500
 
 @public
 def gradient_flow(
-    model: AbstractModel,
+    model: M,
     problem: AbstractProblem,
     ts: Float[ArrayLike, " T"] | Sequence[float],
     *,
@@ -43,7 +43,7 @@ def gradient_flow(
     adjoint: diffrax.AbstractAdjoint | None = None,
     reduce: bool = True,
     keep_models: bool = False,
-) -> Trajectory:
+) -> Trajectory[M]:
     """Gradient flow d(weights)/dt = -dL/d(weights) from `model` at t = 0.
 
     **Args:**

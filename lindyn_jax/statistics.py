@@ -26,9 +26,9 @@ Source = str | Callable[[Mapping[str, Array]], Array]
 class Interval(NamedTuple):
     """An estimate with a 95% interval, infinitely wide where the trials say nothing of their spread."""
 
-    value: np.ndarray | np.floating
-    low: np.ndarray | np.floating
-    high: np.ndarray | np.floating
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def wilson(successes: Real[ArrayLike, "..."], trials: Real[ArrayLike, "..."]) -> Interval:
@@ -106,7 +106,7 @@ def mean_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     x, y = np.asarray(x, float), np.asarray(y, float)
     y = y[:, np.all(np.isfinite(y), axis=0)]
     if x.size < 2 or y.shape[1] == 0:
-        return Interval(*(np.float64(np.nan),) * 3)
+        return Interval(*np.full(3, np.nan))
     centred = x - x.mean()
     slopes = centred @ y / (centred @ centred)
     value, count = slopes.mean(), slopes.size
@@ -130,12 +130,13 @@ def rms_slope(x: np.ndarray, y: np.ndarray) -> Interval:
     squares, count = np.where(there, squares, 0), there.sum(axis=1)
     total = squares.sum(axis=1)
     if x.size < 2 or not np.all(total > 0):
-        return Interval(*(np.float64(np.nan),) * 3)
+        return Interval(*np.full(3, np.nan))
     centred = x - x.mean()
     weights = centred / (centred @ centred) / 2
     value, least = weights @ np.log(total / count), count.min()
     if least < 2:
-        return Interval(value, np.float64(-np.inf), np.float64(np.inf))
+        low, high = np.array([-np.inf, np.inf])
+        return Interval(value, low, high)
     used = there.any(axis=0)
     # What is left of a point when its largest square goes can be zero to round-off.
     rest = np.maximum(total[:, None] - squares, np.finfo(float).tiny) / (count[:, None] - there)

@@ -1,6 +1,6 @@
 """One result for flow, descent and closed forms: times, observables along the way, the final model, and how it ended."""
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._checks import is_traced
 from .models import AbstractModel
+
+M = TypeVar("M", bound=AbstractModel)
 
 FINISHED, STOPPED, STEP_LIMIT, DIVERGED, SOLVER_FAILED, NOT_CONVERGED, LOST = range(7)
 
@@ -24,7 +26,7 @@ RESULTS = {
 }
 
 
-class Trajectory(eqx.Module):
+class Trajectory(eqx.Module, Generic[M]):
     """What a solver returns.
 
     **Fields:**
@@ -41,7 +43,7 @@ class Trajectory(eqx.Module):
 
     ts: Float[Array, " T"] | Int[Array, " T"]
     observables: dict[str, Array]
-    final: AbstractModel
+    final: M
     final_observables: dict[str, Array]
     result: Int[Array, ""]
     stats: dict[str, Array]

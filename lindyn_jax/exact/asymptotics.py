@@ -49,8 +49,8 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
     def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         free, echelon, pivots = carry
         i = p - 1 - i
-        row = free @ (free @ B[i])
-        size = jnp.linalg.norm(row)
+        row: Array = free @ (free @ B[i])
+        size: Array = jnp.linalg.norm(row)
         new = size > cutoff
         row = jnp.where(new, row / jnp.where(new, size, 1), 0)
         return free - jnp.outer(row, row), echelon.at[:, i].set(B @ row), pivots.at[i].set(new)

@@ -29,7 +29,7 @@ def scan(objective: Objective, extent: tuple[Array, Array], grid: int) -> tuple[
     lower, upper = extent
     at_zero, slope = objective.derivative(jnp.zeros_like(lower))
 
-    def side(sign):
+    def side(sign: Array) -> Bracket:
         def body(carry: tuple[Array, ...]) -> tuple[Array, ...]:
             _, upper_before, values, rounds = carry
             first = rounds == 0

@@ -315,7 +315,7 @@ def _fit(
         points = lambda0 + step * jnp.asarray([0, 1, -1, 0, 0], dtype)
         looked: tuple[Array, Array] = jax.lax.map(lambda point: derivative(*point), (points, variants))
         values, slopes = looked
-        curvature = (slopes[1] - slopes[2]) / (2 * step)
+        curvature: Array = (slopes[1] - slopes[2]) / (2 * step)
         J, slope = values[0], slopes[0]
         shift = jnp.sum(jnp.abs(slopes[3:] - slope))
         shift = jnp.where(curvature > 0, shift / jnp.where(curvature > 0, curvature, 1), jnp.inf)

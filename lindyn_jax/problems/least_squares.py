@@ -6,6 +6,7 @@ decomposition: the moving part of the first layer is `U1 = Phi1^T U`, the target
 """
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import _checks
 from .._public import public
+from .base import AbstractProblem
 from .output import LossScale, OutputProblem
 from .penalty import ImbalancePenalty
 
@@ -207,6 +209,11 @@ class LeastSquares(OutputProblem):
                 f"`{name}` is undefined for a problem with a link function: its least loss has no closed form. "
                 "Use `loss`, or leave out `link`."
             )
+
+
+def is_least_squares(problem: AbstractProblem) -> TypeGuard[LeastSquares]:
+    """Whether a problem is least squares, with all that follows from it, to a type checker as well."""
+    return problem.is_quadratic
 
 
 @public

@@ -8,13 +8,13 @@ from .. import theory
 from ..trajectory import FINISHED
 
 
-def along(start, trajectory, problem, ts, rtol) -> dict[str, Array]:
+def along(start, trajectory, problem, ts: Array, rtol) -> dict[str, Array]:
     """One path against every statement."""
     U1, V = theory.moving_layers(start, problem)
     eps = float(jnp.finfo(V.dtype).eps)
     # Equality is allowed, and the round-off of the rates is far below this.
     slack = max(1e-9, 1000 * eps)
-    losses = trajectory.observables["excess_loss"]
+    losses: Array = trajectory.observables["excess_loss"]
     reached = jnp.isfinite(losses)
     # Decompositions are not asked about weights that were never reached; their numbers are blanked below.
     models = jax.tree.map(
@@ -32,7 +32,8 @@ def along(start, trajectory, problem, ts, rtol) -> dict[str, Array]:
         )
         return rate, jnp.stack(bounds), theory.margin(model, problem)
 
-    rate, rate_bound, margin = jax.lax.map(look, models)
+    looked: tuple[Array, Array, Array] = jax.lax.map(look, models)
+    rate, rate_bound, margin = looked
     rate, margin = jnp.where(reached, rate, jnp.inf), jnp.where(reached, margin, jnp.inf)
     rate_bound = jnp.where(reached, rate_bound.T, jnp.inf)
 

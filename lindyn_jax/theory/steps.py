@@ -10,6 +10,7 @@ from .._finite import of_finite_state
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from ..problems.least_squares import is_least_squares
 from .imbalance import moving_layers, moving_spectrum
 from .sharpness import hessian_sharpness, sharpness
 
@@ -64,6 +65,7 @@ def _along_the_path(model: AbstractModel, problem: AbstractProblem) -> Array:
             "choose a step by hand."
         )
     problem.refuse_link("stable_step")
+    assert is_least_squares(problem)
     layers, curvature = model.moving_layers(problem), problem.scale * problem.singular_values[0] ** 2
     if layers is None or len(layers) > 2:
         raise ValueError(
@@ -84,6 +86,8 @@ def _along_the_path(model: AbstractModel, problem: AbstractProblem) -> Array:
 
 
 def _sharpness(model: AbstractModel, problem: AbstractProblem) -> Array:
+    problem.refuse_link("sharpness")
+    assert is_least_squares(problem)
     return sharpness(model, problem).value
 
 
