@@ -224,6 +224,39 @@ def test_too_narrow_a_network_misses_the_target_and_says_so(rng):
     assert relative_error(exact.homogeneous(Y, U0, V0, 1.0, np.array([1e5]))[0], limit.value) <= tolerance("float64")
 
 
+@pytest.mark.parametrize(("n", "m", "lambda0"), [(4, 2, 0.5), (2, 5, -1.3)])
+def test_limit_of_narrow_and_deficient_starts_has_the_derivative_of_late_times(n, m, lambda0, rng):
+    """Of the |n - m| directions with eigenvalue |lambda0|/2 these starts reach one, and which one moves with everything."""
+    h, t = min(n, m) + 1, np.array([1e3])
+    Y, dY = rng.normal(size=(2, n, m))
+    R0, dR0 = rng.normal(size=(2, n + m, h + 1))
+    narrow, deficient, dependent = R0.copy(), R0.copy(), R0.copy()
+    narrow[:, h], deficient[:, h], dependent[:, h] = 0, 0, R0[:, 0]
+    moves = {
+        "narrow": (narrow, np.where(narrow == 0, 0, dR0), True),
+        "dependent columns that stay": (dependent, 0 * dR0, True),
+        "one column more": (deficient, dR0, False),
+        "dependent columns that move": (dependent, dR0, False),
+    }
+
+    @jax.jit
+    def both(R0, dR0):
+        def along(function):
+            at, by = (Y, R0[:n], R0[n:], jnp.asarray(lambda0)), (dY, dR0[:n], dR0[n:], jnp.asarray(0.7))
+            return jax.jvp(function, at, by)
+
+        limit = along(lambda *start: ld.exact.homogeneous_limit(*start).value)
+        return limit, along(lambda *start: ld.exact.homogeneous(*start, t)[0])
+
+    for name, (start, dstart, known) in moves.items():
+        (limit, dlimit), (late, dlate) = both(start, dstart)
+        assert relative_error(limit, late) <= tolerance("float64", 10), name
+        if known:
+            assert relative_error(dlimit, dlate) <= tolerance("float64", t[0]), name
+        else:
+            assert np.all(np.isnan(dlimit)), name
+
+
 def test_realisable_widths_are_those_of_the_ranks():
     for n, m, h, lambda0, expected in (
         (3, 2, 3, 1.0, True),

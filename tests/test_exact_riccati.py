@@ -130,6 +130,32 @@ def test_large_times_reach_the_limit_and_its_derivative(rng):
         assert bool(rate.applies)
 
 
+def test_limit_that_jumps_has_no_derivative_and_one_that_turns_has_that_of_late_times(rng):
+    dA, dU0 = rng.normal(size=(2, 4, 4))
+    dU0 = dU0[:, :2]
+
+    @jax.jit
+    def both(A, U0, dU0):
+        turned = jax.jvp(lambda U0: exact.riccati_limit(A, 1.5, U0).value, (U0,), (dU0,))[1]
+        late = jax.jvp(lambda U0: product(A, 1.5, U0, 1e3), (U0,), (dU0,))[1]
+        pulled = jax.grad(lambda A, U0: jnp.sum(dA * exact.riccati_limit(A, 1.5, U0).value), (0, 1))(A, U0)
+        return turned, late, pulled
+
+    repeated = HADAMARD @ np.diag([2.0, 1, 1, -1]) @ HADAMARD
+    U0 = rng.normal(size=(4, 2))
+    turned, late, (pulled_A, pulled_U0) = both(repeated, U0, dU0)
+    assert np.linalg.norm(turned) > 0.1
+    assert relative_error(turned, late) <= tolerance("float64", 1e3)
+    assert abs(np.sum(pulled_U0 * dU0) - np.sum(dA * turned)) <= tolerance("float64", 100)
+    # A splits its eigenvalue, and the limit goes to the larger half.
+    assert np.all(np.isnan(pulled_A))
+    # A start that misses the largest eigenvalue by chance finds it once it or A has moved.
+    missed = U0 - np.outer(HADAMARD[0], HADAMARD[0] @ U0)
+    distinct = HADAMARD @ np.diag([2.0, 1, 0.5, -1]) @ HADAMARD
+    turned, _, pulled = both(distinct, missed, dU0)
+    assert all(np.all(np.isnan(array)) for array in (turned, *pulled))
+
+
 def test_limit_of_a_start_in_special_position_is_the_part_that_it_reaches():
     A = np.diag([2.0, 1.0, 1.0, -1.0])
     U0 = np.array([[0.0, 0], [1, 0], [1, 0], [0, 3]])

@@ -202,16 +202,8 @@ def test_every_public_function_has_a_row_or_a_reason():
     assert not missing and set(GIVEN) | set(PART) | set(HELD) | set(NOT_LATE) <= set(ROWS)
 
 
-# Wrong, and known to be: the limit of narrow starts whose fastest modes include a repeated eigenvalue, lambda0/2 for n > m + 1.
-WRONG = pytest.mark.xfail(
-    strict=True, reason="the limit holds the frame of repeated eigenvalues, which the start turns"
-)
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=WRONG) if name == "exact.homogeneous_limit" else name for name in ROWS]
-)
+@pytest.mark.parametrize("name", ROWS)
 def test_forward_reverse_and_central_difference_agree(name):
     function, arguments = CALLS[name]
     f, x = in_numbers(name, function, arguments)

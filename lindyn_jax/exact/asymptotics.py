@@ -3,14 +3,19 @@
 As t grows, `e^{tA} U0` turns towards the eigenvectors of the largest eigenvalues that it can reach: eliminating the rows of
 `Phi^T U0` from the largest eigenvalue down, the rows that bring in something new are the *pivots*. A pivot of positive
 eigenvalue a is where P converges to 2a/g; the others decay. For a generic start of rank rho the pivots are the first rho.
+
+Of a repeated eigenvalue the last pivots may be a part only, the *edge*. Which part is then up to the start and to the other
+eigenvectors, and it moves with both; if the eigenvalue splits, it jumps.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .._derivatives import unknown
 from .._finite import of_finite_numbers
 from .._linalg import round_off, row_factor
 from .._public import public
@@ -22,13 +27,16 @@ class Reach(NamedTuple):
     """How a start lies in the eigenbasis of A.
 
     **Fields:** `a`, eigenvalues in ascending order, equal ones made equal; `Phi`, eigenvectors; `pivots`, which of them the
-    start reaches; `projector`, on the reached part of every eigenspace, in the eigenbasis.
+    start reaches; `projector`, on the reached part of every eigenspace, in the eigenbasis; `rows`, what the pivots bring in:
+    orthonormal rows, zero for the others; `echelon = Phi^T U0 rows^T`, triangular between pivots.
     """
 
     a: Float[Array, " p"]
     Phi: Float[Array, "p p"]
     pivots: Bool[Array, " p"]
     projector: Float[Array, "p p"]
+    rows: Float[Array, "p k"]
+    echelon: Float[Array, "p p"]
 
 
 @jax.jit
@@ -47,22 +55,23 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
     cutoff = round_off(B) * jnp.linalg.norm(B)
 
     def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        free, echelon, pivots = carry
+        free, rows, pivots = carry
         i = p - 1 - i
         row: Array = free @ (free @ B[i])
         size: Array = jnp.linalg.norm(row)
         new = size > cutoff
         row = jnp.where(new, row / jnp.where(new, size, 1), 0)
-        return free - jnp.outer(row, row), echelon.at[:, i].set(B @ row), pivots.at[i].set(new)
+        return free - jnp.outer(row, row), rows.at[i].set(row), pivots.at[i].set(new)
 
-    start = (jnp.eye(k, dtype=B.dtype), jnp.zeros((p, p), B.dtype), jnp.zeros(p, bool))
+    start = (jnp.eye(k, dtype=B.dtype), jnp.zeros((p, k), B.dtype), jnp.zeros(p, bool))
     end: tuple[Array, Array, Array] = jax.lax.fori_loop(0, p, step, start)
-    _, echelon, pivots = end
+    _, rows, pivots = end
+    echelon = B @ rows.T
     # Column i vanishes in the rows above the eigenspace of its pivot; its part there belongs to the reached subspace.
     within = jnp.where(a[:, None] == a[None, :], echelon, 0)
     left = jnp.where(jnp.arange(p) < jnp.sum(pivots), jnp.linalg.svd(within)[0], 0)
     moving = a + jnp.diagonal(Phi.T @ (A - constant) @ Phi)
-    return Reach(moving, Phi, pivots, left @ left.T)
+    return Reach(moving, Phi, pivots, left @ left.T, rows, echelon)
 
 
 @jax.jit
@@ -104,31 +113,79 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
 
     **Raises:** `ValueError` as `riccati` does.
 
-    **Notes:** has an exact first derivative with respect to A and g where there is one, also at repeated eigenvalues (half the
-    jump at a zero eigenvalue, where A_+ has a kink); a second one is refused. The start does not move the limit.
+    **Notes:** has an exact first derivative with respect to A, U0 and g where there is one, also at repeated eigenvalues (half
+    the jump at a zero eigenvalue, where A_+ has a kink); a second one is refused. The start moves the limit only if it
+    reaches a part of a repeated positive eigenvalue. Where the limit jumps, or its kink is not known, the derivative is NaN:
+    with respect to A if a part only of a repeated eigenvalue, positive or zero, is reached; with respect to U0 if `applies`
+    is false and the columns other than zero are linearly dependent; with respect to both if the start misses a larger
+    eigenvalue than it reaches.
 
     **Source:** T21 Proposition 2, with the condition that its proof needs; the limit of other starts is this package's.
     """
     A, U0 = check_riccati(A, g, U0)
-    return _limit(A, jnp.asarray(g, A.dtype), U0)
+    return limit_from(A, jnp.asarray(g, A.dtype), U0, jnp.zeros((), A.dtype), 0)
 
 
-@jax.jit
-def _limit(A: Array, g: Array, U0: Array) -> Limit:
+@partial(jax.jit, static_argnames="count")
+def limit_from(A: Array, g: Array, U0: Array, level: Array, count: int) -> Limit:
+    """`riccati_limit` of checked arguments; A is known to keep its eigenvalue `level`, `count` times, wherever it moves."""
     reached: Reach = jax.lax.stop_gradient(reach(A, U0))
-    a, Phi, pivots, projector = reached
-    root = jnp.sqrt(jnp.maximum(a, 0))
-    value = root[:, None] * projector * root[None, :]
-    # The derivative of the spectral function a -> a_+ [reached]: divided differences, so no gap is ever divided by zero.
+    a, Phi, pivots, projector, *_ = reached
+    applies = jnp.all(pivots | (a <= 0))
     same = a[:, None] == a[None, :]
-    part = jnp.sum(same & pivots, axis=1).astype(a.dtype) / jnp.sum(same, axis=1).astype(a.dtype)
-    values = part * jnp.maximum(a, 0)
-    slope = part * jnp.heaviside(a, 0.5)
+    found, size = jnp.sum(same & pivots, axis=1), jnp.sum(same, axis=1)
+    edge = (found > 0) & (found < size) & (a >= 0)
+
+    # Pivots stay where they are if they are the largest eigenvalues, and the rank stays as large as it is.
+    generic = is_generic(a, pivots)
+    kept = (size == count) & (jnp.abs(a - jax.lax.stop_gradient(level)) <= round_off(A) * jnp.max(jnp.abs(a)))
+    A_known = jnp.all(pivots | (a < 0)) | (generic & jnp.all(kept | ~edge))
+    columns = jnp.any(jax.lax.stop_gradient(U0) != 0, axis=0)
+    U0_known = applies | (generic & columns & (jnp.sum(pivots) == jnp.sum(columns)))
+    A, U0 = once(A), once(U0)
+    sources = A, U0
+    if U0.shape[1] > U0.shape[0]:
+        U0, _ = row_factor(U0)
+    moved, started = (Phi.T @ (x - jax.lax.stop_gradient(x)) for x in (A, U0))
+    moved = moved @ Phi
+
+    # The derivative of the spectral function a -> a_+ [all of a is reached]: divided differences, no gap of zero is divided by.
+    whole = pivots & ~edge
+    values, slope = jnp.where(whole, jnp.maximum(a, 0), 0), jnp.where(whole, jnp.heaviside(a, 0.5), 0)
     gap = jnp.where(same, 1, a[:, None] - a[None, :])
     differences = jnp.where(same, slope[:, None], (values[:, None] - values[None, :]) / gap)
-    moved = Phi.T @ (once(A) - jax.lax.stop_gradient(A)) @ Phi
-    limit = 2 / g * Phi @ (value + differences * moved) @ Phi.T
-    return Limit(limit, jnp.all(pivots | (a <= 0)))
+    root = jnp.sqrt(jnp.maximum(a, 0))
+    value = root[:, None] * projector * root[None, :]
+    part = value + differences * moved + _edge_moves(reached, edge, moved, started)
+    return Limit(2 / g * Phi @ _jumping(part, sources, (A_known, U0_known)) @ Phi.T, applies)
+
+
+def _edge_moves(reached: Reach, edge: Array, moved: Array, started: Array) -> Float[Array, "p p"]:
+    """What a repeated eigenvalue that is reached in part adds to the derivative, in the eigenbasis; `reached` is constant.
+
+    The reached vectors x that no larger eigenvalue sees have the graph `echelon T^{-1}` over their pivots, T the pivots'
+    rows of the echelon; the span of its part X in the eigenspace moves by `(I - E) dX X^+`, and X^+ is the pivots' rows of E.
+    """
+    a, _, pivots, projector, rows, echelon = reached
+    block = edge[:, None] & edge[None, :]
+    E = jnp.where(block, projector, 0)
+    # The eigenvectors turn between what is larger, the edge and the rest; turns within these do not matter.
+    level = jnp.where(edge, 1, jnp.where(pivots, 2, 0))
+    apart = (level[:, None] != level[None, :]) & (a[:, None] != a[None, :])
+    turn = jnp.where(apart, moved / jnp.where(apart, a[None, :] - a[:, None], 1), 0)
+
+    between = pivots[:, None] & pivots[None, :]
+    T = jnp.where(between, echelon, jnp.eye(a.shape[0], dtype=a.dtype))
+    over = partial(jax.scipy.linalg.solve_triangular, T, trans=1)
+    graph = over(echelon.T).T
+    change = started @ rows.T - turn @ echelon
+    change = over((change - graph @ jnp.where(between, change, 0)).T).T
+    change = jnp.where(block, change, 0)
+    tilt = (change - E @ change) @ E
+
+    at = jnp.max(jnp.where(edge, a, 0))
+    shift = edge @ jnp.diagonal(moved) / jnp.maximum(jnp.sum(edge), 1)
+    return jnp.heaviside(at, 0.5) * shift * E + at * (tilt + tilt.T + turn @ E - E @ turn)
 
 
 @public
@@ -148,7 +205,7 @@ def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Arr
     **Source:** T21 Proposition 2; the gap rate from the graph of the moving subspace.
     """
     A, U0 = check_riccati(A, g, U0)
-    a, _, pivots, _ = reach(A, U0)
+    a, _, pivots, *_ = reach(A, U0)
     return Rate(jnp.min(entry_rates(a, pivots)), is_generic(a, pivots))
 
 
@@ -162,3 +219,16 @@ def once(x: Array) -> Array:
 def _once_jvp(primals, tangents):
     message = "This limit has an exact first derivative, but no second one."
     return once(primals[0]), tangents[0] * (1 + 0 * last_derivative(primals[0], message))
+
+
+@jax.custom_jvp
+def _jumping(value: Array, sources: tuple[Array, ...], known: tuple[Array, ...]) -> Array:
+    """`value`, with derivative NaN along the sources that it is not known to follow smoothly."""
+    return value
+
+
+@_jumping.defjvp
+def _jumping_jvp(primals, tangents):
+    (value, sources, known), (change, moves, _) = primals, tangents
+    unsafe = tuple(jnp.where(safe, 0, move) for safe, move in zip(known, moves, strict=True))
+    return _jumping(value, sources, known), change + unknown(unsafe, value)

@@ -19,7 +19,7 @@ from .._finite import of_finite_numbers
 from .._linalg import round_off, signature_spectrum
 from .._public import public
 from ._common import Limit, Rate, as_times, hypot
-from .asymptotics import entry_rates, is_generic, reach, riccati_limit
+from .asymptotics import entry_rates, is_generic, limit_from, reach
 from .riccati import riccati_factors
 
 Number = Real[ArrayLike, ""]
@@ -137,13 +137,17 @@ def homogeneous_limit(
 
     **Args:** as for `homogeneous`.
 
-    **Returns:** a `Limit`: P(inf), shape (n + m, n + m), of this start, and whether it is `2 A_+`. Notes on derivatives:
-    `riccati_limit`.
+    **Returns:** a `Limit`: P(inf), shape (n + m, n + m), of this start, and whether it is `2 A_+`.
+
+    **Notes:** derivatives are those of `riccati_limit`, and known as well where a start reaches a part of the eigenvalue
+    `|lambda0|/2` that non-square targets repeat, if Y has full rank: it stays repeated.
 
     **Source:** T21 Proposition 5.
     """
     A, R0 = _check(Y, U0, V0, lambda0)
-    return riccati_limit(A, 1, R0)
+    n, m = jnp.shape(Y)
+    level = jnp.sign(n - m) * jnp.asarray(lambda0, A.dtype) / 2
+    return limit_from(A, jnp.ones((), A.dtype), R0, level, abs(n - m))
 
 
 @public
@@ -169,7 +173,7 @@ def homogeneous_rates(
     **Source:** T21 Proposition 5, for square Y; corrected for the others.
     """
     A, R0 = _check(Y, U0, V0, lambda0)
-    a, Phi, pivots, _ = reach(A, R0)
+    a, Phi, pivots, *_ = reach(A, R0)
     rates: Array = entry_rates(a, pivots)
     n = jnp.shape(Y)[0]
     # Pairs of eigenvectors that lie in the same block of rows leave the product alone.

@@ -124,7 +124,7 @@ def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"])
     **Source:** linearisation of T21 (5) at its limit.
     """
     A, U0 = _check(Y, U0)
-    a, _, pivots, _ = reach(A, U0)
+    a, _, pivots, *_ = reach(A, U0)
     return Rate(entry_rates(a, pivots), jnp.all(pivots))
 
 
