@@ -2,15 +2,18 @@
 
 Run as a program, without the type checks of the tests: `python tests/fuzzing.py full [NAME ...]` prints what was
 accepted or ended in a raw error as lines of JSON, of the functions whose names begin with one of those given; `quick` takes four
-wrong values of each argument, and `solvers` the functions that compile a program for every answer.
+wrong values of each argument, and `solvers` the functions that compile a program for every answer. The calls are those of the
+setting "narrow"; `at` makes them at another.
 """
 
+import importlib.util
 import inspect
 import json
 import sys
 import time
 import types
 import warnings
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,11 +27,32 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
 
 FAMILIES = ("", "data", "exact", "init", "observables", "reduction", "studies", "figures", "theory")
-# Not functions of their arguments alone: result records, abstract classes, and what other modules lend.
-RNG = np.random.default_rng(0)
-N, n, m, h = 6, 4, 2, 3
+
+
+class Setting(NamedTuple):
+    """What the valid calls are made of: shapes, draws, and the rank of the weights where that is not the full one."""
+
+    n: int
+    m: int
+    h: int
+    seed: int
+    rank: int | None = None
+
+
+SETTINGS = {
+    "narrow": Setting(n=4, m=2, h=3, seed=0),
+    "more outputs": Setting(n=2, m=4, h=3, seed=1),
+    "wide": Setting(n=3, m=4, h=9, seed=2),
+    "deficient": Setting(n=4, m=3, h=4, seed=3, rank=1),
+}
+SETTING = globals().get("SETTING", "narrow")
+n, m, h, seed, rank = SETTINGS[SETTING]
+RNG = np.random.default_rng(seed)
+N = 6
 X, Y = RNG.normal(size=(N, n)), RNG.normal(size=(N, m))
 U, V = RNG.normal(size=(n, h)), RNG.normal(size=(m, h))
+if rank is not None:
+    U[:, rank:] = V[:, rank:] = 0
 S = RNG.normal(size=(n, n))
 S = S + S.T
 PROBLEM = ld.LeastSquares(X, Y)
@@ -62,11 +86,18 @@ COMMON = {
     "Sigma_xy": np.ones((3, 2)) + np.eye(3, 2), "observables": ("loss",), "Theta0": U @ V.T,
     "E": np.ones((n, m)),
     "name": "m22-1", "positive": np.arange(1.0, n + 1)[::-1], "negative": np.arange(1.0, m + 1)[::-1],
-    "learned": np.array([True, False]),
+    "learned": np.arange(min(n, m)) == 0,
     "sizes": (3, 4, 2), "optimizer": optax.sgd(0.01), "dataset": DATASET, "gauge": GAUGE, "law": LAW, "safety": 0.5,
     "t0": 0.0, "curvature": 1.0, "u": 1.0, "v": 0.5, "y": 1.0, "A": np.ones((3, 3)) + np.eye(3), "g": 1.0,
     "sigma_i": 2.0, "lam_i": 1.0, "sigma_j": 1.0, "lam_j": 0.5, "x": 0.1, "step_size": 0.01, "std_U": 0.1,
 }  # fmt: skip
+if seed:
+    # Other numbers in the same order.
+    COMMON |= {
+        name: value * RNG.uniform(0.9, 1.1, np.shape(value))
+        for name, value in COMMON.items()
+        if isinstance(value, float) or (isinstance(value, np.ndarray) and value.ndim < 2 and value.dtype == float)
+    }
 SYMMETRIC = {"Y": S}
 RICCATI = {"A": S}
 HOMOGENEOUS = {"Y": U @ V.T + 1}
@@ -96,7 +127,7 @@ OWN = {
     "CustomProblem": {"loss": lambda Theta: jnp.sum(Theta**2), "num_inputs": n, "num_outputs": m},
     "GeneralLoss": {"fn": lambda output, target: jnp.sum((output - target) ** 2)},
     "Logistic": {"y": np.array([0.0, 1, 0, 1, 1, 0])}, "Softmax": {"labels": np.array([0.0, 1, 2, 1, 1, 0])},
-    "Poisson": {"counts": np.arange(12.0).reshape(N, m)}, "MatrixCompletion": {"mask": np.ones((N, m))},
+    "Poisson": {"counts": np.arange(float(N * m)).reshape(N, m)}, "MatrixCompletion": {"mask": np.ones((N, m))},
     "MatrixSensing": {"A": np.arange(30.0).reshape(5, 3, 2), "y": np.arange(5.0)},
     "DeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2)))},
     "Reduction": {"core": MODEL, "width": 10, "num_frozen": 0},
@@ -105,7 +136,7 @@ OWN = {
     "fit": {"parameters": jnp.ones(2), "simulate": lambda x: x, "loss": lambda x: jnp.sum(x**2), "steps": 3},
     "fit_lambda0": {"problem": FACTORS, "nodes": 8, "grid": 8},
     "flow_to_limit": {"max_steps": 64},
-    "from_gauge": {"what": MODEL}, "to_gauge": {"what": MODEL},
+    "from_gauge": {"what": ld.TwoLayer(U[:, : n + m], V[:, : n + m])}, "to_gauge": {"what": MODEL},
     "limit": {"max_steps": 64},
     "lift": {"reduced": CORE},
     "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
@@ -131,9 +162,9 @@ OWN = {
     "reduce": {"model": ld.TwoLayer(np.hstack([U, U, U]), np.hstack([V, -V, V]))},
     "theory.jump_steps": {"sigma": np.array([2.0, 1.0])},
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},
-    "theory.stationary_product": {"learned": np.array([True, False])},
+    "theory.stationary_product": {"learned": COMMON["learned"]},
     "theory.lemma_e2": {"A": np.eye(2, 3) + 1, "B": np.eye(3, 2) + 1},
-    "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": np.array([1.0, 0.5])},
+    "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": 0.5 ** np.arange(min(n, m))},
     "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},
     "find_subspaces": {"model": DEEP},
     "lambda0_objective": {"problem": FACTORS}, "lambda0_path": {"problem": FACTORS},
@@ -177,6 +208,15 @@ def public():
                 continue
             found[f"{family}.{name}".lstrip(".")] = value
     return found
+
+
+def at(setting):
+    """This module at another of the `SETTINGS`."""
+    spec = importlib.util.spec_from_file_location(f"fuzzing at {setting}", __file__)
+    module = importlib.util.module_from_spec(spec)
+    module.SETTING = setting
+    spec.loader.exec_module(module)
+    return module
 
 
 # What takes a while to make, by the names of a function and a parameter.

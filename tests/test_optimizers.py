@@ -262,16 +262,17 @@ def test_cores_drawn_at_a_width_take_what_commutes_at_every_size():
             ld.reduction.require_exact(REFUSED[name], core, problem)
 
 
-def test_ensembles_refuse_what_does_not_commute_in_a_sentence():
+@pytest.mark.parametrize("batch", ["map", "vmap", "blocks"])
+def test_ensembles_refuse_what_does_not_commute_in_a_sentence(batch):
     _, problem = setting("least squares")
 
-    def trial(point, key):
-        core = ld.init.gaussian_core(problem, point["h"], std=0.1, key=key)
-        run = ld.gradient_descent(core, problem, 3, optimizer=optax.adam(point["rate"]))
-        return {"loss": run.final_observables["loss"]}, run.ok
+    def trial(key, h):
+        core = ld.init.gaussian_core(problem, h, std=0.1, key=key)
+        run = ld.gradient_descent(core, problem, 3, optimizer=optax.adam(h / 1e3))
+        return {"loss": run.final_observables["loss"]}
 
     with pytest.raises(ValueError, match="not exact for this optimizer"):
-        jax.vmap(lambda h: trial({"h": h, "rate": h / 1e3}, jax.random.key(0)))(jnp.asarray([10.0, 20.0]))
+        ld.run_ensemble(trial, {"h": [10.0, 20.0]}, 2, key=jax.random.key(0), batch=batch)
 
 
 def test_plain_descent_can_be_pickled_and_another_step_compiles_nothing():
