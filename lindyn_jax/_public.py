@@ -301,7 +301,7 @@ def _expected(annotation: Any) -> _Expected | None:
     kinds, arrays, alternatives = {}, {}, _flat(annotation)
     if any(_is_array_type(one) and _fits(one.dim_str.split(), 0) for one in alternatives):
         # A number is an array without axes, and has no further kind.
-        alternatives = [one for one in alternatives if one not in (np.number, float, int)]
+        alternatives = [one for one in alternatives if one not in (np.number, np.floating, np.integer, float, int)]
     if any(_is_array_type(one) and _fits(one.dim_str.split(), 1) for one in alternatives):
         # A sequence of numbers is a vector.
         alternatives = [one for one in alternatives if typing.get_origin(one) is not Sequence]

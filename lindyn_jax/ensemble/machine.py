@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _checks
+
 # Generators whose numbers under vmap depend on which keys are batched together.
 UNBATCHED = ("rbg", "unsafe_rbg")
 
@@ -43,7 +45,7 @@ def join_processes(coordinator: str | None = None, count: int | None = None, ind
         count, index = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_PROCID"])
     if (count is None) != (index is None):
         raise ValueError("Give both the number of processes and the index of this one, or neither.")
-    if count is None:
+    if count is None or index is None:
         if coordinator is not None:
             raise ValueError(
                 "A coordinator needs to know the number of processes and the index of this one: give both, or start the "
@@ -86,7 +88,7 @@ def describe_environment() -> dict[str, Any]:
         "devices": len(jax.local_devices()),
         "float": str(jnp.result_type(float)),
         "generator": generator_of(jax.random.key(0)),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
+        "matmul_precision": str(_checks.jax_setting("jax_default_matmul_precision") or "default"),
     }
 
 
@@ -100,8 +102,8 @@ def generator_of(key) -> str:
         raise ValueError(
             f"Argument `key` must be one key such as `jax.random.key(0)`, but has dtype {key.dtype} and shape {key.shape}."
         )
-    name = str(jax.random.key_impl(key)) if typed else str(jax.config.jax_default_prng_impl)
-    partitionable = name != "threefry2x32" or jax.config.jax_threefry_partitionable
+    name = str(jax.random.key_impl(key)) if typed else str(_checks.jax_setting("jax_default_prng_impl"))
+    partitionable = name != "threefry2x32" or _checks.jax_setting("jax_threefry_partitionable")
     return name if partitionable else f"{name}, not partitionable"
 
 

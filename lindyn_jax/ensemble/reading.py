@@ -67,11 +67,15 @@ def _opened(store: SweepStore, snapshot: Snapshot, group: str | None = None):
 
 def _merged(store: SweepStore, snapshot: Snapshot, dataset):
     layout = _opened(store, snapshot, REDUCED)
-    merged = Merged({name: layout[name].attrs["merging"] for name in layout.data_vars})
+    # Names in a store are strings.
+    reduced = {str(name): variable for name, variable in layout.data_vars.items()}
+    merged = Merged({name: variable.attrs["merging"] for name, variable in reduced.items()})
     for index in np.flatnonzero(snapshot.used).tolist():
         merged.add(store.read_reduced(index, snapshot))
     grid = {name: values for name, values in dataset.coords.items() if name != TRIAL}
-    variables = {name: Variable(v.dims[1:], v.shape[1:], v.dtype, v.attrs) for name, v in layout.data_vars.items()}
+    variables = {
+        name: Variable(tuple(map(str, v.dims[1:])), v.shape[1:], v.dtype, v.attrs) for name, v in reduced.items()
+    }
     return merged.dataset(variables, grid, int(snapshot.computed.sum()), dataset.attrs)
 
 

@@ -131,17 +131,17 @@ def run_ensemble(
         "generator": generator,
         "batch": batch,
         "dtype": str(jnp.result_type(float)),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
+        "matmul_precision": str(_checks.jax_setting("jax_default_matmul_precision") or "default"),
         "keep_trials": keep_trials,
         "reductions": {name: _described(name, reductions[name]) for name in sorted(reductions)},
         **(settings or {}),
     }
     if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
-    resumed = store is not None and store.check(settings)
-    fit = not resumed and chunk is None
-    if resumed:
-        chunk = store.chunk
+    resumed = store if store is not None and store.check(settings) else None
+    fit = resumed is None and chunk is None
+    if resumed is not None:
+        chunk = resumed.chunk
     elif chunk is None:
         # A few hundred trials a chunk on CPU, where one can take long; enough to fill an accelerator elsewhere.
         usual = max(1, 256 // points) if batch == "map" else 1024
@@ -183,7 +183,7 @@ def run_ensemble(
     def advance() -> None:
         while follow and not prefix.stopped and prefix.chunks < total and complete[prefix.chunks]:
             index = prefix.chunks
-            prefix.add(ours.pop(index) if index in ours else store.read_reduced(index))
+            prefix.add(ours.pop(index) if store is None or index in ours else store.read_reduced(index))
 
     sizes = np.minimum(chunk, trials - np.arange(total) * chunk)
 
@@ -216,7 +216,7 @@ def run_ensemble(
         if follow:
             if index == prefix.chunks:
                 ours[index] = parts
-            if processes > 1:
+            if store is not None and processes > 1:
                 complete = store.complete(complete)
             advance()
         report()

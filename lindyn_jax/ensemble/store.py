@@ -19,7 +19,7 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,13 @@ class Snapshot(NamedTuple):
         return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop
 
 
+def _group(place, mode: Literal["r", "r+"]) -> Any:
+    """The root of a store. Which entries are arrays and which are groups, its layout says and a type cannot."""
+    import zarr
+
+    return zarr.open_group(place, mode=mode, zarr_format=3)
+
+
 def told(method):
     """Faults of the disk become a `StoreError` of one sentence."""
 
@@ -132,7 +139,7 @@ class SweepStore:
         """The attributes of the store, which must be there, checked."""
         data = _files.read(self.path / ROOT)
         try:
-            attributes = json.loads(data)["attributes"]
+            attributes = json.loads(data or b"")["attributes"]
             made = attributes["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
@@ -257,7 +264,7 @@ class SweepStore:
                 build(building, variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
                 for key in damaged:
                     data = _files.read(building / key)
-                    if _files.difference(data, there["files"][key]):
+                    if data is None or _files.difference(data, there["files"][key]):
                         raise StoreError(f"{self.path} is damaged ({key}): choose another folder.")
                     (self.path / key).parent.mkdir(parents=True, exist_ok=True)
                     _files.put(self.path / key, data)
@@ -358,7 +365,7 @@ class SweepStore:
         # Neither believed nor read while it is written over.
         for path in (self.path / mark_of(index), *paths):
             path.unlink(missing_ok=True)
-        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        group = _group(self.path, "r+")
         # A file that is not there is lost, and not one that holds zeros.
         with zarr.config.set({"array.write_empty_chunks": True}):
             for name, value in values.items():
@@ -381,8 +388,6 @@ class SweepStore:
 
         **Raises:** `StoreError` if it is not complete, or damaged.
         """
-        import zarr
-
         if snapshot is None:
             attributes = self._attributes()
             marked = self._marked(attributes, index)
@@ -391,7 +396,7 @@ class SweepStore:
             files = attributes["files"] | marked
         else:
             files = snapshot.files
-        group = zarr.open_group(verified(self.path, files), mode="r", zarr_format=3)[REDUCED]
+        group = _group(verified(self.path, files), "r")[REDUCED]
         return {name: np.asarray(group[name][index]) for name in group.array_keys()}
 
     def used(self) -> np.ndarray:

@@ -4,14 +4,16 @@ import operator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from .. import _checks
 from .._linalg import row_factor
 from ..problems import LeastSquares
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
-Number = Float[ArrayLike, ""] | int
+# Real numbers: `ArrayLike` has complex ones too.
+Number = Float[Array, ""] | Float[np.ndarray, ""] | np.floating | np.integer | float | int
 Std = Number | tuple[Number, Number]
 
 
@@ -22,16 +24,16 @@ def frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:
     return row_factor(jax.random.normal(key, (k, h), dtype))[1]
 
 
-def stds_of(std: Std | None, alpha: Number | None, h: Array | int) -> tuple[Array | Number, Array | Number]:
+def stds_of(std: Std | None, alpha: Number | None, h: Number) -> tuple[Number, Number]:
     """Standard deviations of the entries of U and V, from exactly one of a value and an exponent."""
-    if (std is None) == (alpha is None):
-        raise ValueError(
-            "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
-        )
-    if alpha is not None:
+    if std is None and alpha is not None:
         _checks.check_positive(alpha, "alpha")
         value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
         return value, value
+    if std is None or alpha is not None:
+        raise ValueError(
+            "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
+        )
     std_U, std_V = std if isinstance(std, (tuple, list)) else (std, std)
     _checks.check_positive(std_U, "std")
     _checks.check_positive(std_V, "std")

@@ -178,7 +178,7 @@ def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | i
     return TwoLayer(factor * U, factor * V)
 
 
-def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float | int) -> Float[Array, "rows columns"]:
+def _bartlett(key: Key, rows: int, columns: int, degrees: Number) -> Float[Array, "rows columns"]:
     """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
     key_diagonal, key_above = jax.random.split(key)
     index = jnp.arange(rows)
@@ -188,7 +188,7 @@ def _bartlett(key: Key, rows: int, columns: int, degrees: Array | float | int) -
     return jnp.where((index < degrees)[:, None], R, 0.0)
 
 
-def _chi_squared(key: Key, degrees: Array | float | int) -> Array:
+def _chi_squared(key: Key, degrees: Number | Array) -> Array:
     """Chi squared draws; zero degrees of freedom (or fewer) give zero."""
     degrees = jnp.asarray(degrees, jnp.result_type(float))
     safe = jnp.where(degrees > 0, degrees, 1.0)

@@ -69,14 +69,15 @@ class AbstractGaussianStart(AbstractStart):
         """The least width of such a start, and why."""
         return 1, "1"
 
-    def scales(self) -> tuple[Number | Array, Number | Array]:
+    def scales(self) -> tuple[Number, Number]:
         """Standard deviations of the entries of U and V in the Gaussian draw."""
         if self.std is not None:
-            return self.std if isinstance(self.std, tuple) else (self.std, self.std)
+            return _pair(self.std)
         alpha = 0.5 if self.alpha is None else self.alpha
         if _checks.is_traced(self.h, alpha):
             return stds_of(None, alpha, self.h)
-        return (float(self.h) ** -float(alpha),) * 2
+        std = float(self.h) ** -float(alpha)
+        return std, std
 
     def draw(self, problem: LeastSquares, *, key: Key) -> Reduction:
         """The start in its reduced form, with k = r + m columns (k = min(h, r + m) of the Gaussian one) in a basis of its own."""
@@ -97,10 +98,8 @@ class AbstractGaussianStart(AbstractStart):
         for value, name in ((self.alpha, "alpha"), *((value, "std") for value in _as_tuple(self.std))):
             if value is not None:
                 _checks.check_positive(value, name)
-        if isinstance(self.std, tuple) and len(self.std) != 2:
-            raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(self.std)}.")
         _check_sizes(self.scales())
-        if self.std is not None and min(self.scales()) < 1e-100:
+        if self.std is not None and min(map(float, self.scales())) < 1e-100:
             raise ValueError(
                 f"With standard deviations of {listed(self.std)} the squares of the weights vanish: the start is the saddle at "
                 "zero, which gradients never leave. Use a larger one."
@@ -145,10 +144,10 @@ class Balanced(AbstractGaussianStart):
 
     def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
         core = balanced(_seen(problem), gaussian.product(), problem.rank + problem.num_outputs)
-        frozen = None
-        if gaussian.frozen is not None:
+        frozen = None if gaussian.frozen is None else gaussian.frozen_product(problem)
+        if frozen is not None:
             # As far as the row space of the inside product allows.
-            frozen = gaussian.frozen_product(problem) @ jnp.linalg.pinv(core.V.T)
+            frozen = frozen @ jnp.linalg.pinv(core.V.T)
         return Reduction(core, gaussian.width, problem.num_frozen, frozen, coordinates=problem.coordinates)
 
 
@@ -216,7 +215,7 @@ class Spectral(AbstractStart):
         _check_width(self.h)
         strengths = (*_as_tuple(self.u0), *_as_tuple(self.v0))
         _check_sizes(strengths)
-        most = int(min(problem.rank, problem.num_outputs, self.h))
+        most = int(min(problem.rank, problem.num_outputs, float(self.h)))
         lengths = {len(_as_tuple(values)) for values in (self.u0, self.v0)} - {1}
         if len(lengths) > 1 or any(length > most for length in lengths):
             raise ValueError(
@@ -231,7 +230,7 @@ class Spectral(AbstractStart):
         self.check(problem)
         r, m = problem.rank, problem.num_outputs
         u0, v0 = _as_tuple(self.u0), _as_tuple(self.v0)
-        size = max(len(u0), len(v0)) if len(u0) + len(v0) > 2 else int(min(r, m, self.h))
+        size = max(len(u0), len(v0)) if len(u0) + len(v0) > 2 else int(min(r, m, float(self.h)))
         u0, v0 = (jnp.broadcast_to(jnp.asarray(values, problem.dtype), (size,)) for values in (u0, v0))
         # In the data's coordinates X^T Y is S Ytil.
         return _inside(problem, spectral(problem.singular_values[:, None] * problem.Ytil, u0, v0, r + m), self.h)
@@ -252,7 +251,7 @@ class Invariant(AbstractStart):
     """A Gaussian start on the orthogonal invariant set. **Fields:** `h`, `std` or `alpha` as in `invariant`."""
 
     h: int
-    std: Numbers | None = None
+    std: Std | None = None
     alpha: Number | None = None
 
     def draw(self, problem: LeastSquares, *, key: Key) -> TwoLayer:
@@ -352,6 +351,15 @@ def listed(value) -> str:
 
 def _as_tuple(values) -> tuple:
     return values if isinstance(values, tuple) else (values,)
+
+
+def _pair(std: Numbers) -> tuple[Number, Number]:
+    """Standard deviations of the entries of U and V."""
+    if not isinstance(std, tuple):
+        return std, std
+    if len(std) != 2:
+        raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(std)}.")
+    return std[0], std[1]
 
 
 def _check_width(h) -> None:

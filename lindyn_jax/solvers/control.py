@@ -25,7 +25,9 @@ _MAX_REJECTIONS = 60
 _NOISE = 4
 
 
-def relative_size(error, y0, y1, rtol: Float[Array, ""], atol: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
+def relative_size(
+    error, y0, y1, rtol: Float[Array, ""] | float, atol: Float[Array, ""] | float = 0.0
+) -> Float[Array, ""]:
     """The largest row of an error in units of its tolerance: `rtol` of that row, or `atol` an entry, or round-off."""
     ratios = []
     for leaves in zip(*map(jax.tree.leaves, (error, y0, y1)), strict=True):
@@ -71,14 +73,18 @@ class _Growth(eqx.Module):
             self.B, self.rate = roundoff.growth(model, problem)
             self.decay = roundoff.decay(model, problem)
 
-    def cap(self, reach) -> Array | float:
+    def cap(self, reach: Array | float) -> Array | float:
         """The longest step from here."""
         if self.rate is None:
             return jnp.inf
         return jnp.where(self.rate > 0, reach / jnp.where(self.rate > 0, self.rate, 1), jnp.inf)
 
-    def advance(self, noise, keep: Array, model, t0: Array, t1: Array, ts: Array | None):
-        if noise is None:
+    def first(self, model) -> roundoff.Noise | None:
+        """Round-off of the start, where it is followed: at most where B is known."""
+        return None if self.B is None or self.rate is None else roundoff.first(model, self.rate)
+
+    def advance(self, noise: roundoff.Noise | None, keep: Array, model, t0: Array, t1: Array, ts: Array | None):
+        if noise is None or self.B is None or self.rate is None:
             return None
         observed = jnp.ones((), bool) if ts is None else jnp.any((ts > t0) & (ts <= t1))
         with jax.default_matmul_precision("highest"):
@@ -113,15 +119,18 @@ class RelativeController(diffrax.AbstractAdaptiveStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         if dt0 is None:
             dt0 = _guess(lambda y: func(terms, t0, y, args), jax.lax.stop_gradient(y0), t1 - t0, self.rtol)
         growth = _Growth(y0, args)
         length = jnp.minimum(dt0, growth.cap(self.reach)).astype(t0.dtype)
-        noise = roundoff.first(_model(y0, args), growth.rate)
+        noise = growth.first(_model(y0, args))
         return t0 + jax.lax.stop_gradient(length), (jnp.zeros((), jnp.int32), noise)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-        rejections, noise = controller_state
+        state: tuple[Array, roundoff.Noise | None] = controller_state
+        rejections, noise = state
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
         ratio = relative_size(y_error, y0, y1, self.rtol, self.atol)
         keep = ratio < 1
@@ -179,16 +188,19 @@ class NormController(diffrax.AbstractStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         one = jnp.ones((), weights_of(y0)[0].dtype)
         if dt0 is None:
             dt0 = _guess(lambda y: func(terms, t0, y, args), jax.lax.stop_gradient(y0), t1 - t0, self.tolerance)
         growth = _Growth(y0, args)
         length = jnp.minimum(dt0, self._cap(y0, growth)).astype(one.dtype)
-        noise = roundoff.first(_model(y0, args), growth.rate)
+        noise = growth.first(_model(y0, args))
         return self._end(t0, length), (one, jnp.zeros_like(one), length, jnp.zeros((), jnp.int32), noise)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-        last_ratio, last_length, proposed, rejections, noise = controller_state
+        state: tuple[Array, Array, Array, Array, roundoff.Noise | None] = controller_state
+        last_ratio, last_length, proposed, rejections, noise = state
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         y0, y1, y_error, length = jax.lax.stop_gradient((y0, y1_candidate, y_error, t1 - t0))
         length = length.astype(proposed.dtype)
         size = jnp.maximum(norm(*weights_of(y0)), norm(*weights_of(y1)))

@@ -15,7 +15,8 @@ def imbalance(U: Float[Array, "r k"], V: Float[Array, "m k"]) -> Float[Array, "k
 @jax.custom_jvp
 def _lyapunov(G: Float[Array, "k k"], R: Float[Array, "k k"]) -> Float[Array, "k k"]:
     """C with `C G + G C = R`, for positive semidefinite G; zero where G is."""
-    return _lyapunov_solve(*jnp.linalg.eigh(G), R)
+    g, Q = jnp.linalg.eigh(G)
+    return _lyapunov_solve(g, Q, R)
 
 
 def _lyapunov_solve(g: Array, Q: Array, R: Array) -> Array:
@@ -28,9 +29,9 @@ def _lyapunov_solve(g: Array, Q: Array, R: Array) -> Array:
 @_lyapunov.defjvp
 def _lyapunov_jvp(primals, tangents):
     (G, R), (dG, dR) = primals, tangents
-    spectrum = jnp.linalg.eigh(G)
-    C = _lyapunov_solve(*spectrum, R)
-    return C, _lyapunov_solve(*spectrum, dR - C @ dG - dG @ C)
+    g, Q = jnp.linalg.eigh(G)
+    C = _lyapunov_solve(g, Q, R)
+    return C, _lyapunov_solve(g, Q, dR - C @ dG - dG @ C)
 
 
 def pseudo_orthogonal(R: Float[Array, "p p"], r: int) -> tuple[Float[Array, "p p"], Float[Array, ""]]:

@@ -93,8 +93,9 @@ class LieRK4(diffrax.AbstractAdaptiveSolver):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del terms, made_jump
-        (U, V), k1 = weights_of(y0), solver_state
-        h = (t1 - t0).astype(U.dtype)
+        k1: Array = solver_state
+        U, V = weights_of(y0)
+        h = jnp.asarray(t1 - t0).astype(U.dtype)
         with jax.default_matmul_precision("highest"):
             U2, V2 = rotate(h / 2 * k1, U, V)
             k2 = _generator(args[0], U2, V2)

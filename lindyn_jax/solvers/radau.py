@@ -175,7 +175,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del terms, made_jump
         with jax.default_matmul_precision("highest"):
-            return self._step(t1 - t0, y0, args[0], solver_state)
+            return self._step(jnp.asarray(t1 - t0), y0, args[0], solver_state)
 
     def _step(self, length: Array, y0, problem: LeastSquares, memory: _Memory):
         U, V = weights_of(y0)

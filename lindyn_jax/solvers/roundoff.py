@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from ..problems.least_squares import is_least_squares
 
 # Round-off that has grown to this part of the weights has chosen where the path went.
 LOST = 1e-3
@@ -48,7 +49,7 @@ def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"]
     """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
     layers, factors = model.moving_layers(problem), model.factors
     # In the data's own coordinates alone are the rows of B those of the singular values.
-    if layers is None or len(factors) != 2 or not problem.is_quadratic or layers[0] is not factors[0]:
+    if layers is None or len(factors) != 2 or not is_least_squares(problem) or layers[0] is not factors[0]:
         return None
     least = jnp.maximum(jnp.linalg.eigvalsh(layers[1].T @ layers[1])[0], 0)
     return problem.scale * problem.singular_values[:, None] ** 2 * least
@@ -123,7 +124,7 @@ class Noise(NamedTuple):
     lost: Float[Array, ""]
 
 
-def first(model: AbstractModel, rate: Float[Array, ""] | None) -> Noise | None:
+def first(model: AbstractModel, rate: Float[Array, ""]) -> Noise | None:
     """Round-off of a start: in each row what the row's size makes of it; `None` where it is not followed."""
     if not is_followed(model):
         return None

@@ -32,8 +32,9 @@ ERROR = np.array([-13 - 7 * _ROOT6, -13 + 7 * _ROOT6, -1.0]) / 3
 def _transformation() -> tuple[np.ndarray, np.ndarray, float, complex]:
     """T, its inverse, and the real and complex eigenvalue of the inverse tableau: `A^{-1} T = T blockdiag(real, complex)`."""
     values, vectors = np.linalg.eig(np.linalg.inv(TABLEAU))
-    real, pair = int(np.argmin(np.abs(values.imag))), int(np.argmax(values.imag))
-    T = np.stack([vectors[:, real].real, vectors[:, pair].real, -vectors[:, pair].imag], axis=1)
+    real, pair = int(np.argmin(np.abs(np.imag(values)))), int(np.argmax(np.imag(values)))
+    first, second = vectors[:, real], vectors[:, pair]
+    T = np.stack([np.real(first), np.real(second), -np.imag(second)], axis=1)
     return T, np.linalg.inv(T), float(values[real].real), complex(values[pair])
 
 
@@ -66,8 +67,7 @@ class Step(NamedTuple):
 
 def _combine(matrix: np.ndarray, stages: Array) -> Array:
     """`sum_j matrix_ij stages_j` over the leading axis."""
-    matrix = jnp.asarray(matrix, stages.dtype)
-    return jnp.tensordot(matrix, stages, axes=1, precision="highest")
+    return jnp.tensordot(jnp.asarray(matrix, stages.dtype), stages, axes=1, precision="highest")
 
 
 def _transformed_solve(solve_real: Callable, solve_complex: Callable, residual: Array) -> Array:
@@ -305,6 +305,7 @@ def iterate(form, step: Step, factors, guess: Array, target: Array, contraction:
         return ~done & ~failed & (iterations < MAX_ITERATIONS)
 
     def improve(carry):
+        before: Array
         x, (Us, Vs), before, theta, iterations, _, _ = carry
         x = x + form.newton(factors, form.residual(x, Us, Vs, step))
         new = form.stages(x, step)
