@@ -1,6 +1,7 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent
@@ -37,6 +38,12 @@ from .reduction import find_subspaces, lift, reduce
 from .studies.study import Study
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
+
+if TYPE_CHECKING:
+    # What `__getattr__` imports.
+    from . import cli as cli
+    from . import figures, plots
+    from .figures import open_figure
 
 __version__ = "0.2.0"
 

@@ -307,6 +307,8 @@ def test_bad_settings_are_refused():
         audit(problem.regularized(1.0), start, 2)
     with pytest.raises(ValueError, match="n >= samples"):
         figure3(n=3, samples=4)
+    with pytest.raises(ValueError, match="needs a number as `horizon`"):
+        ld.studies.Audit(problem, start).trial(jax.random.key(0), 0)
 
 
 @pytest.fixture

@@ -142,6 +142,13 @@ def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
     with pytest.raises(ValueError, match="must be positive"):
         study.run(problem, [100], [0.5], 2, precision=-1.0)
 
+    class OfDistances(study.Theorem12):
+        def precise(self):
+            return ["distance"]
+
+    with pytest.raises(ValueError, match="`distance` has no interval"):
+        OfDistances(problem, (1e2, 1e4, 1e6), (0.5, 0.35))._narrow(merged, 100, 0.05)
+
 
 def test_float32_is_warned_of_and_noted_where_the_spreads_lose_digits(monkeypatch):
     noted = {}

@@ -13,7 +13,7 @@ from ..studies.study import Study
 from ..studies.theorem12 import Theorem12
 from . import _endings, commutation, figure, info, simulate
 from ._checked import Checked
-from ._study import command
+from ._study import command, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,12 +38,12 @@ sweep = typer.Typer(
     """,
 )
 app.add_typer(sweep, name="sweep")
-sweep.command("theorem12", cls=Checked)(command(Theorem12))
-sweep.command("lemma11", cls=Checked)(command(Lemma11))
+sweep.command("theorem12", cls=Checked)(command(Theorem12, run))
+sweep.command("lemma11", cls=Checked)(command(Lemma11, run))
 app.command("simulate", cls=Checked)(command(Simulate, simulate.run))
-app.command("audit", cls=Checked)(command(Audit))
+app.command("audit", cls=Checked)(command(Audit, run))
 app.command("figure", cls=Checked)(figure.figure)
-app.command("fit-lambda0", cls=Checked)(command(FitLambda0))
+app.command("fit-lambda0", cls=Checked)(command(FitLambda0, run))
 app.command("commutation", cls=Checked)(commutation.commutation)
 app.command("info", cls=Checked)(info.info)
 
@@ -60,5 +60,5 @@ def main(study: type[Study] | None = None) -> None:
 def one(study: type[Study]) -> typer.Typer:
     """An application of one command, that of a study."""
     alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    alone.command(study.name or study.__name__.lower(), cls=Checked)(command(study))
+    alone.command(study.name or study.__name__.lower(), cls=Checked)(command(study, run))
     return alone

@@ -5,7 +5,7 @@ import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -45,6 +45,8 @@ from ._common import (
     written,
 )
 from ._endings import interruptible
+
+S = TypeVar("S", bound=Settled)
 
 # Options that studies share: name -> annotation and default.
 DATA: dict[str, tuple[Any, Any]] = {
@@ -93,13 +95,13 @@ READ: dict[Any, tuple[Any, Callable[[Any, str], Any]]] = {
 }
 
 
-def command(study: type[Settled], run: Callable[..., None] | None = None) -> Callable[..., None]:
+def command(study: type[S], run: Callable[[type[S], Mapping[str, Any]], None]) -> Callable[..., None]:
     """The function that typer makes the command of a study of; `run` is what it does with the class and the options."""
     name = study.name or study.__name__.lower()
     parameters = {parameter.name: parameter for parameter in _parameters(study, name)}
 
     def called(**values: Any) -> None:
-        (run or _run)(study, values)
+        run(study, values)
 
     called.__name__ = name.replace("-", "_")
     called.__doc__ = (inspect.getdoc(study) or "").partition("\n")[0]
@@ -138,7 +140,7 @@ def _parameters(study: type[Settled], name: str):
         yield one("context", typer.Context, None)
         yield one("preset", Annotated[str | None, typer.Option(help=text)], None)
     if "problem" in hints:
-        if study.options.get("data", ("",))[0] is None:
+        if (study.options.get("data", ("",)) or (None,))[0] is None:
             yield from map(asked, _own_options(study))
         paired = {"subset_seed": (Annotated[int, typer.Option(help=PAIRED)], 0)}
         yield from shared(DATA | (paired if study.options.get("shape", ()) is None else {}))
@@ -150,12 +152,12 @@ def _parameters(study: type[Settled], name: str):
     yield one("json_", JsonOption, False)
 
 
-def _own_options(study: type[Study]):
+def _own_options(study: type[Settled]):
     arguments = inspect.signature(study.without_data).parameters.values()
     return [option for a in arguments for option in option_of(a.name, a.annotation, a.default)]
 
 
-def read(study: type[Settled], values: Mapping[str, Any]) -> tuple[Settled, str, str, dict[str, Any]]:
+def read(study: type[S], values: Mapping[str, Any]) -> tuple[S, str, str, dict[str, Any]]:
     """The study that the options name, checked; a name for its data, a description, and what is recorded of them."""
     from .. import _checks
 
@@ -192,7 +194,8 @@ def _problem(study: type[Settled], values: Mapping[str, Any]):
     return problem_of(*(values.get(name) for name in DATA))
 
 
-def _run(study: type[Study], values: Mapping[str, Any]) -> None:
+def run(study: type[Study], values: Mapping[str, Any]) -> None:
+    """Runs a study over its grid, stores, and prints; what the commands of all studies do."""
     configure(distributed=True)
     from .. import _checks, plots
     from ..ensemble import BATCHES

@@ -18,7 +18,7 @@ def run(study: type[Simulate], values: Mapping[str, Any]) -> None:
     from .. import plots
 
     chosen, source, description, record = read(study, values)
-    out, label = values["out"], chosen.start.label()
+    out, label = values["out"], chosen.label()
     refuse_file(out)
     check_folder(out)
     console, notes = consoles()

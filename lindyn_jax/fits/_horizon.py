@@ -1,5 +1,7 @@
 """The time at which a flow has come down to a relative error, to the accuracy of the flow."""
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -15,7 +17,10 @@ from ..solvers import RelativeController, growth_reach
 def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """The first time of the relative error, and whether there is one."""
     moving, fixed = eqx.partition(start, start.moving())
-    solver = methods.as_method(solver).solver
+    method = methods.as_method(solver)
+    if not isinstance(method, methods.Standard):
+        raise ValueError(f"Argument `solver` must be a solver for any model, but {method.name} is for {method.moves}.")
+    solver = method.solver
     norm = jnp.sum(problem.Ytil**2)
     tiny = jnp.finfo(norm.dtype).tiny
 
@@ -30,6 +35,8 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
 
     infinity = jnp.asarray(jnp.inf, rtol.dtype)
     first_step = _first_step(start, problem, infinity, rtol)
+    if first_step is None:
+        raise ValueError(f"The fastest rate of a {type(start).__name__} is not known, which sets the first step.")
     policy = {
         "max_steps": max_steps,
         "adjoint": diffrax.ForwardMode(),
@@ -47,7 +54,7 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
         event=diffrax.Event(lambda t, y, args, **kwargs: excess(y) <= 0),
         **policy,
     )
-    behind, end = coarse.ts[-1], jax.tree.map(lambda leaf: leaf[-1], coarse.ys)
+    behind, end = _end(coarse)
     reached = (coarse.result == diffrax.RESULTS.event_occurred) & (excess(moving) > 0)
 
     # From the step that went past the end, back to it with the error in place of the time.
@@ -71,5 +78,11 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
         **policy,
     )
     reached &= back.result == diffrax.RESULTS.successful
-    T = jax.lax.stop_gradient(jnp.where(reached, back.ys[0][-1], behind))
+    time: Array = _end(back)[1][0]
+    T = jax.lax.stop_gradient(jnp.where(reached, time, behind))
     return jnp.where(jnp.isfinite(T) & (T > 0), T, first_step), reached
+
+
+def _end(solution: diffrax.Solution) -> tuple[Float[Array, ""], Any]:
+    """The last time and the state there."""
+    return jax.tree.map(lambda leaf: leaf[-1], (solution.ts, solution.ys))

@@ -141,7 +141,7 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number |
     X = np.eye(samples, n)
     Y = X @ rng.normal(size=(n, 1)) / math.sqrt(n) + 0.01 * rng.normal(size=(samples, 1))
     stds = {"case 1": (0.1, 0.1), "case 2": (0.5, 0.02), "case 3": (0.05, 0.2)}
-    starts = {name: init.Gaussian(h, std=std) for name, std in stds.items()}
+    starts: dict[str, init.AbstractStart] = {name: init.Gaussian(h, std=std) for name, std in stds.items()}
     starts["balanced"] = init.Balanced(h, std=stds["case 1"])
     problem = LeastSquares(X, Y, scale="averaged")
     horizon = 1.5 / float(problem.scale) if horizon is None else horizon
@@ -172,24 +172,33 @@ class Audit(Study):
     options: ClassVar[Options] = {"trials": (20, "Random starts of each kind."), "keep_trials": None, "precision": None}
 
     def __post_init__(self):
-        starts = {"start": self.starts} if isinstance(self.starts, init.AbstractStart) else dict(self.starts)
-        self.starts = {
-            name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
-            for name, start in starts.items()
-        }
+        self.starts = self._named()
         if isinstance(self.dynamics, str):
             check_choice(self.dynamics, "dynamics", (*DYNAMICS, "both"))
             self.dynamics = DYNAMICS if self.dynamics == "both" else (self.dynamics,)
         self.dynamics = tuple(self.dynamics)
+        self.rtol = self._accuracy()
+
+    def _named(self) -> dict[str, init.AbstractStart]:
+        """Name -> start, also of a single one and of functions."""
+        starts = {"start": self.starts} if isinstance(self.starts, init.AbstractStart) else self.starts
+        return {
+            name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
+            for name, start in starts.items()
+        }
+
+    def _accuracy(self) -> float:
+        """The relative tolerance of the flow; the default one where none is given."""
         if self.rtol is None:
-            self.rtol = 1e-9 if self.problem.dtype == jnp.float64 else 1e-5
+            return 1e-9 if self.problem.dtype == jnp.float64 else 1e-5
+        return self.rtol
 
     @classmethod
     def presets(cls):
         return {name: lambda made=made: made().fields() for name, made in PRESETS.items()}
 
     def grid(self):
-        return {"case": range(len(self.starts))}
+        return {"case": range(len(self._named()))}
 
     def check(self) -> None:
         problem = self.problem
@@ -198,15 +207,15 @@ class Audit(Study):
         if problem.regularization is not None:
             raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
         check_size(problem)
-        if not self.starts:
+        if not self._named():
             raise ValueError("Give at least one start, such as {'wide': init.Gaussian(1000, alpha=0.5)}.")
-        for start in self.starts.values():
+        for start in self._named().values():
             start.check(problem)
         if not self.dynamics or len(set(self.dynamics)) != len(self.dynamics):
             raise ValueError(f"Argument `dynamics` must name 'flow', 'descent' or both once, but is {self.dynamics!r}.")
         for name in self.dynamics:
             check_choice(name, "dynamics", DYNAMICS)
-        check_tolerance(self.rtol, "rtol", problem.dtype)
+        check_tolerance(self._accuracy(), "rtol", problem.dtype)
         check_times(self, ("linear", "log"))
 
     def run(self, trials: int | None = None, *, seed: int = 0, batch: str = "auto", **options: Any):
@@ -229,7 +238,7 @@ class Audit(Study):
     def _drawer(self):
         # From concrete settings, also while a trial is being traced.
         with jax.ensure_compile_time_eval():
-            return _drawer(self.problem, self.starts)
+            return _drawer(self.problem, self._named())
 
     def _look(self, key, case):
         """A stable step and a horizon for every start."""
@@ -239,16 +248,18 @@ class Audit(Study):
             "horizon": default_horizon(start, self.problem),
         }
 
-    def _times(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The times to look at, and for descent the numbers of its steps."""
+    def _times(self) -> tuple[np.ndarray, np.ndarray]:
+        """The times to look at, and the numbers of the steps of descent, none without it."""
+        if self.horizon is None:
+            raise ValueError("A single trial needs a number as `horizon`: `run` finds one from the starts.")
         ts = time_grid(self.horizon, self.points, self.spacing)
         if "descent" not in self.dynamics:
-            return ts, None
+            return ts, np.zeros(0, int)
         numbers = step_numbers(ts, float(self.step_size), self.max_steps)
         return float(self.step_size) * numbers, numbers
 
     def trial(self, key, case) -> dict[str, Array]:
-        problem, rtol = self.problem, self.rtol
+        problem, rtol = self.problem, self._accuracy()
         ts, numbers = self._times()
         ts = jnp.asarray(ts, problem.dtype)
 
@@ -299,13 +310,13 @@ class Audit(Study):
 
     def recorded(self) -> dict[str, Any]:
         return {
-            "cases": {name: start.label() for name, start in self.starts.items()},
-            "starts": {name: of_start(start, self.problem) for name, start in self.starts.items()},
+            "cases": {name: start.label() for name, start in self._named().items()},
+            "starts": {name: of_start(start, self.problem) for name, start in self._named().items()},
             "dynamics": list(self.dynamics),
             "times": self._times()[0].tolist(),
             "step_size": float(self.step_size) if "descent" in self.dynamics else None,
             "solver": self.solver,
-            "rtol": float(self.rtol),
+            "rtol": float(self._accuracy()),
             "max_steps": self.max_steps,
             **of_problem(self.problem),
         }
@@ -325,7 +336,7 @@ class Audit(Study):
         return plots.audit(summary, title)
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
-        starts = [("start", f"{name}: {start.label()}") for name, start in self.starts.items()]
+        starts = [("start", f"{name}: {start.label()}") for name, start in self._named().items()]
         return [*data_notes(self.problem, description), *starts]
 
     def title(self, source: str, done: int) -> str:
@@ -333,7 +344,7 @@ class Audit(Study):
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         what = f"{trials} starts of each kind at {self.points} times"
-        return 3 * 2 * 12 * self.points * len(self.starts) * trials, what, "choose fewer"
+        return 3 * 2 * 12 * self.points * len(self._named()) * trials, what, "choose fewer"
 
 
 @public
@@ -441,8 +452,7 @@ def _drawer(problem, starts) -> Callable[[Array, Array], Reduction]:
     def one(start, begins, key, gaussian):
         model = start.design(problem, gaussian) if begins else as_core(start.draw(problem, key=key), problem)
         dtype = problem.dtype
-        core = TwoLayer(model.core.U.astype(dtype), model.core.V.astype(dtype))
-        return Reduction(core, model.width.astype(dtype), problem.num_frozen)
+        return Reduction(TwoLayer(model.U1.astype(dtype), model.V.astype(dtype)), model.width, problem.num_frozen)
 
     branches = [partial(one, kinds[i], from_gaussian[i]) for i in different]
     places = [different.index(i) for i in index]

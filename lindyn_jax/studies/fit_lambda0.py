@@ -260,7 +260,7 @@ class FitLambda0(Study):
         title = (
             "Fitted lambda0, mean (sd), both signs; sqrt J of homogeneous imbalance (better sign) and of the wide limit"
         )
-        parts = [Table(title, (*columns, "wide limit", "wide better"), rows, tight=False)]
+        parts: list[Table | str] = [Table(title, (*columns, "wide limit", "wide better"), rows, tight=False)]
         failed = int(summary["trials"].max() - summary["trials"].min()), int(summary["edges"].sum())
         if any(failed):
             parts.append(

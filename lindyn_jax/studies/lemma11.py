@@ -100,9 +100,14 @@ class Lemma11(Study):
     }
 
     def __post_init__(self):
+        self._swept()
+
+    def _swept(self) -> tuple[float, ...]:
+        """The widths; where none are given, the default ones take their place."""
         if self.widths is None:
             check_grid([1.0], self.alphas, self.settings.delta)
             self.widths = tuple(default_widths(self.problem, self.settings.delta))
+        return self.widths
 
     @classmethod
     def without_data(
@@ -114,10 +119,10 @@ class Lemma11(Study):
         return sizes(inputs, rank, outputs)
 
     def grid(self):
-        return {"alpha": self.alphas, "width": self.widths}
+        return {"alpha": self.alphas, "width": self._swept()}
 
     def check(self) -> None:
-        check_grid(self.widths, self.alphas, self.settings.delta)
+        check_grid(self._swept(), self.alphas, self.settings.delta)
 
     def trial(self, key, alpha, width) -> dict[str, Array]:
         problem, delta = self.problem, self.settings.delta
@@ -149,7 +154,7 @@ class Lemma11(Study):
         for ratio in RATIOS:
             kept[f"{ratio}_moments"] = Moments(ratio)
             # Half a per cent a bin over six decades.
-            kept[f"{ratio}_histogram"] = Histogram(ratio, 1e-4, 1e2, 2770)
+            kept[f"{ratio}_histogram"] = Histogram(ratio, low=1e-4, high=1e2, bins=2770)
         return kept
 
     def precise(self) -> list[str]:
@@ -159,7 +164,7 @@ class Lemma11(Study):
         return {"data_dtype": str(self.problem.dtype), **self._sizes(), **self.settings._asdict()}
 
     def noted(self):
-        return {"level_ratio": init.warn_of_lost_digits(self.problem.dtype, max(self.widths))}
+        return {"level_ratio": init.warn_of_lost_digits(self.problem.dtype, max(self._swept()))}
 
     def run(self, trials: int | None = None, *, batch: str = "auto", **options: Any):
         if batch == "auto":
@@ -168,7 +173,7 @@ class Lemma11(Study):
         # About a second's work on a processor; an accelerator is given more, and memory decides.
         evaluations = 2 ** (26 if batch == "vmap" else 22)
         p = self.problem.rank + self.problem.num_outputs
-        points = len(self.widths) * len(self.alphas)
+        points = len(self._swept()) * len(self.alphas)
         largest = max(1, max(64, evaluations // (p + 1) ** 2) // points)
         return super().run(trials, batch=batch, **{"largest_chunk": largest, **options})
 
@@ -241,14 +246,14 @@ class Lemma11(Study):
         return plots.lemma11(summary, title)
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
-        sweep = f"{len(self.alphas)} exponents x {len(self.widths)} widths x {trials} trials"
+        sweep = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
         return [("problem", on_one_line(f"{source}: {self._named_sizes()}")), ("sweep", sweep)]
 
     def title(self, source: str, done: int) -> str:
         return f"Lemma 11, {source}: {self._named_sizes()}; {done} trials a point"
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
-        points = len(self.alphas) * len(self.widths)
+        points = len(self.alphas) * len(self._swept())
         what = f"{trials} kept trials at {points} points"
         return (3 * 10 * points * trials, what, "leave out --keep-trials") if keep_trials else None
 

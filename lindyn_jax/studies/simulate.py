@@ -39,13 +39,14 @@ DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to
 def as_core(model: TwoLayer | Reduction, problem: LeastSquares) -> Reduction:
     """A two-layer network in its reduced form, padded to k = r + m columns, with a frozen part that may be zero."""
     p = problem.rank + problem.num_outputs
-    reduced = model if model.is_reduced else reduce(model, problem)
-    pad = ((0, 0), (0, p - reduced.core.width))
-    core = TwoLayer(jnp.pad(reduced.core.U, pad), jnp.pad(reduced.core.V, pad))
+    reduced = model if isinstance(model, Reduction) else reduce(model, problem)
+    U1, V = reduced.U1, reduced.V
+    pad = ((0, 0), (0, p - V.shape[1]))
+    core = TwoLayer(jnp.pad(U1, pad), jnp.pad(V, pad))
     frozen, rest = None, None
     if problem.num_frozen > 0:
         rows = min(p, problem.num_frozen)
-        frozen = jnp.zeros((0, reduced.core.width), core.V.dtype) if reduced.frozen is None else reduced.frozen
+        frozen = jnp.zeros((0, V.shape[1]), core.V.dtype) if reduced.frozen is None else reduced.frozen
         frozen = jnp.pad(frozen, ((0, max(rows - frozen.shape[0], 0)), pad[1]))
         rest = reduced.rest if any(reduced.rest) else (Rest.of(jnp.zeros((), core.V.dtype)), None)
     coordinates = reduced.coordinates
@@ -167,18 +168,22 @@ class Simulate(Settled):
     }
 
     def __post_init__(self):
+        self.observables = self._observed()
+
+    def _observed(self) -> tuple[str, ...]:
+        """Names of the observables; the default ones where none are given."""
         chosen = DEFAULT_OBSERVABLES if self.observables is None else tuple(self.observables)
         if chosen == ("all",):
             sizes = self.problem.num_inputs, self.problem.num_outputs
             network = TwoLayer(*(np.zeros((size, 1), self.problem.dtype) for size in sizes))
             chosen = tuple(n for n, f in OBSERVABLES.items() if f.facts.refusal(network, self.problem) is None)
-        self.observables = chosen
+        return chosen
 
     def check(self) -> None:
         check_choice(self.dynamics, "dynamics", ("flow", "descent"))
-        for name in self.observables:
+        for name in self._observed():
             check_choice(name, "observables", tuple(OBSERVABLES))
-        if not self.observables:
+        if not self._observed():
             raise ValueError(f"Give at least one observable of {', '.join(OBSERVABLES)}.")
         check_times(self, ("auto", "linear", "log"))
         if self.problem.link is not None:
@@ -187,17 +192,21 @@ class Simulate(Settled):
         if isinstance(self.start, init.AbstractStart):
             self.start.check(self.problem)
 
+    def label(self) -> str:
+        """The start in words."""
+        start = self.start
+        if isinstance(start, init.AbstractStart):
+            return start.label()
+        return type(start).__name__ + ("" if start.width is None else f" of width {float(start.width):g}")
+
     def run(self, *, seed: int = 0, record: Mapping[str, Any] | None = None):
         """Moves the start; as `simulate`."""
         import xarray as xr
 
         self.check()
-        problem, start, dynamics, observables = self.problem, self.start, self.dynamics, self.observables
+        problem, start, dynamics, observables = self.problem, self.start, self.dynamics, self._observed()
         horizon, spacing, rtol, stop, max_steps = self.horizon, self.spacing, self.rtol, self.stop, self.max_steps
-        if isinstance(start, init.AbstractStart):
-            model, label = _draw(problem, start, key=jax.random.key(seed)), start.label()
-        else:
-            model, label = start, f"{type(start).__name__} of width {float(start.width):g}"
+        model = _draw(problem, start, key=jax.random.key(seed)) if isinstance(start, init.AbstractStart) else start
         if horizon is None:
             horizon = float(_default_horizon(model, problem))
             if not math.isfinite(horizon):
@@ -211,7 +220,7 @@ class Simulate(Settled):
                 model,
                 problem,
                 ts,
-                observables=tuple(observables),
+                observables=observables,
                 solver=self.solver,
                 rtol=rtol,
                 stop=stop,
@@ -225,7 +234,7 @@ class Simulate(Settled):
                 int(numbers[-1]),
                 optimizer=plain_descent(step),
                 save_at=numbers,
-                observables=tuple(observables),
+                observables=observables,
                 stop=stop,
                 differentiate="forward",
             )
@@ -241,7 +250,7 @@ class Simulate(Settled):
             dataset[name] = (dims, value, described[name])
         result = int(trajectory.result)
         dataset.attrs = {
-            "start": label,
+            "start": self.label(),
             "dynamics": dynamics,
             "result": RESULTS[result],
             "ok": int(result <= STOPPED),

@@ -69,6 +69,8 @@ class Settled(ABC):
 
     name: ClassVar[str] = ""
     options: ClassVar[Options] = {}
+    # What `__init_subclass__` makes.
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -140,12 +142,13 @@ class Study(Settled):
         """Settings that a store holds: another one is not resumed. By default all fields."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         grid = list(self.grid().values())
+        problem: Any = getattr(self, "problem", None)
         recorded: dict[str, Any] = {}
         for name, value in values.items():
             if isinstance(value, LeastSquares):
                 recorded |= of_problem(value)
             elif isinstance(value, AbstractStart):
-                recorded[name] = of_start(value, self.problem)
+                recorded[name] = of_start(value, problem)
             elif hasattr(value, "_asdict"):
                 recorded |= value._asdict()
             elif not any(value is axis for axis in grid):
@@ -213,8 +216,13 @@ class Study(Settled):
         return (cls.options.get(name, (default,)) or (None,))[0]
 
     def _narrow(self, merged: Mapping[str, np.ndarray], count: int, precision: float) -> bool:
-        kept = self.reductions()
-        return narrow_enough([kept[name].interval(merged[name], count) for name in self.precise()], count, precision)
+        kept, intervals = self.reductions(), []
+        for name in self.precise():
+            interval = kept[name].interval(merged[name], count)
+            if interval is None:
+                raise ValueError(f"The reduction `{name}` has no interval that a precision could be about.")
+            intervals.append(interval)
+        return narrow_enough(intervals, count, precision)
 
     def reduced(self, dataset):
         """The reductions of a dataset that holds single trials, as `open_reductions` gives them; others as they are."""

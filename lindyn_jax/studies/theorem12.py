@@ -6,6 +6,7 @@ whole grid.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -27,7 +28,6 @@ from ..statistics import (
     Interval,
     Moments,
     Values,
-    histogram_quantile,
     mean_interval,
     mean_slope,
     named,
@@ -180,12 +180,17 @@ class Theorem12(Study):
                 f"Theorem 12 needs more inputs than the rank of X, but both are {self.problem.num_inputs}: every input direction "
                 "is seen, and all solutions agree. Use fewer samples than inputs."
             )
+        self._swept()
+
+    def _swept(self) -> tuple[float, ...]:
+        """The widths; where none are given, the default ones take their place."""
         if self.widths is None:
             check_grid([1.0], self.alphas, self.settings.delta)
             self.widths = tuple(default_widths(self.problem, delta=self.settings.delta))
+        return self.widths
 
     def grid(self):
-        return {"alpha": self.alphas, "width": self.widths}
+        return {"alpha": self.alphas, "width": self._swept()}
 
     def check(self) -> None:
         """Refuses at once what cannot be studied.
@@ -195,7 +200,7 @@ class Theorem12(Study):
         ill-conditioned that they would need more steps than their budget.
         """
         problem, settings = self.problem, self.settings
-        check_grid(self.widths, self.alphas, settings.delta)
+        check_grid(self._swept(), self.alphas, settings.delta)
         check_choice(settings.dynamics, "dynamics", ("flow", "descent"))
         check_choice(settings.solver, "solver", ("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
         if settings.rtol is not None:
@@ -205,7 +210,7 @@ class Theorem12(Study):
         if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
             return
         steps, width, alpha = max(
-            (expected_steps(problem, w, a, settings), w, a) for w in self.widths for a in self.alphas
+            (expected_steps(problem, w, a, settings), w, a) for w in self._swept() for a in self.alphas
         )
         if steps > settings.budget:
             kind = "the explicit flow solver" if settings.dynamics == "flow" else "descent"
@@ -282,18 +287,18 @@ class Theorem12(Study):
 
         The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
         """
-        sharp = np.asarray(theory.sharp_distance(self.problem, *_grid(self.alphas, self.widths)[::-1]).rms, float)
+        sharp = np.asarray(theory.sharp_distance(self.problem, *_grid(self.alphas, self._swept())[::-1]).rms, float)
         low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
-        log_widths = np.log(np.asarray(self.widths, float))
+        log_widths = np.log(np.asarray(self._swept(), float))
         centred = log_widths - log_widths.mean()
         weights = centred / max(float(centred @ centred), np.finfo(float).tiny)
 
-        def slope(outputs):
+        def slope(outputs: Mapping[str, Array]) -> Array:
             distance = outputs["distance"]
             logs = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), jnp.nan)
             # One width has no slope, and no trial an estimate of it.
             return jnp.einsum(
-                "w,awt->at", jnp.asarray(weights, logs.dtype), logs if len(self.widths) > 1 else logs * jnp.nan
+                "w,awt->at", jnp.asarray(weights, logs.dtype), logs if len(self._swept()) > 1 else logs * jnp.nan
             )
 
         return {
@@ -303,17 +308,19 @@ class Theorem12(Study):
             "distance_moments": Moments("distance"),
             "square_moments": Moments(lambda outputs: outputs["distance"] ** 2),
             "expected_moments": Moments(lambda outputs: outputs["expected_distance"] ** 2),
-            "distance_histogram": Histogram("distance", low, high, math.ceil(math.log(high / low) / 0.01)),
+            "distance_histogram": Histogram(
+                "distance", low=low, high=high, bins=math.ceil(math.log(high / low) / 0.01)
+            ),
             "drift_moments": Moments("imbalance_drift"),
             "slope_moments": Moments(slope, ("alpha",)),
         }
 
     def precise(self) -> list[str]:
-        return [*EVENTS, *(["slope_moments"] if len(self.widths) > 1 else [])]
+        return [*EVENTS, *(["slope_moments"] if len(self._swept()) > 1 else [])]
 
     def noted(self):
         return dict.fromkeys(
-            ("level", "imbalance_drift"), init.warn_of_lost_digits(self.problem.dtype, max(self.widths))
+            ("level", "imbalance_drift"), init.warn_of_lost_digits(self.problem.dtype, max(self._swept()))
         )
 
     def summarise(self, dataset):
@@ -348,8 +355,8 @@ class Theorem12(Study):
             seen = [row[np.isfinite(row)] for row in first.reshape(math.prod(shape), -1)]
             quantiles = {q: [np.quantile(row, q) if row.size else np.nan for row in seen] for _, q in QUANTILES}
         else:
-            read = merged["distance_histogram"], kept["distance_histogram"].low, kept["distance_histogram"].high
-            quantiles = {q: histogram_quantile(*read, q, moments) for _, q in QUANTILES}
+            read = kept["distance_histogram"].statistics("distance_histogram", merged, count)
+            quantiles = {q: read[f"distance_{word}"] for word, q in QUANTILES}
         A, H = _grid(reduced["alpha"].values, reduced["width"].values)
         bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
         values = {
@@ -372,7 +379,7 @@ class Theorem12(Study):
         values["log10_bound_over_q95"] = values["log10_bound"] - np.log10(
             np.where(values["q95"] > 0, values["q95"], np.nan)
         )
-        slopes = named("slope", kept["slope_moments"].interval(merged["slope_moments"], count))
+        slopes = named("slope", mean_interval(merged["slope_moments"]))
         rms_slopes = []
         for rms, distances in zip(values["rms"], first, strict=True):
             slope, (value, low, _) = log_slope(rms), rms_slope(log_widths, distances)
@@ -413,7 +420,7 @@ class Theorem12(Study):
             rows.append(None)
         columns = ("alpha", "width", "(33)", "(34)", "(35)", "median", "95%", "sharp law", "bound", "bound/95%")
         title = "Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [exact 95%]"
-        parts = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",))]
+        parts: list[Table | str] = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",))]
         for alpha in summary["alpha"].values:
             row = summary.sel(alpha=alpha)
             width = float(row["log10_theorem_width"].values.ravel()[0])
@@ -437,9 +444,9 @@ class Theorem12(Study):
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
         problem, settings = self.problem, self.settings
-        steps = max(expected_steps(problem, w, a, settings) for w in self.widths for a in self.alphas)
+        steps = max(expected_steps(problem, w, a, settings) for w in self._swept() for a in self.alphas)
         end = "t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}"
-        sizes = f"{len(self.alphas)} exponents x {len(self.widths)} widths x {trials} trials"
+        sizes = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
         return [
             ("data", description),
             (
@@ -455,7 +462,7 @@ class Theorem12(Study):
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         # Seventeen numbers a trial, read and summarised at once.
-        points = len(self.alphas) * len(self.widths)
+        points = len(self.alphas) * len(self._swept())
         what = f"{trials} trials at {points} points"
         return (3 * 17 * points * trials, what, "choose fewer, or --no-keep-trials") if keep_trials else None
 
