@@ -139,7 +139,7 @@ def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
         raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
 
 
-def check_tolerance(value: float, name: str, dtype: Any) -> None:
+def check_tolerance(value: Any, name: str, dtype: Any) -> None:
     """Refuses a tolerance below what the dtype resolves: the solver would spend steps and gain nothing."""
     check_positive(value, name)
     least = 8 * float(jnp.finfo(dtype).eps)

@@ -10,7 +10,7 @@ from . import observables as obs
 from .models import AbstractModel
 from .problems import AbstractProblem
 from .reduction import is_reducible
-from .reduction import reduce as reduce_model
+from .reduction.forms import reduced_form
 from .trajectory import Trajectory
 
 Observe = Callable[[AbstractModel, AbstractProblem], tuple[dict[str, Array], Any]]
@@ -44,7 +44,7 @@ def run(
     with jax.default_matmul_precision("highest"):
         start, back = model, lifted
         if reduce and is_reducible(model, problem):
-            start, back = reduce_model(model, problem), True
+            start, back = reduced_form(model, problem, None), True
 
         def to_user(state):
             return state.lift() if back else state

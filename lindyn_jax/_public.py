@@ -34,6 +34,7 @@ FITS: list[tuple[type, type, Callable[[Any, Any], None]]] = []
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _NAMES = {
     "AbstractModel": "a model of this package",
+    "AbstractChain": "a TwoLayer, a SymmetricFactors or a DeepLinear",
     "AbstractProblem": "a problem such as LeastSquares",
     "AbstractSolver": "a diffrax solver",
     "AbstractAdjoint": "a diffrax adjoint",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import equinox.internal as eqxi
@@ -72,7 +72,7 @@ def gradient_descent(
     **Source:** G19 (5), M22 section 5.2.
     """
     save_at = _check(model, problem, steps, optimizer, save_at)
-    stop = as_stop(stop, stop_loss, problem)
+    ending = as_stop(stop, stop_loss, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
     moved = prepare(model, problem, reduce)
     if not isinstance(optimizer, EquivariantTransformation):
@@ -84,7 +84,7 @@ def gradient_descent(
         moved,
         problem,
         save_at,
-        stop,
+        ending,
         int(steps),
         optimizer,
         functions,
@@ -120,7 +120,7 @@ def _plain_update(step_size, updates, state, params=None):
 
 
 class _Carry(NamedTuple):
-    weights: AbstractModel
+    weights: Any
     optimizer_state: optax.OptState
     step: Int[Array, ""]
     halted: Bool[Array, ""]

@@ -1,6 +1,7 @@
 """Gradient flow, integrated by diffrax with the model itself as the state."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -17,6 +18,7 @@ from ._stop import Stop, as_stop
 from .methods import METHODS, AbstractMethod, as_method
 from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
+from .problems.least_squares import is_least_squares
 from .reduction import check_fits, prepare
 from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
 from .trajectory import M, Trajectory
@@ -89,13 +91,13 @@ def gradient_flow(
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
-    model, ts = _check(model, problem, ts)
+    ts = _check(model, problem, ts)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     rtol, atol = _tolerances(rtol, atol, dtype)
-    stop = as_stop(stop, stop_loss, problem)
+    ending = as_stop(stop, stop_loss, problem)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
-    methods = _choose(solver, dtype, model, problem, ts, stop, reduce)
+    methods = _choose(solver, dtype, model, problem, ts, ending, reduce)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     functions = obs.resolve(observables)
     moved = prepare(model, problem, reduce)
@@ -103,7 +105,7 @@ def gradient_flow(
         moved,
         problem,
         ts,
-        stop,
+        ending,
         rtol,
         atol,
         functions,
@@ -172,12 +174,14 @@ def _flow(
                 adjoint=adjoint,
                 throw=False,
             )
-            saved, last = solution.ys
+            ys: Any = solution.ys
+            times: Any = solution.ts
+            saved, last = ys
             final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
             roundoff = lost_on_the_way(solution.controller_state, final)
             code = result_code(solution.result, final)
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
-            end = solution.ts[1][-1]
+            end = times[1][-1]
             final = whole.with_core(final)
             if stop is not None:
                 end = jnp.where(code == trajectory.STOPPED, end + _later(whole, final, problem, stop), end)
@@ -201,7 +205,7 @@ def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem,
     unit, fixed = stop.unit(start, problem), jax.lax.stop_gradient
     # A start at the minimum is there at once.
     unit = jnp.where(unit > 0, unit, 1)
-    slope = jax.jvp(
+    slope: Array = jax.jvp(
         lambda weights: stop.loss(eqx.combine(weights, fixed(final)), fixed(problem)),
         (fixed(eqx.filter(final, final.moving())),),
         (fixed(eqx.filter(final.velocity(problem), final.moving())),),
@@ -237,7 +241,7 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
 def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: Stop | None) -> Array:
     """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
     layers = start.moving_layers(problem)
-    if not problem.is_quadratic or layers is None or len(layers) != 2:
+    if layers is None or len(layers) != 2 or not is_least_squares(problem):
         return horizon * _rate_by_power_steps(start, problem)
     s, (U1, VT) = problem.singular_values, layers
     E = problem.error(start.reduced_product(problem))
@@ -294,7 +298,7 @@ def result_code(result: diffrax.RESULTS, final: AbstractModel) -> Array:
     return jnp.where(all_finite(final), code, trajectory.DIVERGED)
 
 
-def _check(model: AbstractModel, problem: AbstractProblem, ts) -> tuple[AbstractModel, Array]:
+def _check(model: AbstractModel, problem: AbstractProblem, ts) -> Array:
     if not isinstance(model, AbstractModel):
         raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
     if not isinstance(problem, AbstractProblem):
@@ -314,7 +318,7 @@ def _check(model: AbstractModel, problem: AbstractProblem, ts) -> tuple[Abstract
     ts = ts.astype(jnp.result_type(*weights))
     check_not_saddle(model, problem)
     check_finite_start(model, problem)
-    return model, ts
+    return ts
 
 
 def check_not_saddle(model: AbstractModel, problem: AbstractProblem) -> None:

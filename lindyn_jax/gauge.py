@@ -7,7 +7,7 @@ gauge serves a whole path.
 """
 
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -126,7 +126,7 @@ def from_gauge(what: Gauged, gauge: Gauge) -> Gauged:
 
 
 @functools.singledispatch
-def _turned(what, gauge: Gauge, back: bool):
+def _turned(what: Any, gauge: Gauge, back: bool) -> Any:
     raise ValueError(
         f"Only a TwoLayer, a LinearModel or a LeastSquares has a gauge, but this is a {type(what).__name__}."
     )
@@ -165,7 +165,7 @@ def _(problem: LeastSquares, gauge: Gauge, back: bool) -> LeastSquares:
     (n, m), (h, k) = (gauge.Phi.shape[0], gauge.Psi.shape[0]), gauge.G.shape
     _check_sizes("(inputs, outputs) of the problem", (problem.num_inputs, problem.num_outputs), (n, m))
     Phi, Psi, G = (gauge.Phi.T, gauge.Psi.T, gauge.G.T) if back else (gauge.Phi, gauge.Psi, gauge.G)
-    if problem.X is None:
+    if problem.X is None or problem.Phi1 is None:
         Y = Phi.T @ problem.Y @ Psi
         if not back:
             # Exactly diagonal: round-off beside the diagonal would grow in the unstable directions of saddles.

@@ -5,6 +5,8 @@ implicit solver's steps grow geometrically once the error is small, so infinity 
 that is left is known: to first order the flow still moves by the least `dZ` that brings the product to `Theta_hat`.
 """
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -151,7 +153,8 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         final = whole.with_core(final)
         values, models = observe(final, problem)
         values = {name: trajectory.failed_to_inf(code == trajectory.FINISHED, x)[None] for name, x in values.items()}
-        stats = statistics(solution, solution.ts[-1], True, roundoff)
+        times: Any = solution.ts
+        stats = statistics(solution, times[-1], True, roundoff)
         return Run(jnp.full(1, jnp.inf, rtol.dtype), (values, models), final, code, stats)
 
     return run(model, problem, functions, advance, reduce=True)
@@ -186,7 +189,8 @@ def is_limit(
 def _is_stationary(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size: Array) -> Array:
     """Whether a Newton step on the gradient is short and no direction is unstable, for narrow networks."""
     jacobian, velocity = dense_jacobian(U1, V, problem)
-    rates, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
+    values: tuple[Array, Array] = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
+    rates, vectors = values
     parts = vectors.T @ velocity
     fastest = jnp.max(jnp.abs(rates))
     resolution = 4 * rates.shape[0] ** 0.5 * jnp.finfo(rates.dtype).eps * fastest

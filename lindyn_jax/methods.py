@@ -66,7 +66,7 @@ class Standard(AbstractMethod):
         from_steps = diffrax.with_stepsize_controller_tols(diffrax.VeryChord)()
         if getattr(getattr(solver, "root_finder", None), "rtol", None) is from_steps.rtol:
             solver = eqx.tree_at(lambda s: s.root_finder, solver, ScaledChord(rtol, atol))
-        return rtol, solver, RelativeController(rtol, atol, growth_reach(self.solver, rtol), ts)
+        return rtol, solver, RelativeController(rtol=rtol, atol=atol, reach=growth_reach(self.solver, rtol), ts=ts)
 
 
 class Group(AbstractMethod):

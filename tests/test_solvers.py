@@ -18,6 +18,7 @@ from helpers import integrated, relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import flow, solvers, trajectory
+from lindyn_jax._stop import as_stop
 from lindyn_jax.methods import METHODS
 from lindyn_jax.solvers import stages
 
@@ -42,7 +43,7 @@ def core(problem, width, std, seed=0):
 
 
 def chosen(model, problem, ts, stop, reduce=True):
-    return flow._choose("auto", jnp.float64, model, problem, ts, stop, reduce)
+    return flow._choose("auto", jnp.float64, model, problem, ts, as_stop(stop, None, problem), reduce)
 
 
 def names(methods):

@@ -11,21 +11,6 @@ import pytest
 pytest.importorskip("pyright", reason="needs pyright, which the extra `test` installs")
 
 ROOT = Path(__file__).parent.parent
-# Files and folders that are not yet free of errors.
-PENDING = (
-    "_driver.py",
-    "descent.py",
-    "flow.py",
-    "gauge.py",
-    "limits.py",
-    "methods.py",
-    "models/",
-    "observables/",
-    "problems/least_squares.py",
-    "reduction",
-    "subspaces.py",
-)
-
 USE = """
 from typing import assert_type
 
@@ -74,7 +59,7 @@ def found(tmp_path_factory):
 def test_the_package_has_no_type_errors(found):
     program, errors = found
     package = [(file.relative_to(ROOT / "lindyn_jax").as_posix(), *rest) for file, *rest in errors if file != program]
-    assert [error for error in package if not error[0].startswith(PENDING)] == []
+    assert package == []
 
 
 def test_a_users_program_has_the_types_of_what_it_passes_in(found):

@@ -3,7 +3,7 @@
 Each knows its end-to-end matrix and its velocity under gradient flow; descent uses minus the velocity as the gradient.
 """
 
-from .base import AbstractModel, refuse_matrix_penalty, refuse_penalty
+from .base import AbstractChain, AbstractModel, refuse_matrix_penalty, refuse_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
 from .reduction import Bases, Reduction, Rest
@@ -11,6 +11,7 @@ from .single import LinearModel, WideLimit
 from .two_layer import SymmetricFactors, TwoLayer
 
 __all__ = [
+    "AbstractChain",
     "AbstractModel",
     "Bases",
     "DeepLinear",

@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,7 +12,10 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from ..problems import AbstractProblem, ImbalancePenalty
+from ..problems.least_squares import is_least_squares
 from .chains import chain
+
+Model = TypeVar("Model", bound="AbstractModel")
 
 
 class AbstractModel(eqx.Module):
@@ -113,7 +117,7 @@ class AbstractModel(eqx.Module):
         """
         raise ValueError(f"The frozen part U2 is that of a two-layer model, but the model is a {type(self).__name__}.")
 
-    def scaled(self, factor: Float[Array, ""]) -> "AbstractModel":
+    def scaled(self: Model, factor: Float[Array, ""]) -> Model:
         """This network with all of its weights multiplied by a number."""
         return jax.tree.map(lambda weight, moves: factor * weight if moves else weight, self, self.moving())
 
@@ -156,7 +160,7 @@ class AbstractModel(eqx.Module):
         imbalance adds.
         """
         layers = self.moving_layers(problem)
-        if layers is None or not problem.is_quadratic:
+        if layers is None or not is_least_squares(problem):
             return None
         norms, depth, s = [jnp.sqrt(jnp.sum(W**2)) for W in layers], range(len(layers)), problem.singular_values[0]
         error = jnp.sqrt(jnp.sum(problem.error(chain(layers)) ** 2))
@@ -171,11 +175,30 @@ class AbstractModel(eqx.Module):
         # The reduction and the implicit methods know the kinds of this package by their formulas.
         for base in type(self).__mro__[1:]:
             if (
-                base.__module__.startswith(__package__)
-                and base is not AbstractModel
+                base.__module__.startswith(__name__.rpartition(".")[0])
+                and base not in (AbstractModel, AbstractChain)
                 and issubclass(base, AbstractModel)
             ):
                 _checks.refuse_overrides(type(self), base)
+
+
+class AbstractChain(AbstractModel):
+    """A network whose product is that of its layers, which are all that moves: it may be the core of a `Reduction`.
+
+    **Fields:** `layers`, the matrices W1, ..., WL, U and V^T for two of them; `frames`, for each matrix of weights what its rows
+    and its columns belong to: axes of one name are turned alike.
+    """
+
+    layers: eqx.AbstractVar[tuple[Array, ...]]
+    frames: eqx.AbstractVar[tuple[tuple[str | int, str | int], ...]]
+
+    @abstractmethod
+    def with_layers(self, layers: Sequence[Array]) -> "AbstractChain":
+        """The network of other layers, as `layers` has them."""
+
+    @abstractmethod
+    def velocity(self, problem: AbstractProblem) -> "AbstractChain":
+        """Minus the gradient of the problem's loss in the layers."""
 
 
 def refuse_matrix_penalty(problem: AbstractProblem) -> None:

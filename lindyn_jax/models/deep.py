@@ -10,11 +10,11 @@ from jaxtyping import Array, ArrayLike, Float
 from .._linalg import signature_spectrum
 from .._public import public
 from ..problems import AbstractProblem
-from .base import AbstractModel, refuse_penalty
+from .base import AbstractChain, refuse_penalty
 from .chains import chain, chain_gradients, check_layers, signs, two_zeros
 
 
-class DeepLinear(AbstractModel):
+class DeepLinear(AbstractChain):
     r"""A network of any depth, `Theta = W1 W2 ... WL` with `W_l` of shape (d_{l-1}, d_l), `d_0 = n` and `d_L = m`.
 
     The flow is `W_l' = -(W1 ... W_{l-1})^T G (W_{l+1} ... WL)^T`, with G the gradient of the loss with respect to Theta. It
@@ -51,13 +51,11 @@ class DeepLinear(AbstractModel):
     def product(self) -> Float[Array, "n m"]:
         return chain(self.layers)
 
-    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "DeepLinear":
-        """The network of other layers."""
+    def with_layers(self, layers: Sequence[Array]) -> "DeepLinear":
         return type(self)(tuple(layers))
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
-        """What the rows and the columns of each layer belong to, for the reading of optimizers."""
         return tuple((i, i + 1) for i in range(self.depth))
 
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...]:

@@ -1,6 +1,6 @@
 """A network in its smallest exact form: an ordinary small one, and what is known of the rest."""
 
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from .. import _checks
 from .._norms import norm, root
 from .._public import public
 from ..problems import AbstractProblem, ImbalancePenalty
-from .base import AbstractModel, refuse_matrix
+from .base import AbstractChain, AbstractModel, refuse_matrix
 from .chains import chain
 
 Number = Float[ArrayLike, ""] | Int[ArrayLike, ""]
@@ -78,7 +78,7 @@ class Reduction(AbstractModel):
     **Source:** exact for every dynamics that multiplies the layers by matrices of the data's coordinates and of each other.
     """
 
-    core: AbstractModel
+    core: AbstractChain
     width: Float[Array, ""] | None
     num_frozen: Float[Array, ""]
     frozen: Float[Array, "f k"] | None
@@ -91,7 +91,7 @@ class Reduction(AbstractModel):
     @public
     def __init__(
         self,
-        core: AbstractModel,
+        core: AbstractChain,
         width: Number | None = None,
         num_frozen: Number = 0,
         frozen: Float[ArrayLike, "f k"] | None = None,
@@ -100,10 +100,6 @@ class Reduction(AbstractModel):
         bases: Bases | None = None,
         coordinates: Float[Array, " r"] | None = None,
     ):
-        if not hasattr(core, "with_layers"):
-            raise ValueError(
-                f"Argument `core` must be a TwoLayer, a SymmetricFactors or a DeepLinear, but is a {type(core).__name__}."
-            )
         dtype = jax.tree.leaves(core)[0].dtype
         self.core = core
         self.width = None if width is None else jnp.asarray(width, dtype)
@@ -123,16 +119,16 @@ class Reduction(AbstractModel):
     @property
     def U1(self):
         """U of a core of two layers, shape (r, k): Phi1^T U of the full network, up to the rotation of its columns."""
-        return self.core.U
+        return self.core.U  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def V(self):
         """V of a core of two layers, shape (m, k), up to the same rotation."""
-        return self.core.V
+        return self.core.V  # pyright: ignore[reportAttributeAccessIssue]
 
     # -- as a network --------------------------------------------------------------------------------------------------
 
-    def parts(self, problem: AbstractProblem) -> tuple[AbstractModel, AbstractProblem]:
+    def parts(self, problem: AbstractProblem) -> tuple[AbstractChain, AbstractProblem]:
         return self.core, problem.restrict()[0] if self.core.leaves_inputs else problem
 
     def with_core(self, core: AbstractModel) -> "Reduction":
@@ -200,7 +196,7 @@ class Reduction(AbstractModel):
 
     def frozen_product(self, problem: AbstractProblem) -> Float[Array, "f m"] | None:
         if self.frozen is not None:
-            return self.rest[0].factor * chain((self.frozen, *self.layers[1:]))
+            return self._rest(0).factor * chain((self.frozen, *self.layers[1:]))
         if not self.core.leaves_inputs:
             return self.core.frozen_product(problem)
         if problem.num_frozen > 0:
@@ -210,18 +206,24 @@ class Reduction(AbstractModel):
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         if self.frozen is None:
             self._refuse_unknown()
-        return self.rest[0].factor * self.frozen, self.rest[0].factor * self.rest[0].norm
+        rest = self._rest(0)
+        return rest.factor * self.frozen, rest.factor * rest.norm
 
     def rest_drift(self, i: int) -> Float[Array, ""] | None:
         if not any(self.rest[1:]):
             return None
         # What weight decay does to the part of the layers that the cores leave out.
-        here, behind = (Rest.of(jnp.zeros_like(self.num_frozen)) if x is None else x for x in self.rest[i : i + 2])
+        here, behind = self._rest(i), self._rest(i + 1)
         A, B, AB = here.gram
         a, b = here.factor**2 - 1, behind.factor**2 - 1
         return root(a**2 * A + b**2 * B - 2 * a * b * AB)
 
-    def _refuse_unknown(self) -> None:
+    def _rest(self, i: int) -> Rest:
+        """What is left out of layer i, also where that is nothing."""
+        part = self.rest[i]
+        return Rest.of(jnp.zeros_like(self.num_frozen)) if part is None else part
+
+    def _refuse_unknown(self) -> NoReturn:
         raise ValueError(
             "This Reduction does not know the frozen part U2 of its first layer: make it with `init.gaussian_core` or `reduce`, "
             "or pass `frozen=`."
@@ -229,7 +231,7 @@ class Reduction(AbstractModel):
 
     # -- for optimizers ------------------------------------------------------------------------------------------------
 
-    def to_state(self) -> AbstractModel:
+    def to_state(self) -> AbstractChain:
         """The core as an optimizer sees it: of the full network's kind, so that masks and labels fit, with layers of its norms.
 
         One more row and column of a layer hold the norm of its rest, on which weight decay acts as it does on the rest.
@@ -240,7 +242,7 @@ class Reduction(AbstractModel):
         layers = [W if part is None else W.at[-1, -1].set(part.factor * part.norm) for W, part in pairs]
         return self.core.with_layers(layers)
 
-    def from_state(self, state: AbstractModel) -> "Reduction":
+    def from_state(self, state: AbstractChain) -> "Reduction":
         """The reduced network that one made by `to_state` stands for."""
         expected = jax.eval_shape(self.to_state)
         shapes = [[leaf.shape for leaf in jax.tree.leaves(one)] for one in (state, expected)]
@@ -264,7 +266,7 @@ class Reduction(AbstractModel):
         core, small = self.parts(problem)
         return self.padded(core.velocity(small))
 
-    def padded(self, core: AbstractModel) -> AbstractModel:
+    def padded(self, core: AbstractChain) -> AbstractChain:
         """A core with a row and a column of zeros at each layer that has a rest."""
         if not any(self.rest):
             return core
@@ -275,7 +277,7 @@ class Reduction(AbstractModel):
 
     # -- back to the full size -----------------------------------------------------------------------------------------
 
-    def lift(self, core: AbstractModel | None = None) -> AbstractModel:
+    def lift(self, core: AbstractChain | None = None) -> AbstractChain:
         """The full-size network, `W_l = S_{l-1} core_l S_l^T + factor_l rest_l`, of this core or of where it has moved."""
         core = self.core if core is None else core
         if self.bases is None:
@@ -291,5 +293,6 @@ class Reduction(AbstractModel):
         for i, (W, left, right) in enumerate(sides):
             W = W if right is None else W @ right.T
             W = W if left is None else left @ W
-            layers.append(W if bases.rest[i] is None else W + self.rest[i].factor * bases.rest[i])
+            part = bases.rest[i]
+            layers.append(W if part is None else W + self._rest(i).factor * part)
         return core.with_layers(layers)

@@ -12,11 +12,12 @@ from .._linalg import signature_spectrum
 from .._norms import norm
 from .._public import public
 from ..problems import AbstractProblem, ImbalancePenalty
-from .base import AbstractModel, refuse_penalty
+from ..problems.least_squares import is_least_squares
+from .base import AbstractChain, refuse_penalty
 from .chains import is_zero, signs
 
 
-class TwoLayer(AbstractModel):
+class TwoLayer(AbstractChain):
     """Two layers, `Theta = U V^T` with U of shape (n, h) and V of shape (m, h).
 
     **Raises:** `ValueError` if the widths of U and V differ.
@@ -52,11 +53,12 @@ class TwoLayer(AbstractModel):
         """U and V^T, as `DeepLinear` has them."""
         return self.U, self.V.T
 
-    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "TwoLayer":
-        """The network of other layers, as `layers` has them."""
+    def with_layers(self, layers: Sequence[Array]) -> "TwoLayer":
         return type(self)(layers[0], layers[1].T)
 
-    frames: ClassVar = (("inputs", "hidden"), ("outputs", "hidden"))
+    @property
+    def frames(self) -> tuple[tuple[str, str], ...]:
+        return (("inputs", "hidden"), ("outputs", "hidden"))
 
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "r h"], Float[Array, "h m"]]:
         return problem.to_data(self.U), self.V.T
@@ -108,7 +110,7 @@ class TwoLayer(AbstractModel):
         return signature_spectrum(jnp.concatenate([self.U, self.V]), signs(self.U, self.V))
 
 
-class SymmetricFactors(AbstractModel):
+class SymmetricFactors(AbstractChain):
     """Tied layers, `Theta = U U^T` with U of shape (n, h), for an n x n target.
 
     For `factorization(Y)` with symmetric Y the product obeys `X' = 2 Y X + 2 X Y - 4 X^2` (times q and powers of the output
@@ -142,11 +144,12 @@ class SymmetricFactors(AbstractModel):
         """U and U^T."""
         return self.U, self.U.T
 
-    def with_layers(self, layers: Sequence[Float[Array, "_ _"]]) -> "SymmetricFactors":
-        """The network of other layers, as `layers` has them."""
+    def with_layers(self, layers: Sequence[Array]) -> "SymmetricFactors":
         return type(self)(layers[0])
 
-    frames: ClassVar = (("inputs", "hidden"),)
+    @property
+    def frames(self) -> tuple[tuple[str, str], ...]:
+        return (("inputs", "hidden"),)
 
     def is_reducible(self, problem: AbstractProblem) -> bool:
         return self.width > self.U.shape[0]
@@ -172,7 +175,7 @@ class SymmetricFactors(AbstractModel):
         return -(G + G.T)
 
     def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
-        if not problem.is_quadratic:
+        if not is_least_squares(problem):
             return None
         s, error = problem.singular_values[0], jnp.sqrt(jnp.sum(problem.error(self.reduced_product(problem)) ** 2))
         return 2 * problem.scale * s * (2 * s * jnp.sum(self.U**2) + error)

@@ -43,7 +43,7 @@ def imbalance_drift(model: AbstractModel, problem: AbstractProblem, start: Abstr
     `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
     """
     parts = []
-    layers, before = (x.moving_layers(problem) for x in (model, start))
+    layers, before = (x.moving_layers(problem) or () for x in (model, start))
     for i in range(len(layers) - 1):
         rows = [layers[i], layers[i + 1].T, before[i], before[i + 1].T]
         signs = jnp.concatenate([jnp.full(A.shape[0], x, A.dtype) for A, x in zip(rows, (1, -1, -1, 1), strict=True)])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._norms import all_finite, root
+from .._norms import all_finite, root, total
 from .._public import public
 from .._roots import gram_roots
 from ..models import AbstractModel, WideLimit
@@ -101,7 +101,7 @@ def _unit(A: Array, log: Array | float) -> tuple[Array, Array]:
 
 
 def _inner(first: list[tuple[Array, Array]], second: list[tuple[Array, Array]]) -> Array:
-    return sum(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
+    return total(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
 
 
 def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "k k"]:
@@ -121,4 +121,4 @@ def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Arr
     # Squares of the derivatives stay in range.
     unit = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
     rows = [(J / unit).reshape(J.shape[0], -1) for J in jacobian]
-    return sum(A @ A.T for A in rows)
+    return total(A @ A.T for A in rows)

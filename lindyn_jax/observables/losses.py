@@ -1,5 +1,7 @@
 """Losses, errors and distances: how far the end-to-end matrix is from its goal."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,7 +30,8 @@ def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
     `theory.least_excess_loss`).
     """
     problem.refuse_link("excess_loss")
-    return problem.excess_loss(reduced_product(model, problem))
+    data: Any = problem  # least squares, or refused
+    return data.excess_loss(reduced_product(model, problem))
 
 
 @observable(label="w ||D - Lambda||_F^2", symbol="penalty", panel="loss", log=True, reduced=True)

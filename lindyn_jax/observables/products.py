@@ -18,8 +18,10 @@ from .registry import observable
 @public
 def singular_values(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
     """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
-    if model.is_reduced and model.frozen is not None:
-        stacked = jnp.concatenate([model.product(), model.frozen_product(problem)])
+    known = model.is_reduced and getattr(model, "frozen", None) is not None
+    outside = model.frozen_product(problem) if known else None
+    if outside is not None:
+        stacked = jnp.concatenate([model.product(), outside])
         most = min(problem.num_inputs, problem.num_outputs)
         return jnp.linalg.svd(stacked, compute_uv=False)[:most]
     return jnp.linalg.svd(model.product(), compute_uv=False)

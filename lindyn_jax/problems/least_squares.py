@@ -6,7 +6,7 @@ decomposition: the moving part of the first layer is `U1 = Phi1^T U`, the target
 """
 
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import equinox as eqx
 import jax
@@ -31,6 +31,8 @@ def tanh(Z: Array) -> Array:
 
 
 LINKS: dict[str, Callable[[Array], Array] | None] = {"identity": None, "sigmoid": sigmoid, "tanh": tanh}
+
+Problem = TypeVar("Problem", bound="LeastSquares")
 
 
 class LeastSquares(OutputProblem):
@@ -145,7 +147,7 @@ class LeastSquares(OutputProblem):
         self.refuse_link("theta_hat")
         return self.Ytil / self.singular_values[:, None]
 
-    def restrict(self) -> "tuple[LeastSquares, Float[Array, 'n r'] | None]":
+    def restrict(self: Problem) -> "tuple[Problem, Float[Array, 'n r'] | None]":
         if self.X is None:
             return self, None
         if self.link is not None:
@@ -244,7 +246,7 @@ def _named_link(link: Callable[[Array], Array] | str | None) -> Callable[[Array]
 
 def _elementwise(link: Callable[[Array], Array] | None, dtype) -> Callable[[Array], Array] | None:
     """The link, after making sure that it takes arrays of any shape to arrays of that shape."""
-    if any(link is known for known in LINKS.values()):
+    if link is None or any(link is known for known in LINKS.values()):
         return link
     for shape in ((), (2, 3), (3, 2)):
         given = jax.ShapeDtypeStruct(shape, dtype)

@@ -1,7 +1,7 @@
 """Losses of a network's outputs: what the data do goes through the singular value decomposition of the inputs, made once."""
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from .. import _checks
 from .._public import SIZES, public
 from .base import AbstractProblem
 
+Problem = TypeVar("Problem", bound="OutputProblem")
 LossScale = Literal["sum", "mean", "averaged"]
 
 
@@ -145,7 +146,7 @@ class OutputProblem(AbstractProblem):
 
     # -- coordinates -------------------------------------------------------------------------------------------------
 
-    def restrict(self) -> "tuple[OutputProblem, Float[Array, 'n r'] | None]":
+    def restrict(self: Problem) -> "tuple[Problem, Float[Array, 'n r'] | None]":
         if self.X is None:
             return self, None
         where = lambda problem: (problem.X, problem.Phi1, problem.inputs_mark)  # noqa: E731

@@ -12,7 +12,15 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._public import FITS, public
-from ..models import AbstractModel, DeepLinear, Reduction, SymmetricFactors, TwoLayer, refuse_matrix_penalty
+from ..models import (
+    AbstractChain,
+    AbstractModel,
+    DeepLinear,
+    Reduction,
+    SymmetricFactors,
+    TwoLayer,
+    refuse_matrix_penalty,
+)
 from ..problems import AbstractProblem
 from .forms import reduced_form
 from .optimizers import require_exact
@@ -54,7 +62,7 @@ def reduce(
 
 
 @public
-def lift(reduced: Reduction, core: AbstractModel | None = None) -> TwoLayer | SymmetricFactors | DeepLinear:
+def lift(reduced: Reduction, core: AbstractChain | None = None) -> AbstractChain:
     """The full-size network of a reduced one: `U = Phi1 U1 Q^T + frozen part`, `V = V_reduced Q^T`; `U = L Q^T` if tied.
 
     **Args:** `reduced`, as it came from `reduce` or after moving; `core`, one that was moved by itself, on `problem.restrict()`,

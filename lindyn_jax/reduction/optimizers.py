@@ -10,7 +10,7 @@ import optax
 
 from .._equivariance import obstacle
 from .._public import public
-from ..models import AbstractModel
+from ..models import AbstractModel, Reduction
 from ..problems import AbstractProblem
 from .forms import reduced_form
 
@@ -30,10 +30,10 @@ def require_exact(
 
     **Raises:** `ValueError` that says what stands in the way.
     """
-    moved = model if moved is None else moved
-    if not moved.is_reduced:
-        moved = eqx.filter_eval_shape(reduced_form, moved, problem, None)
-    for full, small, frames in _forms(model, problem, moved):
+    form = model if moved is None else moved
+    if not isinstance(form, Reduction):
+        form = eqx.filter_eval_shape(reduced_form, form, problem, None)
+    for full, small, frames in _forms(model, problem, form):
         reason = obstacle(optimizer, full, small, frames)
         if reason is None:
             continue
@@ -46,7 +46,7 @@ def require_exact(
         raise ValueError(message)
 
 
-def _forms(model: AbstractModel, problem: AbstractProblem, moved: AbstractModel) -> list[tuple[Any, Any, list]]:
+def _forms(model: AbstractModel, problem: AbstractProblem, moved: Reduction) -> list[tuple[Any, Any, list]]:
     """Shapes of the weights at full and at reduced size, and the frames between them; two guesses where there is no full size."""
     small = eqx.filter_eval_shape(lambda moved: moved.to_state(), moved)
     frames = list(small.frames)
@@ -55,7 +55,7 @@ def _forms(model: AbstractModel, problem: AbstractProblem, moved: AbstractModel)
         # Where it is the same, what is moved is the network itself.
         return [] if problem.frame is None and shapes[0] == shapes[1] else [(model, small, frames)]
 
-    def guess(moved: AbstractModel, factor: int) -> AbstractModel:
+    def guess(moved: Reduction, factor: int) -> AbstractModel:
         state = moved.to_state()
         rows = [W.shape[0] for W in state.layers]
         first, last = rows[0] + 2 * int(any(moved.rest)), state.layers[-1].shape[1]

@@ -68,7 +68,7 @@ def find_subspaces(
     layers = [np.asarray(W, np.float64) for W in (front, *model.layers[1:])]
     for i, W in enumerate(layers):
         _checks.check_finite(W, f"model.layers[{i}]")
-    norms = [np.linalg.norm(W, 2) for W in layers]
+    norms = [float(np.linalg.norm(W, 2)) for W in layers]
     spaces = [np.zeros((W.shape[1], 0)) for W in layers[:-1]]
 
     def extend(i: int, images: np.ndarray, norm: float) -> np.ndarray:
