@@ -184,7 +184,8 @@ def _edge_moves(reached: Reach, edge: Array, moved: Array, started: Array) -> Fl
     tilt = (change - E @ change) @ E
 
     at = jnp.max(jnp.where(edge, a, 0))
-    shift = edge @ jnp.diagonal(moved) / jnp.maximum(jnp.sum(edge), 1)
+    share = edge.astype(a.dtype) / jnp.maximum(jnp.sum(edge), 1).astype(a.dtype)
+    shift = share @ jnp.diagonal(moved)
     return jnp.heaviside(at, 0.5) * shift * E + at * (tilt + tilt.T + turn @ E - E @ turn)
 
 
