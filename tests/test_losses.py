@@ -207,6 +207,18 @@ def test_metrics_say_what_they_say():
     assert float(ld.Huber(None, counts, 1.5).outliers(0 * counts)) == pytest.approx(2 / 3)
 
 
+def test_a_reduced_network_is_the_full_one_on_other_data():
+    draws = np.random.default_rng(8)
+    for samples in (7, 3):  # the data see all of the inputs, or three directions of them
+        data, other = (
+            ld.LeastSquares(draws.normal(size=(samples, 4)), draws.normal(size=(samples, 4))) for _ in range(2)
+        )
+        U, V = draws.normal(size=(4, 20)), draws.normal(size=(4, 20))
+        for model in (ld.SymmetricFactors(U), ld.TwoLayer(U, V)):
+            seen = ld.observables.on(other, "loss")(ld.reduce(model, data), data)
+            assert relative_error(seen, other.loss(model.product())) < 1e-13
+
+
 def test_observables_of_classes_and_of_other_data():
     problem = make("softmax")
     X = np.random.default_rng(6).normal(size=(5, n))

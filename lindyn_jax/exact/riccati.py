@@ -53,7 +53,8 @@ def riccati(
 
     - `A`: shape (p, p), symmetric, of any sign; may be singular and have repeated eigenvalues.
     - `g`: a positive number.
-    - `U0`: factor of the start, shape (p, h), any rank and width.
+    - `U0`: factor of the start, shape (p, h), any rank and width. Where its columns are linearly dependent without being zero,
+        round-off of the rank grows as a start does, and by late times it has reached directions that the start does not.
     - `t`: time, at least 0.
 
     **Returns:** L of shape (p, k), k = min(p, h). Only `L L^T` has a meaning; L is fixed up to a rotation of its columns.

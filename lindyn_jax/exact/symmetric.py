@@ -28,7 +28,7 @@ def symmetric(
     **Args:**
 
     - `Y`: the target, shape (n, n), symmetric; may be indefinite or singular.
-    - `U0`: the start, shape (n, h), any width and rank.
+    - `U0`: the start, shape (n, h), any width and rank; for linearly dependent columns at late times see `riccati`.
     - `ts`: times, shape (T,), at least 0 and in any order.
 
     **Returns:** X(t), shape (T, n, n). Use `symmetric_factors` for a U with X = U U^T.

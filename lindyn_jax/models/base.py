@@ -111,6 +111,13 @@ class AbstractModel(eqx.Module):
         Theta = self.product()
         return Theta - problem.from_data(problem.to_data(Theta))
 
+    def full_product(self, problem: AbstractProblem) -> Float[Array, "n m"]:
+        """Theta in the coordinates of the inputs, of a reduced network too.
+
+        **Raises:** `ValueError` for a core that was drawn without the rows that its data do not see.
+        """
+        return self.product()
+
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         """`U2 = Phi2^T U`, what the data do not move of a first layer, up to a rotation of its rows; and the size of what it was
         made of, whose round-off it carries.

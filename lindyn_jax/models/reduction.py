@@ -203,6 +203,18 @@ class Reduction(AbstractModel):
             self._refuse_unknown()
         return None
 
+    def full_product(self, problem: AbstractProblem) -> Float[Array, "n m"]:
+        if self.bases is not None:
+            return self.lift().product()
+        if not self.core.leaves_inputs:
+            return self.product()
+        if problem.num_frozen > 0:
+            raise ValueError(
+                "An observable on other data needs all of Theta, but the model was drawn without the rows that its own data do "
+                "not see: use a start of full size."
+            )
+        return problem.from_data(self.product())
+
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         if self.frozen is None:
             self._refuse_unknown()

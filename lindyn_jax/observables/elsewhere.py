@@ -19,15 +19,7 @@ class Elsewhere(eqx.Module):
     name: str = eqx.field(static=True)
 
     def __call__(self, model: AbstractModel, problem: AbstractProblem) -> Array:
-        Theta = model.product()
-        if model.is_reduced:
-            if problem.num_frozen > 0:
-                raise ValueError(
-                    "An observable on other data needs all of Theta, but the model was drawn without the rows that its own data "
-                    "do not see: use a start of full size."
-                )
-            Theta = problem.from_data(Theta)
-        return OBSERVABLES[self.name](LinearModel(Theta), self.problem)
+        return OBSERVABLES[self.name](LinearModel(model.full_product(problem)), self.problem)
 
 
 @public
