@@ -14,11 +14,14 @@ from .models import (
     AbstractModel,
     DeepLinear,
     LinearModel,
+    Momentum,
+    Polar,
     Reduction,
     SymmetricFactors,
     TwoLayer,
     WideLimit,
 )
+from .optimizers import polar_descent
 from .problems import (
     AbstractProblem,
     CustomProblem,
@@ -64,8 +67,10 @@ __all__ = [
     "Logistic",
     "MatrixCompletion",
     "MatrixSensing",
+    "Momentum",
     "OutputProblem",
     "Poisson",
+    "Polar",
     "Reduction",
     "Softmax",
     "Study",
@@ -98,6 +103,7 @@ __all__ = [
     "open_sweep",
     "plain_descent",
     "plots",
+    "polar_descent",
     "reduce",
     "reduction",
     "run_ensemble",

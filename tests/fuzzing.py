@@ -141,7 +141,9 @@ OWN = {
     "lift": {"reduced": CORE},
     "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
     "data.low_rank": {"n": 6, "samples": 5},
-    "exact.symmetric_mode": {"sigma": 1.0},
+    "exact.symmetric_mode": {"sigma": 1.0}, "exact.polar_time": {"share": 0.5},
+    "Momentum": {"network": MODEL, "speed": MODEL}, "Polar": {"network": MODEL, "smoothing": 0.1},
+    "polar_descent": {"momentum": 0.5},
     "exact.linear_descent": {"steps": np.array([0, 3])},
     **{f"exact.{name}": SYMMETRIC for name in (
         "symmetric", "symmetric_converges", "symmetric_entry_rates", "symmetric_factors", "symmetric_limit", "symmetric_rate"

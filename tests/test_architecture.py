@@ -9,13 +9,13 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_roots", "_svd", "_checks", "_derivatives", "_equivariance", "_files", "_norms", "_public"),
+    ("_linalg", "_roots", "_svd", "_checks", "_derivatives", "_equivariance", "_files", "_norms", "_polar", "_public"),
     ("problems",),
     ("models", "_finite", "_modes", "_statement"),
     ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
     ("methods", "_driver", "_stop"),
     ("flow", "descent", "limits", "exact", "theory", "data"),
-    ("ensemble", "fits"),
+    ("ensemble", "fits", "optimizers"),
     ("plots",),
     ("studies",),
     ("figures",),

@@ -27,6 +27,7 @@ from .homogeneous import (
 )
 from .linear import linear, linear_descent, linear_descent_rate, linear_limit, linear_rate
 from .mode import Mode, mode, mode_constant, mode_limit, mode_rate
+from .polar import polar_modes, polar_time
 from .riccati import riccati
 from .spectral import spectral, spectral_limit, spectral_product, spectral_product_limit, spectral_rate
 from .symmetric import (
@@ -73,6 +74,8 @@ __all__ = [
     "mode_limit",
     "mode_rate",
     "plateau",
+    "polar_modes",
+    "polar_time",
     "reduced_rank",
     "riccati",
     "riccati_general",

@@ -6,16 +6,20 @@ Each knows its end-to-end matrix and its velocity under gradient flow; descent u
 from .base import AbstractChain, AbstractModel, refuse_matrix_penalty, refuse_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
+from .flows import AbstractFlow, Momentum, Polar
 from .reduction import Bases, Reduction, Rest
 from .single import LinearModel, WideLimit
 from .two_layer import SymmetricFactors, TwoLayer
 
 __all__ = [
     "AbstractChain",
+    "AbstractFlow",
     "AbstractModel",
     "Bases",
     "DeepLinear",
     "LinearModel",
+    "Momentum",
+    "Polar",
     "Reduction",
     "Rest",
     "SymmetricFactors",

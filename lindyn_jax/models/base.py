@@ -46,6 +46,11 @@ class AbstractModel(eqx.Module):
         """Whether the velocity is known to be minus the gradient of the loss: a class that replaces it has to say so."""
         return type(self).velocity is AbstractModel.velocity
 
+    @property
+    def observed(self) -> "AbstractModel":
+        """The network that observables are asked of."""
+        return self
+
     @abstractmethod
     def product(self) -> Float[Array, "n m"]:
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
@@ -183,7 +188,7 @@ class AbstractModel(eqx.Module):
         for base in type(self).__mro__[1:]:
             if (
                 base.__module__.startswith(__name__.rpartition(".")[0])
-                and base not in (AbstractModel, AbstractChain)
+                and not base.__name__.startswith("Abstract")
                 and issubclass(base, AbstractModel)
             ):
                 _checks.refuse_overrides(type(self), base)

@@ -198,7 +198,11 @@ def measure(
         if facts is None:
             values[name] = jnp.asarray(function(to_user(model), problem))
             continue
-        see = (lambda state: (state, problem)) if facts.reduced else (lambda state: to_user(state).parts(problem))
+        see = (
+            (lambda state: (state.observed, problem))
+            if facts.reduced
+            else (lambda state: to_user(state).observed.parts(problem))
+        )
         origin = see(start)[:1] if facts.needs_start else ()
         values[name] = jnp.asarray(function(*see(model), *origin))
     return values

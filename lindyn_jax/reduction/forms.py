@@ -1,12 +1,23 @@
 """The smallest exact form of each kind of network."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 
 from .._linalg import row_factor
 from .._norms import norm
-from ..models import AbstractModel, Bases, DeepLinear, Reduction, Rest, SymmetricFactors, TwoLayer
+from ..models import (
+    AbstractModel,
+    Bases,
+    DeepLinear,
+    Momentum,
+    Polar,
+    Reduction,
+    Rest,
+    SymmetricFactors,
+    TwoLayer,
+)
 from ..problems import AbstractProblem
 from .subspaces import check_subspaces, find_subspaces, project
 
@@ -53,3 +64,13 @@ def _(model: DeepLinear, problem, subspaces) -> Reduction:
     subspaces = find_subspaces(model, problem) if found else tuple(subspaces)
     check_subspaces(model, subspaces, found)
     return project(model, problem, subspaces, not found)
+
+
+@reduced_form.register
+def _(model: Momentum, problem, subspaces) -> Any:
+    return Momentum(reduced_form(model.network, problem, subspaces), model.epsilon)
+
+
+@reduced_form.register
+def _(model: Polar, problem, subspaces) -> Any:
+    return Polar(reduced_form(model.network, problem, subspaces), model.smoothing)

@@ -1,0 +1,81 @@
+"""Optimizers that are matrices times the weights, of which the width reduction is exact."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, ArrayLike, Float
+
+from . import _checks
+from ._polar import polar
+from ._public import public
+from .descent import EquivariantTransformation
+
+# Coefficients of the quintic that drives all singular values towards 1 fast, and no nearer than about 0.3.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+@public
+def polar_descent(
+    step_size: Float[ArrayLike, ""],
+    momentum: Float[ArrayLike, ""] | int = 0.0,
+    *,
+    nesterov: bool = False,
+    newton_schulz: int | None = None,
+) -> EquivariantTransformation:
+    """Spectral descent: every layer moves by `-step_size` times the polar factor of its gradients' running sum.
+
+    `M+ = momentum M + G` and `W+ = W - eta polar(M+)`, or of `G + momentum M+` with `nesterov`. The polar factor has the singular
+    vectors of its argument and singular values 1 (0 for zero ones).
+
+    **Args:** `step_size`, eta, and `momentum`, in [0, 1), both of which may be traced; `newton_schulz`, a number of steps of the
+    quintic iteration that Muon uses in the place of an SVD, from `M/||M||_F`: singular values then lie between about 0.7 and
+    1.2, and small ones below.
+
+    **Raises:** `ValueError` for a momentum outside [0, 1), a number of steps below 1, or, when used, weights that are no
+    matrices.
+
+    **Notes:** known to commute with the reduction: no factor depends on the shapes of the layers, as Muon's `sqrt(rows/columns)`
+    does, for which `optax.contrib.muon` needs `reduce=False`.
+
+    **Example:** `gradient_descent(model, problem, 100, optimizer=polar_descent(1e-2, momentum=0.9))`
+
+    **Source:** Jordan et al. 2024 (Muon).
+    """
+    if not _checks.is_traced(momentum) and not 0 <= np.asarray(momentum) < 1:
+        raise ValueError(f"Argument `momentum` must lie in [0, 1), but is {momentum}.")
+    if newton_schulz is not None and (operator.index(newton_schulz) < 1):
+        raise ValueError(f"Argument `newton_schulz` must be at least 1 step, but is {newton_schulz}.")
+    update = jax.tree_util.Partial(_update, step_size, momentum, nesterov=bool(nesterov), steps=newton_schulz)
+    return EquivariantTransformation(_zeros, update)
+
+
+def _zeros(params) -> optax.TraceState:
+    if any(jnp.ndim(W) != 2 for W in jax.tree.leaves(params)):
+        raise ValueError("`polar_descent` moves matrices, but some of the weights are none.")
+    return optax.TraceState(jax.tree.map(jnp.zeros_like, params))
+
+
+def _update(step_size, momentum, updates, state, params=None, *, nesterov, steps):
+    total = jax.tree.map(lambda m, g: jnp.asarray(momentum, g.dtype) * m + g, state.trace, updates)
+    ahead = jax.tree.map(lambda m, g: jnp.asarray(momentum, g.dtype) * m + g, total, updates) if nesterov else total
+    turned = jax.tree.map(polar if steps is None else lambda A: _newton_schulz(A, steps), ahead)
+    return jax.tree.map(lambda A: jnp.asarray(-step_size, A.dtype) * A, turned), optax.TraceState(total)
+
+
+def _newton_schulz(A: Float[Array, "n m"], steps: int) -> Float[Array, "n m"]:
+    """Some steps of `X+ = a X + b (X X^T) X + c (X X^T)^2 X` from `A/||A||_F`, with Gram matrices of the smaller side."""
+    if A.shape[0] > A.shape[1]:
+        return _newton_schulz(A.T, steps).T
+    a, b, c = QUINTIC
+    largest = jnp.max(jnp.abs(A))
+    A = A / jnp.where(largest > 0, largest, 1)
+    size = jnp.sqrt(jnp.sum(A**2))
+
+    def step(X, _):
+        gram = X @ X.T
+        return a * X + (b * gram + c * gram @ gram) @ X, None
+
+    return jax.lax.scan(step, A / jnp.where(size > 0, size, 1), None, length=steps)[0]
