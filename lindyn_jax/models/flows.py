@@ -195,7 +195,8 @@ class Polar(AbstractFlow):
 
     **Notes:** pass it to `gradient_flow` in the place of a network. With delta = 0 the velocity jumps where a mode has been
     learned, which no solver steps over: the run then ends at its step limit. A small delta, below the gradients that matter,
-    lets it go on, at rates of the order of 1/delta (`solver="kvaerno5"` for very small ones). A polar factor is a matrix times A, so the reduction is exact.
+    lets it go on, at rates of the order of 1/delta (`solver="kvaerno5"` for very small ones). A polar factor is a matrix
+    times A, so the reduction is exact.
 
     **Example:** `gradient_flow(Polar(TwoLayer(U, V), smoothing=1e-3), problem, ts)`
 
