@@ -142,6 +142,7 @@ OWN = {
     "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
     "data.low_rank": {"n": 6, "samples": 5},
     "exact.symmetric_mode": {"sigma": 1.0}, "exact.polar_time": {"share": 0.5},
+    **{f"exact.decayed{name}": {"Y": U @ V.T + 1, "weight_decay": 0.3} for name in ("", "_limit")},
     "Momentum": {"network": MODEL, "speed": MODEL}, "Polar": {"network": MODEL, "smoothing": 0.1},
     "polar_descent": {"momentum": 0.5},
     "exact.linear_descent": {"steps": np.array([0, 3])},

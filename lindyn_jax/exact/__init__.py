@@ -12,6 +12,7 @@ from .aligned import (
     reduced_rank,
 )
 from .asymptotics import riccati_limit, riccati_rate
+from .decay import decayed, decayed_limit
 from .deep import deep_mode, deep_mode_limit, deep_mode_rate, deep_mode_time
 from .general import riccati_general
 from .homogeneous import (
@@ -51,6 +52,8 @@ __all__ = [
     "aligned_limit",
     "aligned_rate",
     "aligned_step",
+    "decayed",
+    "decayed_limit",
     "deep_mode",
     "deep_mode_limit",
     "deep_mode_rate",

@@ -92,7 +92,7 @@ def homogeneous_factors(
 
     **Args:**, **Raises:**, **Source:** as for `homogeneous`.
     """
-    A, R0 = _check(Y, U0, V0, lambda0)
+    A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     return riccati_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
 
 
@@ -144,7 +144,7 @@ def homogeneous_limit(
 
     **Source:** T21 Proposition 5.
     """
-    A, R0 = _check(Y, U0, V0, lambda0)
+    A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     n, m = jnp.shape(Y)
     level = jnp.sign(n - m) * jnp.asarray(lambda0, A.dtype) / 2
     return limit_from(A, jnp.ones((), A.dtype), R0, level, abs(n - m))
@@ -172,7 +172,7 @@ def homogeneous_rates(
 
     **Source:** T21 Proposition 5, for square Y; corrected for the others.
     """
-    A, R0 = _check(Y, U0, V0, lambda0)
+    A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     a, Phi, pivots, *_ = reach(A, R0)
     rates: Array = entry_rates(a, pivots)
     n = jnp.shape(Y)[0]
@@ -261,7 +261,7 @@ def _factors(U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, A
     return U0.astype(dtype), V0.astype(dtype), _checks.as_float(lambda0, "lambda0").astype(dtype)
 
 
-def _check(Y: ArrayLike, U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:
+def check_homogeneous(Y: ArrayLike, U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:
     """A and R0 = [U0; V0]."""
     (Y, lambda0), (U0, V0, _) = _target(Y, lambda0), _factors(U0, V0, lambda0)
     for name, factor, size in (("U0", U0, Y.shape[0]), ("V0", V0, Y.shape[1])):
