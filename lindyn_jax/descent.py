@@ -92,6 +92,7 @@ def gradient_descent(
         moved is not model,
         bool(keep_models),
         differentiate == "reverse",
+        bool(save_at[-1] == steps),
     )
 
 
@@ -128,7 +129,7 @@ class _Carry(NamedTuple):
 
 @eqx.filter_jit
 def _descend(
-    model, problem, save_at, stop, steps, optimizer, functions, reduce, lifted, keep_models, reverse
+    model, problem, save_at, stop, steps, optimizer, functions, reduce, lifted, keep_models, reverse, whole
 ) -> Trajectory:
     kind = "checkpointed" if reverse else "lax"
 
@@ -197,8 +198,10 @@ def _descend(
             return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
 
         carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
-        carry, seen = jax.lax.scan(advance, carry, save_at)
-        carry, _ = advance(carry, jnp.asarray(steps, jnp.int32))
+        # The last stretch is one of those between observations: a program of its own takes as long again to compile.
+        stretches = save_at if whole else jnp.append(save_at, steps)
+        carry, seen = jax.lax.scan(advance, carry, stretches)
+        seen = jax.tree.map(lambda value: value[: save_at.shape[0]], seen)
         now = watch(carry.weights)
         result = jnp.where(carry.step >= steps, trajectory.FINISHED, trajectory.STEP_LIMIT)
         if stop is not None:
@@ -210,7 +213,7 @@ def _descend(
     return run(model, problem, functions, move, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
-def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
+def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:
     if not isinstance(model, AbstractModel):
         raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
     if not isinstance(optimizer, optax.GradientTransformation):
@@ -233,4 +236,4 @@ def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
         raise ValueError("Argument `save_at` must be a vector of whole step numbers, shape (T,) with T >= 1.")
     if numbers[0] < 0 or numbers[-1] > steps or np.any(np.diff(numbers) <= 0):
         raise ValueError(f"Argument `save_at` must increase strictly between 0 and steps = {steps}.")
-    return jnp.asarray(numbers, jnp.int32)
+    return numbers.astype(np.int32)
