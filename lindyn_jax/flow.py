@@ -98,7 +98,7 @@ def gradient_flow(
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
     methods = _choose(solver, dtype, model, problem, ts, ending, reduce)
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    adjoint = default_adjoint() if adjoint is None else adjoint
     functions = obs.resolve(observables)
     moved = prepare(model, problem, reduce)
     return _flow(
@@ -116,6 +116,12 @@ def gradient_flow(
         moved is not model,
         bool(keep_models),
     )
+
+
+def default_adjoint() -> diffrax.AbstractAdjoint:
+    """Any derivative in bounded memory; where nothing can be differentiated, the loop that is the sooner compiled."""
+    is_outermost = jax.core.trace_ctx.is_top_level()
+    return diffrax.ForwardMode() if is_outermost else diffrax.RecursiveCheckpointAdjoint()
 
 
 @eqx.filter_jit

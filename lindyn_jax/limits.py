@@ -17,7 +17,7 @@ from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
 from ._public import public
-from .flow import _first_step, check_not_saddle, result_code, statistics
+from .flow import _first_step, check_not_saddle, default_adjoint, result_code, statistics
 from .methods import METHODS
 from .models import Reduction, TwoLayer
 from .problems import AbstractProblem, LeastSquares
@@ -105,7 +105,7 @@ def flow_to_limit(
     _checks.check_tolerance(rtol, "rtol", dtype)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    adjoint = default_adjoint() if adjoint is None else adjoint
     return _flow_to_limit(model, problem, jnp.asarray(rtol, dtype), obs.resolve(observables), max_steps, adjoint)
 
 
