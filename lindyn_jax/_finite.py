@@ -65,7 +65,7 @@ def _is_finite(value: Any) -> Bool[Array, "..."]:
             # Only its sizes are known, and numbers that follow from them.
             return jnp.asarray(True)
         # The factors of the data and not the data: N may be large, and they have lost no NaN.
-        return all_finite((value.Ytil, value.singular_values, value.scale, value.residual, value.regularization))
+        return all_finite((value.Ytil, value.singular_values, value.scale, value.residual))
     if isinstance(value, eqx.Module):
         return all_finite(value)
     if value is None or isinstance(value, (str, int)):

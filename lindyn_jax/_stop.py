@@ -42,6 +42,7 @@ def as_stop(stop, stop_loss, problem: AbstractProblem) -> Stop | None:
         return Stop(jnp.asarray(stop_loss, problem.dtype), False)
     if stop is None:
         return None
+    problem = problem.plain
     if not problem.is_quadratic:
         kind = "problem with a link function" if isinstance(problem, LeastSquares) else type(problem).__name__
         raise ValueError(

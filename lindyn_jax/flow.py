@@ -84,10 +84,10 @@ def gradient_flow(
     A path that round-off of the start has chosen (from U = -V, say) ends with the result `LOST`.
 
     **Notes:** the flow conserves the imbalance `U1^T U1 - V^T V`; an explicit solver does so to its tolerance, `"radau"` to
-    round-off. A penalty on the imbalance (`problem.regularized`) moves it; `stop` and the loss go on meaning the data's
-    loss alone. The derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs
-    `reduce=False`. With `stop`, `stats["final_time"]` is the end of the step that got there, and its derivative that of the
-    time at which the flow comes down to the loss that it has there.
+    round-off. Terms on the weights (`Penalised`) move it; `stop` and the loss go on meaning the data's loss alone. The
+    derivative with respect to a start with linearly dependent moving rows (balanced, for instance) needs `reduce=False`.
+    With `stop`, `stats["final_time"]` is the end of the step that got there, and its derivative that of the time at which
+    the flow comes down to the loss that it has there.
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
@@ -132,6 +132,10 @@ def _flow(
         start, small = whole.parts(problem)
         moving, fixed = eqx.partition(start, start.moving())
 
+        def moved(t, core, problem):
+            terms = problem.penalty
+            return whole.with_core(core, None if terms is None else terms.remainder(t))
+
         def velocity(t, y, args):
             problem, fixed, _ = args
             with jax.default_matmul_precision("highest"):
@@ -139,14 +143,14 @@ def _flow(
 
         def seen(t, y, args):
             _, fixed, problem = args
-            return observe(whole.with_core(eqx.combine(y, fixed)), problem)
+            return observe(moved(t, eqx.combine(y, fixed), problem), problem)
 
         least, event = atol, None
         if stop is not None:
             target = stop.target(whole, problem)
             if stop.is_ratio:
                 # A looser absolute tolerance than the stopping loss itself makes the error jitter above the target for ever.
-                least_error = jnp.sqrt(2 * target / small.scale) / small.singular_values[0]
+                least_error = jnp.sqrt(2 * target / small.plain.scale) / small.singular_values[0]
                 scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
                 least = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
 
@@ -188,7 +192,7 @@ def _flow(
             code = result_code(solution.result, final)
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
             end = times[1][-1]
-            final = whole.with_core(final)
+            final = moved(end, final, problem)
             if stop is not None:
                 end = jnp.where(code == trajectory.STOPPED, end + _later(whole, final, problem, stop), end)
             return Run(ts, saved, final, code, statistics(solution, end, method.is_implicit, roundoff))
@@ -336,7 +340,7 @@ def check_not_saddle(model: AbstractModel, problem: AbstractProblem) -> None:
 
 def check_finite_start(model: AbstractModel, problem: AbstractProblem) -> None:
     """Refuses a concrete start at which a loss other than least squares or its gradient is not finite, though the weights are."""
-    if isinstance(problem, LeastSquares) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+    if isinstance(problem.plain, LeastSquares) or _checks.is_traced(*jax.tree.leaves((model, problem))):
         return
     with jax.ensure_compile_time_eval():
         Theta1 = model.reduced_product(problem)
@@ -344,7 +348,7 @@ def check_finite_start(model: AbstractModel, problem: AbstractProblem) -> None:
         if all_finite(Theta1) and not all_finite((loss, gradient)):
             given = "its gradient is not" if jnp.isfinite(loss) else f"is {float(loss):g}"
             raise ValueError(
-                f"The loss of a {type(problem).__name__} must be finite at the start, with a finite gradient, but {given}: "
+                f"The loss of a {type(problem.plain).__name__} must be finite at the start, with a finite gradient, but {given}: "
                 "give the start other weights."
             )
 
@@ -383,7 +387,8 @@ def _for_stiff(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> 
     if METHODS["radau"].refuses(model, problem, reduce) is None:
         return METHODS["radau"]
     # What is known of a user's own loss or network is its derivatives: Newton's method with dense ones, where they are small.
-    unknown = not isinstance(problem, LeastSquares) or type(model).velocity is AbstractModel.velocity
+    kinds = (AbstractModel.velocity, AbstractModel.loss_velocity)
+    unknown = not isinstance(problem.plain, LeastSquares) or (type(model).velocity, type(model).loss_velocity) == kinds
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, model.moving())))
     if reduce and model.is_reducible(problem):
         size = min(size, (problem.rank + problem.num_outputs) ** 2)

@@ -18,10 +18,10 @@ from . import _checks
 from ._linalg import row_factor
 from ._public import public
 from .models import LinearModel, TwoLayer
-from .problems import LeastSquares
+from .problems import ImbalancePenalty, LeastSquares, Penalised
 from .reduction import check_fits
 
-Gauged = TypeVar("Gauged", TwoLayer, LinearModel, LeastSquares)
+Gauged = TypeVar("Gauged", TwoLayer, LinearModel, LeastSquares, Penalised)
 
 
 class Gauge(eqx.Module):
@@ -162,9 +162,9 @@ def _(what: TwoLayer, gauge: Gauge, back: bool) -> TwoLayer:
 def _(problem: LeastSquares, gauge: Gauge, back: bool) -> LeastSquares:
     if problem.link is not None:
         raise ValueError("A problem with a link function has no gauge: the link acts on each output by itself.")
-    (n, m), (h, k) = (gauge.Phi.shape[0], gauge.Psi.shape[0]), gauge.G.shape
+    n, m = gauge.Phi.shape[0], gauge.Psi.shape[0]
     _check_sizes("(inputs, outputs) of the problem", (problem.num_inputs, problem.num_outputs), (n, m))
-    Phi, Psi, G = (gauge.Phi.T, gauge.Psi.T, gauge.G.T) if back else (gauge.Phi, gauge.Psi, gauge.G)
+    Phi, Psi = (gauge.Phi.T, gauge.Psi.T) if back else (gauge.Phi, gauge.Psi)
     if problem.X is None or problem.Phi1 is None:
         Y = Phi.T @ problem.Y @ Psi
         if not back:
@@ -178,7 +178,13 @@ def _(problem: LeastSquares, gauge: Gauge, back: bool) -> LeastSquares:
             problem,
             (problem.X @ Phi, problem.Y @ Psi, Phi.T @ problem.Phi1, problem.Ytil @ Psi),
         )
-    penalty = problem.regularization
+    return rotated
+
+
+@_turned.register
+def _(problem: Penalised, gauge: Gauge, back: bool) -> Penalised:
+    rotated = eqx.tree_at(lambda p: p.problem, problem, _turned(problem.problem, gauge, back))
+    penalty, (h, k) = problem.imbalance, gauge.G.shape
     if penalty is None or penalty.is_isotropic:
         return rotated
     if k < h:
@@ -187,7 +193,9 @@ def _(problem: LeastSquares, gauge: Gauge, back: bool) -> LeastSquares:
             "give Lambda as a number."
         )
     penalty.check_width(h)
-    return rotated.regularized(G.T @ penalty.Lambda @ G, penalty.weight)
+    G = gauge.G.T if back else gauge.G
+    turned = ImbalancePenalty(G.T @ penalty.Lambda @ G, penalty.weight)
+    return eqx.tree_at(lambda p: p.imbalance, rotated, turned)
 
 
 def _with_derivative(value: Array, traced: Array) -> Array:

@@ -80,8 +80,8 @@ def flow_to_limit(
     round-off led it away from a saddle, `STEP_LIMIT` if `max_steps` ended it. `stats["roundoff"]` is how large round-off of
     the start has grown along the path, relative to the weights (zero for h < min(r, m), where it is not followed).
 
-    **Raises:** `ValueError` for models other than two-layer ones, a link function, a penalty on the imbalance, sizes that do
-    not fit, a tolerance that the dtype cannot resolve, or a concrete start with all weights zero.
+    **Raises:** `ValueError` for models other than two-layer ones, a link function, terms on the weights, sizes that do not fit,
+    a tolerance that the dtype cannot resolve, or a concrete start with all weights zero.
 
     **Notes:** derivatives go through the steps, each differentiated by the implicit function theorem (`V(inf)` has no
     equation of its own that could be differentiated in their place). Where the approach is not exponential, the distance

@@ -81,7 +81,7 @@ class Group(AbstractMethod):
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
         if problem.penalty is not None:
-            return "the problem has a penalty on the imbalance"
+            return f"the problem has {problem.penalty.words}"
         core = model.parts(problem)[0]
         if not isinstance(core, TwoLayer):
             return f"the model is a {type(model).__name__}"
@@ -103,7 +103,7 @@ class Impulse(Group):
         return True
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
-        if not problem.is_quadratic:
+        if problem.penalty is None and not problem.is_quadratic:
             linked = isinstance(problem, LeastSquares)
             return "the problem has a link function" if linked else f"the problem is a {type(problem).__name__}"
         return super().refuses(model, problem, reduce)

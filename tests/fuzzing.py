@@ -123,7 +123,7 @@ SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible")
 # What differs from the common values, by function.
 OWN = {
     "LeastSquares": {"scale": 1.0, "output_scale": 1.0, "link": None, "rank": None, "rank_rtol": None},
-    "ImbalancePenalty": {"Lambda": 0.5},
+    "ImbalancePenalty": {"Lambda": 0.5}, "Penalised": {"weight_decay": 0.1, "imbalance": ld.ImbalancePenalty(0.5)},
     "CustomProblem": {"loss": lambda Theta: jnp.sum(Theta**2), "num_inputs": n, "num_outputs": m},
     "GeneralLoss": {"fn": lambda output, target: jnp.sum((output - target) ** 2)},
     "Logistic": {"y": np.array([0.0, 1, 0, 1, 1, 0])}, "Softmax": {"labels": np.array([0.0, 1, 2, 1, 1, 0])},

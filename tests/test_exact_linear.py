@@ -191,7 +191,7 @@ def test_wrong_arguments_are_refused(rng):
     problem = ld.LeastSquares(X, Y)
     for other, match in (
         (ld.LeastSquares(X, Y, link=jax.nn.sigmoid), "no closed form for a problem with a link"),
-        (problem.regularized(0.5), "no closed form for a problem with a penalty"),
+        (problem.regularized(0.5), "must be a LeastSquares, but is a Penalised"),
     ):
         for call in (
             lambda: ld.exact.linear(other, Theta0, np.array([1.0])),  # noqa: B023

@@ -416,7 +416,7 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(small, rng):
         "needs X\\^T X proportional to the identity": lambda: ld.fit_lambda0(data, U, V),
         "relative error of 0\\.\\d+ at best": lambda: ld.fit_lambda0(problem, U[:, :1], V[:, :1]),
         "saddle": lambda: ld.fit_lambda0(problem, 0 * U, 0 * V),
-        "without `regularized`": lambda: ld.fit_lambda0(problem.regularized(1.0), U, V),
+        "must be a LeastSquares, but is a Penalised": lambda: ld.fit_lambda0(problem.regularized(1.0), U, V),
         "link": lambda: ld.fit_lambda0(ld.LeastSquares(None, problem.Y, link=jnp.tanh), U, V),
         "`U0` must have 2 rows": lambda: ld.fit_lambda0(problem, V, V),
         "'closed', 'riccati', 'flow'": lambda: ld.fit_lambda0(problem, U, V, method="guess"),

@@ -177,4 +177,4 @@ def test_what_has_no_gauge_is_refused(rng):
         ld.to_gauge(linked, gauge)
     with pytest.raises(ValueError, match="needs all 9 hidden directions, but the gauge has 5 = n"):
         ld.to_gauge(problem.regularized(np.eye(9)), gauge)
-    assert float(ld.to_gauge(problem.regularized(2.0), gauge).regularization.Lambda) == 2.0
+    assert float(ld.to_gauge(problem.regularized(2.0), gauge).imbalance.Lambda) == 2.0

@@ -30,6 +30,7 @@ def of_case(case):
         "poisson": lambda: ld.Poisson(X, given["counts"], scale="mean"),
         "masked": lambda: ld.MatrixCompletion(given["Y"], given["mask"]),
         "sensing": lambda: ld.MatrixSensing(given["A"], given["y"]),
+        "weight": lambda: ld.Penalised(ld.LeastSquares(X, given["Y"]), weight_decay=given["decay"]),
     }
     return make[case["name"].split("_")[0]](), ld.TwoLayer(given["U"], given["V"])
 
@@ -90,7 +91,10 @@ def test_flow_of_the_reference_cases(name, reduce):
     assert bool(path.ok)
     for key in ("loss", "Theta"):
         assert relative_error(path.observables[key], case["expected"][key]) < case["rel_or_abs_tol"]
-    assert float(jnp.max(path.observables["drift"])) < 1e-8
+    # The imbalance is kept, and under weight decay decays by itself.
+    D, decay = start.U.T @ start.U - start.V.T @ start.V, case["inputs"].get("decay", 0.0)
+    drift = np.linalg.norm(D) * -np.expm1(-2 * decay * np.asarray(case["times"]))
+    assert float(jnp.max(jnp.abs(path.observables["drift"] - drift))) < 1e-8
 
 
 # -- values and derivatives --------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def given(fuzzing):
     few = ld.LeastSquares(fuzzing.X[: n - 1], fuzzing.Y[: n - 1])
     bounds = ("convergence_constant", "corollary4", "corollary5", "corollary6", "loss_bound", "growth_bound")
     covariance = {"rank": 3, "Sigma_x": np.diag([3.0, 2.0, 1.0]) + 0.5}
-    penalized = {"problem": fuzzing.PROBLEM.regularized(0.5)}
+    penalized = {"problem": ld.Penalised(fuzzing.PROBLEM, weight_decay=0.2, imbalance=ld.ImbalancePenalty(0.5))}
     return {
         **{name: {"rank": n} for name in ("LeastSquares", "GeneralLoss", "Huber", "Logistic", "Poisson")},
         "Softmax": {"rank": n, "num_classes": 3},
@@ -133,7 +133,6 @@ class Data(NamedTuple):
     Y: Any
     scale: Any
     output_scale: Any
-    penalty: Any
 
 
 def is_problem(value):
@@ -142,13 +141,12 @@ def is_problem(value):
 
 def opened(value):
     if is_problem(value):
-        return Data(value.X, value.Y, value.scale, value.output_scale, value.regularization)
+        return Data(value.X, value.Y, value.scale, value.output_scale)
     return jnp.asarray(value) if isinstance(value, (float, np.floating, np.ndarray)) else value
 
 
 def built(data, rank):
-    problem = ld.LeastSquares(data.X, data.Y, scale=data.scale, output_scale=data.output_scale, rank=rank)
-    return problem if data.penalty is None else problem.regularized(data.penalty.Lambda, data.penalty.weight)
+    return ld.LeastSquares(data.X, data.Y, scale=data.scale, output_scale=data.output_scale, rank=rank)
 
 
 def in_numbers(name, function, arguments, given):

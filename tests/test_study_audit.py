@@ -303,7 +303,7 @@ def test_bad_settings_are_refused():
     sigmoid = ld.LeastSquares(np.eye(2), np.ones((2, 1)), link=jax.nn.sigmoid)
     with pytest.raises(ValueError, match="without a link function"):
         audit(sigmoid, start, 2)
-    with pytest.raises(ValueError, match="without a penalty"):
+    with pytest.raises(ValueError, match="must be a LeastSquares, but is a Penalised"):
         audit(problem.regularized(1.0), start, 2)
     with pytest.raises(ValueError, match="n >= samples"):
         figure3(n=3, samples=4)

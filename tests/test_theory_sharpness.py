@@ -178,7 +178,7 @@ def test_float32_and_refusals(rng):
     square = ld.factorization(np.eye(2))
     two = ld.TwoLayer(np.eye(2), np.eye(2))
     for ask, match in (
-        (lambda: ld.theory.sharpness(two, square.regularized(1.0)), "penalty"),
+        (lambda: ld.theory.sharpness(two, square.regularized(1.0)), "Penalised"),
         (lambda: ld.theory.hessian_sharpness(ld.reduce(two, square), square), "the model is reduced: lift it"),
         (lambda: ld.theory.sharpness(two, square, rtol=1e-20), "cannot resolve"),
         (

@@ -201,7 +201,7 @@ def test_with_a_penalty_only_plain_stationary_points_on_the_manifold_stand_still
     # The two gradients are orthogonal everywhere, so neither can stop the other.
     model, A = ld.TwoLayer(rng.normal(size=(n, 5)), rng.normal(size=(m, 5))), rng.normal(size=(5, 5))
     both = problem.regularized(A + A.T, 0.3)
-    pull = jnp.concatenate(both.regularization.gradients(model.U, model.V))
+    pull = jnp.concatenate(both.imbalance.gradients(model.U, model.V))
     speeds = stationarity(model, problem).speed, stationarity(model, both).speed
     assert relative_error(speeds[1] ** 2, speeds[0] ** 2 + jnp.sum(pull**2)) < tolerance("float64", 10)
 
@@ -276,7 +276,7 @@ def test_what_cannot_be_classified_is_refused(rng):
         ld.theory.stationary_point(tied, problem)
     with pytest.raises(ValueError, match="matrix factorization of a square target only"):
         ld.theory.least_excess_loss(problem, 2, tied=True)
-    with pytest.raises(ValueError, match="pass the problem without `regularized`"):
+    with pytest.raises(ValueError, match="must be a LeastSquares, but is a Penalised"):
         ld.theory.stationary_point(two, problem.regularized(1.0))
     linked = ld.LeastSquares(np.eye(n), np.eye(n), link=jax.nn.sigmoid)
     with pytest.raises(ValueError, match="link"):

@@ -89,16 +89,11 @@ def check_vector(value: Array, name: str, axis: str) -> None:
 
 
 def check_quadratic(problem, name: str) -> None:
-    """Refuses problems whose loss is not quadratic in the end-to-end matrix, and those with a penalty on the layers."""
+    """Refuses problems whose loss is not quadratic in the end-to-end matrix, and"""
     if problem.link is not None:
         raise ValueError(
             f"`{name}` has no closed form for a problem with a link function: integrate it with `gradient_flow`, or leave "
             "out `link`."
-        )
-    if problem.regularization is not None:
-        raise ValueError(
-            f"`{name}` has no closed form for a problem with a penalty on the imbalance: build the problem without "
-            "`regularized`."
         )
 
 

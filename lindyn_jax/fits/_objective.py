@@ -13,7 +13,7 @@ from .. import exact
 from .. import observables as obs
 from ..flow import gradient_flow
 from ..models import AbstractModel, Reduction, TwoLayer
-from ..problems import LeastSquares
+from ..problems import AbstractProblem, LeastSquares, Penalised
 from ._closed import ClosedForm
 
 
@@ -60,13 +60,13 @@ class Motion(NamedTuple):
     velocity: Array
 
 
-def _velocity(model: AbstractModel, problem: LeastSquares) -> Float[Array, "r m"]:
+def _velocity(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "r m"]:
     change = eqx.filter(model.velocity(problem), eqx.is_inexact_array)
     return eqx.filter_jvp(lambda m: obs.reduced_product(m, problem), (model,), (change,))[1]
 
 
 def integrate(
-    U1: Array, V: Array, problem: LeastSquares, ts: Array, *, adjoint: diffrax.AbstractAdjoint, **policy: Any
+    U1: Array, V: Array, problem: AbstractProblem, ts: Array, *, adjoint: diffrax.AbstractAdjoint, **policy: Any
 ) -> tuple[Motion, Bool[Array, ""]]:
     """A flow at given times, and whether it got there."""
     out = gradient_flow(
@@ -80,7 +80,7 @@ def integrate(
     return Motion(**out.observables), out.ok
 
 
-def towards(problem: LeastSquares, lambda0: Array, speed: Array) -> LeastSquares:
+def towards(problem: LeastSquares, lambda0: Array, speed: Array) -> Penalised:
     """The problem whose flow keeps `Q = lambda0 I`, with the closed form of homogeneous imbalance."""
     return problem.regularized(lambda0, speed / 8)
 

@@ -424,10 +424,6 @@ def _check(problem, U0, V0, method, nodes, grid) -> None:
         raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
     if problem.link is not None:
         raise ValueError("Homogeneous imbalance has no closed form under a link function: leave out `link`.")
-    if problem.regularization is not None:
-        raise ValueError(
-            "The fit compares the plain flow with the regularized one: build the problem without `regularized`."
-        )
     _checks.check_choice(method, "method", METHODS)
     for name, factor, sizes in (("U0", U0, (problem.num_inputs, problem.rank)), ("V0", V0, (problem.num_outputs,))):
         if factor.shape[0] not in sizes:

@@ -3,7 +3,7 @@
 Each knows its end-to-end matrix and its velocity under gradient flow; descent uses minus the velocity as the gradient.
 """
 
-from .base import AbstractChain, AbstractModel, refuse_matrix_penalty, refuse_penalty
+from .base import AbstractChain, AbstractModel, refuse_matrix_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
 from .flows import AbstractFlow, Momentum, Polar
@@ -28,5 +28,4 @@ __all__ = [
     "chain",
     "chain_gradients",
     "refuse_matrix_penalty",
-    "refuse_penalty",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from ..problems import AbstractProblem, ImbalancePenalty
+from ..problems import AbstractProblem, Penalised
 from ..problems.least_squares import is_least_squares
 from .chains import chain
 
@@ -44,7 +44,8 @@ class AbstractModel(eqx.Module):
     @property
     def is_gradient_flow(self) -> bool:
         """Whether the velocity is known to be minus the gradient of the loss: a class that replaces it has to say so."""
-        return type(self).velocity is AbstractModel.velocity
+        kind = type(self)
+        return kind.velocity is AbstractModel.velocity and kind.loss_velocity is AbstractModel.loss_velocity
 
     @property
     def observed(self) -> "AbstractModel":
@@ -56,8 +57,15 @@ class AbstractModel(eqx.Module):
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
 
     def velocity(self, problem: AbstractProblem) -> "AbstractModel":
-        """d(weights)/dt under gradient flow, minus the gradient of the problem's loss, as a model of the same kind."""
-        refuse_penalty(self, problem)
+        """d(weights)/dt under gradient flow, minus the gradient of the problem's loss and terms, as a model of the same kind."""
+        velocity = self.loss_velocity(problem)
+        if problem.penalty is None:
+            return velocity
+        self.check_penalty(problem.penalty)
+        return problem.penalty.pull(velocity, self)
+
+    def loss_velocity(self, problem: AbstractProblem) -> "AbstractModel":
+        """Minus the gradient of the loss alone."""
         weights, rest = eqx.partition(self, self.moving())
         Theta, pullback = jax.vjp(lambda weights: eqx.combine(weights, rest).product(), weights)
         (gradient,) = pullback(problem.loss_gradient(Theta))
@@ -81,8 +89,8 @@ class AbstractModel(eqx.Module):
         """The ordinary network that moves, and the problem that it moves on."""
         return self, problem
 
-    def with_core(self, core: "AbstractModel") -> "AbstractModel":
-        """This network with what moves at another place."""
+    def with_core(self, core: "AbstractModel", remainder: Float[Array, ""] | None = None) -> "AbstractModel":
+        """This network with what moves at another place, and what no gradient moves multiplied by a number."""
         return core
 
     def check_data(self, problem: AbstractProblem) -> None:
@@ -142,12 +150,22 @@ class AbstractModel(eqx.Module):
         fitting = (problem.num_inputs, problem.num_outputs)
         return "the shape of its product", fitting, jax.eval_shape(self.product).shape
 
-    def check_penalty(self, penalty: ImbalancePenalty) -> None:
-        """Refuses a penalty that this model has no use for: all of them, but for two-layer networks."""
-        raise ValueError(
-            "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
-            f"{type(self).__name__}: build the problem without `regularized`."
-        )
+    def check_penalty(self, penalty: Penalised) -> None:
+        """Refuses terms that this model has no use for: on the imbalance, but for two-layer networks, and any in other flows."""
+        if penalty.imbalance is not None:
+            raise ValueError(
+                "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
+                f"{type(self).__name__}: build the problem without `regularized`."
+            )
+        if not self.is_gradient_flow or type(self).velocity is not AbstractModel.velocity:
+            raise ValueError(
+                f"Weight decay is defined for gradient flows, but a {type(self).__name__} has a velocity of its own: build the "
+                "problem without it."
+            )
+
+    def squared_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
+        """`||weights||^2`, of all that moves and of what the problem does not see."""
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(self, self.moving())))
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         """In words, the saddle that this concrete start is, which gradients never leave; `None` if it is not known to be one."""
@@ -168,10 +186,10 @@ class AbstractModel(eqx.Module):
     def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
         r"""A bound on the fastest rate of the flow here, for chains under least squares; `None` where there is none.
 
-        `q s_1^2 sum_l prod_{i != l} ||W_i||^2 + q s_1 ||E|| sum_{l < k} prod_{i != l, k} ||W_i||`, and what a penalty on the
-        imbalance adds.
+        `q s_1^2 sum_l prod_{i != l} ||W_i||^2 + q s_1 ||E|| sum_{l < k} prod_{i != l, k} ||W_i||`, and what terms on the weights
+        add.
         """
-        layers = self.moving_layers(problem)
+        layers, terms, problem = self.moving_layers(problem), problem.penalty, problem.plain
         if layers is None or not is_least_squares(problem):
             return None
         norms, depth, s = [jnp.sqrt(jnp.sum(W**2)) for W in layers], range(len(layers)), problem.singular_values[0]
@@ -179,9 +197,7 @@ class AbstractModel(eqx.Module):
         skip = lambda *out: math.prod(x for i, x in enumerate(norms) if i not in out)  # noqa: E731
         pairs = sum(skip(i, j) for i in depth for j in depth if i < j)
         fastest = problem.scale * s * (s * sum(skip(i) ** 2 for i in depth) + error * pairs)
-        if problem.penalty is not None:
-            fastest = fastest + problem.penalty.fastest_rate(layers[0], layers[1].T)
-        return fastest
+        return fastest if terms is None else fastest + terms.fastest_rate(layers)
 
     def __check_init__(self):
         # The reduction and the implicit methods know the kinds of this package by their formulas.
@@ -209,25 +225,14 @@ class AbstractChain(AbstractModel):
         """The network of other layers, as `layers` has them."""
 
     @abstractmethod
-    def velocity(self, problem: AbstractProblem) -> "AbstractChain":
+    def loss_velocity(self, problem: AbstractProblem) -> "AbstractChain":
         """Minus the gradient of the problem's loss in the layers."""
 
 
 def refuse_matrix_penalty(problem: AbstractProblem) -> None:
     """Refuses a penalty whose target is a matrix, where only rotation-invariant ones make sense."""
-    if problem.penalty is not None:
-        refuse_matrix(problem.penalty)
-
-
-def refuse_matrix(penalty: ImbalancePenalty) -> None:
-    if not penalty.is_isotropic:
+    if problem.penalty is not None and not problem.penalty.is_isotropic:
         raise ValueError(
             "The width reduction is not exact for a penalty whose Lambda is a matrix, which singles out directions of the "
             "hidden layer: give Lambda as a number, or move a `TwoLayer` in full size (the solvers do so by themselves)."
         )
-
-
-def refuse_penalty(model: AbstractModel, problem: AbstractProblem) -> None:
-    """Refuses a penalty on the imbalance for a model that has none."""
-    if problem.penalty is not None:
-        AbstractModel.check_penalty(model, problem.penalty)

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._linalg import signature_spectrum
 from .._public import public
 from ..problems import AbstractProblem
-from .base import AbstractChain, refuse_penalty
+from .base import AbstractChain
 from .chains import chain, chain_gradients, check_layers, signs, two_zeros
 
 
@@ -68,8 +68,7 @@ class DeepLinear(AbstractChain):
     def saddle(self, problem: AbstractProblem) -> str | None:
         return two_zeros(self.layers)
 
-    def velocity(self, problem: AbstractProblem) -> "DeepLinear":
-        refuse_penalty(self, problem)
+    def loss_velocity(self, problem: AbstractProblem) -> "DeepLinear":
         G = problem.loss_gradient(self.product())
         return type(self)(tuple(-g for g in chain_gradients(self.layers, G)))
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import _checks
 from .._polar import polar
 from .._public import public
-from ..problems import AbstractProblem, ImbalancePenalty
+from ..problems import AbstractProblem, Penalised
 from .base import AbstractChain, AbstractModel
 from .reduction import Reduction
 
@@ -53,7 +53,9 @@ class AbstractFlow(AbstractModel):
     def check_data(self, problem: AbstractProblem) -> None:
         self.network.check_data(problem)
 
-    def check_penalty(self, penalty: ImbalancePenalty) -> None:
+    def check_penalty(self, penalty: Penalised) -> None:
+        if penalty.weight_decay is not None:
+            super().check_penalty(penalty)
         self.network.check_penalty(penalty)
 
     def to_state(self) -> AbstractModel:
@@ -159,7 +161,7 @@ class Momentum(AbstractFlow):
         core, small = self.network.parts(problem)
         return self._with(self, core, self.lead), small
 
-    def with_core(self, core: AbstractModel) -> "Momentum":
+    def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Momentum":
         if not isinstance(core, Momentum):
             raise ValueError(f"Argument `core` must be a Momentum, but is a {type(core).__name__}.")
         return self._with(self, self.network.with_core(core.network), core.lead)
@@ -235,7 +237,7 @@ class Polar(AbstractFlow):
         core, small = self.network.parts(problem)
         return self._with(self, core), small
 
-    def with_core(self, core: AbstractModel) -> "Polar":
+    def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Polar":
         if not isinstance(core, Polar):
             raise ValueError(f"Argument `core` must be a Polar, but is a {type(core).__name__}.")
         return self._with(self, self.network.with_core(core.network))

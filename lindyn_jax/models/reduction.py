@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .. import _checks
 from .._norms import norm, root
 from .._public import public
-from ..problems import AbstractProblem, ImbalancePenalty
-from .base import AbstractChain, AbstractModel, refuse_matrix
+from ..problems import AbstractProblem, Penalised
+from .base import AbstractChain, AbstractModel, refuse_matrix_penalty
 from .chains import chain
 
 Number = Float[ArrayLike, ""] | Int[ArrayLike, ""]
@@ -131,8 +131,12 @@ class Reduction(AbstractModel):
     def parts(self, problem: AbstractProblem) -> tuple[AbstractChain, AbstractProblem]:
         return self.core, problem.restrict()[0] if self.core.leaves_inputs else problem
 
-    def with_core(self, core: AbstractModel) -> "Reduction":
-        return eqx.tree_at(lambda tree: tree.core, self, core)
+    def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Reduction":
+        moved = eqx.tree_at(lambda tree: tree.core, self, core)
+        if remainder is None:
+            return moved
+        rest = tuple(part and Rest(part.norm, remainder * part.factor, part.gram) for part in self.rest)
+        return eqx.tree_at(lambda tree: tree.rest, moved, rest)
 
     def product(self) -> Float[Array, "r m"]:
         """Phi1^T Theta, the part of the end-to-end matrix that the data see; Theta itself for tied layers."""
@@ -169,9 +173,14 @@ class Reduction(AbstractModel):
                 "the full network to this problem, or draw a core for it."
             )
 
-    def check_penalty(self, penalty: ImbalancePenalty) -> None:
-        self.core.check_penalty(penalty if penalty.is_isotropic else ImbalancePenalty(0.0))
-        refuse_matrix(penalty)
+    def check_penalty(self, penalty: Penalised) -> None:
+        refuse_matrix_penalty(penalty)
+        self.core.check_penalty(penalty)
+
+    def squared_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
+        if self.core.leaves_inputs and self.rest[0] is None and problem.num_frozen > 0:
+            self._refuse_unknown()
+        return self.core.squared_norm(problem) + sum((part.factor * part.norm) ** 2 for part in self.rest if part)
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         core, small = self.parts(problem)
@@ -276,7 +285,12 @@ class Reduction(AbstractModel):
 
     def state_velocity(self, problem: AbstractProblem) -> AbstractModel:
         core, small = self.parts(problem)
-        return self.padded(core.velocity(small))
+        velocity = self.padded(core.velocity(small))
+        if problem.penalty is None or problem.penalty.weight_decay is None:
+            return velocity
+        decay = problem.penalty.weight_decay
+        rest = jax.tree.map(jnp.subtract, self.to_state(), self.padded(self.core))
+        return jax.tree.map(lambda moved, weight: moved - decay * weight, velocity, rest)
 
     def padded(self, core: AbstractChain) -> AbstractChain:
         """A core with a row and a column of zeros at each layer that has a rest."""

@@ -10,7 +10,7 @@ from .. import _checks
 from .._public import public
 from .._roots import gram_roots
 from ..problems import AbstractProblem
-from .base import AbstractModel, refuse_penalty
+from .base import AbstractModel
 
 
 class LinearModel(AbstractModel):
@@ -35,8 +35,7 @@ class LinearModel(AbstractModel):
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         return "the shape of Theta", (problem.num_inputs, problem.num_outputs), self.Theta.shape
 
-    def velocity(self, problem: AbstractProblem) -> "LinearModel":
-        refuse_penalty(self, problem)
+    def loss_velocity(self, problem: AbstractProblem) -> "LinearModel":
         return type(self)(-problem.loss_gradient(self.Theta))
 
 
@@ -54,7 +53,7 @@ class WideLimit(AbstractModel):
 
     **Notes:** the velocity is not minus the gradient of the loss; descent takes Euler steps of it. Networks of width h stay
     within a distance of the order h^{-1/2}. Derivatives hold at repeated singular values and, for c > 0, at zero ones.
-    Problems with a penalty on the imbalance are refused.
+    Problems with terms on the weights are refused.
 
     **Source:** TAJ24 (the mixed dynamics); the form for unequal layers is this package's own.
     """
@@ -79,8 +78,7 @@ class WideLimit(AbstractModel):
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         return "the shape of Theta", (problem.num_inputs, problem.num_outputs), self.Theta.shape
 
-    def velocity(self, problem: AbstractProblem) -> "WideLimit":
-        refuse_penalty(self, problem)
+    def loss_velocity(self, problem: AbstractProblem) -> "WideLimit":
         G = problem.loss_gradient(self.Theta)
         rows, columns = gram_roots(self.Theta, self.level)
         return type(self)(-(rows @ G + G @ columns), jnp.zeros_like(self.level))

@@ -11,9 +11,9 @@ from .. import _checks
 from .._linalg import signature_spectrum
 from .._norms import norm
 from .._public import public
-from ..problems import AbstractProblem, ImbalancePenalty
+from ..problems import AbstractProblem, Penalised
 from ..problems.least_squares import is_least_squares
-from .base import AbstractChain, refuse_penalty
+from .base import AbstractChain
 from .chains import is_zero, signs
 
 
@@ -73,8 +73,9 @@ class TwoLayer(AbstractChain):
         fitting = (problem.num_inputs, problem.num_outputs)
         return "(U rows, V rows)", fitting, (self.U.shape[0], self.V.shape[0])
 
-    def check_penalty(self, penalty: ImbalancePenalty) -> None:
-        penalty.check_width(self.width)
+    def check_penalty(self, penalty: Penalised) -> None:
+        if penalty.imbalance is not None:
+            penalty.imbalance.check_width(self.width)
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         if _checks.is_traced(self.U, self.V) or not is_zero(self.V):
@@ -94,13 +95,9 @@ class TwoLayer(AbstractChain):
     def generator(self, problem: AbstractProblem) -> Float[Array, "n m"]:
         return -problem.loss_gradient(self.product())
 
-    def velocity(self, problem: AbstractProblem) -> "TwoLayer":
+    def loss_velocity(self, problem: AbstractProblem) -> "TwoLayer":
         G = problem.loss_gradient(self.product())
-        U_velocity, V_velocity = -(G @ self.V), -(G.T @ self.U)
-        if problem.penalty is not None:
-            pull_U1, pull_V = problem.penalty.gradients(problem.to_data(self.U), self.V)
-            U_velocity, V_velocity = U_velocity - problem.from_data(pull_U1), V_velocity - pull_V
-        return type(self)(U_velocity, V_velocity)
+        return type(self)(-(G @ self.V), -(G.T @ self.U))
 
     def imbalance_spectrum(self) -> Float[Array, " k"]:
         """Eigenvalues of `U^T U - V^T V` in descending order, k = min(h, n + m); the other h - k are zero.
@@ -175,12 +172,13 @@ class SymmetricFactors(AbstractChain):
         return -(G + G.T)
 
     def fastest_rate(self, problem: AbstractProblem) -> Float[Array, ""] | None:
+        terms, problem = problem.penalty, problem.plain
         if not is_least_squares(problem):
             return None
         s, error = problem.singular_values[0], jnp.sqrt(jnp.sum(problem.error(self.reduced_product(problem)) ** 2))
-        return 2 * problem.scale * s * (2 * s * jnp.sum(self.U**2) + error)
+        fastest = 2 * problem.scale * s * (2 * s * jnp.sum(self.U**2) + error)
+        return fastest if terms is None else fastest + terms.fastest_rate(self.layers)
 
-    def velocity(self, problem: AbstractProblem) -> "SymmetricFactors":
-        refuse_penalty(self, problem)
+    def loss_velocity(self, problem: AbstractProblem) -> "SymmetricFactors":
         G = problem.loss_gradient(self.product())
         return type(self)(-(G @ self.U + G.T @ self.U))

@@ -10,7 +10,7 @@ from .._norms import all_finite, norm
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem, LeastSquares
-from .coordinates import moving, reduced_product, zero
+from .coordinates import reduced_product, zero
 from .registry import observable
 
 
@@ -21,7 +21,9 @@ def loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     return problem.reduced_loss(reduced_product(model, problem))
 
 
-@observable(label="L - L*", symbol="$L - L^*$", panel="loss", log=True, kinds=LeastSquares, reduced=True)
+@observable(
+    label="L - L*", symbol="$L - L^*$", panel="loss", log=True, kinds=LeastSquares, penalised=True, reduced=True
+)
 @public
 def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """L - L* = (q/2) ||E||_F^2, without cancellation.
@@ -29,15 +31,15 @@ def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
     L* is the least loss over all Theta: narrow networks and tied layers need not reach it (see
     `theory.least_excess_loss`).
     """
-    problem.refuse_link("excess_loss")
-    data: Any = problem  # least squares, or refused
+    data: Any = problem.plain  # least squares, or refused
+    data.refuse_link("excess_loss")
     return data.excess_loss(reduced_product(model, problem))
 
 
-@observable(label="w ||D - Lambda||_F^2", symbol="penalty", panel="loss", log=True, reduced=True)
+@observable(label="terms on the weights", symbol="penalty", panel="loss", log=True, reduced=True)
 @public
 def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """`w ||D - Lambda||_F^2`, the problem's penalty on the imbalance; zero for a problem without one.
+    """`(beta/2) ||weights||^2 + w ||D - Lambda||_F^2`, the problem's terms on the weights; zero for a problem without any.
 
     The penalty of a reduced model is that of the full network: the directions of the hidden layer that the reduction leaves
     out count `(h - k) lambda0^2`.
@@ -45,14 +47,13 @@ def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     if problem.penalty is None:
         return zero(model.product(), problem.dtype)
     model.check_penalty(problem.penalty)
-    U1, V = moving(model, problem)
-    return problem.penalty.value(U1, V, getattr(model, "width", None))
+    return problem.penalty.value(model)
 
 
 @observable(label="L plus penalty", symbol="$L$ + penalty", panel="loss", log=True, reduced=True)
 @public
 def total_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """L plus the penalty, if the problem has one: what the flow descends."""
+    """L plus the terms on the weights, if the problem has any: what the flow descends."""
     return loss(model, problem) + penalty(model, problem)
 
 
@@ -62,16 +63,18 @@ def total_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "
     panel="relative error",
     log=True,
     kinds=LeastSquares,
+    penalised=True,
     reduced=True,
 )
 @public
-def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def reconstruction_error(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I.
 
     Without a target, Ytil = 0, it is infinite, or 0 where the error is 0 as well.
     """
-    problem.refuse_link("reconstruction_error")
-    error, size = norm(problem.error(reduced_product(model, problem))), norm(problem.Ytil)
+    data: Any = problem.plain
+    data.refuse_link("reconstruction_error")
+    error, size = norm(data.error(reduced_product(model, problem))), norm(data.Ytil)
     aimless = size == 0
     without = jnp.where(error == 0, 0, jax.lax.stop_gradient(jnp.inf * error))
     return jnp.where(aimless, without, error / jnp.where(aimless, 1, size))
@@ -83,13 +86,15 @@ def reconstruction_error(model: AbstractModel, problem: LeastSquares) -> Float[A
     panel="distance to the minimum-norm solution",
     log=True,
     kinds=LeastSquares,
+    penalised=True,
     reduced=True,
 )
 @public
-def distance_to_theta_hat(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def distance_to_theta_hat(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
+    data: Any = problem.plain
     outside = model.frozen_product(problem)
-    inside = reduced_product(model, problem) - problem.reduced_theta_hat
+    inside = reduced_product(model, problem) - data.reduced_theta_hat
     return norm(inside) if outside is None else norm(inside, outside)
 
 

@@ -1,5 +1,7 @@
 """The end-to-end matrix: what the data see of it, its singular values, and its components along the modes of the data."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -64,16 +66,17 @@ def effective_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
     symbol=r"$\phi_i^T \Theta \psi_i$",
     panel="modes of $X^T Y$",
     kinds=LeastSquares,
+    penalised=True,
     source="G19 section 3.1",
     reduced=True,
 )
 @public
-def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, " p"]:
+def mode_strengths(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " p"]:
     """Components of Theta along the modes of the data, `phi_i^T Theta psi_i`, with `X^T Y = Phi diag(sigma) Psi^T`.
 
     p = min(r, m) of them, in descending order of sigma; from an aligned start the w_i of G19.
     """
-    P, _, QT = _data_modes(problem)
+    P, _, QT = _data_modes(problem.plain)
     return jnp.einsum("rp,rm,pm->p", P, reduced_product(model, problem), QT)
 
 
@@ -82,10 +85,11 @@ def mode_strengths(model: AbstractModel, problem: LeastSquares) -> Float[Array, 
     symbol="alignment",
     panel="share along the modes of $X^T Y$",
     kinds=LeastSquares,
+    penalised=True,
     reduced=True,
 )
 @public
-def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
+def alignment(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
     """Share of Phi1^T Theta that lies along the modes of the data, `sum_i (phi_i^T Theta psi_i)^2/||Phi1^T Theta||_F^2`.
 
     1 where the modes have decoupled, 1/max(r, m) on average for a random Theta; 0 for Theta = 0.
@@ -93,5 +97,5 @@ def alignment(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     return quotient(norm(mode_strengths(model, problem)), norm(reduced_product(model, problem))) ** 2
 
 
-def _data_modes(problem: LeastSquares) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:
+def _data_modes(problem: Any) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:
     return thin_svd(problem.singular_values[:, None] * problem.Ytil)

@@ -36,12 +36,15 @@ class Facts(NamedTuple):
     log: bool
     needs_start: bool
     kinds: tuple[Callable, ...]
+    penalised: bool
     reduced: bool
     convention: str
     source: str
 
     def refusal(self, model: Any, problem: Any) -> str | None:
         """Why the observable is not defined for this model and problem, or `None` where it is."""
+        if self.penalised:
+            problem = getattr(problem, "plain", problem)
         classes = [kind for kind in self.kinds if isinstance(kind, type)]
         models = tuple(kind for kind in classes if issubclass(kind, AbstractModel))
         problems = tuple(kind for kind in classes if kind not in models)
@@ -84,6 +87,7 @@ def observable(
     log: bool = False,
     needs_start: bool = False,
     kinds: tuple[Callable, ...] | Callable = (),
+    penalised: bool = False,
     reduced: bool = False,
     convention: str = "",
     source: str = "",
@@ -101,6 +105,8 @@ def observable(
     - `kinds`: the classes of models, of problems, or of both that it is defined for; all by default. Others are refused in one
         sentence. A function (model, problem) -> bool among them has to hold as well; its docstring says of what it does, such as
         "networks of two layers".
+    - `penalised`: whether it is about the data of a problem with terms on the weights too, so that `kinds` asks for the kind of
+        `problem.plain`.
     - `reduced`: whether the function is right for reduced models as well, at a cost that does not depend on the width. Otherwise
         it is given models in the user's coordinates, and one drawn at any width, which has none, as the network of its core on
         the problem in the data's coordinates.
@@ -125,7 +131,9 @@ def observable(
         # A notebook's cell may be run again.
         if there is not None and (there.__module__, there.__qualname__) != (function.__module__, function.__qualname__):
             raise ValueError(f"There is an observable `{name}` already, of {there.__module__}: choose another name.")
-        facts = Facts(name, symbol, label, units, panel, log, needs_start, kinds, reduced, convention, source)
+        facts = Facts(
+            name, symbol, label, units, panel, log, needs_start, kinds, penalised, reduced, convention, source
+        )
 
         @functools.wraps(function)
         def checked(*args, **kwargs):

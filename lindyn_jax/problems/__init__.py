@@ -12,6 +12,7 @@ from .huber import Huber
 from .least_squares import LeastSquares, factorization
 from .logistic import Logistic
 from .output import OutputProblem
+from .penalised import Penalised
 from .penalty import ImbalancePenalty
 from .poisson import Poisson
 from .sensing import MatrixSensing
@@ -28,6 +29,7 @@ __all__ = [
     "MatrixCompletion",
     "MatrixSensing",
     "OutputProblem",
+    "Penalised",
     "Poisson",
     "Softmax",
     "factorization",

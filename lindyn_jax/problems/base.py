@@ -2,6 +2,7 @@
 
 import inspect
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,7 +11,9 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._public import SIZES
-from .penalty import ImbalancePenalty
+
+if TYPE_CHECKING:
+    from .penalised import Penalised
 
 
 class AbstractProblem(eqx.Module):
@@ -97,9 +100,14 @@ class AbstractProblem(eqx.Module):
         return False
 
     @property
-    def penalty(self) -> ImbalancePenalty | None:
-        """The term on the weights, or `None`."""
+    def penalty(self) -> "Penalised | None":
+        """This problem if it has terms on the weights, or `None`."""
         return None
+
+    @property
+    def plain(self) -> "AbstractProblem":
+        """The problem without terms on the weights."""
+        return self
 
     @property
     def singular_values(self) -> Float[Array, " r"]:

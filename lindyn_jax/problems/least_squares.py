@@ -17,6 +17,7 @@ from .. import _checks
 from .._public import public
 from .base import AbstractProblem
 from .output import LossScale, OutputProblem
+from .penalised import Penalised
 from .penalty import ImbalancePenalty
 
 
@@ -68,7 +69,6 @@ class LeastSquares(OutputProblem):
 
     Ytil: Float[Array, "r m"]
     residual: Float[Array, ""]
-    regularization: ImbalancePenalty | None
     link: Callable[[Array], Array] | None = eqx.field(static=True)
 
     @public
@@ -91,7 +91,6 @@ class LeastSquares(OutputProblem):
         self.residual = jnp.zeros((), self.dtype) if W is None else jnp.sum((self.Y - W @ self.Ytil) ** 2)
         # Without a link the loss is a function of Ytil, however many samples there are.
         self.design = None if W is None or self.link is None else W * self.data_singular_values
-        self.regularization = None
 
     # -- regularization ----------------------------------------------------------------------------------------------
 
@@ -99,30 +98,27 @@ class LeastSquares(OutputProblem):
         self,
         Lambda: Float[ArrayLike, "h h"] | Float[ArrayLike, ""] | int,
         weight: Float[ArrayLike, ""] | int = 1 / 8,
-    ) -> "LeastSquares":
+    ) -> Penalised:
         r"""This problem with the penalty `w ||D - Lambda||_F^2` on the imbalance `D = U1^T U1 - V^T V` of two-layer models.
 
-        Flow and descent of two-layer networks then follow `L + w ||D - Lambda||_F^2`. For `factorization(Y)`,
-        lambda0 a number and the weight 1/8, `P = [U; V] [U; V]^T` solves `P' = A P + P A - P^2` with
+        For `factorization(Y)`, lambda0 a number and the weight 1/8, `P = [U; V] [U; V]^T` solves `P' = A P + P A - P^2` with
         `A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]]`. With loss scale q and output scale c the weight that does this is
         `q c^2/8`, and then `P' = A P + P A - q c^2 P^2`, `A = q [[c^2 lambda0/2 I, c Y], [c Y^T, -c^2 lambda0/2 I]]`.
 
         **Args:** `Lambda`, a number lambda0 for `lambda0 I` or a symmetric matrix of shape (h, h), and `weight`, w >= 0, both of
-        which may be traced; see `ImbalancePenalty`. An earlier penalty is replaced.
+        which may be traced; see `ImbalancePenalty`.
 
-        **Returns:** a new problem whose `regularization` is the penalty; without one it is `None`.
+        **Returns:** `Penalised(self, imbalance=ImbalancePenalty(Lambda, weight))`.
 
-        **Raises:** `ValueError` as `ImbalancePenalty` does. Models that are not two-layer networks refuse a problem with a
-        penalty, and the reduction of the width refuses a matrix Lambda, for which it is not exact.
+        **Raises:** `ValueError` as `ImbalancePenalty` does. Models that are not two-layer networks refuse such a problem, and the
+        reduction of the width refuses a matrix Lambda, for which it is not exact.
 
-        **Notes:** `loss`, `excess_loss`, `loss_star` and `stop` of the solvers go on meaning the data's loss alone;
-        `observables.penalty` and `observables.total_loss` give the rest. On the set D = Lambda, which the flow does not leave,
-        the penalty and its gradient are zero and the flow is the plain one for every weight.
+        **Notes:** on the set D = Lambda, which the flow does not leave, the penalty and its gradient are zero and the flow is the
+        plain one for every weight.
 
         **Source:** T21 Proposition 4 and (26).
         """
-        penalty = ImbalancePenalty(Lambda, weight).astype(self.dtype)
-        return eqx.tree_at(lambda problem: problem.regularization, self, penalty, is_leaf=lambda leaf: leaf is None)
+        return Penalised(self, imbalance=ImbalancePenalty(Lambda, weight))
 
     # -- spectrum ----------------------------------------------------------------------------------------------------
 
@@ -130,11 +126,6 @@ class LeastSquares(OutputProblem):
     def is_quadratic(self) -> bool:
         """Whether there is no link."""
         return self.link is None
-
-    @property
-    def penalty(self) -> ImbalancePenalty | None:
-        """The term on the weights that `regularized` adds, or `None`."""
-        return self.regularization
 
     @property
     def theta_hat(self) -> Float[Array, "n m"]:

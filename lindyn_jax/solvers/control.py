@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..problems import Penalised
 from . import roundoff
 from .radau import weights_of
 from .roundoff import norm
@@ -66,12 +67,14 @@ class _Growth(eqx.Module):
     B: Float[Array, "n m"] | None
     rate: Float[Array, ""] | None
     decay: Float[Array, "n 1"] | None
+    terms: Penalised | None
 
     def __init__(self, y, args):
         model, problem = _model(y, args), jax.lax.stop_gradient(args[0])
         with jax.default_matmul_precision("highest"):
             self.B, self.rate = roundoff.growth(model, problem)
             self.decay = roundoff.decay(model, problem)
+        self.terms = problem.penalty
 
     def cap(self, reach: Array | float) -> Array | float:
         """The longest step from here."""
@@ -86,10 +89,13 @@ class _Growth(eqx.Module):
     def advance(self, noise: roundoff.Noise | None, keep: Array, model, t0: Array, t1: Array, ts: Array | None):
         if noise is None or self.B is None or self.rate is None:
             return None
+        before, left = noise, None if self.terms is None else self.terms.remainder((t1 - t0).astype(self.B.dtype))
+        if left is not None:
+            before = noise._replace(start=left * noise.start, path=left * noise.path)
         observed = jnp.ones((), bool) if ts is None else jnp.any((ts > t0) & (ts <= t1))
         with jax.default_matmul_precision("highest"):
             end = t1.astype(self.B.dtype)
-            moved = roundoff.advance(noise, model, self.B, self.rate, self.decay, t1 - t0, end, observed)
+            moved = roundoff.advance(before, model, self.B, self.rate, self.decay, t1 - t0, end, observed)
         return jax.tree.map(lambda a, b: jnp.where(keep, a, b), moved, noise)
 
 

@@ -47,7 +47,9 @@ def growth(
 
 def decay(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "n 1"] | None:
     """A lower bound on the rates at which the rows of B vanish, `q s_i^2 lambda_m(V V^T)`, or `None` where none is known."""
-    layers, factors = model.moving_layers(problem), model.factors
+    layers, factors, terms = model.moving_layers(problem), model.factors, problem.penalty
+    if terms is not None and terms.weight_decay is None:
+        problem = problem.plain
     # In the data's own coordinates alone are the rows of B those of the singular values.
     if layers is None or len(factors) != 2 or not is_least_squares(problem) or layers[0] is not factors[0]:
         return None

@@ -27,11 +27,11 @@ def fingerprint(arrays: Iterable[Any]) -> str:
 
 
 def of_problem(problem: LeastSquares) -> dict[str, Any]:
-    """Everything of a problem that determines numbers: data as given, scales, rank, precision, link and penalty.
+    """Everything of a problem that determines numbers: data as given, scales, rank, precision and link.
 
     Not the decomposition of the data, whose last bits are those of the machine.
     """
-    penalty, link = problem.regularization, problem.link
+    link = problem.link
     return {
         "problem": type(problem).__name__,
         "data_sha256": fingerprint((problem.X, problem.Y)),
@@ -40,12 +40,11 @@ def of_problem(problem: LeastSquares) -> dict[str, Any]:
         "loss_scale": float(problem.scale),
         "output_scale": float(problem.output_scale),
         "link": None if link is None else getattr(link, "__name__", type(link).__name__),
-        "penalty_sha256": None if penalty is None else of_arrays(penalty),
     }
 
 
 def of_arrays(tree: Any) -> str:
-    """A hash of all arrays and numbers of a model or penalty, and of how they are put together."""
+    """A hash of all arrays and numbers of a model, and of how they are put together."""
     leaves, structure = jax.tree.flatten(eqx.filter(tree, eqx.is_array_like))
     return hashlib.sha256(f"{fingerprint(leaves)} {structure}".encode()).hexdigest()
 

@@ -204,8 +204,6 @@ class Audit(Study):
         problem = self.problem
         if problem.link is not None:
             raise ValueError("The statements are for problems without a link function: leave out `link`.")
-        if problem.regularization is not None:
-            raise ValueError("The statements are for the loss alone, without a penalty on the imbalance.")
         check_size(problem)
         if not self._named():
             raise ValueError("Give at least one start, such as {'wide': init.Gaussian(1000, alpha=0.5)}.")

@@ -19,7 +19,7 @@ from .._statement import Statement
 from ..models import AbstractModel
 from ..problems import LeastSquares
 from ._numerics import norm
-from .imbalance import coupling, hidden_width, imbalance, moving_layers, require_plain_flow
+from .imbalance import coupling, hidden_width, imbalance, moving_layers
 
 Constant = Literal["paper", "davidson-szarek"]
 
@@ -168,7 +168,6 @@ def theorem12(
     **Source:** M22 Theorem 12, with h0 corrected.
     """
     refuse_link(problem)
-    require_plain_flow(problem)
     h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)
     r, m = problem.rank, problem.num_outputs
     s = problem.singular_values

@@ -14,7 +14,6 @@ from .._public import public
 from ..models import DeepLinear, TwoLayer
 from ..problems import AbstractProblem
 from ..reduction import check_fits
-from .imbalance import require_plain_flow
 
 
 @public
@@ -49,7 +48,11 @@ def descent_drift(
     **Source:** the identity `W_l^T g_l = g_{l+1} W_{l+1}^T`, this package's own.
     """
     check_fits(model, problem)
-    require_plain_flow(problem)
+    if problem.penalty is not None:
+        raise ValueError(
+            f"The statement is about the flow of the loss alone, which conserves the imbalance, but the problem has "
+            f"{problem.penalty.words}: pass its `plain`, the problem without."
+        )
     gradients = model.velocity(problem).layers
     return tuple(jnp.square(eta) * (g.T @ g - after @ after.T) for g, after in pairwise(gradients))
 

@@ -16,7 +16,7 @@ from ..models import AbstractModel
 from ..problems import LeastSquares
 from ._numerics import norm, singular_value
 from .bounds import layer_bounds, product_edges
-from .imbalance import SpectrumEdges, imbalance, moving_layers, require_plain_flow, spectrum_edges
+from .imbalance import SpectrumEdges, imbalance, moving_layers, spectrum_edges
 
 
 @public
@@ -69,7 +69,6 @@ def local_rate(model: AbstractModel, problem: LeastSquares) -> Statement:
 
     **Source:** M22 (22).
     """
-    require_plain_flow(problem)
     edges = spectrum_edges(model, problem)
     s, target, error = target_and_error(model, problem)
     limit = _constant(edges, problem, target, jnp.zeros_like(error), s)
@@ -118,7 +117,6 @@ def corollary4(model: AbstractModel, problem: LeastSquares) -> Statement:
     **Source:** M22 Corollary 4, M21 Theorem 1.
     """
     problem.refuse_link("corollary4")
-    require_plain_flow(problem)
     level = imbalance(model, problem).level
     return Statement(2 * problem.scale * problem.singular_values[-1] ** 2 * level, level > 0)
 
@@ -138,7 +136,6 @@ def corollary5(model: AbstractModel, problem: LeastSquares) -> Statement:
 
     **Source:** M22 Corollary 5, corrected.
     """
-    require_plain_flow(problem)
     s, target, error = target_and_error(model, problem)
     constant = constant_now(model, problem)
     return Statement(problem.scale * s[-1] ** 2 * constant, target[-1] > error)
@@ -164,7 +161,6 @@ def corollary6(
 
     **Source:** M22 Corollary 6, corrected.
     """
-    require_plain_flow(problem)
     ts = check_times(ts)
     s, _, error = target_and_error(model, problem)
     constant = constant_now(model, problem)

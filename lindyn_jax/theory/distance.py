@@ -17,7 +17,7 @@ from ..models import AbstractModel
 from ..problems import LeastSquares
 from ._numerics import hypot, norm
 from .concentration import refuse_link
-from .imbalance import coupling, moving_layers, require_plain_flow
+from .imbalance import coupling, moving_layers
 
 
 class ConditionalDistance(NamedTuple):
@@ -56,7 +56,6 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     **Source:** this package; M22 Theorem 12 bounds the same distance.
     """
     refuse_link(problem)
-    require_plain_flow(problem)
     _checks.check_positive(h, "h")
     h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
     level = h ** (1 - 2 * alpha)
@@ -87,7 +86,6 @@ def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLi
     **Source:** this package.
     """
     refuse_link(problem)
-    require_plain_flow(problem)
     _checks.check_positive(h, "h")
     h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
     _, gram = gram_roots(problem.reduced_theta_hat, h ** (1 - 2 * alpha))

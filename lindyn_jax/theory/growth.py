@@ -10,7 +10,7 @@ from ..models import AbstractModel
 from ..problems import LeastSquares
 from ._numerics import norm
 from .convergence import check_times, constant_now, target_and_error
-from .imbalance import coupling, moving_layers, require_plain_flow
+from .imbalance import coupling, moving_layers
 
 
 @public
@@ -64,7 +64,6 @@ def coupling_bound(
 
 def _path_length(model: AbstractModel, problem: LeastSquares, ts) -> tuple[Array, Array]:
     """Bound on the time integral of `q lambda_1^{1/2} ||E||`, and whether c(0) > 0."""
-    require_plain_flow(problem)
     ts = check_times(ts)
     s, _, error = target_and_error(model, problem)
     constant = constant_now(model, problem)

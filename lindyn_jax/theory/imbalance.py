@@ -186,19 +186,6 @@ def hidden_width(model: AbstractModel, problem: AbstractProblem) -> Float[Array,
     return moving_layers(model, problem)[1].shape[1] if width is None else width
 
 
-def require_plain_flow(problem: AbstractProblem) -> None:
-    """Refuses a penalty on the imbalance, for statements on paths that conserve the imbalance.
-
-    Statements on one state need no such refusal: the gradients of the loss and of the penalty are orthogonal, so the
-    penalty does not change how fast the loss falls from a given state.
-    """
-    if problem.penalty is not None:
-        raise ValueError(
-            "The statement is about the flow of the loss alone, which conserves the imbalance, but the problem has a penalty "
-            "on the imbalance: pass the problem without `regularized`."
-        )
-
-
 @public
 def coupling(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "p f"]:
     """`[U1; V] U2^T`, what ties the moving rows to the frozen ones, up to a rotation of its columns.

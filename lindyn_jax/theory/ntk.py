@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._public import public
 from ..models import AbstractModel
 from ..problems import LeastSquares
-from .imbalance import hidden_width, moving_layers, require_plain_flow
+from .imbalance import hidden_width, moving_layers
 
 
 class NTKRescaling(NamedTuple):
@@ -43,7 +43,6 @@ def ntk_rescaling(model: AbstractModel, problem: LeastSquares, alpha: Real[Array
 
     **Source:** M22 appendix D.
     """
-    require_plain_flow(problem)
     _, V = moving_layers(model, problem)
     h, alpha = jnp.asarray(hidden_width(model, problem), V.dtype), jnp.asarray(alpha, V.dtype)
     rescaled = model.scaled(h**alpha)

@@ -18,7 +18,7 @@ from ..exact._common import as_floats
 from ..models import AbstractModel
 from ..problems import LeastSquares
 from ._numerics import norm
-from .imbalance import moving_layers, require_plain_flow
+from .imbalance import moving_layers
 
 
 class Drift(NamedTuple):
@@ -43,13 +43,12 @@ def drift_spectrum(model: AbstractModel, problem: LeastSquares, eta: Real[ArrayL
 
     **Returns:** a `Drift`. k = min(h, r + m) eigenvalues: the others are zero.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a penalty on the imbalance.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with terms on the weights.
 
     **Notes:** from the rows of the gradients, never at size h x h.
 
     **Source:** one step of G19 (5).
     """
-    require_plain_flow(problem)
     (eta,) = as_floats(eta=eta)
     U1, V = moving_layers(model, problem)
     G = problem.reduced_loss_gradient(U1 @ V.T)
@@ -171,7 +170,6 @@ def step_inequality(model: AbstractModel, problem: LeastSquares, eta: Real[Array
 
 def _polynomial(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "5"], Array, Array]:
     """`(p, unit, ||E||)`: behind a step eta the excess loss is `(q/2) ||E||^2 p(eta/unit)`, with coefficients of order 1."""
-    require_plain_flow(problem)
     U1, V = moving_layers(model, problem)
     s, E = problem.singular_values, problem.error(U1 @ V.T)
     size, weight, top = norm(E), norm(U1, V), s[0]

@@ -71,11 +71,6 @@ def sharpness(
     """
     check_fits(model, problem)
     problem.refuse_link("sharpness")
-    if problem.penalty is not None:
-        raise ValueError(
-            "`sharpness` is that of the loss alone, but the problem has a penalty on the imbalance: use `hessian_sharpness`, or "
-            "build the problem without `regularized`."
-        )
     layers, rtol = moving_chain(model, problem), _default_rtol(rtol, problem.dtype)
     s = problem.singular_values
     r, m = s.shape[0], problem.num_outputs

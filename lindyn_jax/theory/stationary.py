@@ -18,7 +18,7 @@ from .._finite import of_finite_state
 from .._linalg import row_factor
 from .._public import public
 from ..models import AbstractModel, SymmetricFactors, WideLimit, chain
-from ..problems import LeastSquares
+from ..problems import LeastSquares, Penalised
 from ..reduction import check_fits
 from ._numerics import hypot, norm, quotient
 from .imbalance import hidden_width, moving_layers
@@ -60,7 +60,7 @@ class StationaryPoint(NamedTuple):
 @public
 @of_finite_state
 def stationarity(
-    model: AbstractModel, problem: LeastSquares, *, rtol: Float[ArrayLike, ""] | None = None
+    model: AbstractModel, problem: LeastSquares | Penalised, *, rtol: Float[ArrayLike, ""] | None = None
 ) -> Stationarity:
     r"""Whether the flow stands still at this state, and the residual of its equation.
 
@@ -70,7 +70,7 @@ def stationarity(
     **Args:**
 
     - `model`: any network, one of your own as well; a reduced one stands for the full one.
-    - `problem`: any problem, with link or penalty too.
+    - `problem`: least squares, with a link or terms on the weights too.
     - `rtol`: on the residual, by default the square root of the dtype's precision.
 
     **Returns:** a `Stationarity`.
@@ -85,14 +85,22 @@ def stationarity(
     **Source:** T21 (6), (7). The statement on the penalty is this package's own.
     """
     check_fits(model, problem)
+    data = problem.plain
+    if not isinstance(data, LeastSquares):
+        raise ValueError(
+            f"Argument `problem` must be a LeastSquares or a Penalised one, but is of a {type(data).__name__}."
+        )
     speed = norm(*jax.tree.leaves(eqx.filter(model.velocity(problem), model.moving())))
-    product, weights = norm(model.reduced_product(problem)), _gain(model, problem)
-    s = problem.singular_values[0]
-    target = norm(problem.Y) if problem.link is not None else norm(problem.Ytil)
-    scale = problem.scale * s * (target + s * product) * weights
+    product, weights = norm(model.reduced_product(problem)), _gain(model, data)
+    s = data.singular_values[0]
+    target = norm(data.Y) if data.link is not None else norm(data.Ytil)
+    scale = data.scale * s * (target + s * product) * weights
     if problem.penalty is not None:
-        penalty = problem.penalty
-        scale = scale + 4 * penalty.weight * (weights**2 + norm(penalty.Lambda)) * weights
+        imbalance, decay = problem.penalty.imbalance, problem.penalty.weight_decay
+        if imbalance is not None:
+            scale = scale + 4 * imbalance.weight * (weights**2 + norm(imbalance.Lambda)) * weights
+        if decay is not None:
+            scale = scale + decay * norm(*jax.tree.leaves(eqx.filter(model, model.moving())))
     residual = quotient(speed, scale)
     return Stationarity(speed, residual, residual <= _tolerance(rtol, residual.dtype))
 
@@ -127,10 +135,6 @@ def stationary_point(
 
     **Source:** T21 (6), (7); the classification with its curvature is this package's own.
     """
-    if problem.penalty is not None:
-        raise ValueError(
-            "`stationary_point` classifies the stationary points of the loss alone: pass the problem without `regularized`."
-        )
     stationary = stationarity(model, problem, rtol=rtol).holds
     target, output, top, held, curvature = _components(model, problem)
     escape = top - held

@@ -44,7 +44,7 @@ def stable_step(
     every step is stable and none moves: give a finite one there.
 
     **Raises:** `ValueError` for a path of a model that has not one or two layers, or of a problem that is not least squares
-    or with a penalty on the imbalance; and as `sharpness` and `hessian_sharpness`.
+    or has terms on the weights; and as `sharpness` and `hessian_sharpness`.
 
     **Notes:** steps close to the largest that is stable at a solution may not get there. For tolerances of the curvature take
     `2 / sharpness(...).value`.
@@ -59,11 +59,6 @@ def stable_step(
 
 
 def _along_the_path(model: AbstractModel, problem: AbstractProblem) -> Array:
-    if problem.penalty is not None:
-        raise ValueError(
-            "`stable_step` bounds the curvature of the loss alone, not of the problem's penalty on the imbalance: "
-            "choose a step by hand."
-        )
     problem.refuse_link("stable_step")
     assert is_least_squares(problem)
     layers, curvature = model.moving_layers(problem), problem.scale * problem.singular_values[0] ** 2
