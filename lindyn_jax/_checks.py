@@ -16,6 +16,23 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(value, Tracer) for value in values)
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of JAX or NumPy, traced ones too."""
+    return isinstance(value, (jax.Array, np.ndarray))
+
+
+def as_tuple(value: Any) -> tuple:
+    """Several values, or one of them."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def check_count(value: Any, name: str) -> int:
+    """A whole number of at least 1."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"Argument `{name}` must be a whole number of at least 1, but is {value}.")
+    return int(value)
+
+
 def jax_setting(name: str) -> Any:
     """A setting of JAX as it is in this thread; JAX makes these attributes while it is imported."""
     return getattr(jax.config, name)

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
 from ._norms import all_finite
@@ -23,9 +22,7 @@ R = TypeVar("R")
 
 def of_finite_state(statement: Callable[P, R]) -> Callable[P, R]:
     """A statement on a model, a problem and single numbers; arrays of times and widths may hold infinity."""
-    return _guarded(
-        statement, lambda value: _is_finite(value) if isinstance(value, eqx.Module) else ~_is_nan_number(value)
-    )
+    return _guarded(statement, _is_finite_state)
 
 
 def of_finite_numbers(statement: Callable[P, R]) -> Callable[P, R]:
@@ -52,33 +49,42 @@ def _guarded(statement: Callable[P, R], is_known: Callable[[Any], Bool[Array, ".
 
 
 def _keep(known: Bool[Array, "..."], leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array):
+    if not eqx.is_array(leaf):
         return leaf
     if leaf.dtype == bool:
         return leaf & known
     return jnp.where(known, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
 
 
+@functools.singledispatch
 def _is_finite(value: Any) -> Bool[Array, "..."]:
-    if isinstance(value, LeastSquares):
-        if isinstance(value.Y, jax.ShapeDtypeStruct):
-            # Only its sizes are known, and numbers that follow from them.
-            return jnp.asarray(True)
-        # The factors of the data and not the data: N may be large, and they have lost no NaN.
-        return all_finite((value.Ytil, value.singular_values, value.scale, value.residual))
-    if isinstance(value, eqx.Module):
-        return all_finite(value)
-    if value is None or isinstance(value, (str, int)):
-        return jnp.asarray(True)
     value = jnp.asarray(value)
     return jnp.isfinite(value) if jnp.issubdtype(value.dtype, jnp.inexact) else jnp.ones(value.shape, bool)
 
 
-def _is_nan_number(value: Any) -> Bool[Array, ""]:
-    if isinstance(value, (float, np.generic, np.ndarray, jax.Array)) and jnp.ndim(value) == 0:
-        return (
-            jnp.isnan(jnp.asarray(value))
-            if jnp.issubdtype(jnp.asarray(value).dtype, jnp.inexact)
-            else jnp.asarray(False)
-        )
-    return jnp.asarray(False)
+for kind in (type(None), str, int):
+    _is_finite.register(kind, lambda value: jnp.asarray(True))
+
+
+@_is_finite.register
+def _(value: eqx.Module) -> Bool[Array, ""]:
+    return all_finite(value)
+
+
+@_is_finite.register
+def _(value: LeastSquares) -> Bool[Array, ""]:
+    if not eqx.is_array(value.Y):
+        # Only its sizes are known, and numbers that follow from them.
+        return jnp.asarray(True)
+    # The factors of the data and not the data: N may be large, and they have lost no NaN.
+    return all_finite((value.Ytil, value.singular_values, value.scale, value.residual))
+
+
+@functools.singledispatch
+def _is_finite_state(value: Any) -> Bool[Array, ""]:
+    """Whether a model or problem is finite, and whether what else is a single number is not NaN."""
+    single = eqx.is_inexact_array_like(value) and jnp.ndim(value) == 0
+    return ~jnp.isnan(jnp.asarray(value)) if single else jnp.asarray(True)
+
+
+_is_finite_state.register(eqx.Module, _is_finite)

@@ -21,15 +21,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, PyTree, TypeCheckError
 
-from ._checks import is_traced
+from ._checks import is_array, is_traced
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Lengths that a value gives to letters of shapes by its kind, and what models and problems must agree in: filled by the modules
-# that define them.
-SIZES: dict[type, Callable[[Any], dict[str, int]]] = {}
-FITS: list[tuple[type, type, Callable[[Any, Any], None]]] = []
+# What two arguments must agree in, by the parts that they play: filled by the modules that define them.
+ROLES: dict[tuple[str, str], Callable[[Any, Any], None]] = {}
+
+
+@functools.singledispatch
+def role_of(value: Any) -> str | None:
+    """The part that an argument plays, `"model"` or `"problem"`, whatever it is called; registered by kind."""
+    return None
+
+
+@functools.singledispatch
+def sizes_of(value: Any) -> dict[str, int]:
+    """Lengths that a value gives to letters of shapes; registered by kind."""
+    return {}
+
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _NAMES = {
@@ -40,6 +51,7 @@ _NAMES = {
     "AbstractAdjoint": "a diffrax adjoint",
     "GradientTransformation": "an optax optimizer",
     "PathLike": "a path",
+    "Mapping": "a dictionary",
     "str": "a string",
     "int": "a whole number",
     "float": "a number",
@@ -137,22 +149,19 @@ def _misfit(expectations: Mapping[str, _Expected], given: Mapping[str, Any]) -> 
     """The first thing that is wrong with the arguments."""
     lengths = {}
     for value in given.values():
-        for kind, sizes in SIZES.items():
-            if isinstance(value, kind):
-                lengths |= {letter: (length, None, None) for letter, length in sizes(value).items()}
+        lengths |= {letter: (length, None, None) for letter, length in sizes_of(value).items()}
     for name, value in given.items():
         if name in expectations:
             misfit = _check(name, value, expectations[name], lengths)
             if misfit is not None:
                 return misfit
-    for first, second, check in FITS:
-        models = [value for value in given.values() if isinstance(value, first)]
-        for problem in (value for value in given.values() if isinstance(value, second)):
-            for model in models:
-                try:
-                    check(model, problem)
-                except ValueError as error:
-                    return _Misfit(str(error))
+    parts = [(role, value) for value in given.values() if (role := role_of(value)) is not None]
+    for (one, second), (two, first) in itertools.product(parts, parts):
+        if (two, one) in ROLES:
+            try:
+                ROLES[two, one](first, second)
+            except ValueError as error:
+                return _Misfit(str(error))
     return _check_broadcasting(expectations, given)
 
 
@@ -227,7 +236,7 @@ def _as_array(value: Any) -> Any | None:
     """The value as something with a shape and a numeric dtype, or `None` where it has neither."""
     if isinstance(value, (str, bytes, Mapping, set, frozenset, type(None))):
         return None
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+    if not is_array(value):
         try:
             value = np.asarray(value)
         except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError, jax.errors.JAXTypeError):
@@ -274,13 +283,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    array = None if isinstance(value, (str, list, tuple)) else _as_array(value)
+    array = _as_array(value)
     return array is not None and array.ndim == 0 and _holds(array, "bool")
 
 
 def _is_key(value: Any) -> bool:
     """A typed PRNG key, or the words of one: `jax.random` takes both."""
-    if not isinstance(value, (jax.Array, np.ndarray)):
+    if not is_array(value):
         return False
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value.ndim == 0
@@ -307,13 +316,13 @@ def _expected(annotation: Any) -> _Expected | None:
         # A sequence of numbers is a vector.
         alternatives = [one for one in alternatives if typing.get_origin(one) is not Sequence]
     for one in alternatives:
+        if one is jax.Array or (_is_array_type(one) and not _is_key_type(one)):
+            arrays["..." if one is jax.Array else one.dim_str, _numbers(one)] = None
+            continue
         kind = _kind(one)
         if kind is None:
             return None
-        if isinstance(kind, _Kind):
-            kinds.setdefault(kind.words, kind)
-        else:
-            arrays[kind] = None
+        kinds.setdefault(kind.words, kind)
     return _Expected(tuple(kinds.values()), tuple(arrays))
 
 
@@ -321,18 +330,21 @@ def _is_array_type(one: Any) -> bool:
     return inspect.isclass(one) and issubclass(one, AbstractArray)
 
 
-def _kind(one: Any) -> _Kind | tuple[str, str] | None:
-    """One alternative of an annotation: a kind, an array by its axes and numbers, or `None` for anything."""
+def _is_key_type(one: Any) -> bool:
+    return "prng_key" in one.dtypes or one.dtype.__name__ == "UInt32"
+
+
+def _numbers(one: Any) -> str:
+    """Which numbers an array holds: `"int"` for whole ones, `"bool"` for flags, or `"any"`."""
+    words = [] if one is jax.Array else [str(dtype) for dtype in one.dtypes]
+    return next((kind for kind in ("int", "bool") if words and all(kind in word for word in words)), "any")
+
+
+def _kind(one: Any) -> _Kind | None:
+    """One alternative of an annotation that is no array of numbers; `None` for anything."""
     origin, args = typing.get_origin(one), typing.get_args(one)
     if _is_array_type(one):
-        dtypes = one.dtypes
-        if "prng_key" in dtypes or one.dtype.__name__ == "UInt32":
-            return _Kind("a PRNG key, such as `jax.random.key(0)`", _is_key, early=True)
-        if all("int" in str(dtype) for dtype in dtypes):
-            return one.dim_str, "int"
-        return one.dim_str, "bool" if all("bool" in str(dtype) for dtype in dtypes) else "any"
-    if one is jax.Array:
-        return "...", "any"
+        return _Kind("a PRNG key, such as `jax.random.key(0)`", _is_key, early=True)
     if origin is typing.Literal:
         return _Kind(
             "one of " + ", ".join(map(repr, args)), lambda value: isinstance(value, str) and value in args, True
@@ -341,8 +353,6 @@ def _kind(one: Any) -> _Kind | tuple[str, str] | None:
         return _tuple(args)
     if origin in (list, tuple, Sequence):
         return _sequence(args[0] if args else Any)
-    if origin in (dict, Mapping) or one in (dict, Mapping):
-        return _Kind("a dictionary", lambda value: isinstance(value, Mapping), early=True)
     if origin is Callable or one is Callable:
         return _Kind("a function", callable, early=True)
     if one is Any or one is object or one is PyTree or not inspect.isclass(origin or one):
@@ -351,16 +361,16 @@ def _kind(one: Any) -> _Kind | tuple[str, str] | None:
         test := {int: _is_whole, typing.SupportsIndex: _is_whole, float: _is_number, bool: _is_flag}.get(one)
     ) is not None:
         return _Kind(_NAMES[one.__name__], test, early=one is bool)
-    one = os.PathLike if origin is os.PathLike else origin or one
+    one = {os.PathLike: os.PathLike, dict: Mapping}.get(origin or one, origin or one)
     words = _NAMES.get(one.__name__, f"{_article(one.__name__)} {one.__name__}")
-    return _Kind(words, lambda value: isinstance(value, one), early=one in (str, type(None), os.PathLike))
+    return _Kind(words, lambda value: isinstance(value, one), early=one in (str, type(None), os.PathLike, Mapping))
 
 
 def _sequence(entry: Any) -> _Kind:
     element = _expected(entry)
 
     def holds(value):
-        if isinstance(value, (jax.Array, np.ndarray)):
+        if is_array(value):
             return value.ndim > 0
         return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
@@ -409,6 +419,6 @@ def _describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, complex, str)):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
-    if isinstance(value, (jax.Array, np.ndarray)):
+    if is_array(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{_article(type(value).__name__)} {type(value).__name__}"

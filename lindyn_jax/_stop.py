@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from . import _checks
 from . import observables as obs
 from .models import AbstractModel
-from .problems import AbstractProblem, LeastSquares
+from .problems import AbstractProblem
 
 
 class Stop(eqx.Module):
@@ -44,9 +44,9 @@ def as_stop(stop, stop_loss, problem: AbstractProblem) -> Stop | None:
         return None
     problem = problem.plain
     if not problem.is_quadratic:
-        kind = "problem with a link function" if isinstance(problem, LeastSquares) else type(problem).__name__
         raise ValueError(
-            f"Argument `stop` needs the least loss, which a {kind} does not know: give the loss to stop at as `stop_loss`."
+            f"Argument `stop` needs the least loss, which is not known where the problem {problem.beyond}: give the loss to stop "
+            "at as `stop_loss`."
         )
     if not _checks.is_traced(stop) and not np.all((np.asarray(stop) > 0) & (np.asarray(stop) < 1)):
         raise ValueError(f"Argument `stop` is a ratio of excess losses and must lie in (0, 1), but is {stop}.")

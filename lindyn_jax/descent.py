@@ -19,9 +19,8 @@ from ._equivariance import extra_arguments, refuse_unrunnable
 from ._public import public
 from ._stop import as_stop
 from .flow import all_finite, check_finite_start, check_not_saddle
-from .models import AbstractModel
 from .problems import AbstractProblem
-from .reduction import check_fits, is_reducible, prepare, require_exact
+from .reduction import check_fits, check_kinds, is_reducible, prepare, require_exact
 from .trajectory import M, Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
@@ -213,9 +212,14 @@ def _descend(
     return run(model, problem, functions, move, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
+<<<<<<< HEAD
 def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:
     if not isinstance(model, AbstractModel):
         raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
+=======
+def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
+    check_kinds(model, problem)
+>>>>>>> 4da3194 (Ask kinds by dispatch and by what they can do in place of chains of type checks)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             f"Argument `optimizer` must be an optax transformation such as `optax.sgd(0.01)`, but is {optimizer!r}."

@@ -19,7 +19,7 @@ from .methods import METHODS, AbstractMethod, as_method
 from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
 from .problems.least_squares import is_least_squares
-from .reduction import check_fits, prepare
+from .reduction import check_fits, check_kinds, prepare
 from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
 from .trajectory import M, Trajectory
 
@@ -309,12 +309,7 @@ def result_code(result: diffrax.RESULTS, final: AbstractModel) -> Array:
 
 
 def _check(model: AbstractModel, problem: AbstractProblem, ts) -> Array:
-    if not isinstance(model, AbstractModel):
-        raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
-    if not isinstance(problem, AbstractProblem):
-        raise ValueError(
-            f"Argument `problem` must be a problem such as LeastSquares, but is a {type(problem).__name__}."
-        )
+    check_kinds(model, problem)
     check_fits(model, problem)
     ts = _checks.as_float(ts, "ts")
     if ts.ndim != 1 or ts.shape[0] == 0:
@@ -340,7 +335,7 @@ def check_not_saddle(model: AbstractModel, problem: AbstractProblem) -> None:
 
 def check_finite_start(model: AbstractModel, problem: AbstractProblem) -> None:
     """Refuses a concrete start at which a loss other than least squares or its gradient is not finite, though the weights are."""
-    if isinstance(problem.plain, LeastSquares) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+    if problem.plain.is_quadratic or _checks.is_traced(*jax.tree.leaves((model, problem))):
         return
     with jax.ensure_compile_time_eval():
         Theta1 = model.reduced_product(problem)
@@ -364,7 +359,7 @@ def _tolerances(rtol, atol, dtype) -> tuple[Array, Array]:
 
 def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMethod, ...]:
     """The method, or two where only the run can tell: an explicit one, and one for starts that are stiff."""
-    if not isinstance(solver, str) or solver != "auto":
+    if solver != "auto":
         method = as_method(solver)
         refusal = method.refuses(model, problem, reduce)
         if refusal is not None:

@@ -63,8 +63,6 @@ def find_gauge(model: TwoLayer, problem: LeastSquares) -> Gauge:
 
     **Source:** T21 (14), (15); for data other than X = I the target is Theta_hat, this package's extension.
     """
-    if not isinstance(model, TwoLayer):
-        raise ValueError(f"Argument `model` must be a TwoLayer, but is a {type(model).__name__}.")
     check_fits(model, problem)
     n = problem.num_inputs
     target = problem.theta_hat

@@ -20,7 +20,7 @@ from ._public import public
 from .flow import _first_step, check_not_saddle, default_adjoint, result_code, statistics
 from .methods import METHODS
 from .models import Reduction, TwoLayer
-from .problems import AbstractProblem, LeastSquares
+from .problems import LeastSquares
 from .reduction import check_fits
 from .solvers import dense_jacobian, grown_roundoff, is_dense, is_lost
 from .trajectory import Trajectory
@@ -89,8 +89,6 @@ def flow_to_limit(
 
     **Source:** M22 section 4.1, (30): `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
     """
-    if not isinstance(problem, AbstractProblem):
-        raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
     refusal = METHODS["radau"].refuses(model, problem)
     if refusal is not None:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Methods of integration: each says what it refuses, and builds the solver and the step sizes that belong together."""
 
+import functools
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _checks
-from .models import AbstractModel, TwoLayer
-from .problems import AbstractProblem, LeastSquares
+from .models import AbstractModel
+from .problems import AbstractProblem
 from .solvers import (
     ImpulseRadau,
     LieRK4,
@@ -31,6 +32,7 @@ class AbstractMethod(eqx.Module):
 
     name: ClassVar[str]
     moves: ClassVar[str]
+    takes_any: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -52,6 +54,7 @@ class Standard(AbstractMethod):
     solver: diffrax.AbstractSolver
     name = "diffrax"
     moves = "any model"
+    takes_any = True
 
     @property
     def is_implicit(self) -> bool:
@@ -81,9 +84,8 @@ class Group(AbstractMethod):
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
         if problem.penalty is not None:
-            return f"the problem has {problem.penalty.words}"
-        core = model.parts(problem)[0]
-        if not isinstance(core, TwoLayer):
+            return f"the problem {problem.penalty.beyond}"
+        if len(model.parts(problem)[0].factors) != 2:
             return f"the model is a {type(model).__name__}"
         return None if reduce or model.is_reduced else "`reduce` is False"
 
@@ -103,9 +105,8 @@ class Impulse(Group):
         return True
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
-        if problem.penalty is None and not problem.is_quadratic:
-            linked = isinstance(problem, LeastSquares)
-            return "the problem has a link function" if linked else f"the problem is a {type(problem).__name__}"
+        if problem.beyond is not None:
+            return f"the problem {problem.beyond}"
         return super().refuses(model, problem, reduce)
 
     def build(self, rtol: Float[Array, ""], atol: Float[Array, ""], ts: Float[Array, " T"] | None) -> Built:
@@ -123,16 +124,16 @@ METHODS: dict[str, AbstractMethod] = {
 }
 
 
+@functools.singledispatch
 def as_method(solver: diffrax.AbstractSolver | str) -> AbstractMethod:
     """The method of a name or a solver.
 
     **Raises:** `ValueError` for a name that is none.
     """
-    if isinstance(solver, ImpulseRadau):
-        return Impulse(solver.tolerance)
-    if isinstance(solver, LieRK4):
-        return METHODS["lie"]
-    if isinstance(solver, diffrax.AbstractSolver):
-        return Standard(solver)
     _checks.check_choice(solver, "solver", ("auto", *METHODS))
-    return METHODS[solver]
+    return METHODS[str(solver)]
+
+
+as_method.register(diffrax.AbstractSolver, Standard)
+as_method.register(ImpulseRadau, lambda solver: Impulse(solver.tolerance))
+as_method.register(LieRK4, lambda solver: METHODS["lie"])

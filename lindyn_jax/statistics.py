@@ -162,6 +162,11 @@ class AbstractReduction(eqx.Module):
     dims: eqx.AbstractVar[tuple[str, ...] | None]
 
     @property
+    def output(self) -> str | None:
+        """The name of the output that it is of, or `None` for a function of all of them."""
+        return self.of if isinstance(self.of, str) else None
+
+    @property
     @abstractmethod
     def merging(self) -> str:
         """`"sum"`, `"first"` come, or `"moments"` by the pairwise formula of Chan, Golub and LeVeque."""
@@ -186,12 +191,12 @@ class AbstractReduction(eqx.Module):
 
         **Raises:** `ValueError` for an output that is not one number a trial.
         """
-        values = outputs[self.of] if isinstance(self.of, str) else self.of(outputs)
+        values = self.of(outputs) if self.output is None else outputs[self.output]
         axes = values.ndim - outputs["ok"].ndim
-        if isinstance(self.of, str) and axes:
+        if self.output is not None and axes:
             raise ValueError(
-                f"A reduction needs one number a trial, but output `{self.of}` has {axes} axes: pass a function that makes one "
-                "of it."
+                f"A reduction needs one number a trial, but output `{self.output}` has {axes} axes: pass a function that makes "
+                "one of it."
             )
         return self.reduce(values, present)
 

@@ -45,8 +45,6 @@ def refuse_unrunnable(optimizer: optax.GradientTransformation, weights: Any) -> 
 
 def extra_arguments(optimizer: optax.GradientTransformation, available: dict[str, Any]) -> dict[str, Any]:
     """Those arguments beyond gradients, state and weights that `optimizer.update` takes, such as the loss for line searches."""
-    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
-        return {}
     parameters = inspect.signature(optimizer.update).parameters.values()
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     # Line searches refuse what they do not know: only what optax itself passes around goes to those that take anything.

@@ -369,10 +369,7 @@ def named(data: str) -> str:
 
 
 def as_json(summary) -> dict:
-    def plain(value):
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    values = {name: plain(array.values.tolist()) for name, array in {**summary.coords, **summary.data_vars}.items()}
+    values = {name: array.values.tolist() for name, array in {**summary.coords, **summary.data_vars}.items()}
+    # JSON has no number for what is not finite.
+    values = json.loads(json.dumps(values), parse_constant=lambda constant: None)
     return {**values, **summary.attrs, "dims": {name: list(array.dims) for name, array in summary.data_vars.items()}}

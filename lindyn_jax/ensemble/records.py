@@ -49,7 +49,7 @@ def plain(value: Any) -> Any:
     """
 
     def convert(item):
-        if isinstance(item, (np.generic, np.ndarray)) or hasattr(item, "tolist"):
+        if hasattr(item, "tolist"):
             return item.tolist()
         if isinstance(item, (os.PathLike, np.dtype, type)):
             return str(item)

@@ -100,7 +100,7 @@ def run_ensemble(
     grid = _grid(grid)
     for name in reductions or {}:
         check_name(name, "Reduction")
-    trials = _count(trials, "trials")
+    trials = _checks.check_count(trials, "trials")
     reductions = dict(reductions or {})
     if not (keep_trials or reductions):
         raise ValueError("Nothing would be kept: pass `reductions`, or leave `keep_trials` on.")
@@ -145,9 +145,9 @@ def run_ensemble(
     elif chunk is None:
         # A few hundred trials a chunk on CPU, where one can take long; enough to fill an accelerator elsewhere.
         usual = max(1, 256 // points) if batch == "map" else 1024
-        chunk = min(trials, usual if largest_chunk is None else _count(largest_chunk, "largest_chunk"))
+        chunk = min(trials, usual if largest_chunk is None else _checks.check_count(largest_chunk, "largest_chunk"))
     else:
-        chunk = min(_count(chunk, "chunk"), trials)
+        chunk = min(_checks.check_count(chunk, "chunk"), trials)
 
     def make(chunk: int) -> Runner:
         return Runner(trial, grid, key, chunk, batch, reductions)
@@ -296,12 +296,6 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return checked
 
 
-def _count(value: int, name: str) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"Argument `{name}` must be a whole number of at least 1, but is {value}.")
-    return int(value)
-
-
 def _variables(outputs, names, shape, trials, dims, attributes) -> dict[str, Variable]:
     variables = {}
     for name, output in outputs.items():
@@ -325,7 +319,7 @@ def _reduced_variables(outputs, reductions, names, attributes) -> dict[str, Vari
         output = outputs[name]
         if len(dims) != len(output.shape) or output.shape[len(dims) - len(extra) :] != lengths:
             raise ValueError(f"Reduction `{name}` has shape {output.shape}, but its dimensions are {dims}.")
-        source = dict(attributes.get(reduction.of, {})) if isinstance(reduction.of, str) else {}
+        source = attributes.get(reduction.output, {})
         described = {**source, **attributes.get(name, {}), **meaning, "merging": reduction.merging}
         variables[name] = Variable(dims, output.shape, np.dtype(output.dtype), described)
     return variables
@@ -333,5 +327,10 @@ def _reduced_variables(outputs, reductions, names, attributes) -> dict[str, Vari
 
 def _described(name: str, reduction: AbstractReduction) -> dict[str, Any]:
     _, lengths, meaning = reduction.extra(name)
-    of = reduction.of if isinstance(reduction.of, str) else "a function"
-    return {"of": of, "dims": reduction.dims, "lengths": lengths, "merging": reduction.merging, **meaning}
+    return {
+        "of": reduction.output or "a function",
+        "dims": reduction.dims,
+        "lengths": lengths,
+        "merging": reduction.merging,
+        **meaning,
+    }

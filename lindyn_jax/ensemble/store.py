@@ -303,11 +303,10 @@ class SweepStore:
         complete = np.zeros(count, bool) if known is None else known.copy()
         damaged = {}
         for index in np.flatnonzero(~complete).tolist():
-            marked = self._marked(attributes, index)
-            if isinstance(marked, str):
-                damaged[index] = marked
-            elif marked:
-                wrong = next((f"{key} {w}" for key, known in marked.items() if (w := self._wrong(key, known))), None)
+            marked, wrong = self._marked(attributes, index)
+            if marked or wrong:
+                wrongs = (f"{key} {w}" for key, known in marked.items() if (w := self._wrong(key, known)))
+                wrong = wrong or next(wrongs, None)
                 if wrong:
                     damaged[index] = wrong
                 else:
@@ -318,16 +317,16 @@ class SweepStore:
     def _wrong(self, key: str, expected: _files.Stamp) -> str | None:
         return _files.difference(_files.read(self.path / key), expected)
 
-    def _marked(self, attributes, index: int) -> dict[str, _files.Stamp] | str | None:
-        """The files of a chunk that is marked as complete; `None` if it is not, a few words if its mark is damaged."""
+    def _marked(self, attributes, index: int) -> tuple[dict[str, _files.Stamp], str | None]:
+        """The files of a chunk that is marked as complete, none if it is not; a few words if its mark is damaged."""
         data = _files.read(self.path / mark_of(index))
         if data is None or (data and not any(data)):
-            return None
+            return {}, None
         keys = files_of(attributes["layout"], index)
         entries, seal = data[:-4], data[-4:]
         if len(data) != 8 * len(keys) + 4 or seal != seal_of(attributes["identity"], index, entries):
-            return f"{mark_of(index)} is damaged"
-        return dict(zip(keys, map(tuple, np.frombuffer(entries, "<u4").reshape(-1, 2).tolist()), strict=True))
+            return {}, f"{mark_of(index)} is damaged"
+        return dict(zip(keys, map(tuple, np.frombuffer(entries, "<u4").reshape(-1, 2).tolist()), strict=True)), None
 
     def _stop(self, attributes) -> tuple[int, int] | None:
         """Chunks and trials after which the study was stopped, zeros if it was not; `None` if the record is damaged."""
@@ -390,8 +389,8 @@ class SweepStore:
         """
         if snapshot is None:
             attributes = self._attributes()
-            marked = self._marked(attributes, index)
-            if not isinstance(marked, dict):
+            marked, _ = self._marked(attributes, index)
+            if not marked:
                 raise StoreError(f"Chunk {index} of {self.path} is not complete: run the study again to compute it.")
             files = attributes["files"] | marked
         else:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,9 +59,7 @@ def as_floats(**arguments: Real[ArrayLike, "..."]) -> tuple[Array, ...]:
 def _is_whole(value: ArrayLike) -> bool:
     """Whether a number, an array or a nested sequence holds whole numbers only."""
     leaves = jax.tree.leaves(value)
-    return not any(
-        isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", int), jnp.floating) for leaf in leaves
-    )
+    return not any(map(eqx.is_inexact_array_like, leaves))
 
 
 def as_times(ts: Real[ArrayLike, "..."], dtype: jnp.dtype) -> Float[Array, " T"]:

@@ -106,19 +106,20 @@ def linear_descent(
     **Source:** G19 (21), whose printed order of the factors is wrong.
     """
     Theta0 = _start(problem, Theta0, "linear_descent")
-    if not isinstance(steps, jax.Array):
+    known = not _checks.is_traced(steps)
+    if known:
         steps = np.asarray(steps)
     if steps.ndim != 1 or not jnp.issubdtype(steps.dtype, jnp.integer):
         raise ValueError(
             f"Argument `steps` must be a vector of whole step numbers, shape (T,), but is {steps.dtype}{steps.shape}."
         )
-    if not _checks.is_traced(steps) and np.any(np.asarray(steps) < 0):
+    if known and np.any(steps < 0):
         raise ValueError(f"Argument `steps` must not be negative, but is {steps}.")
     eta = _checks.as_float(eta, "eta").astype(problem.dtype)
     # Step numbers that do not fit the default integer type keep their size as floats, and their parity.
     most = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max
     whole, count = steps, _checks.as_float(steps, "steps").astype(problem.dtype)
-    if not isinstance(steps, jax.Array):
+    if known:
         whole = jnp.asarray(np.where(steps > most, most - 1 + steps % 2, steps).astype(np.int64))
     return _descent(problem, Theta0, eta, whole, count)
 

@@ -92,11 +92,7 @@ def descend(start, problem, numbers, step, watched, *, stop=None):
 
 def finite(value: Any) -> Any:
     """Numbers within lists, tuples and dictionaries, `None` in place of those that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.loads(json.dumps(value), parse_constant=lambda constant: None)
 
 
 def failures(dataset) -> tuple[int, int]:

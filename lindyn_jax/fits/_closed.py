@@ -111,9 +111,7 @@ def _short_product_jvp(primals, tangents):
     fixed = [isinstance(tangent, SymbolicZero) for tangent in tangents]
     if all(fixed[:3]) and fixed[4]:
         return value, _slope(*primals) * tangents[3]
-    tangents = tuple(
-        jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else dx for x, dx in zip(primals, tangents, strict=True)
-    )
+    tangents = tuple(jnp.zeros_like(x) if still else dx for x, dx, still in zip(primals, tangents, fixed, strict=True))
     return value, jax.jvp(homogeneous_product, primals, tangents)[1]
 
 

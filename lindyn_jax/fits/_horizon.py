@@ -18,7 +18,7 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
     """The first time of the relative error, and whether there is one."""
     moving, fixed = eqx.partition(start, start.moving())
     method = methods.as_method(solver)
-    if not isinstance(method, methods.Standard):
+    if not method.takes_any:
         raise ValueError(f"Argument `solver` must be a solver for any model, but {method.name} is for {method.moves}.")
     solver = method.solver
     norm = jnp.sum(problem.Ytil**2)

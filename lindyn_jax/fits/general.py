@@ -4,6 +4,7 @@ A trajectory is a differentiable function of what it starts from and how it move
 compiled loop, and says how it went.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import _checks
+from .._equivariance import extra_arguments
 from .._norms import total
 from .._public import public
 from ..trajectory import Trajectory
@@ -103,15 +105,7 @@ def fit(
 
     **Source:** T21 Fig. 2 fits lambda0, for which `fit_lambda0` is the special and global case.
     """
-    if isinstance(optimizer, optx.AbstractMinimiser):
-        kind = "optimistix"
-    elif isinstance(optimizer, optax.GradientTransformation):
-        kind = "optax"
-    else:
-        raise ValueError(
-            "Argument `optimizer` must be an optax transformation such as `optax.adam(0.1)` or an optimistix minimiser, "
-            f"but is {optimizer!r}."
-        )
+    run = _runner(optimizer)
     _checks.check_choice(autodiff, "autodiff", ("reverse", "forward"))
     if int(steps) != steps or steps < 1:
         raise ValueError(f"Argument `steps` must be a whole number of at least 1, but is {steps}.")
@@ -133,12 +127,12 @@ def fit(
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"Argument `loss` must return a number, but returns {shape}.")
     return _fit(
-        parameters, simulate, loss, optimizer, int(steps), jnp.asarray(gradient_tolerance, dtype), kind, autodiff
+        parameters, simulate, loss, optimizer, int(steps), jnp.asarray(gradient_tolerance, dtype), run, autodiff
     )
 
 
 @eqx.filter_jit
-def _fit(parameters, simulate, loss, optimizer, steps, gradient_tolerance, kind, autodiff) -> Fit:
+def _fit(parameters, simulate, loss, optimizer, steps, gradient_tolerance, run, autodiff) -> Fit:
     moving, fixed = eqx.partition(parameters, eqx.is_inexact_array)
     dtype = gradient_tolerance.dtype
 
@@ -161,7 +155,6 @@ def _fit(parameters, simulate, loss, optimizer, steps, gradient_tolerance, kind,
         value, ok, slopes = jax.vmap(along, out_axes=(None, None, 0))(jnp.eye(flat.size, dtype=flat.dtype))
         return value, ok, unravel(slopes)
 
-    run = _run_optax if kind == "optax" else _run_optimistix
     best, least, history, norm, count, result = run(
         moving, objective, value_and_gradient, optimizer, steps, gradient_tolerance
     )
@@ -195,9 +188,8 @@ def _run_optax(moving, objective: Objective, value_and_gradient: WithGradient, o
         better = valid & (value < carry.least)
         result = jnp.where(norm <= gradient_tolerance, CONVERGED, STEP_LIMIT)
         result = jnp.where(ok, jnp.where(finite, result, NOT_FINITE), SIMULATION_FAILED)
-        extra = {}
-        if isinstance(optimizer, optax.GradientTransformationExtraArgs):
-            extra = {"value": value, "grad": gradient, "value_fn": lambda moving: objective(moving)[0]}
+        available = {"value": value, "grad": gradient, "value_fn": lambda moving: objective(moving)[0]}
+        extra = extra_arguments(optimizer, available)
         # The last evaluation of all takes no step, and a failed one none either.
         goes_on = (result == STEP_LIMIT) & (carry.step < steps)
         updates, state = optimizer.update(gradient, carry.state, carry.moving, **extra)
@@ -256,3 +248,16 @@ def _run_optimistix(
     result = jnp.where(done, CONVERGED, STEP_LIMIT)
     result = jnp.where(ok, jnp.where(jnp.isfinite(value) & jnp.isfinite(norm), result, NOT_FINITE), SIMULATION_FAILED)
     return best, least, history, norm, count, result.astype(jnp.int32)
+
+
+@functools.singledispatch
+def _runner(optimizer: Any) -> Callable:
+    """What runs an optimizer."""
+    raise ValueError(
+        "Argument `optimizer` must be an optax transformation such as `optax.adam(0.1)` or an optimistix minimiser, "
+        f"but is {optimizer!r}."
+    )
+
+
+_runner.register(optx.AbstractMinimiser, lambda optimizer: _run_optimistix)
+_runner.register(optax.GradientTransformation, lambda optimizer: _run_optax)

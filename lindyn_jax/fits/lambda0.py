@@ -400,7 +400,7 @@ def _solver(solver, dtype) -> diffrax.AbstractSolver | str:
     _checks.check_choice(
         solver,
         "solver",
-        ("auto", *(name for name, one in methods.METHODS.items() if isinstance(one, methods.Standard))),
+        ("auto", *(name for name, one in methods.METHODS.items() if one.takes_any)),
     )
     if solver == "auto":
         return "dopri8" if dtype == jnp.float64 else "tsit5"
@@ -420,8 +420,6 @@ def _spread(s: Array) -> Array:
 
 
 def _check(problem, U0, V0, method, nodes, grid) -> None:
-    if not isinstance(problem, LeastSquares):
-        raise ValueError(f"Argument `problem` must be a LeastSquares, but is a {type(problem).__name__}.")
     if problem.link is not None:
         raise ValueError("Homogeneous imbalance has no closed form under a link function: leave out `link`.")
     _checks.check_choice(method, "method", METHODS)

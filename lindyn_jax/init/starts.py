@@ -41,6 +41,10 @@ class AbstractStart(eqx.Module):
     def check(self, problem: LeastSquares) -> None:
         """Refuses, in a `ValueError`, what does not exist for this problem; by default nothing."""
 
+    def scales(self) -> tuple[Number, Number] | None:
+        """Standard deviations of the entries of U and V in the Gaussian draw that it begins with; `None` without one."""
+        return None
+
     def label(self) -> str:
         """A few words that tell this start from others."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -350,7 +354,7 @@ def listed(value) -> str:
 
 
 def _as_tuple(values) -> tuple:
-    return values if isinstance(values, tuple) else (values,)
+    return _checks.as_tuple(values)
 
 
 def _pair(std: Numbers) -> tuple[Number, Number]:

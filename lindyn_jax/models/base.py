@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._public import role_of
 from ..problems import AbstractProblem, Penalised
 from ..problems.least_squares import is_least_squares
 from .chains import chain
@@ -208,6 +209,9 @@ class AbstractModel(eqx.Module):
                 and issubclass(base, AbstractModel)
             ):
                 _checks.refuse_overrides(type(self), base)
+
+
+role_of.register(AbstractModel, lambda model: "model")
 
 
 class AbstractChain(AbstractModel):

@@ -1,6 +1,7 @@
 """Where an observable says what it is, and what follows from that: the table of names, attributes of data, axes, and checks."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ RESERVED = ("time", "step", "trial", "ok")
 
 def kind_words(kind: Callable) -> str:
     """What an entry of `kinds` asks for: the name of a class, or what the docstring of a test says."""
-    return kind.__name__ if isinstance(kind, type) else (kind.__doc__ or kind.__name__).strip().rstrip(".")
+    return kind.__name__ if inspect.isclass(kind) else (kind.__doc__ or kind.__name__).strip().rstrip(".")
 
 
 class Facts(NamedTuple):
@@ -45,9 +46,10 @@ class Facts(NamedTuple):
         """Why the observable is not defined for this model and problem, or `None` where it is."""
         if self.penalised:
             problem = getattr(problem, "plain", problem)
-        classes = [kind for kind in self.kinds if isinstance(kind, type)]
+        classes = [kind for kind in self.kinds if inspect.isclass(kind)]
         models = tuple(kind for kind in classes if issubclass(kind, AbstractModel))
         problems = tuple(kind for kind in classes if kind not in models)
+        is_model, is_problem = isinstance(model, AbstractModel), isinstance(problem, AbstractProblem)
         for word, value, kinds in (("model", model, models), ("problem", problem, problems)):
             if kinds and not isinstance(value, kinds):
                 names = " or ".join(kind.__name__ for kind in kinds)
@@ -56,14 +58,14 @@ class Facts(NamedTuple):
                     f"{type(value).__name__}."
                 )
         # What is no problem, and sizes that do not fit, are the function's to refuse.
-        if not isinstance(problem, AbstractProblem):
+        if not is_problem:
             return None
-        if isinstance(model, AbstractModel):
+        if is_model:
             _, fitting, given = model.sizes(problem)
             if fitting != given:
                 return None
         for test in self.kinds:
-            if test not in classes and not (isinstance(model, AbstractModel) and test(model, problem)):
+            if test not in classes and not (is_model and test(model, problem)):
                 words = kind_words(test)
                 return (
                     f"Observable `{self.name}` is defined for {words}, but the model is of kind {type(model).__name__}."
@@ -118,7 +120,7 @@ def observable(
     **Raises:** `ValueError` for a function without a name, a name that another observable or an axis has, or a symbol or panel
     with an odd number of dollar signs.
     """
-    kinds = tuple(kinds) if isinstance(kinds, (tuple, list)) else (kinds,)
+    kinds = _checks.as_tuple(kinds)
     for name, text in (("symbol", symbol), ("panel", panel)):
         if (text or "").count("$") % 2:
             raise ValueError(f"Argument `{name}` must have its dollar signs in pairs, but is {text!r}.")
@@ -171,24 +173,29 @@ def resolve(observables: Observables) -> dict[str, Callable]:
 
     **Raises:** `ValueError` for an unknown name or something that is neither a name nor a function.
     """
-    if isinstance(observables, str):
-        observables = (observables,)
-    if not isinstance(observables, Mapping):
-        for name in observables:
-            if not isinstance(name, str):
-                raise ValueError(
-                    f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
-                )
-        observables = {name: name for name in observables}
     resolved = {}
-    for name, value in observables.items():
-        if isinstance(value, str):
+    for name, value in _by_name(observables).items():
+        if not callable(value):
+            if not isinstance(value, str):
+                raise ValueError(f"Observable `{name}` must be a name or a function (model, problem) -> array.")
             _checks.check_choice(value, "observables", tuple(OBSERVABLES))
             value = OBSERVABLES[value]
-        if not callable(value):
-            raise ValueError(f"Observable `{name}` must be a name or a function (model, problem) -> array.")
         resolved[name] = value
     return resolved
+
+
+@functools.singledispatch
+def _by_name(observables: Observables) -> Mapping[str, str | Observable]:
+    for name in observables:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
+            )
+    return {name: name for name in observables}
+
+
+_by_name.register(str, lambda name: {name: name})
+_by_name.register(Mapping, lambda observables: observables)
 
 
 @public

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._public import SIZES
+from .._public import role_of, sizes_of
 
 if TYPE_CHECKING:
     from .penalised import Penalised
@@ -87,7 +87,8 @@ class AbstractProblem(eqx.Module):
     @property
     def rank(self) -> int:
         """r, the number of directions of the inputs in which the loss depends on Theta."""
-        return self.restrict()[0].num_inputs
+        frame = self.frame
+        return self.num_inputs if frame is None else frame.shape[1]
 
     @property
     def num_frozen(self) -> int:
@@ -95,9 +96,14 @@ class AbstractProblem(eqx.Module):
         return self.num_inputs - self.rank
 
     @property
+    def beyond(self) -> str | None:
+        """What it is or has that least squares has not, in words such as "has a link function"; `None` for least squares."""
+        return f"is a {type(self).__name__}"
+
+    @property
     def is_quadratic(self) -> bool:
         """Whether this is least squares, with all that follows from it."""
-        return False
+        return self.beyond is None
 
     @property
     def penalty(self) -> "Penalised | None":
@@ -152,8 +158,9 @@ class AbstractProblem(eqx.Module):
             )
 
 
-SIZES[AbstractProblem] = lambda problem: {
-    "n": problem.num_inputs,
-    "m": problem.num_outputs,
-    "r": problem.rank,
-}
+@sizes_of.register
+def _(problem: AbstractProblem) -> dict[str, int]:
+    return {"n": problem.num_inputs, "m": problem.num_outputs, "r": problem.rank}
+
+
+role_of.register(AbstractProblem, lambda problem: "problem")

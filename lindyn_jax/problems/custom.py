@@ -5,10 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._public import public
+from ._functions import as_tree, check_number
 from .base import AbstractProblem
 
 
@@ -36,20 +36,9 @@ class CustomProblem(AbstractProblem):
             if size < 1:
                 raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
         self.num_inputs, self.num_outputs = int(num_inputs), int(num_outputs)
-        is_tree = isinstance(loss, (eqx.Module, jax.tree_util.Partial))
-        self.function = loss if is_tree else jax.tree_util.Partial(loss)
+        self.function = as_tree(loss)
         given = jax.ShapeDtypeStruct((self.num_inputs, self.num_outputs), self.dtype)
-        try:
-            made = jax.eval_shape(self.function, given)
-        except Exception as error:
-            raise ValueError(
-                f"Argument `loss` must be a function of a matrix of shape {given.shape}, but fails for one: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if getattr(made, "shape", None) != () or not jnp.issubdtype(made.dtype, jnp.floating):
-            raise ValueError(
-                f"Argument `loss` must make a real number of a matrix of shape {given.shape}, but makes {made}."
-            )
+        check_number(self.function, "loss", given, 1, "a matrix")
 
     def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         return self.function(Theta)

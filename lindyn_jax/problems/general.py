@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._public import public
+from ._functions import as_tree, check_number
 from .output import LossScale
 from .samples import SampleProblem
 
@@ -39,20 +38,10 @@ class GeneralLoss(SampleProblem):
         rank: int | None = None,
         rank_rtol: float | None = None,
     ):
-        self.fn = fn if isinstance(fn, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(fn)
+        self.fn = as_tree(fn)
         self._read_samples(X, Y, weights, scale, output_scale, rank, rank_rtol)
         given = jax.ShapeDtypeStruct((self.num_outputs,), self.dtype)
-        try:
-            made = jax.eval_shape(self.fn, given, given)
-        except Exception as error:
-            raise ValueError(
-                f"Argument `fn` must be a function of two vectors of shape {given.shape}, but fails for them: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if getattr(made, "shape", None) != () or not jnp.issubdtype(made.dtype, jnp.floating):
-            raise ValueError(
-                f"Argument `fn` must make a real number of two vectors of shape {given.shape}, but makes {made}."
-            )
+        check_number(self.fn, "fn", given, 2, "two vectors")
 
     def sample_losses(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
         return jax.vmap(self.fn)(outputs, Y)

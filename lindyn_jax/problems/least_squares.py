@@ -123,9 +123,8 @@ class LeastSquares(OutputProblem):
     # -- spectrum ----------------------------------------------------------------------------------------------------
 
     @property
-    def is_quadratic(self) -> bool:
-        """Whether there is no link."""
-        return self.link is None
+    def beyond(self) -> str | None:
+        return None if self.link is None else "has a link function"
 
     @property
     def theta_hat(self) -> Float[Array, "n m"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import _checks
-from .._public import SIZES, public
+from .._public import public, sizes_of
 from .base import AbstractProblem
 
 Problem = TypeVar("Problem", bound="OutputProblem")
@@ -124,11 +124,6 @@ class OutputProblem(AbstractProblem):
         return self.Y.shape[1]
 
     @property
-    def rank(self) -> int:
-        """r, the rank of X."""
-        return self.data_singular_values.shape[0]
-
-    @property
     def dtype(self):
         return self.Y.dtype
 
@@ -193,12 +188,9 @@ class OutputProblem(AbstractProblem):
         return gradient if X is None else X.T @ gradient
 
 
-SIZES[OutputProblem] = lambda problem: {
-    "N": problem.num_samples,
-    "n": problem.num_inputs,
-    "m": problem.num_outputs,
-    "r": problem.rank,
-}
+@sizes_of.register
+def _(problem: OutputProblem) -> dict[str, int]:
+    return {"N": problem.num_samples, "n": problem.num_inputs, "m": problem.num_outputs, "r": problem.rank}
 
 
 def mark(Phi1: Float[Array, "n r"]) -> Float[Array, " r"]:

@@ -79,10 +79,6 @@ class Penalised(AbstractProblem):
         return self.problem.num_outputs
 
     @property
-    def rank(self) -> int:
-        return self.problem.rank
-
-    @property
     def dtype(self):
         return self.problem.dtype
 
@@ -115,7 +111,7 @@ class Penalised(AbstractProblem):
     def refuse_link(self, name: str) -> None:
         """Refuses this problem, for `name`, which is about the loss alone."""
         raise ValueError(
-            f"`{name}` is about the loss alone, but the problem has {self.words}: pass its `plain`, the problem without."
+            f"`{name}` is about the loss alone, but the problem {self.beyond}: pass its `plain`, the problem without."
         )
 
     # -- the terms -----------------------------------------------------------------------------------------------------
@@ -125,10 +121,9 @@ class Penalised(AbstractProblem):
         return self
 
     @property
-    def words(self) -> str:
-        """What there is on the weights, in words."""
+    def beyond(self) -> str:
         names = (("weight decay", self.weight_decay), ("a penalty on the imbalance", self.imbalance))
-        return " and ".join(name for name, term in names if term is not None)
+        return "has " + " and ".join(name for name, term in names if term is not None)
 
     @property
     def is_isotropic(self) -> bool:

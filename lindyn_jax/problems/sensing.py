@@ -1,6 +1,7 @@
 """Matrices of which some inner products are known."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -11,8 +12,55 @@ from .base import AbstractProblem
 from .output import LossScale, loss_scale, mark, rank_of
 from .samples import read_weights
 
-# All A_k, or the vectors a_k and b_k of A_k = a_k b_k^T.
-Measurements = Float[Array, "K n m"] | tuple[Float[Array, "K n"], Float[Array, "K m"]]
+
+class Dense(eqx.Module):
+    """All A_k, shape (K, n, m)."""
+
+    A: Float[Array, "K n m"]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """n and m."""
+        return self.A.shape[1], self.A.shape[2]
+
+    def measure(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
+        """<A_k, Theta> for all k."""
+        return self.A.reshape(self.A.shape[0], -1) @ Theta.ravel()
+
+    def adjoint(self, weights: Float[Array, " K"]) -> Float[Array, "n m"]:
+        """The sum of weights_k A_k."""
+        return (weights @ self.A.reshape(len(weights), -1)).reshape(self.A.shape[1:])
+
+    def turned(self, Phi1: Float[Array, "n r"]) -> "Dense":
+        """Phi1^T A_k."""
+        return Dense(jnp.einsum("knm,nr->krm", self.A, Phi1))
+
+    def columns(self) -> Float[np.ndarray, "n _"]:
+        """Those of all A_k."""
+        return np.moveaxis(np.asarray(self.A, np.float64), 1, 0).reshape(self.A.shape[1], -1)
+
+
+class RankOne(eqx.Module):
+    """The vectors a_k and b_k of A_k = a_k b_k^T, which are never formed."""
+
+    a: Float[Array, "K n"]
+    b: Float[Array, "K m"]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.a.shape[1], self.b.shape[1]
+
+    def measure(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
+        return jnp.sum((self.a @ Theta) * self.b, axis=1)
+
+    def adjoint(self, weights: Float[Array, " K"]) -> Float[Array, "n m"]:
+        return self.a.T @ (weights[:, None] * self.b)
+
+    def turned(self, Phi1: Float[Array, "n r"]) -> "RankOne":
+        return RankOne(self.a @ Phi1, self.b)
+
+    def columns(self) -> Float[np.ndarray, "n _"]:
+        return np.asarray(self.a, np.float64).T
 
 
 class MatrixSensing(AbstractProblem):
@@ -35,14 +83,14 @@ class MatrixSensing(AbstractProblem):
     **Source:** Gunasekar et al. (2017).
     """
 
-    A: Measurements
+    A: Dense | RankOne
     y: Float[Array, " K"]
     weights: Float[Array, " K"] | None
     scale: Float[Array, ""]
     Phi1: Float[Array, "n r"] | None
     inputs_mark: Float[Array, " r"] | None
     # Phi1^T A_k, or `None` for A itself.
-    design: Measurements | None
+    design: Dense | RankOne | None
 
     @public
     def __init__(
@@ -54,36 +102,30 @@ class MatrixSensing(AbstractProblem):
         weights: Float[ArrayLike, " K"] | None = None,
     ):
         A, y = _read(A), _checks.as_float(y, "y")
-        leaves = A if isinstance(A, tuple) else (A,)
+        leaves = jax.tree.leaves(A)
         if y.shape != leaves[0].shape[:1]:
             raise ValueError(
                 f"Argument `y` must have shape ({leaves[0].shape[0]},), one number for each A_k, but has shape {y.shape}."
             )
         _checks.check_finite(y, "y")
         dtype = jnp.result_type(*leaves, y)
-        self.A = (A[0].astype(dtype), A[1].astype(dtype)) if isinstance(A, tuple) else A.astype(dtype)
-        self.y = y.astype(dtype)
+        self.A, self.y = jax.tree.map(lambda leaf: leaf.astype(dtype), A), y.astype(dtype)
         weights = read_weights(weights, y.shape)
         self.weights = None if weights is None else weights.astype(dtype)
         self.scale = loss_scale(scale, y.shape[0] if weights is None else jnp.sum(weights)).astype(dtype)
         self.Phi1 = _column_space(self.A)
         self.inputs_mark = None if self.Phi1 is None else mark(self.Phi1)
-        self.design = None if self.Phi1 is None else _rotate(self.A, self.Phi1)
+        self.design = None if self.Phi1 is None else self.A.turned(self.Phi1)
 
     @property
     def num_inputs(self) -> int:
         """n."""
-        return (self.A[0] if isinstance(self.A, tuple) else self.A).shape[1]
+        return self.A.sizes[0]
 
     @property
     def num_outputs(self) -> int:
         """m."""
-        return (self.A[1] if isinstance(self.A, tuple) else self.A).shape[-1]
-
-    @property
-    def rank(self) -> int:
-        """r, the dimension of the span of the columns of all A_k."""
-        return self.num_inputs if self.Phi1 is None else self.Phi1.shape[1]
+        return self.A.sizes[1]
 
     @property
     def dtype(self):
@@ -107,64 +149,35 @@ class MatrixSensing(AbstractProblem):
 
     def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
         """<A_k, Theta> for all k."""
-        return _measure(self.A, Theta)
+        return self.A.measure(Theta)
 
     def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
-        return self._loss(self.A, Theta)
+        squares = (self.predict(Theta) - self.y) ** 2
+        return self.scale / 2 * jnp.sum(squares if self.weights is None else self.weights * squares)
 
     def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
-        return self._gradient(self.A, Theta)
+        error = self.scale * (self.predict(Theta) - self.y)
+        return self.A.adjoint(error if self.weights is None else self.weights * error)
 
     def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
         """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
-        return self._loss(self.A if self.design is None else self.design, Theta1)
-
-    def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
-        """dL/dTheta1."""
-        return self._gradient(self.A if self.design is None else self.design, Theta1)
-
-    def _loss(self, A: Measurements, Theta: Array) -> Array:
-        squares = (_measure(A, Theta) - self.y) ** 2
-        return self.scale / 2 * jnp.sum(squares if self.weights is None else self.weights * squares)
-
-    def _gradient(self, A: Measurements, Theta: Array) -> Array:
-        error = self.scale * (_measure(A, Theta) - self.y)
-        error = error if self.weights is None else self.weights * error
-        if isinstance(A, tuple):
-            a, b = A
-            return a.T @ (error[:, None] * b)
-        return (error @ A.reshape(len(error), -1)).reshape(A.shape[1:])
+        return self.restrict()[0].loss(Theta1)
 
 
-def _measure(A: Measurements, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
-    if isinstance(A, tuple):
-        a, b = A
-        return jnp.sum((a @ Theta) * b, axis=1)
-    return A.reshape(A.shape[0], -1) @ Theta.ravel()
-
-
-def _rotate(A: Measurements, Phi1: Float[Array, "n r"]):
-    """Phi1^T A_k."""
-    if isinstance(A, tuple):
-        return A[0] @ Phi1, A[1]
-    return jnp.einsum("knm,nr->krm", A, Phi1)
-
-
-def _column_space(A: Measurements) -> Float[Array, "n r"] | None:
+def _column_space(A: Dense | RankOne) -> Float[Array, "n r"] | None:
     """Phi1, an orthonormal basis of the span of the columns of all A_k; `None` where that is everything, or A is traced."""
-    a = A[0] if isinstance(A, tuple) else A
-    if _checks.is_traced(a):
+    leaf = jax.tree.leaves(A)[0]
+    if _checks.is_traced(leaf):
         return None
-    columns = np.asarray(a, np.float64)
-    columns = columns.T if columns.ndim == 2 else np.moveaxis(columns, 1, 0).reshape(columns.shape[1], -1)
+    columns = A.columns()
     if columns.shape[1] > columns.shape[0]:
         columns = np.transpose(np.linalg.qr(columns.T, mode="r"))
     Phi, s, _ = np.linalg.svd(columns, full_matrices=False)
-    r = rank_of(jnp.asarray(columns, a.dtype), jnp.asarray(s))
-    return None if r == columns.shape[0] else jnp.asarray(Phi[:, :r], a.dtype)
+    r = rank_of(jnp.asarray(columns, leaf.dtype), jnp.asarray(s))
+    return None if r == columns.shape[0] else jnp.asarray(Phi[:, :r], leaf.dtype)
 
 
-def _read(A) -> Measurements:
+def _read(A) -> Dense | RankOne:
     if isinstance(A, tuple) and len(A) == 2:
         a, b = (_checks.as_matrix(part, f"A[{i}]", f"(K, {'nm'[i]})") for i, part in enumerate(A))
         if a.shape[0] != b.shape[0]:
@@ -184,4 +197,4 @@ def _read(A) -> Measurements:
         _checks.check_finite(leaf, "A")
         if not _checks.is_traced(leaf) and not np.any(np.asarray(leaf)):
             raise ValueError("Argument `A` is zero: nothing was measured.")
-    return leaves if len(leaves) == 2 else leaves[0]
+    return RankOne(*leaves) if len(leaves) == 2 else Dense(*leaves)

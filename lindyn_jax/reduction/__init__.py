@@ -7,11 +7,14 @@ global norm, and fails for optimizers that look at single entries, such as Adam.
 kind it is: `require_exact` reads its program.
 """
 
+import functools
+from typing import Any
+
 import jax
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._public import FITS, public
+from .._public import ROLES, public
 from ..models import (
     AbstractChain,
     AbstractModel,
@@ -26,7 +29,7 @@ from .forms import reduced_form
 from .optimizers import require_exact
 from .subspaces import find_subspaces, helps, project
 
-__all__ = ["check_fits", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
+__all__ = ["check_fits", "check_kinds", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
 
 
 @public
@@ -82,10 +85,31 @@ def is_reducible(model: AbstractModel, problem: AbstractProblem) -> bool:
 @public
 def prepare(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractModel:
     """What the solvers move, if it is reduced outside of jit: deep networks with concrete weights that become smaller."""
-    if not reduce or not isinstance(model, DeepLinear) or _checks.is_traced(*jax.tree.leaves((model, problem))):
+    return _prepared(model, problem) if reduce else model
+
+
+@functools.singledispatch
+def _prepared(model: AbstractModel, problem: AbstractProblem) -> AbstractModel:
+    return model
+
+
+@_prepared.register
+def _(model: DeepLinear, problem: AbstractProblem) -> AbstractModel:
+    if _checks.is_traced(*jax.tree.leaves((model, problem))):
         return model
     subspaces = find_subspaces(model, problem)
     return project(model, problem, subspaces, False) if helps(model, subspaces) else model
+
+
+def check_kinds(model: Any, problem: Any) -> None:
+    """Refuses what is no model, or no problem."""
+    wanted = (
+        ("model", model, AbstractModel, "model of this package"),
+        ("problem", problem, AbstractProblem, "problem such as LeastSquares"),
+    )
+    for name, value, kind, what in wanted:
+        if not isinstance(value, kind):
+            raise ValueError(f"Argument `{name}` must be a {what}, but is a {type(value).__name__}.")
 
 
 @public
@@ -109,4 +133,4 @@ def _check_sizes(model: AbstractModel, problem: AbstractProblem) -> None:
     model.check_data(problem)
 
 
-FITS.append((AbstractModel, AbstractProblem, _check_sizes))
+ROLES["model", "problem"] = _check_sizes

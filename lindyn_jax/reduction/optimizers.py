@@ -31,7 +31,7 @@ def require_exact(
     **Raises:** `ValueError` that says what stands in the way.
     """
     form = model if moved is None else moved
-    if not isinstance(form, Reduction):
+    if not form.is_reduced:
         form = eqx.filter_eval_shape(reduced_form, form, problem, None)
     for full, small, frames in _forms(model, problem, form):
         reason = obstacle(optimizer, full, small, frames)

@@ -1,6 +1,7 @@
 """What a study records of its problem and starts, so that nothing is resumed that would give other numbers."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from .. import init
 from ..problems import LeastSquares
+from ._starts import Given
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:
@@ -64,10 +66,26 @@ def of_draws(tree: Any) -> str:
     return of_arrays(jax.tree.map(rounded, eqx.filter(tree, eqx.is_array_like)))
 
 
+@functools.singledispatch
 def of_start(start: init.AbstractStart, problem: LeastSquares) -> dict[str, Any]:
     """The fields of a start of this package; of another one, whose code can change, also what it draws from one key."""
     fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
-    if type(start) in vars(init).values() and not isinstance(start, init.FromFunction):
+    if type(start) in vars(init).values() and type(start) is not init.FromFunction:
         return {"kind": type(start).__name__.lower(), **fields}
     plain = {name: value for name, value in fields.items() if isinstance(value, (int, float, str, tuple, type(None)))}
     return {"kind": type(start).__name__, **plain, "draws": of_draws(start.draw(problem, key=jax.random.key(0)))}
+
+
+@of_start.register
+def _(start: Given, problem: LeastSquares) -> dict[str, Any]:
+    return {"arrays": of_arrays(start.model)}
+
+
+@functools.singledispatch
+def of_field(value: Any, name: str, problem: Any) -> dict[str, Any]:
+    """What is recorded of a field of a study."""
+    return value._asdict() if hasattr(value, "_asdict") else {name: value}
+
+
+of_field.register(LeastSquares, lambda value, name, problem: of_problem(value))
+of_field.register(init.AbstractStart, lambda value, name, problem: {name: of_start(value, problem)})

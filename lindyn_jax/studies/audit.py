@@ -31,6 +31,7 @@ from ._audit_summary import summarise as summarise
 from ._audit_summary import tables
 from ._paths import along, round_off
 from ._record import of_problem, of_start
+from ._starts import as_start
 from .simulate import (
     SOLVER,
     STEP,
@@ -182,10 +183,7 @@ class Audit(Study):
     def _named(self) -> dict[str, init.AbstractStart]:
         """Name -> start, also of a single one and of functions."""
         starts = {"start": self.starts} if isinstance(self.starts, init.AbstractStart) else self.starts
-        return {
-            name: start if isinstance(start, init.AbstractStart) else init.FromFunction(start)
-            for name, start in starts.items()
-        }
+        return {name: as_start(start) for name, start in starts.items()}
 
     def _accuracy(self) -> float:
         """The relative tolerance of the flow; the default one where none is given."""
@@ -221,7 +219,7 @@ class Audit(Study):
         self.check()
         count = self.asked("trials", None) if trials is None else trials
         horizon, step = self.horizon, self.step_size
-        needs_step = "descent" in self.dynamics and isinstance(step, str)
+        needs_step = "descent" in self.dynamics and step == "stable"
         if horizon is None or needs_step:
             survey = run_ensemble(self._look, self.grid(), count, key=jax.random.key(seed), batch=batch)
             if horizon is None:
@@ -432,11 +430,12 @@ def _drawer(problem, starts) -> Callable[[Array, Array], Reduction]:
     Starts that begin with a Gaussian draw share it, width and scales being numbers: more widths cost no more compilation.
     """
     starts = list(starts.values())
-    from_gaussian = [isinstance(start, init.AbstractGaussianStart) for start in starts]
+    scales = [start.scales() for start in starts]
+    from_gaussian = [scale is not None for scale in scales]
     numbers = np.array(
         [
-            (float(start.h), *map(float, start.scales())) if begins else (1.0, 1.0, 1.0)
-            for start, begins in zip(starts, from_gaussian, strict=True)
+            (1.0, 1.0, 1.0) if scale is None else (float(start.h), *map(float, scale))
+            for start, scale in zip(starts, scales, strict=True)
         ]
     )
     kinds = [

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import init, theory
+from .._checks import check_count
 from .._public import public
 from ..data._common import on_one_line
 from ..problems import LeastSquares
@@ -57,8 +58,7 @@ def sizes(n: int, r: int, m: int) -> LeastSquares:
     **Raises:** `ValueError` unless 1 <= r <= n and m >= 1.
     """
     for value, name in ((n, "n"), (r, "r"), (m, "m")):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"Argument `{name}` must be a whole number of at least 1, but is {value}.")
+        check_count(value, name)
     if r > n:
         raise ValueError(f"The rank of the data is at most the number of inputs, but r = {r} and n = {n}.")
     dtype = jnp.result_type(float)

@@ -23,7 +23,8 @@ from ..observables import OBSERVABLES, attributes
 from ..problems import LeastSquares
 from ..reduction import reduce
 from ..trajectory import RESULTS, STOPPED, Trajectory
-from ._record import of_arrays, of_problem, of_start
+from ._record import of_problem, of_start
+from ._starts import as_start
 from .study import Flag, Options, Settled, Table
 
 Number = float | int
@@ -39,7 +40,7 @@ DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to
 def as_core(model: TwoLayer | Reduction, problem: LeastSquares) -> Reduction:
     """A two-layer network in its reduced form, padded to k = r + m columns, with a frozen part that may be zero."""
     p = problem.rank + problem.num_outputs
-    reduced = model if isinstance(model, Reduction) else reduce(model, problem)
+    reduced: Any = model if model.is_reduced else reduce(model, problem)
     U1, V = reduced.U1, reduced.V
     pad = ((0, 0), (0, p - V.shape[1]))
     core = TwoLayer(jnp.pad(U1, pad), jnp.pad(V, pad))
@@ -189,24 +190,20 @@ class Simulate(Settled):
         if self.problem.link is not None:
             raise ValueError("The study is for problems without a link function.")
         check_size(self.problem)
-        if isinstance(self.start, init.AbstractStart):
-            self.start.check(self.problem)
+        as_start(self.start).check(self.problem)
 
     def label(self) -> str:
         """The start in words."""
-        start = self.start
-        if isinstance(start, init.AbstractStart):
-            return start.label()
-        return type(start).__name__ + ("" if start.width is None else f" of width {float(start.width):g}")
+        return as_start(self.start).label()
 
     def run(self, *, seed: int = 0, record: Mapping[str, Any] | None = None):
         """Moves the start; as `simulate`."""
         import xarray as xr
 
         self.check()
-        problem, start, dynamics, observables = self.problem, self.start, self.dynamics, self._observed()
+        problem, start, dynamics, observables = self.problem, as_start(self.start), self.dynamics, self._observed()
         horizon, spacing, rtol, stop, max_steps = self.horizon, self.spacing, self.rtol, self.stop, self.max_steps
-        model = _draw(problem, start, key=jax.random.key(seed)) if isinstance(start, init.AbstractStart) else start
+        model = _draw(problem, start, key=jax.random.key(seed))
         if horizon is None:
             horizon = float(_default_horizon(model, problem))
             if not math.isfinite(horizon):
@@ -263,9 +260,7 @@ class Simulate(Settled):
             "loss_star": float(problem.loss_star),
             **({} if step is None else {"step_size": step}),
             "settings": {
-                "start": of_start(start, problem)
-                if isinstance(start, init.AbstractStart)
-                else {"arrays": of_arrays(model)},
+                "start": of_start(start, problem),
                 "points": self.points,
                 "spacing": spacing,
                 "observables": list(observables),
@@ -348,7 +343,7 @@ def descent_grid(
     model: AbstractModel, problem: LeastSquares, ts: np.ndarray, step_size: Number | str, max_steps: int
 ) -> tuple[float, np.ndarray]:
     """The step size, and the step numbers nearest to the times `ts`."""
-    step = float(_stable_step(model, problem)) if isinstance(step_size, str) else float(step_size)
+    step = float(_stable_step(model, problem) if step_size == "stable" else step_size)
     return step, step_numbers(ts, step, max_steps)
 
 

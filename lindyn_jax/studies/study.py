@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array
 
 from ..ensemble import run_ensemble
-from ..init import AbstractStart
 from ..problems import LeastSquares
 from ..statistics import (
     AbstractReduction,
@@ -21,7 +20,7 @@ from ..statistics import (
     Moments,
     narrow_enough,
 )
-from ._record import of_problem, of_start
+from ._record import of_field
 
 Options = Mapping[str, tuple[Any, str | None] | None]
 
@@ -145,14 +144,8 @@ class Study(Settled):
         problem: Any = getattr(self, "problem", None)
         recorded: dict[str, Any] = {}
         for name, value in values.items():
-            if isinstance(value, LeastSquares):
-                recorded |= of_problem(value)
-            elif isinstance(value, AbstractStart):
-                recorded[name] = of_start(value, problem)
-            elif hasattr(value, "_asdict"):
-                recorded |= value._asdict()
-            elif not any(value is axis for axis in grid):
-                recorded[name] = value
+            if not any(value is axis for axis in grid):
+                recorded |= of_field(value, name, problem)
         return recorded
 
     def noted(self) -> Mapping[str, Mapping[str, str]]:

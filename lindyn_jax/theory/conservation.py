@@ -50,8 +50,8 @@ def descent_drift(
     check_fits(model, problem)
     if problem.penalty is not None:
         raise ValueError(
-            f"The statement is about the flow of the loss alone, which conserves the imbalance, but the problem has "
-            f"{problem.penalty.words}: pass its `plain`, the problem without."
+            "The statement is about the flow of the loss alone, which conserves the imbalance, but the problem "
+            f"{problem.penalty.beyond}: pass its `plain`, the problem without."
         )
     gradients = model.velocity(problem).layers
     return tuple(jnp.square(eta) * (g.T @ g - after @ after.T) for g, after in pairwise(gradients))
