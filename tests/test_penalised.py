@@ -86,7 +86,7 @@ def imbalance_of(model, problem):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "custom" else ()) for kind in KINDS]
+    "kind", [pytest.param(kind, marks=() if kind in ("completion", "softmax") else pytest.mark.slow) for kind in KINDS]
 )
 def test_under_weight_decay_the_imbalance_decays_by_itself_at_any_size(kind):
     penalised, start = ld.Penalised(problem_of(kind), weight_decay=BETA), network_of("two")
@@ -108,10 +108,11 @@ def test_under_weight_decay_the_imbalance_decays_by_itself_at_any_size(kind):
 
 
 def test_the_decay_of_the_imbalance_is_differentiated():
-    start = ld.reduce(network_of("two"), problem_of("softmax"))
+    problem = problem_of("softmax")
+    start = ld.reduce(network_of("two"), problem)
 
     def trace(beta):
-        penalised = ld.Penalised(problem_of("softmax"), weight_decay=beta)
+        penalised = ld.Penalised(problem, weight_decay=beta)
         final = ld.gradient_flow(start, penalised, TIMES, rtol=1e-11, solver="dopri8").final
         return jnp.trace(imbalance_of(ld.TwoLayer(final.U1, final.V), ld.factorization(np.eye(4, m))))
 
@@ -151,6 +152,25 @@ def test_weight_decay_ends_at_the_target_less_the_decay():
     path = ld.gradient_flow(start, penalised, [300.0], observables=("singular_values",))
     assert bool(path.ok)
     assert relative_error(path.observables["singular_values"][-1], [1.8, 0.8, 0.0]) < 1e-8
+
+
+@pytest.mark.parametrize("level", [pytest.param(None, marks=pytest.mark.slow), 0.6])
+def test_weight_decay_is_a_riccati_flow(level):
+    # From a balanced start, or from any with the penalty of weight 1/8: A less the decay.
+    rng = np.random.default_rng(2)
+    Y = rng.normal(size=(3, 2))
+    problem = ld.factorization(Y)
+    start = ld.init.balanced(problem, 0.3 * rng.normal(size=(3, 2)), 4)
+    if level is not None:
+        start = ld.TwoLayer(rng.normal(size=(3, 4)), rng.normal(size=(2, 4)))
+    imbalance = None if level is None else ld.ImbalancePenalty(level)
+    penalised = ld.Penalised(problem, weight_decay=BETA, imbalance=imbalance)
+    end = ld.gradient_flow(start, penalised, [1.5], rtol=1e-11, solver="dopri8").final
+    Z0, Z = (np.concatenate([model.U, model.V]) for model in (start, end))
+    half = (level or 0.0) / 2
+    A = np.block([[(half - BETA) * np.eye(3), Y], [Y.T, (-half - BETA) * np.eye(2)]])
+    L = ld.exact.riccati(A, 1.0, Z0, 1.5)
+    assert relative_error(Z @ Z.T, L @ L.T) < 1e-9
 
 
 def test_the_problem_inside_says_where_a_run_stops_and_is_restricted():
