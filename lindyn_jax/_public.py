@@ -317,7 +317,7 @@ def _expected(annotation: Any) -> _Expected | None:
         alternatives = [one for one in alternatives if typing.get_origin(one) is not Sequence]
     for one in alternatives:
         if one is jax.Array or (_is_array_type(one) and not _is_key_type(one)):
-            arrays["..." if one is jax.Array else one.dim_str, _numbers(one)] = None
+            arrays[getattr(one, "dim_str", "..."), _numbers(one)] = None
             continue
         kind = _kind(one)
         if kind is None:

@@ -43,10 +43,10 @@ def as_stop(stop, stop_loss, problem: AbstractProblem) -> Stop | None:
     if stop is None:
         return None
     problem = problem.plain
-    if not problem.is_quadratic:
+    if problem.beyond is not None:
+        kind = problem.beyond.removeprefix("is a ").replace("has ", "problem with ")
         raise ValueError(
-            f"Argument `stop` needs the least loss, which is not known where the problem {problem.beyond}: give the loss to stop "
-            "at as `stop_loss`."
+            f"Argument `stop` needs the least loss, which a {kind} does not know: give the loss to stop at as `stop_loss`."
         )
     if not _checks.is_traced(stop) and not np.all((np.asarray(stop) > 0) & (np.asarray(stop) < 1)):
         raise ValueError(f"Argument `stop` is a ratio of excess losses and must lie in (0, 1), but is {stop}.")

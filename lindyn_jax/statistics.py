@@ -191,7 +191,8 @@ class AbstractReduction(eqx.Module):
 
         **Raises:** `ValueError` for an output that is not one number a trial.
         """
-        values = self.of(outputs) if self.output is None else outputs[self.output]
+        of: Any = self.of
+        values = of(outputs) if self.output is None else outputs[self.output]
         axes = values.ndim - outputs["ok"].ndim
         if self.output is not None and axes:
             raise ValueError(

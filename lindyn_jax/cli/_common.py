@@ -1,6 +1,7 @@
 """What the commands share: options, reading of their values, consoles, progress and folders."""
 
 import contextlib
+import json
 import math
 import os
 import sys

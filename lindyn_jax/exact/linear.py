@@ -8,6 +8,7 @@ Descent has `(I - eta q S^2)^t` in place of the exponential. S includes the outp
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,20 +108,19 @@ def linear_descent(
     """
     Theta0 = _start(problem, Theta0, "linear_descent")
     known = not _checks.is_traced(steps)
-    if known:
-        steps = np.asarray(steps)
-    if steps.ndim != 1 or not jnp.issubdtype(steps.dtype, jnp.integer):
+    numbers: Any = np.asarray(steps) if known else steps
+    if numbers.ndim != 1 or not jnp.issubdtype(numbers.dtype, jnp.integer):
         raise ValueError(
-            f"Argument `steps` must be a vector of whole step numbers, shape (T,), but is {steps.dtype}{steps.shape}."
+            f"Argument `steps` must be a vector of whole step numbers, shape (T,), but is {numbers.dtype}{numbers.shape}."
         )
-    if known and np.any(steps < 0):
-        raise ValueError(f"Argument `steps` must not be negative, but is {steps}.")
+    if known and np.any(numbers < 0):
+        raise ValueError(f"Argument `steps` must not be negative, but is {numbers}.")
     eta = _checks.as_float(eta, "eta").astype(problem.dtype)
     # Step numbers that do not fit the default integer type keep their size as floats, and their parity.
     most = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max
-    whole, count = steps, _checks.as_float(steps, "steps").astype(problem.dtype)
+    whole, count = numbers, _checks.as_float(numbers, "steps").astype(problem.dtype)
     if known:
-        whole = jnp.asarray(np.where(steps > most, most - 1 + steps % 2, steps).astype(np.int64))
+        whole = jnp.asarray(np.where(numbers > most, most - 1 + numbers % 2, numbers).astype(np.int64))
     return _descent(problem, Theta0, eta, whole, count)
 
 

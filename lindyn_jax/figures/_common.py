@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping

@@ -17,7 +17,7 @@ from ..solvers import RelativeController, growth_reach
 def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """The first time of the relative error, and whether there is one."""
     moving, fixed = eqx.partition(start, start.moving())
-    method = methods.as_method(solver)
+    method: Any = methods.as_method(solver)
     if not method.takes_any:
         raise ValueError(f"Argument `solver` must be a solver for any model, but {method.name} is for {method.moves}.")
     solver = method.solver

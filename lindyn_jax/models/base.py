@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._norms import total
 from .._public import role_of
 from ..problems import AbstractProblem, Penalised
 from ..problems.least_squares import is_least_squares
@@ -57,9 +58,9 @@ class AbstractModel(eqx.Module):
     def product(self) -> Float[Array, "n m"]:
         """The end-to-end matrix Theta; the network computes `x -> Theta^T x`."""
 
-    def velocity(self, problem: AbstractProblem) -> "AbstractModel":
+    def velocity(self: Model, problem: AbstractProblem) -> Model:
         """d(weights)/dt under gradient flow, minus the gradient of the problem's loss and terms, as a model of the same kind."""
-        velocity = self.loss_velocity(problem)
+        velocity: Any = self.loss_velocity(problem)
         if problem.penalty is None:
             return velocity
         self.check_penalty(problem.penalty)
@@ -153,20 +154,21 @@ class AbstractModel(eqx.Module):
 
     def check_penalty(self, penalty: Penalised) -> None:
         """Refuses terms that this model has no use for: on the imbalance, but for two-layer networks, and any in other flows."""
+        own = not self.is_gradient_flow or type(self).velocity is not AbstractModel.velocity
+        if own and penalty.weight_decay is not None:
+            raise ValueError(
+                f"Weight decay is defined for gradient flows, but a {type(self).__name__} has a velocity of its own: build the "
+                "problem without it."
+            )
         if penalty.imbalance is not None:
             raise ValueError(
                 "The problem's penalty on the imbalance is defined for two-layer models, but the model is a "
                 f"{type(self).__name__}: build the problem without `regularized`."
             )
-        if not self.is_gradient_flow or type(self).velocity is not AbstractModel.velocity:
-            raise ValueError(
-                f"Weight decay is defined for gradient flows, but a {type(self).__name__} has a velocity of its own: build the "
-                "problem without it."
-            )
 
     def squared_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
         """`||weights||^2`, of all that moves and of what the problem does not see."""
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(self, self.moving())))
+        return total(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(self, self.moving())))
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         """In words, the saddle that this concrete start is, which gradients never leave; `None` if it is not known to be one."""

@@ -101,15 +101,15 @@ class MatrixSensing(AbstractProblem):
         scale: LossScale | Float[ArrayLike, ""] | int = 1.0,
         weights: Float[ArrayLike, " K"] | None = None,
     ):
-        A, y = _read(A), _checks.as_float(y, "y")
-        leaves = jax.tree.leaves(A)
+        measured, y = _read(A), _checks.as_float(y, "y")
+        leaves = jax.tree.leaves(measured)
         if y.shape != leaves[0].shape[:1]:
             raise ValueError(
                 f"Argument `y` must have shape ({leaves[0].shape[0]},), one number for each A_k, but has shape {y.shape}."
             )
         _checks.check_finite(y, "y")
         dtype = jnp.result_type(*leaves, y)
-        self.A, self.y = jax.tree.map(lambda leaf: leaf.astype(dtype), A), y.astype(dtype)
+        self.A, self.y = jax.tree.map(lambda leaf: leaf.astype(dtype), measured), y.astype(dtype)
         weights = read_weights(weights, y.shape)
         self.weights = None if weights is None else weights.astype(dtype)
         self.scale = loss_scale(scale, y.shape[0] if weights is None else jnp.sum(weights)).astype(dtype)

@@ -30,7 +30,7 @@ def require_exact(
 
     **Raises:** `ValueError` that says what stands in the way.
     """
-    form = model if moved is None else moved
+    form: Any = model if moved is None else moved
     if not form.is_reduced:
         form = eqx.filter_eval_shape(reduced_form, form, problem, None)
     for full, small, frames in _forms(model, problem, form):

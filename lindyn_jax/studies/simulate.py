@@ -37,10 +37,10 @@ SOLVER = "Solver of the flow: auto, radau (implicit, structured), lie (explicit,
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
 
 
-def as_core(model: TwoLayer | Reduction, problem: LeastSquares) -> Reduction:
+def as_core(model: Any, problem: LeastSquares) -> Reduction:
     """A two-layer network in its reduced form, padded to k = r + m columns, with a frozen part that may be zero."""
     p = problem.rank + problem.num_outputs
-    reduced: Any = model if model.is_reduced else reduce(model, problem)
+    reduced = model if model.is_reduced else reduce(model, problem)
     U1, V = reduced.U1, reduced.V
     pad = ((0, 0), (0, p - V.shape[1]))
     core = TwoLayer(jnp.pad(U1, pad), jnp.pad(V, pad))

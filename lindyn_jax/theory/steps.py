@@ -52,7 +52,9 @@ def stable_step(
     for the others; for one layer G19 section 3.2 asks for half of it, `eta < 1/lambda_1`.
     """
     _checks.check_choice(at, "at", ("path", "solution", "state"))
-    curvature = {"path": _along_the_path, "solution": _sharpness, "state": _hessian_sharpness}[at](model, problem)
+    curvature: Array = {"path": _along_the_path, "solution": _sharpness, "state": _hessian_sharpness}[at](
+        model, problem
+    )
     flat = curvature <= 0
     return jnp.where(flat, jnp.inf, 2 * safety / jnp.where(flat, 1, curvature))
 
