@@ -212,14 +212,8 @@ def _descend(
     return run(model, problem, functions, move, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
-<<<<<<< HEAD
 def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:
-    if not isinstance(model, AbstractModel):
-        raise ValueError(f"Argument `model` must be a model of this package, but is a {type(model).__name__}.")
-=======
-def _check(model, problem, steps, optimizer, save_at) -> Int[Array, " T"]:
     check_kinds(model, problem)
->>>>>>> 4da3194 (Ask kinds by dispatch and by what they can do in place of chains of type checks)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             f"Argument `optimizer` must be an optax transformation such as `optax.sgd(0.01)`, but is {optimizer!r}."

@@ -30,10 +30,8 @@ class Penalised(AbstractProblem):
 
     **Notes:** weight decay commutes with the reduction of the width, and the imbalance of neighbouring layers decays under the
     flow of any loss, `D(t) = e^{-2 beta t} D(0)`. What knows the loss alone refuses the type: closed forms, limits, bounds, the
-    implicit solver and the one on the group. For `factorization(Y)` and Z = [U; V] the product `Z Z^T` is
-    `exact.riccati([[(lambda0/2 - beta) I, Y], [Y^T, -(lambda0/2 + beta) I]], 1, Z(0), t)` from any start under
-    `imbalance=ImbalancePenalty(lambda0)`, and with lambda0 = 0 from a balanced one under weight decay alone; singular values then
-    tend to `(sigma - beta)_+`.
+    implicit solver and the one on the group. The closed form for `factorization(Y)` is `exact.decayed` from a balanced start, and
+    from any with `imbalance=ImbalancePenalty(0.0)`.
 
     **Example:** `Penalised(MatrixCompletion(Y, mask), weight_decay=0.01)`.
 
