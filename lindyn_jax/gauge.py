@@ -45,7 +45,7 @@ class Gauge(eqx.Module):
 
 
 @public
-def find_gauge(model: TwoLayer, problem: LeastSquares) -> Gauge:
+def find_gauge(model: TwoLayer, problem: LeastSquares | Penalised) -> Gauge:
     """Frames that diagonalise the target and the imbalance.
 
     `Phi^T Theta_hat Psi = Sigma`, rectangular diagonal, and `G^T D G = diag(d)`, `D = U1^T U1 - V^T V`.
@@ -65,7 +65,8 @@ def find_gauge(model: TwoLayer, problem: LeastSquares) -> Gauge:
     """
     check_fits(model, problem)
     n = problem.num_inputs
-    target = problem.theta_hat
+    data: Any = problem.plain
+    target = data.theta_hat
     Phi, singular_values, PsiT = jax.lax.stop_gradient(jnp.linalg.svd(jax.lax.stop_gradient(target)))
     L, Q = row_factor(jnp.concatenate([model.U, model.V]), True)
     U1, V = problem.to_data(L[:n]), L[n:]
