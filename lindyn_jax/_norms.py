@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
+@jax.jit
 def norm(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
     """Frobenius norm of all entries together, with derivative zero at zero; squares neither overflow nor underflow."""
     size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(A), initial=0) for A in arrays])))
@@ -26,12 +27,14 @@ def norm(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.where(usual, scale * jnp.sqrt(jnp.where(usual, square, 1)), size)
 
 
+@jax.jit
 def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
     """Square root of what is at least 0 up to round-off, with derivative zero at zero."""
     absent = square <= 0
     return jnp.where(absent, 0, jnp.sqrt(jnp.where(absent, 1, square)))
 
 
+@jax.jit
 def quotient(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """a / b, and 0 where b is 0."""
     absent = b == 0
@@ -46,7 +49,12 @@ def total(terms: Iterable[Array]) -> Array:
 def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every floating-point number in a tree is finite."""
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)
+    return _are_finite(leaves) if leaves else jnp.asarray(True)
+
+
+@jax.jit
+def _are_finite(leaves: list[Array]) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def least_divisor(dtype: jnp.dtype) -> float:

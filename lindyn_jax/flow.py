@@ -248,6 +248,7 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
     return jnp.minimum(jnp.where(fastest > 0, rtol**0.25 / jnp.where(fastest > 0, fastest, 1), horizon), horizon)
 
 
+@eqx.filter_jit
 def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: Stop | None) -> Array:
     """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
     layers = start.moving_layers(problem)
@@ -374,7 +375,7 @@ def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMe
         return explicit, stiff
     # Inside jit even operations on numbers that are known are otherwise put off to run time.
     with jax.ensure_compile_time_eval():
-        return (stiff if float(_stiffness(model, problem, ts[-1], stop)) > STIFF else explicit,)
+        return (stiff if float(_stiffness(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop)) > STIFF else explicit,)
 
 
 def _for_stiff(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractMethod | None:

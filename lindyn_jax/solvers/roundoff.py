@@ -86,6 +86,7 @@ def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
     return largest * jnp.exp((log + jnp.log(jnp.where(size > 0, size, 1)) / 16) / 2)
 
 
+@functools.partial(jax.jit, static_argnames="axis")
 def norm(*arrays: Array, axis: int | None = None) -> Array:
     """The Frobenius norm of all arrays together, or norms along an axis; the squares may be beyond the range of the dtype."""
     most = [jnp.max(jnp.abs(array), axis=axis, keepdims=axis is not None, initial=0) for array in arrays]
