@@ -16,9 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
-@jax.jit
 def norm(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
     """Frobenius norm of all entries together, with derivative zero at zero; squares neither overflow nor underflow."""
+    return _norm(arrays)
+
+
+@jax.jit
+def _norm(arrays: tuple[Array, ...]) -> Array:
     size = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(A), initial=0) for A in arrays])))
     usual = (size > 0) & (size < jnp.inf)
     scale = jnp.where(usual, size, 1)
@@ -27,14 +31,12 @@ def norm(*arrays: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.where(usual, scale * jnp.sqrt(jnp.where(usual, square, 1)), size)
 
 
-@jax.jit
 def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
     """Square root of what is at least 0 up to round-off, with derivative zero at zero."""
     absent = square <= 0
     return jnp.where(absent, 0, jnp.sqrt(jnp.where(absent, 1, square)))
 
 
-@jax.jit
 def quotient(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """a / b, and 0 where b is 0."""
     absent = b == 0

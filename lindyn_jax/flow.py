@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import trace_ctx
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _checks, trajectory
@@ -120,7 +121,7 @@ def gradient_flow(
 
 def default_adjoint() -> diffrax.AbstractAdjoint:
     """Any derivative in bounded memory; where nothing can be differentiated, the loop that is the sooner compiled."""
-    is_outermost = jax.core.trace_ctx.is_top_level()
+    is_outermost = trace_ctx.is_top_level()
     return diffrax.ForwardMode() if is_outermost else diffrax.RecursiveCheckpointAdjoint()
 
 
@@ -375,7 +376,9 @@ def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMe
         return explicit, stiff
     # Inside jit even operations on numbers that are known are otherwise put off to run time.
     with jax.ensure_compile_time_eval():
-        return (stiff if float(_stiffness(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop)) > STIFF else explicit,)
+        return (
+            stiff if float(_stiffness(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop)) > STIFF else explicit,
+        )
 
 
 def _for_stiff(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractMethod | None:

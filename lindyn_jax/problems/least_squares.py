@@ -87,8 +87,7 @@ class LeastSquares(OutputProblem):
         link = _named_link(link)
         W = self._read(X, Y, scale, output_scale, rank, rank_rtol)
         self.link = _elementwise(link, self.dtype)
-        self.Ytil = self.Y if W is None else W.T @ self.Y
-        self.residual = jnp.zeros((), self.dtype) if W is None else jnp.sum((self.Y - W @ self.Ytil) ** 2)
+        self.Ytil, self.residual = (self.Y, jnp.zeros((), self.dtype)) if W is None else _projected(W, self.Y)
         # Without a link the loss is a function of Ytil, however many samples there are.
         self.design = None if W is None or self.link is None else W * self.data_singular_values
 
@@ -201,6 +200,13 @@ class LeastSquares(OutputProblem):
                 f"`{name}` is undefined for a problem with a link function: its least loss has no closed form. "
                 "Use `loss`, or leave out `link`."
             )
+
+
+@jax.jit
+def _projected(W: Float[Array, "N r"], Y: Float[Array, "N m"]) -> tuple[Float[Array, "r m"], Float[Array, ""]]:
+    """Ytil, and the square of what is left of Y."""
+    Ytil = W.T @ Y
+    return Ytil, jnp.sum((Y - W @ Ytil) ** 2)
 
 
 def is_least_squares(problem: AbstractProblem) -> TypeGuard[LeastSquares]:

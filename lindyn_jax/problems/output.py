@@ -1,6 +1,7 @@
 """Losses of a network's outputs: what the data do goes through the singular value decomposition of the inputs, made once."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Literal, TypeVar
 
 import equinox as eqx
@@ -98,9 +99,8 @@ class OutputProblem(AbstractProblem):
             return None
         W, s, Phi1T = jnp.linalg.svd(X, full_matrices=False)
         r = rank_of(X, s, rank, rank_rtol)
-        Phi1 = Phi1T[:r].T
-        self.data_singular_values, self.Phi1, self.inputs_mark = s[:r], Phi1, mark(Phi1)
-        return W[:, :r]
+        W, self.data_singular_values, self.Phi1, self.inputs_mark = _parts(W, s, Phi1T, r)
+        return W
 
     @abstractmethod
     def output_loss(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, ""]:
@@ -191,6 +191,13 @@ class OutputProblem(AbstractProblem):
 @sizes_of.register
 def _(problem: OutputProblem) -> dict[str, int]:
     return {"N": problem.num_samples, "n": problem.num_inputs, "m": problem.num_outputs, "r": problem.rank}
+
+
+@partial(jax.jit, static_argnums=3)
+def _parts(W: Array, s: Array, Phi1T: Array, r: int) -> tuple[Array, Array, Array, Array]:
+    """What is kept of a decomposition: r singular values with their vectors, and the mark of those of the inputs."""
+    Phi1 = Phi1T[:r].T
+    return W[:, :r], s[:r], Phi1, mark(Phi1)
 
 
 def mark(Phi1: Float[Array, "n r"]) -> Float[Array, " r"]:

@@ -86,9 +86,13 @@ def largest_singular_value(A: Float[Array, "r m"]) -> Float[Array, ""]:
     return largest * jnp.exp((log + jnp.log(jnp.where(size > 0, size, 1)) / 16) / 2)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
 def norm(*arrays: Array, axis: int | None = None) -> Array:
     """The Frobenius norm of all arrays together, or norms along an axis; the squares may be beyond the range of the dtype."""
+    return _norm(arrays, axis)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _norm(arrays: tuple[Array, ...], axis: int | None) -> Array:
     most = [jnp.max(jnp.abs(array), axis=axis, keepdims=axis is not None, initial=0) for array in arrays]
     largest = functools.reduce(jnp.maximum, most)
     largest = jax.lax.stop_gradient(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
