@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import trace_ctx
+from jax import core
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from . import _checks, trajectory
@@ -121,8 +121,10 @@ def gradient_flow(
 
 def default_adjoint() -> diffrax.AbstractAdjoint:
     """Any derivative in bounded memory; where nothing can be differentiated, the loop that is the sooner compiled."""
-    is_outermost = trace_ctx.is_top_level()
-    return diffrax.ForwardMode() if is_outermost else diffrax.RecursiveCheckpointAdjoint()
+    # A version of JAX that does not tell is taken to differentiate.
+    context = getattr(core, "trace_ctx", None)
+    nothing = context is not None and context.is_top_level()
+    return diffrax.ForwardMode() if nothing else diffrax.RecursiveCheckpointAdjoint()
 
 
 @eqx.filter_jit

@@ -4,6 +4,12 @@ from pathlib import Path
 
 import pytest
 
+# Files of a few tests that take long, and that are begun before all others: the last ones to be begun are short.
+FIRST = [
+    "fuzz", "fit_lambda0", "study_theorem12", "study_lemma11", "public_derivatives", "notebooks", "readme", "types", "resume",
+    "lie_solver", "deep_reduction", "optimizers", "exact_riccati", "theory_equivariance", "solvers", "figures",
+]  # fmt: skip
+
 
 def pytest_configure(config):
     # The process that hands out tests to others runs none of them: they start sooner without this.
@@ -14,6 +20,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     import jax
 
+    place = {f"test_{name}": number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     if jax.default_backend() == "cpu":
         skip = pytest.mark.skip(reason="needs an accelerator")
         for item in items:
