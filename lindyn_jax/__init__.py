@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent
+from .diffusion import stochastic_flow
 from .ensemble import SweepStore, masked, open_reductions, open_sweep, run_ensemble
 from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
 from .flow import gradient_flow
@@ -21,6 +22,7 @@ from .models import (
     TwoLayer,
     WideLimit,
 )
+from .noise import FullBatch, LabelNoise, Minibatch, Online, Teacher
 from .optimizers import polar_descent
 from .problems import (
     AbstractProblem,
@@ -58,17 +60,21 @@ __all__ = [
     "CustomProblem",
     "DeepLinear",
     "Fit",
+    "FullBatch",
     "Gauge",
     "GeneralLoss",
     "Huber",
     "ImbalancePenalty",
+    "LabelNoise",
     "Lambda0Fit",
     "LeastSquares",
     "LinearModel",
     "Logistic",
     "MatrixCompletion",
     "MatrixSensing",
+    "Minibatch",
     "Momentum",
+    "Online",
     "OutputProblem",
     "Penalised",
     "Poisson",
@@ -78,6 +84,7 @@ __all__ = [
     "Study",
     "SweepStore",
     "SymmetricFactors",
+    "Teacher",
     "Trajectory",
     "TwoLayer",
     "WideLimit",
@@ -110,6 +117,7 @@ __all__ = [
     "reduction",
     "run_ensemble",
     "stable_step",
+    "stochastic_flow",
     "studies",
     "theory",
     "to_gauge",

@@ -19,6 +19,7 @@ from ._equivariance import extra_arguments, refuse_unrunnable
 from ._public import public
 from ._stop import as_stop
 from .flow import all_finite, check_finite_start, check_not_saddle
+from .noise import AbstractNoise, prepare_noise
 from .problems import AbstractProblem
 from .reduction import check_fits, check_kinds, is_reducible, prepare, require_exact
 from .trajectory import M, Trajectory, failed_to_inf
@@ -33,6 +34,7 @@ def gradient_descent(
     steps: int,
     *,
     optimizer: optax.GradientTransformation,
+    noise: AbstractNoise | Sequence[AbstractNoise] | None = None,
     save_at: Int[ArrayLike, " T"] | Sequence[int] | None = None,
     observables: obs.Observables = ("loss",),
     stop: Float[ArrayLike, ""] | None = None,
@@ -48,6 +50,8 @@ def gradient_descent(
     - `model`: the start, any model of this package whose sizes fit the problem.
     - `steps`: the number of steps, a static number.
     - `optimizer`: an optax transformation, such as `optax.sgd(0.01)`; its hyperparameters may be traced.
+    - `noise`: `Minibatch`, `LabelNoise`, `Online`, or one that acts on the samples and one on the targets as a tuple or a
+        sum; by default, or with `FullBatch()`, all samples as they are. Observables and stops are about the whole problem.
     - `save_at`: step numbers at which to observe, shape (T,), increasing, from 0 to `steps`; by default 0 and `steps`.
     - `observables`, `keep_models`: as in `gradient_flow`.
     - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested at every eighth step, whatever `save_at` is; a number in (0, 1),
@@ -74,10 +78,12 @@ def gradient_descent(
     ending = as_stop(stop, stop_loss, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
     moved = prepare(model, problem, reduce)
+    reduced = moved.is_reduced or (reduce and is_reducible(moved, problem))
     if not isinstance(optimizer, EquivariantTransformation):
         refuse_unrunnable(optimizer, model.to_state())
-        if moved.is_reduced or (reduce and is_reducible(moved, problem)):
+        if reduced:
             require_exact(optimizer, model, problem, moved)
+    prepared = prepare_noise(noise, problem, int(steps), reduced)
     functions = obs.resolve(observables)
     return _descend(
         moved,
@@ -86,6 +92,7 @@ def gradient_descent(
         ending,
         int(steps),
         optimizer,
+        prepared,
         functions,
         bool(reduce),
         moved is not model,
@@ -122,33 +129,42 @@ def _plain_update(step_size, updates, state, params=None):
 class _Carry(NamedTuple):
     weights: Any
     optimizer_state: optax.OptState
+    noise_state: Any
     step: Int[Array, ""]
     halted: Bool[Array, ""]
 
 
 @eqx.filter_jit
 def _descend(
-    model, problem, save_at, stop, steps, optimizer, functions, reduce, lifted, keep_models, reverse, whole
+    model, problem, save_at, stop, steps, optimizer, noise, functions, reduce, lifted, keep_models, reverse, whole
 ) -> Trajectory:
     kind = "checkpointed" if reverse else "lax"
 
     def move(start, observe):
         weights, unpack = start.to_state(), start.from_state
 
-        def gradient(weights):
-            return jax.tree.map(jnp.negative, unpack(weights).state_velocity(problem))
-
-        def loss(weights):
-            return obs.total_loss(unpack(weights), problem)
-
-        # Without a stop it only tells whether the run has diverged.
         measured = obs.loss if stop is None else stop.loss
         target = -jnp.inf if stop is None else stop.target(start, problem)
 
         def watch(weights):
             return measured(unpack(weights), problem)
 
+        def check(weights):
+            # Without a stop it only tells whether the run has diverged. The loss of all samples costs more than steps on
+            # batches do.
+            return watch(weights) if noise is None or stop is not None else jnp.where(all_finite(weights), 0.0, jnp.inf)
+
         def step(carry: _Carry, _=None) -> tuple[_Carry, None]:
+            now, noise_state = problem, carry.noise_state
+            if noise is not None:
+                now, noise_state = noise.draw(noise_state, carry.step)
+
+            def gradient(weights):
+                return jax.tree.map(jnp.negative, unpack(weights).state_velocity(now))
+
+            def loss(weights):
+                return obs.total_loss(unpack(weights), now)
+
             gradients = gradient(carry.weights)
             available = {
                 "value": loss(carry.weights),
@@ -160,10 +176,10 @@ def _descend(
             extra = extra_arguments(optimizer, available)
             updates, optimizer_state = optimizer.update(gradients, carry.optimizer_state, carry.weights, **extra)
             weights = optax.apply_updates(carry.weights, updates)
-            return _Carry(weights, optimizer_state, carry.step + 1, carry.halted), None
+            return _Carry(weights, optimizer_state, noise_state, carry.step + 1, carry.halted), None
 
         def test(carry: _Carry) -> _Carry:
-            now = watch(carry.weights)
+            now = check(carry.weights)
             return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
 
         def chunk(carry: _Carry) -> _Carry:
@@ -196,7 +212,8 @@ def _descend(
             reached = carry.step >= until
             return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
 
-        carry = test(_Carry(weights, optimizer.init(weights), jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
+        kept = None if noise is None else noise.start()
+        carry = test(_Carry(weights, optimizer.init(weights), kept, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         # The last stretch is one of those between observations: a program of its own takes as long again to compile.
         stretches = save_at if whole else jnp.append(save_at, steps)
         carry, seen = jax.lax.scan(advance, carry, stretches)

@@ -46,6 +46,7 @@ def gradient_flow(
     adjoint: diffrax.AbstractAdjoint | None = None,
     reduce: bool = True,
     keep_models: bool = False,
+    noise: None = None,
 ) -> Trajectory[M]:
     """Gradient flow d(weights)/dt = -dL/d(weights) from `model` at t = 0.
 
@@ -75,6 +76,7 @@ def gradient_flow(
     - `reduce`: integrate a `TwoLayer` or a `SymmetricFactors` in its smallest exact form. The result is the same to
         round-off. A problem with a penalty whose Lambda is a matrix has none and is integrated in full size.
     - `keep_models`: keep the whole model at every time.
+    - `noise`: none: the flow is that of the whole loss; see `gradient_descent` and `stochastic_flow`.
 
     **Returns:** a `Trajectory`. `final` is of the kind of `model`. One trajectory in, one out: use `jax.vmap` for more.
 
@@ -92,7 +94,12 @@ def gradient_flow(
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
     """
-    ts = _check(model, problem, ts)
+    if noise is not None:
+        raise ValueError(
+            "`gradient_flow` is the flow of the whole loss, without `noise`: use `gradient_descent` for steps on batches, or "
+            "`stochastic_flow` for their limit."
+        )
+    ts = check_flow(model, problem, ts)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     rtol, atol = _tolerances(rtol, atol, dtype)
     ending = as_stop(stop, stop_loss, problem)
@@ -312,7 +319,8 @@ def result_code(result: diffrax.RESULTS, final: AbstractModel) -> Array:
     return jnp.where(all_finite(final), code, trajectory.DIVERGED)
 
 
-def _check(model: AbstractModel, problem: AbstractProblem, ts) -> Array:
+def check_flow(model: AbstractModel, problem: AbstractProblem, ts) -> Array:
+    """The times as an array of the weights' type, after making sure that a flow can start and end there."""
     check_kinds(model, problem)
     check_fits(model, problem)
     ts = _checks.as_float(ts, "ts")

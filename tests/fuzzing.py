@@ -86,7 +86,7 @@ COMMON = {
     "Sigma_xy": np.ones((3, 2)) + np.eye(3, 2), "observables": ("loss",), "Theta0": U @ V.T,
     "E": np.ones((n, m)),
     "name": "m22-1", "positive": np.arange(1.0, n + 1)[::-1], "negative": np.arange(1.0, m + 1)[::-1],
-    "learned": np.arange(min(n, m)) == 0,
+    "learned": np.arange(min(n, m)) == 0, "size": 2,
     "sizes": (3, 4, 2), "optimizer": optax.sgd(0.01), "dataset": DATASET, "gauge": GAUGE, "law": LAW, "safety": 0.5,
     "t0": 0.0, "curvature": 1.0, "u": 1.0, "v": 0.5, "y": 1.0, "A": np.ones((3, 3)) + np.eye(3), "g": 1.0,
     "sigma_i": 2.0, "lam_i": 1.0, "sigma_j": 1.0, "lam_j": 0.5, "x": 0.1, "step_size": 0.01, "std_U": 0.1,
@@ -104,7 +104,7 @@ HOMOGENEOUS = {"Y": U @ V.T + 1}
 # Those that compile a program for every answer.
 SOLVERS = (
     "fit", "fit_lambda0", "flow_to_limit", "gradient_descent", "gradient_flow", "lambda0_objective", "lambda0_path", "limit",
-    "run_ensemble", "studies.audit", "studies.simulate",
+    "run_ensemble", "stochastic_flow", "studies.audit", "studies.simulate",
 )  # fmt: skip
 # What looks wrong and is right: X = I, a link of the user's, parameters of any kind that the user's own functions take.
 RIGHT = {
@@ -132,6 +132,8 @@ OWN = {
     "DeepLinear": {"layers": (np.ones((3, 2)), np.ones((2, 2)))},
     "Reduction": {"core": MODEL, "width": 10, "num_frozen": 0},
     "WideLimit": {"level": 0.1},
+    "Minibatch": {"size": 2}, "Online": {"sampler": lambda key: (X, Y)},
+    "stochastic_flow": {"noise": ld.Minibatch(2), "step_size": 0.1},
     "SweepStore": {"path": "store"},
     "fit": {"parameters": jnp.ones(2), "simulate": lambda x: x, "loss": lambda x: jnp.sum(x**2), "steps": 3},
     "fit_lambda0": {"problem": FACTORS, "nodes": 8, "grid": 8},

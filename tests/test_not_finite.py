@@ -26,7 +26,16 @@ MODELS = {
 }
 # The parts of a network, which may be finite one by one.
 PARTS = ("coupling", "moving_layers", "ntk_rescaling", "rate_operator", "adversarial_target")
-NUMBERS = {"t0": 0.0, "eta": 0.01, "alpha": 0.5, "delta": 0.1, "epsilon": 1.0, "ts": jnp.array([0.5, 1.0])}
+NUMBERS = {
+    "std": 0.1,
+    "size": 2,
+    "t0": 0.0,
+    "eta": 0.01,
+    "alpha": 0.5,
+    "delta": 0.1,
+    "epsilon": 1.0,
+    "ts": jnp.array([0.5, 1.0]),
+}
 
 
 def _parameters(function):

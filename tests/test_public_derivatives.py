@@ -46,6 +46,10 @@ NO_ROW = {
     "reduction.require_exact": "raises or does nothing",
     "init.warn_of_lost_digits": "warns or does nothing",
     "CustomProblem": "holds a function alone",
+    "Online": "holds a function alone",
+    "Minibatch": "whole numbers",
+    "FullBatch": "holds nothing",
+    "stochastic_flow": "either mode has an adjoint of its own: test_diffusion",
     "find_subspaces": "refuses traced weights, tested in test_deep_reduction",
     "fit": "ends at a minimum of the user's: its own derivatives are those of `simulate`",
     "gradient_flow": "either mode has an adjoint of its own: test_derivatives",
@@ -120,6 +124,7 @@ PART = {
     "theory.covariance_problem": covariances,
     "theory.sharpness": lambda found: (found.value, found.deviation),
     "theory.hessian_sharpness": lambda found: found.value,
+    "theory.batch_stable_step": lambda found: found.value,
 }
 # By these fields data are told apart: they are no numbers to compute with, and have no derivative.
 MARKS = ("inputs_mark", "coordinates")

@@ -2,12 +2,14 @@
 
 import inspect
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .. import _checks
 from .._public import role_of, sizes_of
@@ -47,6 +49,9 @@ class AbstractProblem(eqx.Module):
     ```
     """
 
+    # Whether noise on the targets enters the gradient linearly.
+    is_linear_in_targets: ClassVar[bool] = False
+
     num_inputs: eqx.AbstractVar[int]
     num_outputs: eqx.AbstractVar[int]
 
@@ -75,6 +80,43 @@ class AbstractProblem(eqx.Module):
         Its loss may differ from this one's by a number that does not depend on Theta.
         """
         return self, None
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int | None:
+        """N, of how many losses of samples this one is the sum; `None` where it is not known to be one."""
+        return None
+
+    def sampled(self) -> "AbstractProblem":
+        """This problem as a sum over samples, in the same coordinates: what batches are taken from.
+
+        **Raises:** `ValueError` for a problem that is not known to be such a sum.
+        """
+        raise ValueError(
+            f"Batches are taken from the samples of a problem, but a {type(self).__name__} is not known to be a sum over samples."
+        )
+
+    def rows(self, index: Int[Array, " B"]) -> "AbstractProblem":
+        """The problem of some samples in the coordinates of all, whose mean over uniform batches is this one.
+
+        Its loss is `(N/B) sum_{i in index} (loss of sample i)`, weights and scale included: for `scale="averaged"` it is the
+        mean over the batch, `||Y_B - X_B Theta||_F^2 / B`. A sample that comes twice counts twice.
+
+        **Args:** `index`, numbers of samples from 0 to N - 1, which may be traced: of one that is out of range the loss is NaN.
+
+        **Raises:** `ValueError` for a problem that is not known to be a sum over samples, or concrete numbers out of range.
+        """
+        return self.sampled().rows(index)
+
+    def noisy(self, draw: "Draw") -> "AbstractProblem":
+        """The problem with noise on its targets: `draw(shape, dtype)` makes it.
+
+        **Raises:** `ValueError` for a problem whose targets are no numbers to which noise can be added.
+        """
+        raise ValueError(
+            f"Label noise is added to targets that are numbers, but a {type(self).__name__} has no such targets."
+        )
 
     # -- coordinates -------------------------------------------------------------------------------------------------
 
@@ -156,6 +198,46 @@ class AbstractProblem(eqx.Module):
                 f"`{name}` is defined for least squares, but the problem is a {type(self).__name__}, whose least loss is not "
                 "known: use `loss`."
             )
+
+
+# Noise of a shape and a dtype.
+Draw = Callable[[tuple[int, ...], Any], Array]
+
+
+class SampledProblem(AbstractProblem):
+    """A loss that is a sum over samples, with the samples at hand."""
+
+    @abstractmethod
+    def rows(self, index: Int[Array, " B"]) -> "SampledProblem": ...
+
+    @abstractmethod
+    def weighted_gradient(self, Theta: Float[Array, "n m"], a: Float[Array, " N"]) -> Float[Array, "n m"]:
+        """`sum_i a_i g_i`, with g_i the gradient of the loss of sample i: for ones that of the loss."""
+
+    def sampled(self) -> "SampledProblem":
+        return self
+
+
+def check_index(index: Int[Array, " B"], num_samples: int) -> Int[Array, " B"]:
+    """Numbers of samples; those that are traced and out of range are made to point beyond the last one."""
+    if index.ndim != 1 or index.size == 0 or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(
+            f"Argument `index` must be whole numbers of shape (B,) with B >= 1, but has shape {index.shape} and dtype "
+            f"{index.dtype}."
+        )
+    if not _checks.is_traced(index):
+        values = np.asarray(index)
+        bad = np.flatnonzero((values < 0) | (values >= num_samples))
+        if len(bad):
+            raise ValueError(
+                f"Argument `index` must lie between 0 and {num_samples - 1}, but is {values[bad[0]]} at index {bad[0]}."
+            )
+    return jnp.where(index < 0, num_samples, index)
+
+
+def take(array: Array, index: Int[Array, " B"]) -> Array:
+    """Some rows of an array, NaN for those beyond the last."""
+    return array.at[index].get(mode="fill", fill_value=jnp.nan)
 
 
 @sizes_of.register

@@ -5,6 +5,7 @@ from abc import abstractmethod
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .base import AbstractProblem, Draw
 from .samples import SampleProblem
 
 
@@ -14,6 +15,9 @@ class Classification(SampleProblem):
     @abstractmethod
     def margins(self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
         """By how much the logits are on the right side, of every sample."""
+
+    def noisy(self, draw: Draw) -> AbstractProblem:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return AbstractProblem.noisy(self, draw)
 
     def accuracy(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         """The share of samples, by their weights, whose margin is positive; NaN if Theta is not finite."""

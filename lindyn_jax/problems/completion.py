@@ -1,5 +1,8 @@
 """Matrices of which some entries are known."""
 
+from typing import ClassVar
+
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
@@ -7,7 +10,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 from .. import _checks
 from .._norms import norm
 from .._public import public
-from .base import AbstractProblem
+from .base import AbstractProblem, Draw
+from .entries import Entries
 from .output import LossScale, loss_scale
 from .samples import read_weights, refuse_entries
 
@@ -30,6 +34,8 @@ class MatrixCompletion(AbstractProblem):
 
     **Source:** Gunasekar et al. (2017), Arora et al. (2019).
     """
+
+    is_linear_in_targets: ClassVar[bool] = True
 
     Y: Float[Array, "n m"]
     mask: Float[Array, "n m"]
@@ -84,6 +90,29 @@ class MatrixCompletion(AbstractProblem):
 
     def loss_gradient(self, Theta: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return self.scale * self._seen * (Theta - self.Y)
+
+    @property
+    def num_samples(self) -> int:
+        """K, the number of observed entries."""
+        return self.sampled().num_samples
+
+    def sampled(self) -> Entries:
+        """The observed entries as samples, row by row.
+
+        **Raises:** `ValueError` for a mask that is traced: how many entries there are depends on its values.
+        """
+        if _checks.is_traced(self.mask):
+            raise ValueError(
+                "The observed entries of a MatrixCompletion are its samples, but its mask is traced: it must be known before "
+                "compiling."
+            )
+        i, j = np.nonzero(np.asarray(self.mask))
+        weights = None if self.weights is None else self.weights[i, j]
+        places = (jnp.asarray(i, jnp.int32), jnp.asarray(j, jnp.int32))
+        return Entries(places, self.Y[i, j], weights, self.scale, (self.num_inputs, self.num_outputs))
+
+    def noisy(self, draw: Draw) -> "MatrixCompletion":
+        return eqx.tree_at(lambda problem: problem.Y, self, self.Y + draw(self.Y.shape, self.dtype))
 
     def test_error(self, Theta: Float[Array, "n m"], truth: Float[ArrayLike, "n m"]) -> Float[Array, ""]:
         """`||Theta - truth||_F / ||truth||_F` over the entries that are not observed, and not NaN in `truth`."""

@@ -6,19 +6,20 @@ decomposition: the moving part of the first layer is `U1 = Phi1^T U`, the target
 """
 
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from typing import ClassVar, TypeGuard, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import _checks
 from .._public import public
-from .base import AbstractProblem
+from .base import AbstractProblem, Draw
 from .output import LossScale, OutputProblem
 from .penalised import Penalised
 from .penalty import ImbalancePenalty
+from .squares import Squares
 
 
 def sigmoid(Z: Array) -> Array:
@@ -66,6 +67,8 @@ class LeastSquares(OutputProblem):
 
     **Source:** M22 section 2.1 (the coordinates), G19 (2) (q = 1/N); notation of the README.
     """
+
+    is_linear_in_targets: ClassVar[bool] = True
 
     Ytil: Float[Array, "r m"]
     residual: Float[Array, ""]
@@ -189,6 +192,25 @@ class LeastSquares(OutputProblem):
         if self.link is not None:
             return super().reduced_loss_gradient(Theta1)
         return -self.scale * self.singular_values[:, None] * self.error(Theta1)
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def sampled(self) -> Squares:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Squares(self, self.link)
+
+    def rows(self, index: Int[Array, " B"]) -> Squares:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.sampled().rows(index)
+
+    def noisy(self: Problem, draw: Draw) -> Problem:
+        if self.link is not None:
+            return super().noisy(draw)
+        # Of noise on Y the loss sees `W^T noise`, which is noise of the same kind, at a cost that does not depend on N.
+        noise = draw(self.Ytil.shape, self.dtype)
+        whole = noise
+        if self.X is not None:
+            whole = self.X @ self.from_data(noise / self.data_singular_values[:, None])
+        where = lambda problem: (problem.Y, problem.Ytil)  # noqa: E731
+        return eqx.tree_at(where, self, (self.Y + whole, self.Ytil + noise))
 
     def refuse_link(self, name: str) -> None:
         """Refuses a problem with a link function, for `name`, which is about least squares.

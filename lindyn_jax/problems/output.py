@@ -8,17 +8,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import _checks
 from .._public import public, sizes_of
-from .base import AbstractProblem
+from .base import Draw, SampledProblem, check_index, take
 
 Problem = TypeVar("Problem", bound="OutputProblem")
 LossScale = Literal["sum", "mean", "averaged"]
 
 
-class OutputProblem(AbstractProblem):
+class OutputProblem(SampledProblem):
     r"""A loss of the outputs on data, `L(Theta) = q l(c X Theta, Y)`, with loss scale q and output scale c.
 
     A loss of your own is a subclass with `output_loss`. Only `Phi1^T Theta` enters, with the thin singular value decomposition
@@ -183,9 +183,61 @@ class OutputProblem(AbstractProblem):
         return Theta if X is None else X @ Theta
 
     def _gradient(self, X: Array | None, Theta: Array) -> Array:
-        outputs = self.output_scale * self._times(X, Theta)
-        gradient = self.scale * self.output_scale * jax.grad(self.output_loss)(outputs, self.Y)
+        gradient = self.slopes(X, Theta)
         return gradient if X is None else X.T @ gradient
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def slopes(self, X: Float[Array, "N r"] | None, Theta: Float[Array, "r m"]) -> Float[Array, "N m"]:
+        """The derivative of the loss by `X Theta`, for inputs as they are or in the data's coordinates."""
+        outputs = self.output_scale * self._times(X, Theta)
+        return self.scale * self.output_scale * jax.grad(self.output_loss)(outputs, self.Y)
+
+    def weighted_gradient(self, Theta: Float[Array, "n m"], a: Float[Array, " N"]) -> Float[Array, "n m"]:
+        slopes = a[:, None] * self.slopes(self.X, Theta)
+        return slopes if self.X is None else self.X.T @ slopes
+
+    def rows(self: Problem, index: Int[Array, " B"]) -> Problem:
+        self._refuse_own_rows()
+        index = check_index(jnp.asarray(index), self.num_samples)
+        X = jax.nn.one_hot(index, self.num_samples, dtype=self.dtype) if self.X is None else take(self.X, index)
+        design = X if self.design is None else take(self.design, index)
+        return self._with_samples(X, take(self.Y, index), design, self.scale * (self.num_samples / index.size), index)
+
+    def fresh(self: Problem, X: Float[Array, "B n"], Y: Float[Array, "B m"]) -> Problem:
+        """The problem of other samples in the same coordinates, with the loss `(q/B) sum_b l(c x_b^T Theta, y_b)`.
+
+        Inputs must lie in the directions that this problem sees; other parts of them are lost where it is restricted.
+        """
+        X, Y = X.astype(self.dtype), Y.astype(self.dtype)
+        return self._with_samples(X, Y, self.to_data(X.T).T, self.scale / X.shape[0], None)
+
+    def noisy(self: Problem, draw: Draw) -> Problem:
+        return eqx.tree_at(lambda problem: problem.Y, self, self.Y + draw(self.Y.shape, self.dtype))
+
+    def _refuse_own_rows(self) -> None:
+        """Refuses a kind of the user's that has arrays of its own with one row a sample, of which rows are not taken here."""
+        package = str(__package__)
+        if type(self).__module__.startswith(package):
+            return
+        ours = {
+            name
+            for base in type(self).__mro__
+            if base.__module__.startswith(package)
+            for name in vars(base).get("__annotations__", {})
+        }
+        for name, value in vars(self).items():
+            if name not in ours and any(
+                leaf.shape[:1] == (self.num_samples,) for leaf in jax.tree.leaves(value) if eqx.is_array(leaf)
+            ):
+                raise ValueError(
+                    f"A {type(self).__name__} has rows of its own in `{name}`: give it a `rows(index)` that takes some of those."
+                )
+
+    def _with_samples(self: Problem, X, Y, design, scale, index: Int[Array, " B"] | None) -> Problem:
+        """Other samples, those of these numbers or new ones."""
+        where = lambda problem: (problem.X, problem.Y, problem.design, problem.scale)  # noqa: E731
+        return eqx.tree_at(where, self, (X, Y, design, scale), is_leaf=lambda leaf: leaf is None)
 
 
 @sizes_of.register

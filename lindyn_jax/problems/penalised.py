@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import _checks
 from .._public import public
-from .base import AbstractProblem
+from .base import AbstractProblem, Draw
 from .penalty import ImbalancePenalty
 
 
@@ -97,7 +97,29 @@ class Penalised(AbstractProblem):
 
     def restrict(self) -> "tuple[Penalised, Float[Array, 'n r'] | None]":
         small, frame = self.problem.restrict()
-        return eqx.tree_at(lambda problem: problem.problem, self, small), frame
+        return self._around(small), frame
+
+    @property
+    def num_samples(self) -> int | None:
+        return self.problem.num_samples
+
+    def sampled(self) -> "Penalised":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._around(self.problem.sampled())
+
+    def rows(self, index: Int[Array, " B"]) -> "Penalised":
+        """That of some samples, with the same terms on the weights."""
+        return self._around(self.problem.rows(index))
+
+    def fresh(self, X: Float[Array, "B n"], Y: Float[Array, "B m"]) -> "Penalised":
+        """That of other samples of a problem of inputs and outputs, with the same terms on the weights."""
+        data: Any = self.problem
+        return self._around(data.fresh(X, Y))
+
+    def noisy(self, draw: Draw) -> "Penalised":
+        return self._around(self.problem.noisy(draw))
+
+    def _around(self, problem: AbstractProblem) -> "Penalised":
+        return eqx.tree_at(lambda tree: tree.problem, self, problem)
 
     def loss(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         """L(Theta), the data's loss alone."""

@@ -5,6 +5,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._public import public
+from .base import AbstractProblem, Draw
 from .output import LossScale
 from .samples import SampleProblem, as_column, refuse_entries
 
@@ -51,6 +52,9 @@ class Poisson(SampleProblem):
     def response(self, outputs: Float[Array, "N m"]) -> Float[Array, "N m"]:
         """The rates e^o."""
         return jnp.exp(outputs)
+
+    def noisy(self, draw: Draw) -> AbstractProblem:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return AbstractProblem.noisy(self, draw)
 
     def deviance(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         """`2 sum_j (y log(y/e^o) - y + e^o)` of a sample in the mean: 0 where all counts are predicted."""

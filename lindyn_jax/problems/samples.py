@@ -1,13 +1,18 @@
 """Losses that are a sum over samples, each with a weight of its own."""
 
 from abc import abstractmethod
+from typing import TypeVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .. import _checks
+from .base import take
 from .output import OutputProblem
+
+Problem = TypeVar("Problem", bound="SampleProblem")
 
 
 class SampleProblem(OutputProblem):
@@ -60,11 +65,15 @@ class SampleProblem(OutputProblem):
         """The mean of a number for each sample, by their weights."""
         return jnp.average(values.astype(self.dtype), weights=self.weights)
 
-    def _gradient(self, X: Array | None, Theta: Array) -> Array:
-        gradient = self.sample_gradients(self.output_scale * self._times(X, Theta), self.Y)
+    def slopes(self, X: Float[Array, "N r"] | None, Theta: Float[Array, "r m"]) -> Float[Array, "N m"]:
+        slopes = self.sample_gradients(self.output_scale * self._times(X, Theta), self.Y)
         factor = self.scale * self.output_scale
-        gradient = gradient * (factor if self.weights is None else factor * self.weights[:, None])
-        return gradient if X is None else X.T @ gradient
+        return slopes * (factor if self.weights is None else factor * self.weights[:, None])
+
+    def _with_samples(self: Problem, X, Y, design, scale, index: Int[Array, " B"] | None) -> Problem:
+        weights = None if self.weights is None or index is None else take(self.weights, index)
+        where = lambda problem: (problem.X, problem.Y, problem.design, problem.scale, problem.weights)  # noqa: E731
+        return eqx.tree_at(where, self, (X, Y, design, scale, weights), is_leaf=lambda leaf: leaf is None)
 
 
 def read_weights(weights, shape: tuple[int, ...]) -> Array | None:

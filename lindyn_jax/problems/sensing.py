@@ -1,14 +1,16 @@
 """Matrices of which some inner products are known."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import _checks
 from .._public import public
-from .base import AbstractProblem
+from .base import Draw, SampledProblem, check_index, take
 from .output import LossScale, loss_scale, mark, rank_of
 from .samples import read_weights
 
@@ -63,7 +65,7 @@ class RankOne(eqx.Module):
         return np.asarray(self.a, np.float64).T
 
 
-class MatrixSensing(AbstractProblem):
+class MatrixSensing(SampledProblem):
     r"""Matrix sensing, `L(Theta) = (q/2) sum_k w_k (<A_k, Theta> - y_k)^2`.
 
     Only `Phi1^T Theta` enters, where the columns of all A_k span the range of Phi1: the other rows of the first layer get no
@@ -82,6 +84,8 @@ class MatrixSensing(AbstractProblem):
 
     **Source:** Gunasekar et al. (2017).
     """
+
+    is_linear_in_targets: ClassVar[bool] = True
 
     A: Dense | RankOne
     y: Float[Array, " K"]
@@ -162,6 +166,28 @@ class MatrixSensing(AbstractProblem):
     def reduced_loss(self, Theta1: Float[Array, "r m"]) -> Float[Array, ""]:
         """L as a function of Theta1 = Phi1^T Theta, on which alone it depends."""
         return self.restrict()[0].loss(Theta1)
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        """K, the number of measurements."""
+        return self.y.shape[0]
+
+    def rows(self, index: Int[Array, " B"]) -> "MatrixSensing":
+        index = check_index(jnp.asarray(index), self.num_samples)
+        where = lambda problem: (problem.A, problem.y, problem.weights, problem.design, problem.scale)  # noqa: E731
+        some = jax.tree.map(lambda leaf: take(leaf, index), where(self)[:-1])
+        new = (*some, self.scale * (self.num_samples / index.size))
+        return eqx.tree_at(where, self, new, is_leaf=lambda leaf: leaf is None)
+
+    def noisy(self, draw: Draw) -> "MatrixSensing":
+        return eqx.tree_at(lambda problem: problem.y, self, self.y + draw(self.y.shape, self.dtype))
+
+    def weighted_gradient(self, Theta: Float[Array, "n m"], a: Float[Array, " K"]) -> Float[Array, "n m"]:
+        weights = a if self.weights is None else a * self.weights
+        scaled = eqx.tree_at(lambda problem: problem.weights, self, weights, is_leaf=lambda leaf: leaf is None)
+        return scaled.loss_gradient(Theta)
 
 
 def _column_space(A: Dense | RankOne) -> Float[Array, "n r"] | None:

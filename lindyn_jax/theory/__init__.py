@@ -46,6 +46,7 @@ from .imbalance import (
 )
 from .jumps import descent_step_limit, jump_steps, jumps_are_separate, separation_steps
 from .least_losses import least_excess_loss, stationary_product
+from .mean_square import batch_stable_step
 from .modes import data_modes, g19_corollary1, g19_theorem2, learning_order
 from .ntk import NTKRescaling, ntk_rescaling
 from .one_step import Drift, drift_spectrum, line_search, step_inequality, step_polynomial
@@ -65,6 +66,7 @@ from .spectra import lemma_e1, lemma_e2
 from .stationary import Stationarity, StationaryPoint, stationarity, stationary_point
 from .step_bounds import descent_bounds, g19_theorem3, zero_mode_bounds
 from .steps import stable_step
+from .stochastic import batch_drift, label_noise_decay, label_noise_drift, label_noise_loss, online_drift
 from .tightness import tight_pairing, tight_start, tightness
 
 __all__ = [
@@ -82,6 +84,8 @@ __all__ = [
     "adversarial_target",
     "aligned_layers",
     "balance",
+    "batch_drift",
+    "batch_stable_step",
     "conditional_distance",
     "convergence_constant",
     "corollary2",
@@ -111,6 +115,9 @@ __all__ = [
     "invariant_set",
     "jump_steps",
     "jumps_are_separate",
+    "label_noise_decay",
+    "label_noise_drift",
+    "label_noise_loss",
     "learning_order",
     "least_excess_loss",
     "least_imbalance",
@@ -133,6 +140,7 @@ __all__ = [
     "num_conservation_laws",
     "num_deep_conservation_laws",
     "observed",
+    "online_drift",
     "perturbation_bound",
     "plateau_tilt",
     "principal_projector",

@@ -1,0 +1,386 @@
+r"""What makes the loss of a step of descent another than the problem's own: batches, fresh samples, noise on the targets.
+
+A noise makes the problem of every step: `problem_k = draw(problem, k)`, in the coordinates of the whole. The gradient that
+descent then takes is that of an ordinary problem, a matrix times the layers, so that the width is reduced exactly, and in the
+data's coordinates a batch costs B x r. All that is random comes from `fold_in(key, step)`: where a run is observed, stopped or
+cut into blocks does not change it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, UInt32
+
+from . import _checks
+from ._public import public
+from .problems import AbstractProblem, LeastSquares
+
+Key = PRNGKeyArray | UInt32[Array, "2"]
+# Up to this many times the batch, all samples are shuffled for it; beyond, it is drawn one by one.
+SHUFFLED = 64
+
+
+class AbstractNoise(eqx.Module):
+    """What makes the problem of every step of descent.
+
+    A noise of your own is a subclass with `draw`, and `prepare` where it needs samples. `a + b`, or `(a, b)`, is both.
+    """
+
+    # What it acts on: one noise of each kind at a time.
+    acts_on: ClassVar[str] = "samples"
+
+    def prepare(self, problem: AbstractProblem, steps: int, is_reduced: bool) -> AbstractProblem:
+        """The problem in the form that `draw` takes, made once, after making sure that the two go together.
+
+        **Raises:** `ValueError` where they do not.
+        """
+        return problem
+
+    def start(self, problem: AbstractProblem) -> Any:
+        """What `draw` keeps from step to step; by default nothing."""
+        return None
+
+    @abstractmethod
+    def draw(self, problem: AbstractProblem, state: Any, step: Int[Array, ""]) -> tuple[AbstractProblem, Any]:
+        """The problem of a step, and what is kept for the next one."""
+
+    def __add__(self, other: "AbstractNoise | Sequence[AbstractNoise]") -> "tuple[AbstractNoise, ...]":
+        return (*as_parts(self), *as_parts(other))
+
+    def __radd__(self, other: "Sequence[AbstractNoise]") -> "tuple[AbstractNoise, ...]":
+        return (*as_parts(other), *as_parts(self))
+
+
+class FullBatch(AbstractNoise):
+    """All samples at every step: no noise."""
+
+    @public
+    def __init__(self):
+        pass
+
+    def draw(self, problem, state, step):
+        return problem, state
+
+
+class Minibatch(AbstractNoise):
+    """A batch of B samples at every step, `L_B = (N/B) sum_{i in batch} (loss of sample i)`, whose mean is the loss itself.
+
+    With `scale="averaged"` that is the mean over the batch, `||Y_B - X_B Theta||_F^2 / B`. Samples are rows of X and Y,
+    observed entries of a `MatrixCompletion` (row by row), measurements of a `MatrixSensing`.
+
+    **Args:**
+
+    - `size`: B, static. May be left out where `indices` are given.
+    - `key`: for the batches; step k draws from `fold_in(key, k)`. `stochastic_flow` has a key of its own and needs none here.
+    - `replace`: `False`: each batch is a uniform set of B different samples; `True`: B independent samples; `"epoch"`: the
+        samples are shuffled and used up in turn, then shuffled again. What N is not a multiple of B by is left out of an epoch,
+        other samples each time.
+    - `indices`: numbers of samples, shape (steps, B) or more steps, instead of random ones. Of traced ones that are out of
+        range the loss is NaN.
+
+    **Raises:** `ValueError` for a size below 1, or above N without replacement; for indices out of range or too few; for neither
+    a key nor indices in descent; for a problem that is not a sum over samples.
+
+    **Notes:** weights and scale are kept: a batch of weighted samples counts them with their weights, times N/B.
+    """
+
+    size: int = eqx.field(static=True)
+    key: Key | None
+    replace: bool | str = eqx.field(static=True)
+    indices: Int[Array, "K B"] | None
+
+    @public
+    def __init__(
+        self,
+        size: int | None = None,
+        *,
+        key: Key | None = None,
+        replace: bool | Literal["epoch"] = False,
+        indices: Int[ArrayLike, "K B"] | None = None,
+    ):
+        if isinstance(replace, str):
+            _checks.check_choice(replace, "replace", ("epoch",))
+        if indices is not None:
+            array = jnp.asarray(indices)
+            if array.ndim != 2 or 0 in array.shape or not jnp.issubdtype(array.dtype, jnp.integer):
+                raise ValueError(
+                    "Argument `indices` must be whole numbers of shape (steps, B), but has shape "
+                    f"{array.shape} and dtype {array.dtype}."
+                )
+            if size not in (None, array.shape[1]):
+                raise ValueError(
+                    f"Argument `size` must be {array.shape[1]} for `indices` of shape {array.shape}, but is {size}."
+                )
+            indices, size = array, array.shape[1]
+        if size is None:
+            raise ValueError("One of the arguments `size` and `indices` must be given, but neither is.")
+        if _checks.is_traced(size) or size != int(size) or size < 1:
+            raise ValueError(f"Argument `size` must be a static whole number of at least 1, but is {size}.")
+        self.size, self.key, self.indices = int(size), key, indices
+        self.replace = replace if isinstance(replace, str) else bool(replace)
+
+    def check_size(self, problem: AbstractProblem) -> int:
+        """N, after making sure that there are enough samples."""
+        num_samples = problem.num_samples
+        if num_samples is None:
+            problem.sampled()
+            raise ValueError(f"A {type(problem).__name__} does not say how many samples it has: give it `num_samples`.")
+        if self.indices is None and self.replace is not True and self.size > num_samples:
+            raise ValueError(
+                f"Argument `size` must be at most the number of samples, {num_samples}, without replacement, but is {self.size}."
+            )
+        return num_samples
+
+    def prepare(self, problem, steps, is_reduced):
+        num_samples = self.check_size(problem)
+        if self.indices is None:
+            if self.key is None:
+                raise ValueError("A Minibatch needs a `key`, or the `indices` of its samples, but has neither.")
+        else:
+            if len(self.indices) < steps:
+                raise ValueError(
+                    f"Argument `indices` must have a row for each of the {steps} steps, but has {len(self.indices)}."
+                )
+            if not _checks.is_traced(self.indices):
+                values = np.asarray(self.indices)
+                bad = np.argwhere((values < 0) | (values >= num_samples))
+                if len(bad):
+                    where = tuple(int(i) for i in bad[0])
+                    raise ValueError(
+                        f"Argument `indices` must lie between 0 and {num_samples - 1}, but is {values[where]} at index {where}."
+                    )
+        return problem.sampled()
+
+    def start(self, problem):
+        is_epoch = self.replace == "epoch" and self.indices is None
+        return jnp.zeros(problem.num_samples, jnp.int32) if is_epoch else None
+
+    def draw(self, problem, state, step):
+        if self.indices is not None:
+            return problem.rows(self.indices[step]), state
+        # There is a key, as `prepare` has seen.
+        root: Any = self.key
+        N, B = self.check_size(problem), self.size
+        if self.replace == "epoch":
+            epoch, place = step // (N // B), step % (N // B)
+            shuffled = lambda: jax.random.permutation(jax.random.fold_in(root, epoch), N).astype(jnp.int32)  # noqa: E731
+            state = jax.lax.cond(place == 0, shuffled, lambda: state)
+            return problem.rows(jax.lax.dynamic_slice(state, (place * B,), (B,))), state
+        key = jax.random.fold_in(root, step)
+        index = jax.random.randint(key, (B,), 0, N, jnp.int32) if self.replace else _subset(key, N, B)
+        return problem.rows(index), state
+
+
+class LabelNoise(AbstractNoise):
+    """Fresh Gaussian noise of variance `std^2` on every target, anew at every step.
+
+    **Args:** `std`, delta >= 0, in units of the targets; may be traced. `key`: step k draws from it and k;
+    `stochastic_flow` has a key of its own and needs none here.
+
+    **Raises:** `ValueError` for a negative `std`, without a key in descent, or for a problem whose targets are classes or counts.
+
+    **Notes:** of all samples of a `LeastSquares` without a link the gradient sees `W^T noise` alone, r x m numbers of the same
+    variance, which is what is drawn: the cost does not depend on N. After a `Minibatch` the targets of the batch are noisy.
+
+    **Source:** Blanc, Gupta, Valiant and Valiant (2020); see `theory.label_noise_loss`.
+    """
+
+    std: Float[Array, ""]
+    key: Key | None
+    acts_on: ClassVar[str] = "targets"
+
+    @public
+    def __init__(self, std: Float[ArrayLike, ""] | int, *, key: Key | None = None):
+        std = _checks.as_float(std, "std")
+        if std.ndim or (not _checks.is_traced(std) and not 0 <= float(std) < np.inf):
+            raise ValueError(f"Argument `std` must be a finite number of at least 0, but is {std}.")
+        self.std, self.key = std, key
+
+    def prepare(self, problem, steps, is_reduced):
+        if self.key is None:
+            raise ValueError("A LabelNoise needs a `key`, but has none.")
+        problem.noisy(jnp.zeros)
+        return problem
+
+    def draw(self, problem, state, step):
+        # Another stream than that of batches, which may have the same key.
+        root: Any = self.key
+        key = jax.random.fold_in(jax.random.fold_in(root, 1), step)
+
+        def noise(shape: tuple[int, ...], dtype) -> Array:
+            return self.std.astype(dtype) * jax.random.normal(key, shape, dtype)
+
+        return problem.noisy(noise), state
+
+
+class Online(AbstractNoise):
+    """Fresh samples at every step, `L_B = (q/B) sum_b l(c x_b^T Theta, y_b)`: each is seen once.
+
+    The loss of samples is that of the problem, which is what is observed and what `stop` is about. For inputs of second moment
+    `E[x x^T] = X^T X`, and targets of its best Theta, the mean gradient is that of least squares on X.
+
+    **Args:** `sampler`, a function of a key that makes B inputs and targets, shapes (B, n) and (B, m), such as a `Teacher`;
+    numbers in it that are to be traced belong into a callable `eqx.Module`. `key`: step k draws from `fold_in(key, k)`.
+
+    **Raises:** `ValueError` for samples of other shapes, a problem that is not one of inputs and outputs, or, unless
+    `reduce=False`, inputs in directions that the problem's own data do not see.
+    """
+
+    sampler: Any
+    key: Key
+
+    @public
+    def __init__(self, sampler: Callable, *, key: Key):
+        self.sampler = (
+            sampler if isinstance(sampler, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(sampler)
+        )
+        self.key = key
+
+    def prepare(self, problem, steps, is_reduced):
+        name, problem = type(problem.plain).__name__, problem.sampled()
+        if not hasattr(problem.plain, "fresh"):
+            raise ValueError(
+                f"Online samples are inputs and targets, of which a {name} has none: take a `Minibatch` of it."
+            )
+        try:
+            X, Y = jax.eval_shape(self.sampler, self.key)
+            sizes = X.shape[1:], Y.shape[1:]
+        except Exception as error:
+            raise ValueError(
+                "Argument `sampler` must be a function of a key that makes inputs and targets, but fails: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        expected = (problem.num_inputs,), (problem.num_outputs,)
+        if sizes != expected or X.shape[0] != Y.shape[0] or X.shape[0] < 1:
+            raise ValueError(
+                f"Argument `sampler` must make arrays of shapes (B, {problem.num_inputs}) and (B, {problem.num_outputs}), "
+                f"but makes {X.shape} and {Y.shape}."
+            )
+        known = self.sampler.stays(problem) if isinstance(self.sampler, Teacher) else False
+        if is_reduced and problem.rank < problem.num_inputs and not known:
+            raise ValueError(
+                f"Online inputs may have all {problem.num_inputs} directions, but the reduction keeps the {problem.rank} that "
+                "the problem's own data see: pass `reduce=False`, or a problem whose data see all of them."
+            )
+        return problem
+
+    def draw(self, problem, state, step):
+        data: Any = problem
+        return data.fresh(*self.sampler(jax.random.fold_in(self.key, step))), state
+
+
+class Teacher(eqx.Module):
+    """Gaussian inputs and the targets of a linear map: `x ~ N(0, F F^T)`, `y = Theta^T x`, B of them for a key.
+
+    **Args:** `Theta`, shape (n, m); `size`, B; `factor`, F, shape (n, k), by default the identity.
+
+    **Raises:** `ValueError` for shapes that do not fit each other, or a size below 1.
+
+    **Example:** `Online(Teacher(Theta, 16), key=key)`; noise on its targets is `+ LabelNoise(std, key=key)`.
+    """
+
+    Theta: Float[Array, "n m"]
+    factor: Float[Array, "n k"] | None
+    size: int = eqx.field(static=True)
+
+    @public
+    def __init__(self, Theta: Float[ArrayLike, "n m"], size: int = 1, *, factor: Float[ArrayLike, "n k"] | None = None):
+        self.Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
+        self.factor = None if factor is None else _checks.as_matrix(factor, "factor", "(n, k)").astype(self.Theta.dtype)
+        if size != int(size) or size < 1:
+            raise ValueError(f"Argument `size` must be a whole number of at least 1, but is {size}.")
+        self.size = int(size)
+
+    @classmethod
+    def of(cls, problem: LeastSquares, size: int = 1) -> "Teacher":
+        """The teacher whose mean loss is that of a least squares problem: `E[x x^T] = c^2 X^T X`, `Theta = Theta_hat`.
+
+        The problem of the samples is one with output scale 1.
+        """
+        factor = problem.from_data(jnp.diag(problem.data_singular_values))
+        return cls(problem.theta_hat, size, factor=factor)
+
+    def __call__(self, key: Key) -> tuple[Float[Array, "B n"], Float[Array, "B m"]]:
+        n = len(self.Theta) if self.factor is None else self.factor.shape[1]
+        X = jax.random.normal(key, (self.size, n), self.Theta.dtype)
+        X = X if self.factor is None else X @ self.factor.T
+        return X, X @ self.Theta
+
+    def stays(self, problem: AbstractProblem) -> bool:
+        """Whether all inputs are known to lie in the directions that a problem sees."""
+        Phi1 = problem.frame
+        if Phi1 is None:
+            return True
+        if self.factor is None or _checks.is_traced(self.factor, Phi1):
+            return False
+        F, Phi1 = np.asarray(self.factor, np.float64), np.asarray(Phi1, np.float64)
+        outside = np.linalg.norm(F - Phi1 @ (Phi1.T @ F))
+        return bool(outside <= 100 * float(jnp.finfo(self.factor.dtype).eps) * np.linalg.norm(F))
+
+
+class Prepared(eqx.Module):
+    """Noise and the problem that it is drawn on."""
+
+    parts: tuple[AbstractNoise, ...]
+    problem: AbstractProblem
+
+    def start(self) -> tuple:
+        """What is kept from step to step, at the start."""
+        return tuple(part.start(self.problem) for part in self.parts)
+
+    def draw(self, states: tuple, step: Int[Array, ""]) -> tuple[AbstractProblem, tuple]:
+        """The problem of a step."""
+        problem, kept = self.problem, []
+        for part, state in zip(self.parts, states, strict=True):
+            problem, state = part.draw(problem, state, step)
+            kept.append(state)
+        return problem, tuple(kept)
+
+
+def as_parts(noise: Any) -> tuple[AbstractNoise, ...]:
+    """Noises in the order in which they act, those that do nothing left out.
+
+    **Raises:** `ValueError` for what is no noise, or two of a kind.
+    """
+    given = () if noise is None else (noise,) if isinstance(noise, AbstractNoise) else noise
+    if not isinstance(given, (tuple, list)) or not all(isinstance(part, AbstractNoise) for part in given):
+        raise ValueError(
+            "Argument `noise` must be a noise such as `Minibatch(16, key=key)`, a tuple of noises, or None, but is "
+            f"{type(noise).__name__}."
+        )
+    parts = sorted(
+        (part for part in given if not isinstance(part, FullBatch)), key=lambda part: part.acts_on == "targets"
+    )
+    kinds = [part.acts_on for part in parts]
+    for kind in set(kinds):
+        if kinds.count(kind) > 1:
+            names = " and ".join(type(part).__name__ for part in parts if part.acts_on == kind)
+            raise ValueError(f"Only one noise may act on the {kind}, but {names} do.")
+    return tuple(parts)
+
+
+def prepare_noise(noise, problem: AbstractProblem, steps: int, is_reduced: bool) -> Prepared | None:
+    """Noise as descent takes it; `None` where there is none."""
+    parts = as_parts(noise)
+    for part in parts:
+        problem = part.prepare(problem, steps, is_reduced)
+    return Prepared(parts, problem) if parts else None
+
+
+def _subset(key: Key, N: int, B: int) -> Int[Array, " B"]:
+    """B different whole numbers below N, all sets of them equally likely."""
+    if N <= SHUFFLED * B:
+        return jax.random.permutation(key, N)[:B].astype(jnp.int32)
+    # Floyd's algorithm: the cost does not depend on N.
+    last = jnp.arange(N - B, N, dtype=jnp.int32)
+    draws = jax.random.randint(key, (B,), 0, last + 1, jnp.int32)
+
+    def add(i, chosen):
+        return chosen.at[i].set(jnp.where(jnp.any(chosen == draws[i]), last[i], draws[i]))
+
+    return jax.lax.fori_loop(0, B, add, jnp.full(B, -1, jnp.int32))

@@ -1,0 +1,203 @@
+"""The stochastic flow: its covariance, its paths at both sizes, its order, and that descent tends to it."""
+
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import relative_error, tolerance
+from test_noise import data
+
+import lindyn_jax as ld
+from lindyn_jax.diffusion import _diffusion
+
+KEY = jax.random.key(2)
+
+
+def problems():
+    X, Y, U, V = data(4)
+    return {
+        "least squares": ld.LeastSquares(X[:6], Y[:6], scale=0.7),
+        "logistic": ld.Logistic(X[:6], (Y[:6] > 0).astype(float), scale=0.7, weights=np.arange(1.0, 7)),
+        "completion": ld.MatrixCompletion(np.where(Y[:6] > -1, Y[:6], np.nan)[:, :2], scale=0.7),
+    }, ld.TwoLayer(U, V)
+
+
+@pytest.mark.parametrize("kind", ["least squares", "logistic", "completion"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_covariance_of_the_noise_is_that_of_the_batches(kind, replace):
+    made, start = problems()
+    problem, N = made[kind], made[kind].num_samples
+    start = ld.TwoLayer(start.U, start.V[: problem.num_outputs])
+    Theta = start.product()
+    diffusion = _diffusion(ld.Minibatch(2, replace=replace), problem)
+    M = np.asarray(jax.vmap(lambda dw: diffusion.gradient(start, problem, Theta, (dw,)).ravel())(jnp.eye(N)))
+    batches = itertools.product(range(N), repeat=2) if replace else itertools.combinations(range(N), 2)
+    rows = jax.vmap(lambda index: problem.rows(index).loss_gradient(Theta).ravel())
+    G = np.asarray(rows(jnp.asarray(list(batches))))
+    G = G - np.mean(G, axis=0)
+    assert relative_error(M.T @ M, G.T @ G / len(G)) < 1e-13
+
+
+def test_covariance_of_labels_in_batches():
+    problem, start = problems()[0]["least squares"], problems()[1]
+    Theta = start.product()
+    diffusion = _diffusion((ld.Minibatch(2), ld.LabelNoise(0.3)), problem)
+    (_, shape) = diffusion.shapes
+    zero = jnp.zeros(6)
+    push = lambda dB: diffusion.gradient(start, problem, Theta, (zero, dB.reshape(shape))).ravel()  # noqa: E731
+    M = np.asarray(jax.vmap(push)(jnp.eye(np.prod(shape))))
+    # Each of the labels of a batch counts N/B times, B/N of the steps.
+    gram = np.asarray(problem.X).T @ np.asarray(problem.X)
+    assert relative_error(M.T @ M, 0.7**2 * 0.3**2 * 3 * np.kron(gram, np.eye(3))) < 1e-13
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [pytest.param(ld.Minibatch(2), marks=pytest.mark.slow), (ld.Minibatch(3, replace=True), ld.LabelNoise(0.4))],
+    ids=["batch", "both"],
+)
+def test_paths_are_the_same_at_both_sizes(noise):
+    X, Y, U, V = data(20)
+    problem = ld.LeastSquares(X, Y, scale="mean")
+    options = {
+        "noise": noise,
+        "step_size": 0.05,
+        "key": KEY,
+        "observables": {"Theta": lambda model, _: model.product()},
+    }
+    start = ld.TwoLayer(U, V)
+    small, full = (
+        ld.stochastic_flow(start, problem, [0.0, 0.5, 1.0], reduce=reduce, **options) for reduce in (True, False)
+    )
+    assert bool(small.ok) and int(small.stats["num_steps"]) == 80
+    assert relative_error(small.final.U, full.final.U) < tolerance("float64")
+    flow = ld.gradient_flow(start, problem, [0.0, 0.5, 1.0], observables=options["observables"])
+    assert 1e-3 < relative_error(small.final.product(), flow.final.product()) < 1
+    other = ld.stochastic_flow(start, problem, [0.0, 0.5, 1.0], **options | {"key": jax.random.key(3)})
+    assert relative_error(small.final.U, other.final.U) > 1e-3
+
+
+def test_without_noise_it_is_euler_on_the_flow():
+    X, Y, U, V = data(4)
+    problem, start = ld.LeastSquares(X, Y, scale="mean"), ld.TwoLayer(U, V)
+    out = ld.stochastic_flow(start, problem, [1.0], noise=ld.Minibatch(12), step_size=0.1, key=KEY, substeps=2)
+    steps = ld.gradient_descent(start, problem, 20, optimizer=optax.sgd(0.05))
+    assert relative_error(out.final.U, steps.final.U) < tolerance("float64")
+
+
+def test_pathwise_derivatives_are_central_differences():
+    X, Y, U, V = data(4)
+    problem = ld.LeastSquares(X, Y, scale="mean")
+
+    def loss(numbers):
+        size, std = numbers
+        noise = (ld.Minibatch(2), ld.LabelNoise(std))
+        start, options = ld.TwoLayer(size * U, V), {"step_size": 0.1, "key": KEY, "substeps": 1, "max_steps": 16}
+        return ld.stochastic_flow(start, problem, [0.5, 1.0], noise=noise, **options).final_observables["loss"]
+
+    at, step = jnp.asarray([1.0, 0.3]), 1e-6
+    both = jax.jit(jax.value_and_grad(loss))
+    gradient = both(at)[1]
+    for i, unit in enumerate(jnp.eye(2)):
+        central = (both(at + step * unit)[0] - both(at - step * unit)[0]) / (2 * step)
+        assert abs(float(gradient[i] - central)) < 1e-7 * max(1.0, abs(float(central)))
+    assert np.all(np.abs(gradient) > 1e-3)
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+def scalar():
+    x, y = np.array([[0.5], [1.0], [1.5], [2.0]]), np.array([[1.5], [-0.5], [2.5], [1.0]])
+    return ld.LeastSquares(x, y, scale="mean"), ld.TwoLayer(np.array([[1.2]]), np.array([[0.4]]))
+
+
+def test_strong_order_is_one_half():
+    problem, start = scalar()
+    levels = (1, 2, 4, 32)
+
+    def end(key, substeps):
+        options = {"step_size": 0.1, "key": key, "substeps": substeps, "observables": (), "max_steps": 512}
+        out = ld.stochastic_flow(start, problem, [0.8], noise=ld.Minibatch(1), **options)
+        return jnp.stack([out.final.U[0, 0], out.final.V[0, 0]])
+
+    keys = jax.random.split(KEY, 200)
+    ends = [np.asarray(jax.jit(jax.vmap(lambda key, k=k: end(key, k)))(keys)) for k in levels]
+    errors = [np.sqrt(np.mean((a - ends[-1]) ** 2)) for a in ends[:-1]]
+    slope = np.polyfit(np.log(levels[:-1]), np.log(errors), 1)[0]
+    print(errors, slope)
+    # Between 1/2, that of the noise, and 1, that of the drift.
+    assert -1.05 < slope < -0.4 and errors[0] > 0.01
+
+
+@pytest.mark.slow
+def test_mean_and_covariance_of_descent_are_those_of_the_flow_to_their_orders():
+    problem, start = scalar()
+    trials, errors = 30_000, []
+    for eta in (0.1, 0.05):
+        steps = round(1 / eta)
+
+        def descent(key, eta=eta, steps=steps):
+            noise = ld.Minibatch(1, key=key)
+            out = ld.gradient_descent(start, problem, steps, optimizer=optax.sgd(eta), noise=noise, observables=())
+            return jnp.stack([out.final.U[0, 0], out.final.V[0, 0]])
+
+        def flow(key, eta=eta):
+            options = {"step_size": eta, "key": key, "observables": (), "max_steps": 256}
+            out = ld.stochastic_flow(start, problem, [1.0], noise=ld.Minibatch(1), **options)
+            return jnp.stack([out.final.U[0, 0], out.final.V[0, 0]])
+
+        keys = jax.random.split(KEY, trials)
+        a, b = (np.asarray(jax.jit(jax.vmap(run))(keys)) for run in (descent, flow))
+        mean = np.linalg.norm(np.mean(a, axis=0) - np.mean(b, axis=0))
+        covariance = np.linalg.norm(np.cov(a.T) - np.cov(b.T))
+        size = np.linalg.norm(np.cov(b.T))
+        errors.append((mean, covariance, np.sqrt(2 * np.trace(np.cov(b.T)) / trials), size * np.sqrt(4 / trials), size))
+    print(errors)
+    (mean0, cov0, se_mean0, se_cov0, size0), (mean1, cov1, se_mean1, se_cov1, size1) = errors
+    # Halving the step halves the error of the mean and quarters that of the covariance, which itself halves.
+    assert abs(mean1 - mean0 / 2) < 4 * (se_mean1 + se_mean0 / 2) + 0.25 * mean1
+    assert abs(cov1 - cov0 / 4) < 4 * (se_cov1 + se_cov0 / 4) + 0.25 * cov1
+    assert 1.6 < size0 / size1 < 2.6
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_noise_without_such_a_limit_is_refused():
+    X, Y, U, V = data(4)
+    problem, start = ld.LeastSquares(X, Y), ld.TwoLayer(U, V)
+    unchecked = inspect.unwrap(ld.stochastic_flow)
+
+    def run(noise, problem=problem, ts=(1.0,), **options):
+        return unchecked(start, problem, ts, **{"noise": noise, "step_size": 0.1, "key": KEY} | options)
+
+    batch = ld.Minibatch(2)
+    logistic = ld.Logistic(X, (Y > 0).astype(float))
+    custom = ld.CustomProblem(lambda Theta: jnp.sum(Theta**2), 6, 3)
+    cases = [
+        ("there is none: use `gradient_flow`", lambda: run(ld.FullBatch())),
+        ("those of epochs are not", lambda: run(ld.Minibatch(2, replace="epoch"))),
+        ("those of given indices are not", lambda: run(ld.Minibatch(indices=np.zeros((3, 2), int)))),
+        ("has a Online", lambda: run(ld.Online(ld.Teacher(U @ V.T), key=KEY))),
+        ("not known to be a sum over samples", lambda: run(batch, custom)),
+        (
+            "linear in the targets, as for least squares, but the problem is a Logistic",
+            lambda: run(ld.LabelNoise(0.1), logistic),
+        ),
+        ("`size` must be at most the number of samples, 12", lambda: run(ld.Minibatch(13))),
+        ("`step_size` must be a positive number", lambda: run(batch, step_size=-1.0)),
+        ("`substeps` must be at least 1", lambda: run(batch, substeps=0)),
+        ("`max_steps` must be at least 1", lambda: run(batch, max_steps=0)),
+        ("`ts` must increase strictly", lambda: run(batch, ts=(1.0, 1.0))),
+        ("does not fit the problem", lambda: run(batch, ld.LeastSquares(X[:, :3], Y))),
+    ]
+    for match, call in cases:
+        with pytest.raises(ValueError, match=match):
+            call()
+    out = run(batch, max_steps=3)
+    assert int(out.result) == ld.trajectory.STEP_LIMIT
