@@ -144,6 +144,31 @@ def test_descent_is_the_same_at_any_size(kind):
         assert relative_error(got, wanted) < tolerance("float64")
 
 
+def test_what_the_cores_of_deep_networks_leave_out_decays_with_them():
+    # A middle layer with a part that neither end reaches, and rows that the data do not see.
+    problem, rng = problem_of("softmax"), np.random.default_rng(3)
+    A, B, C, D = (0.7 * rng.normal(size=size) for size in ((n, 2), (2, 2), (2, 2), (2, m)))
+    zero = np.zeros((2, 2))
+    start = ld.DeepLinear(
+        (np.hstack([A, np.zeros((n, 2))]), np.block([[B, zero], [zero, C]]), np.vstack([D, np.zeros((2, m))]))
+    )
+    penalised = ld.Penalised(problem, weight_decay=BETA)
+    reduced = ld.reduce(start, penalised)
+    assert [part is None or float(part.norm) == 0 for part in reduced.rest] == [False, False, True]
+    small, full = (
+        ld.gradient_descent(
+            start, penalised, 3, optimizer=ld.plain_descent(0.1), reduce=reduce, observables=("total_loss",)
+        )
+        for reduce in (True, False)
+    )
+    for got, wanted in zip(small.final.layers, full.final.layers, strict=True):
+        assert relative_error(got, wanted) < tolerance("float64", 10)
+    assert relative_error(small.observables["total_loss"], full.observables["total_loss"]) < tolerance("float64", 10)
+    # And so in the flow.
+    later = reduced.with_core(reduced.core, penalised.remainder(jnp.asarray(2.0))).lift()
+    assert relative_error(later.layers[1][2:, 2:], np.exp(-2 * BETA) * C) < tolerance("float64")
+
+
 def test_weight_decay_ends_at_the_target_less_the_decay():
     # The limit of a balanced start: singular values (sigma - beta)_+, and none is lost to round-off on the long way there.
     Y = np.diag([2.0, 1.0, 0.1])
@@ -205,6 +230,7 @@ def test_what_knows_the_loss_alone_refuses_terms():
         (lambda: flow(wide, decaying, TIMES), "a WideLimit has a velocity of its own"),
         (lambda: wide.velocity(decaying), "a WideLimit has a velocity of its own"),
         (lambda: flow(own, decaying, TIMES), "a Frozen has a velocity of its own"),
+        (lambda: flow(ld.Momentum(start, 0.1), decaying, TIMES), "a Momentum has a velocity of its own"),
         (lambda: flow(tied, ld.Penalised(ld.factorization(np.eye(3)), imbalance=both.imbalance), TIMES), "two-layer"),
         (lambda: ld.limit(start, decaying), KIND),
         (lambda: ld.exact.linear(decaying, np.ones((n, m)), TIMES), KIND),

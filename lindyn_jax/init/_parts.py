@@ -24,6 +24,14 @@ def frame(h: int, k: int, key: Key | None, dtype) -> Float[Array, "h k"]:
     return row_factor(jax.random.normal(key, (k, h), dtype))[1]
 
 
+def pair_of(std: Number | tuple[Number, ...]) -> tuple[Number, Number]:
+    """Standard deviations of the entries of U and V, from one for both or one for each."""
+    values = _checks.as_tuple(std)
+    if len(values) not in (1, 2):
+        raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(values)}.")
+    return values[0], values[-1]
+
+
 def stds_of(std: Std | None, alpha: Number | None, h: Number) -> tuple[Number, Number]:
     """Standard deviations of the entries of U and V, from exactly one of a value and an exponent."""
     if std is None and alpha is not None:
@@ -34,7 +42,7 @@ def stds_of(std: Std | None, alpha: Number | None, h: Number) -> tuple[Number, N
         raise ValueError(
             "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
         )
-    std_U, std_V = std if isinstance(std, (tuple, list)) else (std, std)
+    std_U, std_V = pair_of(std)
     _checks.check_positive(std_U, "std")
     _checks.check_positive(std_V, "std")
     return std_U, std_V

@@ -22,7 +22,7 @@ from jaxtyping import Array
 from .. import _checks
 from ..models import AbstractModel, DeepLinear, Reduction, TwoLayer
 from ..problems import LeastSquares, factorization
-from ._parts import Key, Number, Std, stds_of
+from ._parts import Key, Number, Std, pair_of, stds_of
 from .deep import deep_aligned, deep_balanced, deep_gaussian, deep_orthogonal
 from .designed import balanced, with_imbalance
 from .gaussians import gaussian_core, gaussian_with_imbalance, invariant
@@ -76,7 +76,7 @@ class AbstractGaussianStart(AbstractStart):
     def scales(self) -> tuple[Number, Number]:
         """Standard deviations of the entries of U and V in the Gaussian draw."""
         if self.std is not None:
-            return _pair(self.std)
+            return pair_of(self.std)
         alpha = 0.5 if self.alpha is None else self.alpha
         if _checks.is_traced(self.h, alpha):
             return stds_of(None, alpha, self.h)
@@ -355,15 +355,6 @@ def listed(value) -> str:
 
 def _as_tuple(values) -> tuple:
     return _checks.as_tuple(values)
-
-
-def _pair(std: Numbers) -> tuple[Number, Number]:
-    """Standard deviations of the entries of U and V."""
-    if not isinstance(std, tuple):
-        return std, std
-    if len(std) != 2:
-        raise ValueError(f"Argument `std` must be one number, or one for U and one for V, but has {len(std)}.")
-    return std[0], std[1]
 
 
 def _check_width(h) -> None:

@@ -1,6 +1,7 @@
 """Networks under first-order flows other than gradient flow: with momentum, and with polar velocities."""
 
 import itertools
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -140,8 +141,8 @@ class Momentum(AbstractFlow):
         return self._of_pairs(lambda W, dW, A, dA: 2 * (dW.T @ dW - dA @ dA.T))
 
     def _of_pairs(self, form) -> tuple[Float[Array, "_ _"], ...]:
-        core, speed = _core(self.network), self.speed
-        if not isinstance(core, AbstractChain) or not isinstance(speed, AbstractChain):
+        core, speed = _core(self.network), cast(Any, self.speed)
+        if not isinstance(core, AbstractChain):
             raise ValueError(f"The network must be a chain of layers, but is a {type(core).__name__}.")
         pairs = list(zip(core.layers, speed.layers, strict=True))
         return tuple(form(*a, *b) for a, b in itertools.pairwise(pairs))
@@ -161,9 +162,7 @@ class Momentum(AbstractFlow):
         core, small = self.network.parts(problem)
         return self._with(self, core, self.lead), small
 
-    def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Momentum":
-        if not isinstance(core, Momentum):
-            raise ValueError(f"Argument `core` must be a Momentum, but is a {type(core).__name__}.")
+    def with_core(self, core: Any, remainder: Float[Array, ""] | None = None) -> "Momentum":
         return self._with(self, self.network.with_core(core.network), core.lead)
 
     def lift(self) -> "Momentum":
@@ -237,9 +236,7 @@ class Polar(AbstractFlow):
         core, small = self.network.parts(problem)
         return self._with(self, core), small
 
-    def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Polar":
-        if not isinstance(core, Polar):
-            raise ValueError(f"Argument `core` must be a Polar, but is a {type(core).__name__}.")
+    def with_core(self, core: Any, remainder: Float[Array, ""] | None = None) -> "Polar":
         return self._with(self, self.network.with_core(core.network))
 
     def lift(self) -> "Polar":
@@ -259,15 +256,15 @@ class Polar(AbstractFlow):
 
 def _core(network: AbstractModel) -> AbstractModel:
     """What moves of a network, reduced or not."""
-    return network.core if isinstance(network, Reduction) else network
+    return cast(Any, network).core if network.is_reduced else network
 
 
 def _as_reduction(network: AbstractModel) -> Reduction:
-    if not isinstance(network, Reduction):
+    if not network.is_reduced:
         raise ValueError(
             f"Only a flow of a reduced network can be lifted, but this is one of a {type(network).__name__}."
         )
-    return network
+    return cast(Reduction, network)
 
 
 def _refuse_own_flow(network: AbstractModel, flow: str) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _checks
-from .._public import is_sentence, public
+from .._public import is_sentence, public, role_of
 from ..models import AbstractModel
 from ..problems import AbstractProblem
 
@@ -49,7 +49,7 @@ class Facts(NamedTuple):
         classes = [kind for kind in self.kinds if inspect.isclass(kind)]
         models = tuple(kind for kind in classes if issubclass(kind, AbstractModel))
         problems = tuple(kind for kind in classes if kind not in models)
-        is_model, is_problem = isinstance(model, AbstractModel), isinstance(problem, AbstractProblem)
+        is_model, is_problem = role_of(model) == "model", role_of(problem) == "problem"
         for word, value, kinds in (("model", model, models), ("problem", problem, problems)):
             if kinds and not isinstance(value, kinds):
                 names = " or ".join(kind.__name__ for kind in kinds)

@@ -124,6 +124,11 @@ class OutputProblem(SampledProblem):
         return self.Y.shape[1]
 
     @property
+    def rank(self) -> int:
+        """r, the rank of X."""
+        return self.data_singular_values.shape[0]
+
+    @property
     def dtype(self):
         return self.Y.dtype
 

@@ -80,6 +80,10 @@ class Penalised(AbstractProblem):
         return self.problem.num_outputs
 
     @property
+    def rank(self) -> int:
+        return self.problem.rank
+
+    @property
     def dtype(self):
         return self.problem.dtype
 

@@ -29,7 +29,7 @@ from .forms import reduced_form
 from .optimizers import require_exact
 from .subspaces import find_subspaces, helps, project
 
-__all__ = ["check_fits", "check_kinds", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
+__all__ = ["check_fits", "find_subspaces", "is_reducible", "lift", "prepare", "reduce", "require_exact"]
 
 
 @public
