@@ -257,6 +257,32 @@ def test_limit_of_narrow_and_deficient_starts_has_the_derivative_of_late_times(n
             assert np.all(np.isnan(dlimit)), name
 
 
+def test_rates_have_a_derivative_unless_an_eigenvalue_that_matters_splits(rng):
+    # The eigenvalue lambda0/2 that a target of 4 x 2 repeats stays repeated, that of equal singular values does not.
+    left, right = np.linalg.qr(rng.normal(size=(4, 4)))[0][:, :2], np.linalg.qr(rng.normal(size=(2, 2)))[0]
+    U0, V0 = rng.normal(size=(4, 6)), rng.normal(size=(2, 6))
+    dY, step = rng.normal(size=(4, 2)), 1e-6
+
+    def rates(Y, lambda0):
+        gram, product = exact.homogeneous_rates(Y, U0, V0, lambda0)
+        return jnp.stack([gram.value, product.value])
+
+    along = jax.jit(lambda Y, l: jax.jvp(rates, (Y, l), (dY, 1.0)))
+    back = jax.jit(jax.jacrev(rates, (0, 1)))
+    for sigma, known in (((2.0, 0.7), (True, True)), ((0.7, 0.7), (True, False))):
+        Y, lambda0 = left @ np.diag(sigma) @ right, 0.5
+        differences = (along(Y + step * dY, lambda0 + step)[0] - along(Y - step * dY, lambda0 - step)[0]) / (2 * step)
+        value, forward = along(Y, lambda0)
+        assert relative_error(value, [0.5, (0.5 + np.hypot(2 * 0.7, 0.5)) / 2]) <= tolerance("float64")
+        by_Y, by_lambda0 = back(Y, lambda0)
+        paired = np.sum(by_Y * dY, axis=(1, 2)) + by_lambda0
+        for i in range(2):
+            if known[i]:
+                assert abs(forward[i] - differences[i]) <= 1e-6 and abs(paired[i] - forward[i]) <= tolerance("float64")
+            else:
+                assert np.isnan(forward[i]) and np.isnan(paired[i])
+
+
 def test_realisable_widths_are_those_of_the_ranks():
     for n, m, h, lambda0, expected in (
         (3, 2, 3, 1.0, True),

@@ -1,5 +1,8 @@
 """The Riccati flow against values of 4000 digits, its own semigroup, its limit, and finite differences."""
 
+import decimal
+from decimal import Decimal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,6 +187,84 @@ def test_every_order_of_modes_gives_the_same_second_derivatives(rng):
         # Central differences: h^2 times a third derivative and eps/h, both below 1e-9.
         np.testing.assert_allclose(hessian, differences, rtol=1e-7)
         assert abs(hessian[0, 1] - hessian[1, 0]) <= 1e-12 * abs(hessian[0, 1])
+
+
+def in_digits(a, B, g, t):
+    """P(t) in the eigenbasis of A by its formula, with 400 digits."""
+    with decimal.localcontext(prec=400):
+        a, B = (np.vectorize(Decimal, otypes=[object])(x) for x in (a, B))
+        growth = np.array([(x * t).exp() for x in a])
+        kernel = Decimal(g) * np.array([(grown**2 - 1) / (2 * x) for grown, x in zip(growth, a, strict=True)])
+        inner, right = B.T @ (kernel[:, None] * B), (growth[:, None] * B).T
+        k = len(inner)
+        rows = np.concatenate([np.vectorize(Decimal, otypes=[object])(np.eye(k)) + inner, right], axis=1)
+        # Gauss-Jordan: positive definite, so that no pivot is zero.
+        for i in range(k):
+            rows[i] = rows[i] / rows[i, i]
+            for j in set(range(k)) - {i}:
+                rows[j] = rows[j] - rows[j, i] * rows[i]
+        return right.T @ rows[:, k:]
+
+
+def test_rates_at_repeated_eigenvalues_are_those_of_400_digits(rng):
+    cases = [  # eigenvalues, rank of the start
+        ([1, 1, 0.5, -0.5], 4),
+        ([1, 1, 0.5, -0.5], 1),
+        ([2, 1, 1, -0.5], 2),
+        ([2, 1, 1, 1], 2),
+        ([2, 1, 1, 1], 3),
+        ([1, 1, -0.5, -0.5], 3),
+        ([-0.5, -0.5, -1, -1.5], 1),
+        ([2, -0.5, -0.5, -0.5], 2),
+    ]
+    rates = jax.jit(lambda Y, U0: (exact.symmetric_rate(Y, U0), exact.symmetric_entry_rates(Y, U0).value))
+    for a, rank in cases:
+        B = rng.integers(1, 9, size=(4, rank)) + np.eye(4, rank) * 5
+        a = np.array(a, float)
+        Y, U0 = HADAMARD @ np.diag(a / 2) @ HADAMARD, np.zeros((4, 4))
+        U0[:, :rank] = HADAMARD @ B
+        rate, entries = rates(Y, U0)
+        ascending = np.argsort(a)
+        P = [in_digits(a[ascending], B[ascending], 4, t) for t in (40, 44, 150)]
+        slowest = np.inf
+        for x in set(a):
+            for y in set(a):
+                block = np.ix_(a[ascending] == x, a[ascending] == y)
+                left = [np.sum((P[i] - P[2])[block] ** 2) for i in (0, 1)]
+                of_block = np.unique(np.round(entries[block], 9))
+                assert of_block.size == 1, (a, rank, x, y, of_block)
+                if np.isinf(of_block[0]):
+                    assert left[0] < 1e-100, (a, rank, x, y)
+                    continue
+                measured = float((left[0] / left[1]).ln()) / 8
+                slowest = min(slowest, measured)
+                # The next terms are behind by e^{-20}.
+                assert abs(measured / of_block[0] - 1) <= 1e-6, (a, rank, x, y, measured, of_block)
+        assert abs(rate.value / slowest - 1) <= 1e-6 and bool(rate.applies)
+
+
+def test_rates_of_eigenvalues_that_split_have_no_derivative_and_others_have_theirs(rng):
+    dA, U0 = rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
+    dA = dA + dA.T
+    rate = jax.jit(lambda A, U0: exact.riccati_rate(A, 1.0, U0).value)
+    both = jax.jit(lambda A, U0: (jax.jvp(lambda A: rate(A, U0), (A,), (dA,))[1], jax.grad(rate)(A, U0)))
+    step = 1e-6
+    for a, rank, known in (
+        ([2, 1, 0.5, -0.25], 4, True),
+        # The repeated eigenvalue is not the one that matters.
+        ([1, 1, 0.5, -0.25], 4, True),
+        ([2, 1, 0.25, 0.25], 4, False),
+        ([2, 1, 0.75, 0.75], 2, False),
+        ([1, 1, 0.9, -1], 2, False),
+    ):
+        A, start = HADAMARD @ np.diag(np.array(a, float)) @ HADAMARD, U0 * (np.arange(4) < rank)
+        forward, pulled = both(A, start)
+        if known:
+            differences = (rate(A + step * dA, start) - rate(A - step * dA, start)) / (2 * step)
+            assert abs(forward - differences) <= 1e-6 * abs(differences)
+            assert abs(np.sum(pulled * dA) - forward) <= tolerance("float64", 10)
+        else:
+            assert np.isnan(forward) and np.all(np.isnan(pulled)), a
 
 
 def test_third_derivatives_are_refused_and_not_wrong():

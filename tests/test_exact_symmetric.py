@@ -206,14 +206,44 @@ def test_bad_input_is_refused():
         ld.exact.symmetric_mode(1.0, -1.0, 1.0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="round-off of the elimination grows as any start does: of 100 draws with two positive eigenvalues, 100 end at rank 2",
-)
-def test_a_start_of_rank_one_in_dense_columns_stays_of_rank_one_at_late_times(rng):
-    # Of rank one to the last bit.
-    signs, ts = rng.choice([1.0, -0.5, 2.0], size=4), np.array([1e6])
-    for _ in range(10):
-        late = symmetric(target(rng, [2.0, 1, -1, -2]), np.outer(rng.normal(size=4), signs), ts)[0]
-        # Round-off of exponents: eps t ||A||.
-        assert np.linalg.eigvalsh(late)[-2] < 1e-9
+@pytest.mark.parametrize("h", [2, 6])
+def test_a_start_of_low_rank_in_dense_columns_keeps_it_at_any_time(h, rng):
+    # Dependent up to round-off, in columns (h < n) and in rows (h > n).
+    reached = jax.jit(exact.symmetric_limit)
+    for rank in (1, 2):
+        for _ in range(10):
+            Y, U0 = target(rng, [2.0, 1, 0.5, -1, -2]), rng.normal(size=(5, rank)) @ rng.normal(size=(rank, h))
+            limit = reached(Y, U0)
+            for late in symmetric(Y, U0, np.array([1e3, 1e6])):
+                # Round-off of exponents: eps t ||A||.
+                assert np.sum(np.linalg.eigvalsh(late) > 1e-9) == rank
+                assert relative_error(late, limit.value) <= 1e-9
+
+
+@pytest.mark.parametrize("h", [2, 6])
+def test_derivatives_of_a_start_of_rank_one_in_dense_columns_are_those_of_one_column(h, rng):
+    Y, a, b = target(rng, [2.0, 1, 0.5, -1, -2]), rng.normal(size=5), rng.normal(size=h)
+    dY, da, weights = target(rng, [1.0, 2, -1, 0, 1]), rng.normal(size=5), rng.normal(size=(5, 5))
+    norm = np.linalg.norm(b)
+    along = jax.jit(lambda ts, *x: jax.jvp(lambda Y, U: exact.symmetric(Y, U, ts), x[:2], x[2:])[1])
+    back = jax.jit(jax.grad(lambda Y, U, ts: jnp.sum(weights * exact.symmetric(Y, U, ts)[0]), (0, 1)))
+    for t in (0.7, 30.0, 1e6):
+        ts = np.array([t])
+        expected = along(ts, Y, a[:, None] * norm, dY, da[:, None] * norm)
+        forward = along(ts, Y, np.outer(a, b), dY, np.outer(da, b))
+        pulled = back(Y, np.outer(a, b), ts)
+        assert relative_error(forward, expected) <= tolerance("float64", max(1, t))
+        paired = np.sum(pulled[0] * dY) + np.sum(pulled[1] * np.outer(da, b))
+        assert abs(paired - np.sum(weights * forward[0])) <= tolerance("float64", max(1, t)) * max(1, abs(paired))
+
+
+def test_modes_of_a_start_that_are_tiny_and_there_are_learned():
+    Y, late = np.diag([2.0, 1.0, -1.0]), np.array([1e3])
+    for tiny in (1e-13, 1e-50):
+        for U0 in (np.diag([1, tiny, 1]), np.diag([tiny, 1, 1]), np.array([[1, 1], [1, 1 + max(tiny, 1e-13)], [0, 0]])):
+            for value in (symmetric(Y, U0, late)[0], exact.symmetric_limit(Y, U0).value):
+                assert relative_error(value, np.diag([2.0, 1, 0])) <= tolerance("float64", 1e3)
+    # At its time, and not before: x' = 4 x (sigma - x) from 1e-26.
+    t = np.log(1e26) / 4
+    learned = symmetric(Y, np.diag([1, 1e-13, 1]), np.array([t]))[0, 1, 1]
+    assert relative_error(learned, exact.symmetric_mode(1.0, 1e-26, t)) <= 1e-11

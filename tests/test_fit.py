@@ -43,6 +43,19 @@ def test_every_kind_of_optimizer_finds_the_minimum_of_a_bowl(name, autodiff):
     assert "converged" in repr(result)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fits_keep_strict_promotion_and_the_precision_they_are_given(name, dtype):
+    def run(x):
+        return ld.fit({"x": x, "count": 3}, lambda p: p["x"], lambda x: jnp.sum(x**2), OPTIMIZERS[name], steps=5)
+
+    with jax.numpy_dtype_promotion("strict"):
+        result = run(jnp.ones(2, dtype))
+    numbers = (result.parameters["x"], result.objective, result.history, result.gradient_norm)
+    assert {x.dtype for x in numbers} == {np.dtype(dtype)}
+    assert np.all(np.abs(result.parameters["x"]) < 1)
+
+
 def test_step_limit_is_said(capsys):
     result = ld.fit(jnp.asarray([1.0, -1.0]), lambda x: x, bowl, optax.sgd(1e-3), steps=3)
     assert result.result == STEP_LIMIT and not result.converged

@@ -141,6 +141,12 @@ def setting(kind, dtype="float64"):
     if kind == "tied":
         return ld.SymmetricFactors(draw(3, 9) / 4), ld.factorization(draw(3, 3))
     problem = {
+        "completion": lambda: ld.MatrixCompletion(draw(6, 2), np.arange(12).reshape(6, 2) % 5 > 0),
+        "huber": lambda: ld.Huber(X, draw(5, 2), 0.8, scale="mean"),
+        "logistic": lambda: ld.Logistic(X, np.arange(10).reshape(5, 2) % 3 > 0, scale="mean"),
+        "poisson": lambda: ld.Poisson(X / 4, np.arange(10.0).reshape(5, 2) % 4, scale="mean"),
+        "sensing": lambda: ld.MatrixSensing(draw(5, 6, 2), draw(5), scale="mean"),
+        "softmax": lambda: ld.Softmax(X, np.arange(5) % 2, scale="mean"),
         "least squares": lambda: ld.LeastSquares(X, draw(5, 2), scale="mean"),
         "link": lambda: ld.LeastSquares(X, draw(5, 2), scale="mean", link="sigmoid"),
         "penalty": lambda: ld.LeastSquares(X, draw(5, 2), scale="mean").regularized(0.5),
@@ -218,21 +224,27 @@ def test_refusals_say_what_stands_in_the_way():
 
 
 SHORT = ("sam", "lbfgs without search")
-CASES = [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in EQUAL]
+CASES = [
+    pytest.param(name, dtype, marks=() if name in SHORT and dtype == "float64" else pytest.mark.slow)
+    for name in EQUAL
+    for dtype in ("float64", "float32")
+]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_descent_is_the_same_at_both_sizes(name):
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_descent_is_the_same_at_both_sizes(name, dtype):
     # MultiSteps accumulates in float32; line searches and distances from the start multiply round-off.
-    single, sensitive = name == "MultiSteps", {"lbfgs", "mechanize", "dog", "dowg", "lbfgs without search"}
-    assert gap("least squares", EQUAL[name]) < tolerance(
-        "float32" if single else "float64", 10 if name in sensitive else 1
-    )
+    sensitive = name in {"lbfgs", "mechanize", "dog", "dowg", "lbfgs without search"}
+    resolved = "float32" if name == "MultiSteps" else dtype
+    assert gap("least squares", EQUAL[name], dtype) < tolerance(resolved, 10 if sensitive else 1)
+
+
+LOSSES = ["link", "penalty", "completion", "huber", "logistic", "poisson", "sensing", "softmax"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("kind", ["link", "penalty", "tied", "deep"])
+@pytest.mark.parametrize("kind", [*LOSSES, "tied", "deep"])
 @pytest.mark.parametrize("name", ["switching schedule", "late descent", "lars", "injected", "sam", "schedule free"])
 def test_descent_of_every_model_and_loss_is_the_same_at_both_sizes(name, kind, dtype):
     assert gap(kind, EQUAL[name], dtype) < tolerance(dtype, 10)

@@ -324,6 +324,57 @@ def test_two_processes_write_the_numbers_of_one(command, tmp_path):
     assert all(table.splitlines()[:-1] == printed.splitlines()[:-1] for table in tables)
 
 
+# Twenty sweeps after one another in a process that starts each of them together with the other one.
+TWENTY = """
+import contextlib, io, pathlib, sys, time
+from lindyn_jax import cli
+
+folder, index, *arguments = sys.argv[1:]
+folder = pathlib.Path(folder)
+for seed in range(20):
+    (folder / f"ready-{seed}-{index}").touch()
+    while not (folder / f"ready-{seed}-{1 - int(index)}").exists():
+        time.sleep(0.001)
+    store = ["--seed", str(seed), "--out", str(folder / f"{seed}")]
+    sys.argv = ["lindyn-jax", *arguments, *store, "--num-processes", "2", "--process-id", index]
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        cli.main()
+    (folder / f"printed-{seed}-{index}").write_text(printed.getvalue())
+"""
+
+
+@pytest.mark.slow
+def test_twenty_runs_of_two_processes_print_the_summary_of_one(tmp_path, monkeypatch, capsys):
+    script, arguments = tmp_path / "twenty.py", ["sweep", "lemma11", "--inputs", "20", "--rank", "5", "--outputs", "2"]
+    script.write_text(TWENTY)
+    arguments += ["--widths", "13,31,1e9", "--alphas", "0.5", "--trials", "400", "--chunk", "20", "--json"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path), str(index), *arguments], stderr=subprocess.PIPE, text=True
+        )
+        for index in (0, 1)
+    ]
+    for process in running:
+        error = process.communicate(timeout=280)[1]
+        assert process.returncode == 0, error
+    summaries = 0
+    for seed in range(20):
+        monkeypatch.setattr(
+            sys, "argv", ["lindyn-jax", *arguments, "--seed", str(seed), "--out", str(tmp_path / f"one-{seed}")]
+        )
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        expected = json.loads(capsys.readouterr().out)
+        found = [(tmp_path / f"printed-{seed}-{index}").read_text() for index in (0, 1)]
+        # The process that ends last prints the summary, and so may the other.
+        assert any(found), seed
+        for text in filter(None, found):
+            assert json.loads(text) == expected, seed
+            summaries += 1
+    print(f"{summaries} summaries of 20 runs, all of them right")
+
+
 @pytest.mark.slow
 def test_a_process_that_disagrees_is_refused_whichever_is_first(tmp_path):
     running = [start(tmp_path, "--num-processes", 2, "--process-id", index, "--seed", index) for index in (0, 1)]

@@ -17,21 +17,24 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._derivatives import unknown
 from .._finite import of_finite_numbers
-from .._linalg import round_off, row_factor
+from .._linalg import round_off
 from .._public import public
 from ._common import Limit, Rate, last_derivative
-from .riccati import check_riccati, merge_eigenvalues
+from ._start import start_factor
+from .riccati import check_riccati, in_eigenbasis, merge_eigenvalues
 
 
 class Reach(NamedTuple):
     """How a start lies in the eigenbasis of A.
 
-    **Fields:** `a`, eigenvalues in ascending order, equal ones made equal; `Phi`, eigenvectors; `pivots`, which of them the
-    start reaches; `projector`, on the reached part of every eigenspace, in the eigenbasis; `rows`, what the pivots bring in:
-    orthonormal rows, zero for the others; `echelon = Phi^T U0 rows^T`, triangular between pivots.
+    **Fields:** `a`, eigenvalues in ascending order, equal ones made equal; `kept`, which of them stay equal wherever A
+    moves; `Phi`, eigenvectors; `pivots`, which of them the start reaches; `projector`, on the reached part of every
+    eigenspace, in the eigenbasis; `rows`, what the pivots bring in: orthonormal rows, zero for the others;
+    `echelon = Phi^T Z rows^T`, triangular between pivots, with Z the columns of `even_columns`.
     """
 
     a: Float[Array, " p"]
+    kept: Bool[Array, " p"]
     Phi: Float[Array, "p p"]
     pivots: Bool[Array, " p"]
     projector: Float[Array, "p p"]
@@ -39,27 +42,26 @@ class Reach(NamedTuple):
     echelon: Float[Array, "p p"]
 
 
-@jax.jit
-def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
-    """The pivots of `U0` with respect to A; what is below `8 sqrt(min(p, h)) eps ||U0||_F` counts as round-off.
+@partial(jax.jit, static_argnames="count")
+def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"], level: Real[ArrayLike, ""] = 0, count: int = 0) -> Reach:
+    """The pivots of `U0` with respect to A, which is known to keep its eigenvalue `level`, `count` times, wherever it moves.
 
-    Eigenvalues carry their derivative with respect to A; the rest are constants.
+    A pivot is a vector of the start, of length one, that stands out of round-off. Eigenvalues carry their derivative with
+    respect to A, which is NaN for repeated ones that split; the rest are constants.
     """
     constant = jax.lax.stop_gradient(A)
-    if U0.shape[1] > U0.shape[0]:
-        U0, _ = row_factor(U0)
     a, Phi = jnp.linalg.eigh(constant)
     a = merge_eigenvalues(a)
-    B: Array = Phi.T @ jax.lax.stop_gradient(U0)
+    B, scale = in_eigenbasis(Phi, jax.lax.stop_gradient(even_columns(U0)))
     p, k = B.shape
-    cutoff = round_off(B) * jnp.linalg.norm(B)
+    cutoff = round_off(B) * jnp.linalg.norm(scale, axis=1)
 
     def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         free, rows, pivots = carry
         i = p - 1 - i
         row: Array = free @ (free @ B[i])
         size: Array = jnp.linalg.norm(row)
-        new = size > cutoff
+        new = size > cutoff[i]
         row = jnp.where(new, row / jnp.where(new, size, 1), 0)
         return free - jnp.outer(row, row), rows.at[i].set(row), pivots.at[i].set(new)
 
@@ -70,26 +72,56 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"]) -> Reach:
     # Column i vanishes in the rows above the eigenspace of its pivot; its part there belongs to the reached subspace.
     within = jnp.where(a[:, None] == a[None, :], echelon, 0)
     left = jnp.where(jnp.arange(p) < jnp.sum(pivots), jnp.linalg.svd(within)[0], 0)
+    size = jnp.sum(a[:, None] == a[None, :], axis=1)
+    kept = (size == count) & (jnp.abs(a - jax.lax.stop_gradient(level)) <= round_off(A) * jnp.max(jnp.abs(a)))
     moving = a + jnp.diagonal(Phi.T @ (A - constant) @ Phi)
-    return Reach(moving, Phi, pivots, left @ left.T, rows, echelon)
+    moving = jax.vmap(_jumping, (0, None, 0))(jnp.where(kept | (size == 1), moving, a), (A,), (kept | (size == 1),))
+    return Reach(moving, kept, Phi, pivots, left @ left.T, rows, echelon)
+
+
+def even_columns(U0: Float[Array, "p h"]) -> Float[Array, "p k"]:
+    """Columns of length one, or zero, with the span of the start: limits depend on nothing else, however small its modes are."""
+    L, _ = start_factor(U0)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(L), axis=0))
+    scaled = L / jnp.where(largest > 0, largest, 1)
+    return scaled / jax.lax.stop_gradient(jnp.where(largest > 0, jnp.linalg.norm(scaled, axis=0), 1))
 
 
 @jax.jit
 def entry_rates(a: Float[Array, " p"], pivots: Bool[Array, " p"]) -> Float[Array, "p p"]:
     """Rates at which the entries of `Phi^T P Phi` approach their limits, for a start with these pivots in general position.
 
-    `|a_i| + |a_j|` between pivots; the columns of the other eigenvectors follow the pivots' at the differences of the
-    eigenvalues. An entry that stays where it is has an infinite rate.
+    `|a_i| + |a_j|` between pivots, or twice the way down to a positive eigenvalue that is not reached; the columns of the others
+    follow the pivots' at the differences of the eigenvalues. An entry that stays where it is has an infinite rate. Between
+    eigenvectors of two eigenvalues, any of which may be repeated, all entries have the rate of the slowest: they are what some
+    rotation makes of one another.
     """
     size = jnp.abs(a)
-    both = size[:, None] + size[None, :]
-    # Row i of the graph over pivot j: decays at a_j - a_i, times P_jj itself, which decays if a_j < 0.
+    # Row i of the graph over pivot j decays at a_j - a_i.
     behind = pivots[None, :] & ~pivots[:, None] & (a[:, None] < a[None, :])
-    one = jnp.where(behind, 2 * size[None, :] - jnp.where(a > 0, a, -a)[None, :] - a[:, None], jnp.inf)
     graph = jnp.where(behind, a[None, :] - a[:, None], jnp.inf)
+    positive = jnp.where(a[:, None] > 0, graph, jnp.inf).T
+    between = least(
+        jnp.stack([size[:, None] + size[None, :], least(positive[:, None, :] + positive[None, :, :])], axis=-1)
+    )
+    # How fast the entries between pivots vanish themselves; then what the graph makes of them.
     decay = jnp.where(a < 0, -2 * a, 0)
-    neither = jnp.min(graph[:, None, :] + graph[None, :, :] + decay, axis=2)
-    return jnp.where(pivots[:, None], jnp.where(pivots[None, :], both, one.T), jnp.where(pivots[None, :], one, neither))
+    vanishing = jnp.where(jnp.eye(a.shape[0], dtype=bool), decay, between)
+    one = least(graph[:, None, :] + vanishing)
+    neither = least(graph[:, None, :] + graph[None, :, :] + decay)
+    rates = jnp.where(
+        pivots[:, None], jnp.where(pivots[None, :], between, one.T), jnp.where(pivots[None, :], one, neither)
+    )
+    same = a[:, None] == a[None, :]
+    for _ in range(2):
+        rates = least(jnp.where(same[None, :, :], rates[:, None, :], jnp.inf)).T
+    return rates
+
+
+def least(x: Float[Array, "... p"]) -> Float[Array, "..."]:
+    """The least along the last axis; of several the derivative is the mean, and what is not among them has no say, NaN or not."""
+    found = x == jnp.min(jax.lax.stop_gradient(x), axis=-1, keepdims=True)
+    return jnp.sum(jnp.where(found, x, 0), axis=-1) / jnp.sum(found, axis=-1).astype(x.dtype)
 
 
 def is_generic(a: Float[Array, " p"], pivots: Bool[Array, " p"]) -> Bool[Array, ""]:
@@ -108,8 +140,9 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
 
     **Args:** as for `riccati`.
 
-    **Returns:** a `Limit`: the limit of this start, shape (p, p), and whether it is `(2/g) A_+`. Whether a direction is
-    reached is decided at `8 sqrt(min(p, h)) eps` relative to the norm of the start.
+    **Returns:** a `Limit`: the limit of this start, shape (p, p), and whether it is `(2/g) A_+`. A direction is reached if
+    its part of the start is more than round-off, `8 sqrt(min(p, h)) eps`, of the entries that it is computed from: modes of
+    starts may be of any size.
 
     **Raises:** `ValueError` as `riccati` does.
 
@@ -129,8 +162,8 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
 @partial(jax.jit, static_argnames="count")
 def limit_from(A: Array, g: Array, U0: Array, level: Array, count: int) -> Limit:
     """`riccati_limit` of checked arguments; A is known to keep its eigenvalue `level`, `count` times, wherever it moves."""
-    reached: Reach = jax.lax.stop_gradient(reach(A, U0))
-    a, Phi, pivots, projector, *_ = reached
+    reached: Reach = jax.lax.stop_gradient(reach(A, U0, level, count))
+    a, kept, Phi, pivots, projector, *_ = reached
     applies = jnp.all(pivots | (a <= 0))
     same = a[:, None] == a[None, :]
     found, size = jnp.sum(same & pivots, axis=1), jnp.sum(same, axis=1)
@@ -138,15 +171,12 @@ def limit_from(A: Array, g: Array, U0: Array, level: Array, count: int) -> Limit
 
     # Pivots stay where they are if they are the largest eigenvalues, and the rank stays as large as it is.
     generic = is_generic(a, pivots)
-    kept = (size == count) & (jnp.abs(a - jax.lax.stop_gradient(level)) <= round_off(A) * jnp.max(jnp.abs(a)))
     A_known = jnp.all(pivots | (a < 0)) | (generic & jnp.all(kept | ~edge))
     columns = jnp.any(jax.lax.stop_gradient(U0) != 0, axis=0)
     U0_known = applies | (generic & columns & (jnp.sum(pivots) == jnp.sum(columns)))
     A, U0 = once(A), once(U0)
     sources = A, U0
-    if U0.shape[1] > U0.shape[0]:
-        U0, _ = row_factor(U0)
-    moved, started = (Phi.T @ (x - jax.lax.stop_gradient(x)) for x in (A, U0))
+    moved, started = (Phi.T @ (x - jax.lax.stop_gradient(x)) for x in (A, even_columns(U0)))
     moved = moved @ Phi
 
     # The derivative of the spectral function a -> a_+ [all of a is reached]: divided differences, no gap of zero is divided by.
@@ -166,7 +196,7 @@ def _edge_moves(reached: Reach, edge: Array, moved: Array, started: Array) -> Fl
     The reached vectors x that no larger eigenvalue sees have the graph `echelon T^{-1}` over their pivots, T the pivots'
     rows of the echelon; the span of its part X in the eigenspace moves by `(I - E) dX X^+`, and X^+ is the pivots' rows of E.
     """
-    a, _, pivots, projector, rows, echelon = reached
+    a, _, _, pivots, projector, rows, echelon = reached
     block = edge[:, None] & edge[None, :]
     E = jnp.where(block, projector, 0)
     # The eigenvectors turn between what is larger, the edge and the rest; turns within these do not matter.
@@ -203,11 +233,14 @@ def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Arr
     no coefficient is known to vanish. Zero means slower than any exponential: P ~ 1/(g t) on the kernel of A that is
     reached. Infinite: P does not move.
 
+    **Notes:** the derivative with respect to A is that of the eigenvalues; where several rates are the least, the mean of
+    theirs, and NaN where a repeated eigenvalue has the least: it splits, and its parts have no derivative.
+
     **Source:** T21 Proposition 2; the gap rate from the graph of the moving subspace.
     """
     A, U0 = check_riccati(A, g, U0)
-    a, _, pivots, *_ = reach(A, U0)
-    return Rate(jnp.min(entry_rates(a, pivots)), is_generic(a, pivots))
+    a, _, _, pivots, *_ = reach(A, U0)
+    return Rate(least(entry_rates(a, pivots).ravel()), is_generic(a, pivots))
 
 
 @jax.custom_jvp

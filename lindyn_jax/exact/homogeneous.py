@@ -19,7 +19,7 @@ from .._finite import of_finite_numbers
 from .._linalg import round_off, signature_spectrum
 from .._public import public
 from ._common import Limit, Rate, as_times, hypot
-from .asymptotics import entry_rates, is_generic, limit_from, reach
+from .asymptotics import entry_rates, is_generic, least, limit_from, reach
 from .riccati import riccati_factors
 
 Number = Real[ArrayLike, ""]
@@ -145,9 +145,7 @@ def homogeneous_limit(
     **Source:** T21 Proposition 5.
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
-    n, m = jnp.shape(Y)
-    level = jnp.sign(n - m) * jnp.asarray(lambda0, A.dtype) / 2
-    return limit_from(A, jnp.ones((), A.dtype), R0, level, abs(n - m))
+    return limit_from(A, jnp.ones((), A.dtype), R0, *_kept(Y, lambda0, A.dtype))
 
 
 @public
@@ -168,12 +166,13 @@ def homogeneous_rates(
     allows, so that no coefficient is known to vanish.
 
     **Notes:** from a start with Q = lambda0 I the slow diagonal block is absent (there `N^T U` moves with the product, for N
-    orthogonal to the columns of Y), and P has the product's rate; such starts are recognised.
+    orthogonal to the columns of Y), and P has the product's rate; such starts are recognised. Derivatives are those of
+    `riccati_rate`; the eigenvalue `|lambda0|/2` that non-square targets of full rank repeat does not split.
 
     **Source:** T21 Proposition 5, for square Y; corrected for the others.
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
-    a, Phi, pivots, *_ = reach(A, R0)
+    a, _, Phi, pivots, *_ = reach(A, R0, *_kept(Y, lambda0, A.dtype))
     rates: Array = entry_rates(a, pivots)
     n = jnp.shape(Y)[0]
     # Pairs of eigenvectors that lie in the same block of rows leave the product alone.
@@ -183,8 +182,8 @@ def homogeneous_rates(
     on_manifold = homogeneous_condition(U0, V0, lambda0).applies
     generic = is_generic(a, pivots)
     return HomogeneousRates(
-        Rate(jnp.min(jnp.where(seen | ~on_manifold, rates, jnp.inf)), generic),
-        Rate(jnp.min(jnp.where(seen, rates, jnp.inf)), generic),
+        Rate(least(jnp.where(seen | ~on_manifold, rates, jnp.inf).ravel()), generic),
+        Rate(least(jnp.where(seen, rates, jnp.inf).ravel()), generic),
     )
 
 
@@ -259,6 +258,12 @@ def _factors(U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, A
         )
     dtype = jnp.result_type(U0, V0)
     return U0.astype(dtype), V0.astype(dtype), _checks.as_float(lambda0, "lambda0").astype(dtype)
+
+
+def _kept(Y: ArrayLike, lambda0: ArrayLike, dtype: jnp.dtype) -> tuple[Array, int]:
+    """The eigenvalue of A that non-square targets repeat, whatever they are, and how often."""
+    n, m = jnp.shape(Y)
+    return jnp.sign(n - m) * jnp.asarray(lambda0, dtype) / 2, abs(n - m)
 
 
 def check_homogeneous(Y: ArrayLike, U0: ArrayLike, V0: ArrayLike, lambda0: ArrayLike) -> tuple[Array, Array]:

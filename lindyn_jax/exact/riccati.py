@@ -29,10 +29,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
-from .._linalg import row_factor
+from .._linalg import round_off
 from .._norms import total
 from .._public import public
 from ._common import check_not_negative, last_derivative, polynomial
+from ._start import inherited, start_factor
 
 _NO_THIRD = "The Riccati solution has exact first and second derivatives, but no third ones."
 
@@ -53,8 +54,8 @@ def riccati(
 
     - `A`: shape (p, p), symmetric, of any sign; may be singular and have repeated eigenvalues.
     - `g`: a positive number.
-    - `U0`: factor of the start, shape (p, h), any rank and width. Where its columns are linearly dependent without being zero,
-        round-off of the rank grows as a start does, and by late times it has reached directions that the start does not.
+    - `U0`: factor of the start, shape (p, h), any rank and width. What the round-off of its entries, or of their products
+        with eigenvectors, leaves undecided between nothing and something is nothing: it would grow as a start does.
     - `t`: time, at least 0.
 
     **Returns:** L of shape (p, k), k = min(p, h). Only `L L^T` has a meaning; L is fixed up to a rotation of its columns.
@@ -139,8 +140,7 @@ def riccati_factors(
     A: Float[Array, "p p"], g: Float[Array, ""], U0: Float[Array, "p h"], ts: Float[Array, " T"]
 ) -> Float[Array, "T p k"]:
     """`riccati` at many times, of checked arguments; what does not depend on time is computed once."""
-    if U0.shape[1] > U0.shape[0]:
-        U0, _ = row_factor(U0)
+    U0, _ = start_factor(U0)
     a, Phi = jax.lax.stop_gradient(jnp.linalg.eigh(jax.lax.stop_gradient(A)))
     a = merge_eigenvalues(a)
     return jax.vmap(_factor, in_axes=(None,) * 5 + (0,))(A, a, Phi, g, U0, ts)
@@ -154,7 +154,8 @@ def _factor(A: Array, a: Array, Phi: Array, g: Array, U0: Array, t: Array) -> Fl
     # x and R: value a t and 0, derivative that of t times the diagonal and the off-diagonal part of Phi^T A Phi.
     R = t * jnp.where(jnp.eye(a.shape[0], dtype=bool), 0, rotated - constant(rotated))
     x = t * (a + jnp.diagonal(rotated - constant(rotated)))
-    B = _without_specks(Phi.T @ U0)
+    B, scale = in_eigenbasis(Phi, U0)
+    B = _without_specks(B)
     k = B.shape[1]
 
     # log K = 2 (m + r): m holds what grows with time, so that the exponents below are differences of small numbers.
@@ -166,7 +167,7 @@ def _factor(A: Array, a: Array, Phi: Array, g: Array, U0: Array, t: Array) -> Fl
     r = jnp.where(constant(t) > 0, jnp.maximum(r, least), least)
 
     M, offdiagonal = _couplings(R, x, m, r, far)
-    basis, pivots = _eliminate(constant(B), m, r)
+    basis, pivots = _eliminate(constant(B), scale, m, r)
     G = _basis(B + M @ B, basis, pivots)
 
     zero = jnp.zeros(k, a.dtype)
@@ -179,6 +180,13 @@ def _factor(A: Array, a: Array, Phi: Array, g: Array, U0: Array, t: Array) -> Fl
     unnormalised = jnp.exp(x - m - r)[:, None] * low + offdiagonal @ low
     C = jnp.linalg.cholesky(gram)
     return Phi @ jax.scipy.linalg.solve_triangular(C, unnormalised.T, lower=True).T
+
+
+def in_eigenbasis(Phi: Array, Z: Array) -> tuple[Float[Array, "p k"], Float[Array, "p k"]]:
+    """`Phi^T Z`, with entries that are round-off made zero and their derivative kept, and the size of what was summed up."""
+    constant = jax.lax.stop_gradient
+    B, scale = Phi.T @ Z, jnp.abs(constant(Phi)).T @ jnp.abs(constant(Z))
+    return jnp.where(jnp.abs(constant(B)) <= round_off(B) * scale, B - constant(B), B), scale
 
 
 def _without_specks(B: Array) -> Array:
@@ -196,19 +204,21 @@ def _without_specks(B: Array) -> Array:
 # -- the dominant rows ---------------------------------------------------------------------------------------------------
 
 
-def _eliminate(B: Array, m: Array, r: Array) -> tuple[Float[Array, "q k"], Float[Array, "k q"]]:
+def _eliminate(B: Array, scale: Array, m: Array, r: Array) -> tuple[Float[Array, "q k"], Float[Array, "k q"]]:
     """`G = [I; B] [I; B]_J^{-1}` and the selection J of the k rows that dominate after row i is scaled by e^{m_i + r_i}.
 
-    Gauss-Jordan elimination of columns with complete pivoting on the scaled entries; q = k + p.
+    Gauss-Jordan elimination of columns with complete pivoting on the scaled entries; q = k + p. Entries below 8 eps of the
+    largest number that they come from, which is carried along as in `start_factor`, are round-off and would grow: zero.
     """
     p, k = B.shape
     q = k + p
     zero = jnp.zeros(k, B.dtype)
     log_scale = jnp.concatenate([zero, m]) + jnp.concatenate([zero, r])
     rows, columns = jnp.arange(q), jnp.arange(k)
+    eps, most = jnp.finfo(B.dtype).eps, float(jnp.finfo(B.dtype).max) ** 0.3
 
     def step(_: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        G, pivots, free_row, free_column = carry
+        G, largest, pivots, free_row, free_column = carry
         size = jnp.abs(G)
         score = jnp.where(size > 0, log_scale[:, None] + jnp.log(jnp.where(size > 0, size, 1)), -jnp.inf)
         score = jnp.where(free_row[:, None] & free_column[None, :], score, -jnp.inf)
@@ -217,18 +227,22 @@ def _eliminate(B: Array, m: Array, r: Array) -> tuple[Float[Array, "q k"], Float
         at_i, at_j = rows == i, columns == j
         column = G[:, j] / G[i, j]
         others = jnp.where(at_j, 0, G[i])
+        largest = inherited(largest, column, others, G[i, j], i, j) / jnp.where(at_j, jnp.abs(G[i, j]), 1)
+        largest = jnp.where(at_i[:, None], at_j, jnp.minimum(largest, most))
         G = jnp.where(at_j, column[:, None], G - column[:, None] * others)
+        G = jnp.where((jnp.abs(G) <= 8 * eps * largest) & (largest < most), 0, G)
         G = jnp.where(at_i[:, None], at_j.astype(G.dtype), G)
         pivots = jnp.where(at_j[:, None], at_i.astype(G.dtype), pivots)
-        return G, pivots, free_row & ~at_i, free_column & ~at_j
+        return G, largest, pivots, free_row & ~at_i, free_column & ~at_j
 
     start = (
         jnp.concatenate([jnp.eye(k, dtype=B.dtype), B]),
+        jnp.concatenate([jnp.eye(k, dtype=B.dtype), scale]),
         jnp.zeros((k, q), B.dtype),
         jnp.ones(q, bool),
         jnp.ones(k, bool),
     )
-    G, pivots, _, _ = jax.lax.fori_loop(0, k, step, start)
+    G, _, pivots, _, _ = jax.lax.fori_loop(0, k, step, start)
     return G, pivots
 
 

@@ -28,7 +28,7 @@ def symmetric(
     **Args:**
 
     - `Y`: the target, shape (n, n), symmetric; may be indefinite or singular.
-    - `U0`: the start, shape (n, h), any width and rank; for linearly dependent columns at late times see `riccati`.
+    - `U0`: the start, shape (n, h), any width and rank.
     - `ts`: times, shape (T,), at least 0 and in any order.
 
     **Returns:** X(t), shape (T, n, n). Use `symmetric_factors` for a U with X = U U^T.
@@ -83,7 +83,7 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
 
     **Args:** `Y`, shape (n, n), symmetric; `U0`, shape (n, h).
 
-    **Notes:** the rank is decided at `8 sqrt(min(n, h)) eps` relative to the norm of U0.
+    **Notes:** what is round-off is decided as in `riccati_limit`.
 
     **Source:** T21 Proposition 2 [the earlier version's `I + |Y| (X0 - Y_+)` is wrong, as sigma = 2, x0 = 1.5 shows].
     """
@@ -113,18 +113,18 @@ def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rat
 def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rate:
     """Asymptotic rate of every entry of `Phi^T X(t) Phi`, in the eigenbasis of `Y = Phi diag(sigma) Phi^T`.
 
-    `2 (|sigma_i| + |sigma_j|)` for a start of full rank.
+    `2 (|sigma_i| + |sigma_j|)` for a start of full rank. Others approach at the gaps to what they do not reach, too.
 
     **Args:** `Y`, shape (n, n), symmetric; `U0`, shape (n, h).
 
     **Returns:** a `Rate` with values of shape (n, n), eigenvalues in ascending order as `jnp.linalg.eigh` gives them, and
     `applies` for X0 of full rank. Of other starts the value has the rates of a generic one of the same pivots; an entry that
-    stays where it is has an infinite rate.
+    stays where it is has an infinite rate. Derivatives at repeated eigenvalues are NaN, as those of `riccati_rate`.
 
     **Source:** linearisation of T21 (5) at its limit.
     """
     A, U0 = _check(Y, U0)
-    a, _, pivots, *_ = reach(A, U0)
+    a, _, _, pivots, *_ = reach(A, U0)
     return Rate(entry_rates(a, pivots), jnp.all(pivots))
 
 

@@ -192,10 +192,13 @@ def _run_optax(moving, objective: Objective, value_and_gradient: WithGradient, o
         extra = extra_arguments(optimizer, available)
         # The last evaluation of all takes no step, and a failed one none either.
         goes_on = (result == STEP_LIMIT) & (carry.step < steps)
-        updates, state = optimizer.update(gradient, carry.state, carry.moving, **extra)
+        # Optimizers mix precisions, whatever is asked of the user's own functions.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(gradient, carry.state, carry.moving, **extra)
+            moved = optax.apply_updates(carry.moving, updates)
         keep = lambda new, old: jnp.where(goes_on, new, old)  # noqa: E731
         return _Carry(
-            jax.tree.map(keep, optax.apply_updates(carry.moving, updates), carry.moving),
+            jax.tree.map(keep, moved, carry.moving),
             jax.tree.map(keep, state, carry.state),
             jax.tree.map(lambda new, old: jnp.where(better, new, old), carry.moving, carry.best),
             jnp.where(better, value, carry.least),
