@@ -81,7 +81,7 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"], level: Real[ArrayLike
 
 def even_columns(U0: Float[Array, "p h"]) -> Float[Array, "p k"]:
     """Columns of length one, or zero, with the span of the start: limits depend on nothing else, however small its modes are."""
-    L, _ = start_factor(U0)
+    L: Array = start_factor(U0)[0]
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(L), axis=0))
     scaled = L / jnp.where(largest > 0, largest, 1)
     return scaled / jax.lax.stop_gradient(jnp.where(largest > 0, jnp.linalg.norm(scaled, axis=0), 1))

@@ -50,7 +50,8 @@ def riccati_general(
     times with e^{2 t a} beyond the largest number, where all these are known; traced ones of the last two kinds give NaN.
 
     **Notes:** no Pbar is needed. `riccati` is the case A = A^T, R = g I, Q = 0, and keeps more digits of what decays and of
-    derivatives at late times.
+    derivatives at late times, and the rank of its start: round-off of a P0 that lacks rank grows here as a start does, and
+    shows once `eps e^{2 t a}` is not small.
 
     **Source:** Lemma 6 in Appendix A of the earlier version of T21, (23) to (27), after Sasagawa (1982). The printed (27) has
     Atil where Ahat is meant in the first line (e^{-t Atil}, e^{-(t-s) Atil}), and e^{t Ahat} where e^{t Atil} is in the second.

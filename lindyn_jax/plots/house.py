@@ -71,6 +71,8 @@ def save(figure, folder: Path, name: str = "figure") -> list[Path]:
         with style(), warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes.
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            # Logarithmic ticks have their final labels, and margins wide enough for them, in the second layout only.
+            figure.draw_without_rendering()
             for path in paths:
                 figure.savefig(path)
     finally:
