@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from . import data, exact, init, observables, reduction, studies, theory
 from .descent import gradient_descent, plain_descent
 from .diffusion import stochastic_flow
+from .directions import Direction, direction
 from .ensemble import SweepStore, masked, open_reductions, open_sweep, run_ensemble
 from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
 from .flow import gradient_flow
@@ -59,6 +60,7 @@ __all__ = [
     "AbstractProblem",
     "CustomProblem",
     "DeepLinear",
+    "Direction",
     "Fit",
     "FullBatch",
     "Gauge",
@@ -89,6 +91,7 @@ __all__ = [
     "TwoLayer",
     "WideLimit",
     "data",
+    "direction",
     "exact",
     "factorization",
     "figures",

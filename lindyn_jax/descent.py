@@ -39,6 +39,7 @@ def gradient_descent(
     observables: obs.Observables = ("loss",),
     stop: Float[ArrayLike, ""] | None = None,
     stop_loss: Float[ArrayLike, ""] | int | None = None,
+    stop_gradient_norm: Float[ArrayLike, ""] | int | None = None,
     reduce: bool = True,
     keep_models: bool = False,
     differentiate: str = "reverse",
@@ -57,6 +58,7 @@ def gradient_descent(
     - `stop`: end once `(L - L*)/(L(0) - L*) <= stop`, tested at every eighth step, whatever `save_at` is; a number in (0, 1),
         may be traced.
     - `stop_loss`: end once `L <= stop_loss`, tested likewise, for a problem of any kind; may be traced.
+    - `stop_gradient_norm`: end once the norm of the gradient in all weights is at most this, likewise.
     - `reduce`: move a `TwoLayer`, or a `SymmetricFactors` wider than n, in its smallest exact form. Refused for optimizers
         for which that is not exact. With a penalty whose Lambda is a matrix there is none: the full size is moved.
     - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
@@ -75,7 +77,7 @@ def gradient_descent(
     **Source:** G19 (5), M22 section 5.2.
     """
     save_at = _check(model, problem, steps, optimizer, save_at)
-    ending = as_stop(stop, stop_loss, problem)
+    ending = as_stop(stop, stop_loss, stop_gradient_norm, problem)
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
     moved = prepare(model, problem, reduce)
     reduced = moved.is_reduced or (reduce and is_reducible(moved, problem))
@@ -143,7 +145,7 @@ def _descend(
     def move(start, observe):
         weights, unpack = start.to_state(), start.from_state
 
-        measured = obs.loss if stop is None else stop.loss
+        measured = obs.loss if stop is None else stop.measure
         target = -jnp.inf if stop is None else stop.target(start, problem)
 
         def watch(weights):

@@ -15,17 +15,20 @@ from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
 from ._public import public
-from ._stop import Stop, as_stop
+from ._stop import AbstractStop, as_stop
 from .methods import METHODS, AbstractMethod, as_method
 from .models import AbstractModel
 from .problems import AbstractProblem, LeastSquares
 from .problems.least_squares import is_least_squares
-from .reduction import check_fits, check_kinds, prepare
+from .reduction import check_fits, check_kinds, is_reducible, prepare
+from .reduction.forms import reduced_form
 from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
 from .trajectory import M, Trajectory
 
 # Above this product of horizon and fastest rate the implicit solver is the cheaper one.
 STIFF = 2e3
+# Where the loss's curvature may fade on the way: as many steps at a loose tolerance tell whether an explicit method gets there.
+PILOT = 500
 # Up to this many weights a dense Newton step is cheaper than the many small ones that it saves.
 DENSE = 500
 
@@ -42,6 +45,7 @@ def gradient_flow(
     atol: Float[ArrayLike, ""] | None = None,
     stop: Float[ArrayLike, ""] | None = None,
     stop_loss: Float[ArrayLike, ""] | int | None = None,
+    stop_gradient_norm: Float[ArrayLike, ""] | int | None = None,
     max_steps: int = 100_000,
     adjoint: diffrax.AbstractAdjoint | None = None,
     reduce: bool = True,
@@ -59,10 +63,12 @@ def gradient_flow(
         `"lie"` (`solvers.LieRK4`: explicit, keeps the imbalance to round-off at any tolerance; for two-layer models without
         a penalty, reduced),
         `"radau"` (`solvers.ImpulseRadau`: they grow with its logarithm, and the imbalance is kept to round-off; for two-layer
-        models under least squares, reduced), `"kvaerno5"` (implicit without use of the structure, for small models), or
+        models, reduced, under any loss: at most 1000 impulses r m under others than least squares), `"kvaerno5"` (implicit
+        without use of the structure, for small models), or
         `"auto"`: `"radau"` where it applies and the horizon times the fastest rate of the start exceeds 2000, else Dopri8
-        (Tsit5 in float32). `stats["implicit"]` tells which. Where any of these is traced, the choice is made at
-        run time, between two compiled solvers.
+        (Tsit5 in float32). Under other losses than least squares, whose curvature may fade on the way, 500 steps at a loose
+        tolerance try first whether an explicit method gets there. `stats["implicit"]` tells which. Where any of these is traced,
+        the choice is made at run time, between two compiled solvers.
     - `rtol`, `atol`: tolerances of the adaptive steps; `rtol` is 1e-9 in float64 and 1e-5 in float32 by default. Errors are
         relative to the rows of the weights, and weights however small grow to `rtol`: there is no absolute tolerance
         unless `atol` is given, which is then one for each entry (with `stop` lowered to what the stopping loss needs).
@@ -70,6 +76,8 @@ def gradient_flow(
         exactly to all `ts`.
     - `stop`: end as soon as a step reaches `(L - L*)/(L(0) - L*) <= stop`; a number in (0, 1), may be traced.
     - `stop_loss`: end as soon as a step reaches `L <= stop_loss`, for a problem of any kind; may be traced.
+    - `stop_gradient_norm`: end as soon as a step reaches `||d(weights)/dt|| <= stop_gradient_norm`, the norm of the gradient
+        in all weights, likewise.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, by default `diffrax.RecursiveCheckpointAdjoint()` (reverse mode, bounded
         memory); use `diffrax.ForwardMode()` for `jax.jvp` and few parameters.
@@ -81,8 +89,8 @@ def gradient_flow(
     **Returns:** a `Trajectory`. `final` is of the kind of `model`. One trajectory in, one out: use `jax.vmap` for more.
 
     **Raises:** `ValueError` for sizes that do not fit, times that do not increase, tolerances that the dtype cannot resolve,
-    a stop outside (0, 1), a stop where the least loss is not known or that comes with `stop_loss`, a concrete start with all
-    weights zero (a saddle that the flow never leaves) or where the loss is not finite, or `"radau"` for what it cannot move.
+    a stop outside (0, 1), a stop where the least loss is not known, two stops at once, a concrete start with all weights
+    zero (a saddle that the flow never leaves) or where the loss is not finite, or `"radau"` for what it cannot move.
 
     A path that round-off of the start has chosen (from U = -V, say) ends with the result `LOST`.
 
@@ -102,7 +110,7 @@ def gradient_flow(
     ts = check_flow(model, problem, ts)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     rtol, atol = _tolerances(rtol, atol, dtype)
-    ending = as_stop(stop, stop_loss, problem)
+    ending = as_stop(stop, stop_loss, stop_gradient_norm, problem)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
     methods = _choose(solver, dtype, model, problem, ts, ending, reduce)
@@ -167,7 +175,7 @@ def _flow(
             def reached(t, y, args, **kwargs):
                 _, fixed, problem = args
                 with jax.default_matmul_precision("highest"):
-                    return stop.loss(whole.with_core(eqx.combine(y, fixed)), problem) <= target
+                    return stop.measure(whole.with_core(eqx.combine(y, fixed)), problem) <= target
 
             event = diffrax.Event(reached)
 
@@ -209,7 +217,7 @@ def _flow(
 
         if len(methods) == 1:
             return integrate(methods[0], ts)
-        stiff = _stiffness(start, small, ts[-1], stop) > STIFF
+        stiff = _is_stiff(whole, problem, ts[-1], stop)
         # Both are compiled; the one that is not wanted gets no time to integrate over.
         explicit, implicit = (integrate(method, jnp.where(stiff == i, ts, 0)) for i, method in enumerate(methods))
         return jax.tree.map(lambda a, b: jnp.where(stiff, b, a), explicit, implicit)._replace(ts=ts)
@@ -217,20 +225,20 @@ def _flow(
     return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)
 
 
-def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: Stop) -> Array:
-    """Zero, with the derivative of the time at which a stopped flow comes down to the loss that it has at its end.
+def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem, stop: AbstractStop) -> Array:
+    """Zero, with the derivative of the time at which a stopped flow comes down to what is measured of it at its end.
 
-    The end of a step has none itself; where the loss differs by `d`, it is reached `-d` over its slope later.
+    The end of a step has none itself; where the loss (or the norm) differs by `d`, it is reached `-d` over its slope later.
     """
     unit, fixed = stop.unit(start, problem), jax.lax.stop_gradient
     # A start at the minimum is there at once.
     unit = jnp.where(unit > 0, unit, 1)
     slope: Array = jax.jvp(
-        lambda weights: stop.loss(eqx.combine(weights, fixed(final)), fixed(problem)),
+        lambda weights: stop.measure(eqx.combine(weights, fixed(final)), fixed(problem)),
         (fixed(eqx.filter(final, final.moving())),),
         (fixed(eqx.filter(final.velocity(problem), final.moving())),),
     )[1] / fixed(unit)
-    level = stop.loss(final, problem) / unit - stop.level
+    level = stop.measure(final, problem) / unit - stop.level
     return -(level - fixed(level)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)
 
 
@@ -259,7 +267,57 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
 
 
 @eqx.filter_jit
-def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: Stop | None) -> Array:
+def _is_stiff_start(model, problem, horizon, stop, reduce) -> Array:
+    """`_is_stiff` for a start that is not in its smallest form yet."""
+    small = not problem.plain.is_quadratic and reduce and is_reducible(model, problem)
+    return _is_stiff(reduced_form(model, problem, None) if small else model, problem, horizon, stop)
+
+
+def _is_stiff(whole: AbstractModel, problem: AbstractProblem, horizon: Array, stop: AbstractStop | None) -> Array:
+    """Whether an implicit method is the cheaper one from this start."""
+    start, small = whole.parts(problem)
+    stiff = _stiffness(start, small, horizon, stop) > STIFF
+    if problem.plain.is_quadratic:
+        return stiff
+    # The curvature at the start is not that of the way: on separable classes it fades like 1/t, and no step is too long.
+    return stiff & ~_arrives(whole, problem, jnp.where(stiff, horizon, 0), stop)
+
+
+def _arrives(whole: AbstractModel, problem: AbstractProblem, horizon: Array, stop: AbstractStop | None) -> Array:
+    """Whether `PILOT` steps of an explicit method at a loose tolerance get to the horizon or the stop."""
+    whole, problem, horizon, stop = jax.lax.stop_gradient((whole, problem, horizon, stop))
+    start, small = whole.parts(problem)
+    moving, fixed = eqx.partition(start, start.moving())
+    rtol = jnp.asarray(1e-2, horizon.dtype)
+    _, solver, controller = METHODS["tsit5"].build(rtol, jnp.zeros_like(rtol), None)
+
+    def velocity(t, y, args):
+        return eqx.filter(eqx.combine(y, fixed).velocity(small), start.moving())
+
+    def reached(t, y, args, **kwargs):
+        if stop is None:
+            return False
+        return stop.measure(whole.with_core(eqx.combine(y, fixed)), problem) <= stop.target(whole, problem)
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),
+        solver,
+        t0=jnp.zeros_like(horizon),
+        t1=horizon,
+        dt0=None,
+        y0=moving,
+        args=(small, fixed),
+        saveat=diffrax.SaveAt(t1=True),
+        stepsize_controller=controller,
+        event=None if stop is None else diffrax.Event(reached),
+        max_steps=PILOT,
+        adjoint=diffrax.ForwardMode(),
+        throw=False,
+    )
+    return diffrax.is_okay(solution.result)
+
+
+def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, stop: AbstractStop | None) -> Array:
     """The horizon, or a guess of the time that the stop takes, in units of the fastest rate."""
     layers = start.moving_layers(problem)
     if layers is None or len(layers) != 2 or not is_least_squares(problem):
@@ -387,7 +445,7 @@ def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMe
     # Inside jit even operations on numbers that are known are otherwise put off to run time.
     with jax.ensure_compile_time_eval():
         return (
-            stiff if float(_stiffness(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop)) > STIFF else explicit,
+            stiff if bool(_is_stiff_start(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop, reduce)) else explicit,
         )
 
 

@@ -2,7 +2,8 @@
 
 `V(inf)` is not a function of the product's limit and the imbalance: it depends on the path, and has to be integrated. The
 implicit solver's steps grow geometrically once the error is small, so infinity is a few dozen steps away, and the distance
-that is left is known: to first order the flow still moves by the least `dZ` that brings the product to `Theta_hat`.
+that is left is known: to first order the flow still moves by the least `dZ` that brings the product to `Theta_hat`, or the
+gradient of another loss to zero.
 """
 
 from typing import Any
@@ -11,25 +12,35 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
 from ._public import public
-from .flow import _first_step, check_not_saddle, default_adjoint, result_code, statistics
+from ._rest import is_limit
+from .flow import (
+    _first_step,
+    _rate_by_power_steps,
+    check_finite_start,
+    check_not_saddle,
+    default_adjoint,
+    result_code,
+    statistics,
+)
 from .methods import METHODS
 from .models import Reduction, TwoLayer
-from .problems import LeastSquares
+from .problems import AbstractProblem
+from .problems.least_squares import is_least_squares
 from .reduction import check_fits
-from .solvers import dense_jacobian, grown_roundoff, is_dense, is_lost
+from .solvers import grown_roundoff, is_lost
 from .trajectory import Trajectory
 
 
 @public
 def limit(
     model: TwoLayer | Reduction,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     *,
     rtol: float | Float[Array, ""] | None = None,
     max_steps: int = 4096,
@@ -52,7 +63,7 @@ def limit(
 @public
 def flow_to_limit(
     model: TwoLayer | Reduction,
-    problem: LeastSquares,
+    problem: AbstractProblem,
     *,
     observables: obs.Observables = ("loss",),
     rtol: float | Float[Array, ""] | None = None,
@@ -62,26 +73,29 @@ def flow_to_limit(
     r"""Gradient flow from `model` to t = infinity.
 
     Integrates until the way that is left, `dZ`, is below `0.1 rtol ||Z||`: `dU1 = J V`, `dV = J^T U1` with
-    `J V V^T + U1 U1^T J = S^{-1} E` where the error vanishes in the limit, a Newton step on the gradient where it cannot
-    (h < min(r, m)).
+    `J V V^T + U1 U1^T J = S^{-1} E` under least squares and `H (J V V^T + U1 U1^T J) = -G` under other losses, where G
+    vanishes in the limit; a Newton step on the gradient in the weights where it cannot (h < min(r, m)).
 
     **Args:**
 
     - `model`: the start, a `TwoLayer`, or a reduced one, that fits the problem.
+    - `problem`: least squares, or any other loss with a minimum, of at most 1000 numbers `Phi1^T Theta`. Where it has several,
+        as in completion and sensing, the start decides which.
     - `observables`: as in `gradient_flow`; measured in the limit.
     - `rtol`: the accuracy of `V(inf)` relative to the norm of all weights, and of `Phi1^T Theta(inf)` relative to that of
-        `Theta_hat`, by default 1e-8 in float64 and 1e-5 in float32. Both only down to round-off in the data, `8 eps s_1/s_r`,
-        and to that of the path, `stats["roundoff"]`.
+        `Theta_hat` (its own, under other losses), by default 1e-8 in float64 and 1e-5 in float32. Both only down to round-off in
+        the data, `8 eps s_1/s_r`, and to that of the path, `stats["roundoff"]`.
     - `max_steps`: the step budget. Running out of it is a result code, not an error.
     - `adjoint`: how derivatives pass through, as in `gradient_flow`.
 
     **Returns:** a `Trajectory` with `ts = (inf,)`. Its `result` is `FINISHED` if the limit was reached, `NOT_CONVERGED` if the
-    flow came to rest elsewhere (a saddle, or weights that cannot reach the target) or reached a minimum only because
-    round-off led it away from a saddle, `STEP_LIMIT` if `max_steps` ended it. `stats["roundoff"]` is how large round-off of
+    flow came to rest elsewhere (a saddle, or weights that cannot reach the target), reached a minimum only because
+    round-off led it away from a saddle, or never does (separable classes, for which see `direction`), `STEP_LIMIT` if
+    `max_steps` ended it. `stats["roundoff"]` is how large round-off of
     the start has grown along the path, relative to the weights (zero for h < min(r, m), where it is not followed).
 
-    **Raises:** `ValueError` for models other than two-layer ones, a link function, terms on the weights, sizes that do not fit,
-    a tolerance that the dtype cannot resolve, or a concrete start with all weights zero.
+    **Raises:** `ValueError` for models other than two-layer ones, terms on the weights, sizes that do not fit, a tolerance that
+    the dtype cannot resolve, or a concrete start with all weights zero or where the loss is not finite.
 
     **Notes:** derivatives go through the steps, each differentiated by the implicit function theorem (`V(inf)` has no
     equation of its own that could be differentiated in their place). Where the approach is not exponential, the distance
@@ -92,11 +106,12 @@ def flow_to_limit(
     refusal = METHODS["radau"].refuses(model, problem)
     if refusal is not None:
         raise ValueError(
-            f"The limit is computed for two-layer models under least squares without a penalty, but {refusal}: "
-            "use `gradient_flow` with a long horizon."
+            f"The limit is computed for two-layer models without a penalty, but {refusal}: use `gradient_flow` with a long "
+            "horizon."
         )
     check_fits(model, problem)
     check_not_saddle(model, problem)
+    check_finite_start(model, problem)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, model.moving())))
     if rtol is None:
         rtol = 1e-8 if dtype == jnp.float64 else 1e-5
@@ -121,10 +136,7 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
             with jax.default_matmul_precision("highest"):
                 return is_limit(y.U, y.V, problem, 0.1 * rtol)
 
-        # Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing.
-        size = jnp.sum(small.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U**2) + jnp.sum(start.V**2)
-        slowest = small.scale * small.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
-        horizon = jax.lax.stop_gradient((1 / (jnp.finfo(rtol.dtype).eps * slowest)).astype(rtol.dtype))
+        horizon = jax.lax.stop_gradient(_horizon(start, small).astype(rtol.dtype))
         tolerance, solver, controller = METHODS["radau"].build(rtol, jnp.zeros_like(rtol), None)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
@@ -158,50 +170,13 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
     return run(model, problem, functions, advance, reduce=True)
 
 
-def is_limit(
-    U1: Float[Array, "r k"], V: Float[Array, "m k"], problem: LeastSquares, rtol: Float[Array, ""]
-) -> Bool[Array, ""]:
-    """Whether what the flow still has to go is below `rtol ||Z||`, to first order and down to round-off."""
-    eps = jnp.finfo(U1.dtype).eps
-    size = jnp.sqrt(jnp.sum(U1**2) + jnp.sum(V**2))
-    if is_dense(U1, V):
-        return _is_stationary(U1, V, problem, rtol, size)
-    s = problem.singular_values
-    missing = problem.error(U1 @ V.T) / s[:, None]
-    g, Q = jnp.linalg.eigh(V @ V.T)
-    gram = U1 @ U1.T
-    # Directions in which the weights cannot move stay far from the limit: they are kept invertible, not left out.
-    floor = 1e2 * eps * size**2 * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    factors = jnp.linalg.cholesky(
-        gram + floor + jnp.maximum(g, 0)[:, None, None] * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    )
-    J = jax.scipy.linalg.cho_solve((factors, True), (missing @ Q).T[..., None])[..., 0].T @ Q.T
-    left = jnp.sqrt(jnp.sum((J @ V) ** 2) + jnp.sum((J.T @ U1) ** 2))
-    target = jnp.sqrt(jnp.sum(problem.reduced_theta_hat**2))
-    # Round-off in E is that of Ytil, divided by the least singular value.
-    resolution = 8 * eps * s[0] / s[-1]
-    near = jnp.sqrt(jnp.sum(missing**2)) <= rtol * target + resolution * jnp.maximum(target, size**2)
-    return near & (left <= (rtol + resolution) * size)
-
-
-def _is_stationary(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size: Array) -> Array:
-    """Whether a Newton step on the gradient is short and no direction is unstable, for narrow networks."""
-    jacobian, velocity = dense_jacobian(U1, V, problem)
-    values: tuple[Array, Array] = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
-    rates, vectors = values
-    parts = vectors.T @ velocity
-    fastest = jnp.max(jnp.abs(rates))
-    resolution = 4 * rates.shape[0] ** 0.5 * jnp.finfo(rates.dtype).eps * fastest
-    # The minima of the loss are orbits of U -> U G, V -> V G^{-T}: k^2 directions in which nothing moves. All others have to
-    # be seen at rest, however slow; one whose rate is round-off is not.
-    k = V.shape[1]
-    slow = jnp.sort(jnp.abs(rates))[k * k - 1] if k * k <= rates.shape[0] else fastest
-    moves = (rates < 0) & (jnp.abs(rates) > jnp.minimum(slow, 1e2 * resolution)) & (jnp.abs(rates) > resolution / 10)
-    step = jnp.sqrt(jnp.sum(jnp.where(moves, parts / jnp.where(moves, rates, -1), 0) ** 2))
-    # Round-off in E is seen through S, and what it makes of the way left grows like s_1/s_r.
-    slowest = jnp.min(jnp.where(moves, jnp.abs(rates), fastest))
-    rtol = rtol + 8 * jnp.finfo(rates.dtype).eps * jnp.sqrt(fastest / jnp.where(slowest > 0, slowest, 1))
-    # Along the orbits what is left is round-off or a slower than exponential approach.
-    rest = jnp.sqrt(jnp.sum(jnp.where(moves, 0, parts) ** 2))
-    threshold = 1e2 * resolution
-    return (jnp.max(rates) <= threshold) & (step <= rtol * size) & (rest <= threshold * size)
+def _horizon(start: TwoLayer, problem: AbstractProblem) -> Array:
+    """Beyond what any rate that the dtype can tell from zero needs; steps grow, so it costs nothing."""
+    eps = jnp.finfo(start.U.dtype).eps
+    if is_least_squares(problem):
+        size = jnp.sum(problem.reduced_theta_hat**2) ** 0.5 + jnp.sum(start.U**2) + jnp.sum(start.V**2)
+        slowest = problem.scale * problem.singular_values[-1] ** 2 * jnp.where(size > 0, size, 1)
+        return 1 / (eps * slowest)
+    fastest = _rate_by_power_steps(start, problem)
+    # Later, round-off in the gradient moves weights by themselves.
+    return 1 / (eps * jnp.where(fastest > 0, fastest, 1))

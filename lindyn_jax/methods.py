@@ -24,6 +24,9 @@ from .solvers import (
     internal_tolerance,
 )
 
+# Up to this many impulses, r m, steps under a loss other than least squares factor a dense matrix of that size.
+MOST_IMPULSES = 1000
+
 Built = tuple[Float[Array, ""], diffrax.AbstractSolver, diffrax.AbstractStepSizeController]
 
 
@@ -98,15 +101,17 @@ class Impulse(Group):
 
     tolerance: Float[Array, ""] | float | None = None
     name = "radau"
-    moves = "two-layer models under least squares in reduced form"
+    moves = "two-layer models in reduced form"
 
     @property
     def is_implicit(self) -> bool:
         return True
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
-        if problem.beyond is not None:
-            return f"the problem {problem.beyond}"
+        impulses = problem.rank * problem.num_outputs
+        if not problem.is_quadratic and impulses > MOST_IMPULSES:
+            kind = type(problem).__name__
+            return f"the loss of the {kind} has {impulses} impulses, more than the {MOST_IMPULSES} of a dense Newton matrix"
         return super().refuses(model, problem, reduce)
 
     def build(self, rtol: Float[Array, ""], atol: Float[Array, ""], ts: Float[Array, " T"] | None) -> Built:

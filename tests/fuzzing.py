@@ -103,8 +103,8 @@ RICCATI = {"A": S}
 HOMOGENEOUS = {"Y": U @ V.T + 1}
 # Those that compile a program for every answer.
 SOLVERS = (
-    "fit", "fit_lambda0", "flow_to_limit", "gradient_descent", "gradient_flow", "lambda0_objective", "lambda0_path", "limit",
-    "run_ensemble", "stochastic_flow", "studies.audit", "studies.simulate",
+    "direction", "fit", "fit_lambda0", "flow_to_limit", "gradient_descent", "gradient_flow", "lambda0_objective", "lambda0_path",
+    "limit", "run_ensemble", "stochastic_flow", "studies.audit", "studies.simulate",
 )  # fmt: skip
 # What looks wrong and is right: X = I, a link of the user's, parameters of any kind that the user's own functions take.
 RIGHT = {
@@ -135,6 +135,7 @@ OWN = {
     "Minibatch": {"size": 2}, "Online": {"sampler": lambda key: (X, Y)},
     "stochastic_flow": {"noise": ld.Minibatch(2), "step_size": 0.1},
     "SweepStore": {"path": "store"},
+    "direction": {"problem": ld.Logistic(X, X @ (U @ V.T) > 0), "max_steps": 64, "log_time": 3.0},
     "fit": {"parameters": jnp.ones(2), "simulate": lambda x: x, "loss": lambda x: jnp.sum(x**2), "steps": 3},
     "fit_lambda0": {"problem": FACTORS, "nodes": 8, "grid": 8},
     "flow_to_limit": {"max_steps": 64},

@@ -225,11 +225,8 @@ def test_a_narrow_network_in_float32_comes_to_rest_in_its_slow_directions_too(rn
         ),
         ({"rtol": 1e-17}, "`rtol` is 1e-17, which float64 cannot resolve"),
         ({"max_steps": 0}, "`max_steps` must be at least 1, but is 0"),
-        ({"problem": 3}, "`problem` must be a LeastSquares, but is a int"),
-        (
-            {"problem": ld.LeastSquares(np.eye(4, n), np.ones((4, m)), link=jnp.tanh)},
-            "but the problem has a link function",
-        ),
+        ({"problem": 3}, "`problem` must be a problem such as LeastSquares, but is a int"),
+        ({"problem": ld.factorization(np.ones((n, m))).regularized(1.0)}, "but the problem has a penalty"),
     ],
 )
 def test_bad_arguments_are_refused(change, match, problem, rng):

@@ -349,6 +349,33 @@ def test_runs_stop_at_a_loss_without_a_least_value():
     assert 0.99 * level < squares.loss(end.final.product()) <= level
 
 
+def test_runs_stop_at_the_norm_of_the_gradient_in_all_weights():
+    problem, start = of_case(CASES["logistic_h5"])
+
+    def size(model):
+        weights = lambda U, V: problem.loss(U @ V.T)  # noqa: E731
+        return jnp.sqrt(sum(jnp.sum(G**2) for G in jax.grad(weights, (0, 1))(model.U, model.V)))
+
+    level = 0.2 * float(size(start))
+
+    def when(level):
+        end = ld.gradient_flow(start, problem, [0.0, 100.0], stop_gradient_norm=level, rtol=1e-11, solver="tsit5")
+        return end.stats["final_time"], end
+
+    (time, flow), slope = jax.jit(jax.value_and_grad(when, has_aux=True))(level)
+    assert ld.RESULTS[int(flow.result)] == ld.RESULTS[1] and 0.8 * level < size(flow.final) <= level
+    # The time at which the norm is reached: by how fast it falls along the velocity at the end.
+    velocity = flow.final.velocity(problem)
+    falls = jax.jvp(lambda U, V: size(ld.TwoLayer(U, V)), (flow.final.U, flow.final.V), (velocity.U, velocity.V))[1]
+    assert time > 0 and relative_error(slope, 1 / falls) < 1e-8
+    for reduce in (True, False):
+        descent = ld.gradient_descent(
+            start, problem, 8000, optimizer=ld.plain_descent(0.01), stop_gradient_norm=level, reduce=reduce
+        )
+        assert ld.RESULTS[int(descent.result)] == ld.RESULTS[1] and 0.8 * level < size(descent.final) <= level
+        assert abs(int(descent.stats["num_steps"]) * 0.01 - float(time)) < 0.3 + 0.05 * float(time)
+
+
 @pytest.mark.parametrize("solve", [ld.gradient_flow, ld.gradient_descent])
 def test_stops_and_starts_that_make_no_sense_are_refused(solve):
     problem, start = of_case(CASES["poisson_h5"])
@@ -357,7 +384,12 @@ def test_stops_and_starts_that_make_no_sense_are_refused(solve):
     for given, message in (
         ({"stop": 0.1}, "least loss, which a Poisson does not know: give the loss to stop at as `stop_loss`"),
         ({"stop": 0.1, "stop_loss": 0.1}, "Only one of the arguments `stop` and `stop_loss`"),
+        (
+            {"stop_loss": 0.1, "stop_gradient_norm": 0.1},
+            "Only one of the arguments `stop_loss` and `stop_gradient_norm`",
+        ),
         ({"stop_loss": np.nan}, "`stop_loss` must be finite"),
+        ({"stop_gradient_norm": 0.0}, "`stop_gradient_norm` must be a positive number, but is 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
             solve(start, *options, **more, **given)

@@ -55,6 +55,7 @@ NO_ROW = {
     "gradient_flow": "either mode has an adjoint of its own: test_derivatives",
     "gradient_descent": "either mode has a loop of its own: test_derivatives",
     "limit": "either mode has an adjoint of its own: test_derivatives",
+    "direction": "either mode has an adjoint of its own: test_directions",
     "flow_to_limit": "forward mode alone, as `gradient_flow` is",
     "fit_lambda0": "test_fit_lambda0",
     "lambda0_objective": "test_fit_lambda0",

@@ -43,7 +43,7 @@ def core(problem, width, std, seed=0):
 
 
 def chosen(model, problem, ts, stop, reduce=True):
-    return flow._choose("auto", jnp.float64, model, problem, ts, as_stop(stop, None, problem), reduce)
+    return flow._choose("auto", jnp.float64, model, problem, ts, as_stop(stop, None, None, problem), reduce)
 
 
 def names(methods):
@@ -218,15 +218,9 @@ def test_a_start_that_cannot_reach_its_target_runs_out_of_steps_and_says_so():
     [
         (ld.LinearModel(np.ones((n, m))), stiff_problem(2.0), {}, "the model is a LinearModel"),
         (ld.TwoLayer(np.ones((n, 2)), np.eye(m, 2)), stiff_problem(2.0), {"reduce": False}, "`reduce` is False"),
-        (
-            ld.TwoLayer(np.ones((n, 2)), np.eye(m, 2)),
-            ld.LeastSquares(np.eye(4, n), np.ones((4, m)), link=jnp.tanh),
-            {},
-            "has a link function",
-        ),
         (ld.TwoLayer(np.ones((n, 2)), np.eye(m, 2)), stiff_problem(2.0).regularized(1.0), {}, "has a penalty"),
     ],
-    ids=["linear", "full size", "link", "penalty"],
+    ids=["linear", "full size", "penalty"],
 )
 def test_what_the_structure_does_not_cover_is_refused(model, problem, options, match):
     with pytest.raises(ValueError, match=f"The solver 'radau' moves two-layer models .*{match}"):

@@ -19,6 +19,25 @@ class Classification(SampleProblem):
     def noisy(self, draw: Draw) -> AbstractProblem:  # pyright: ignore[reportIncompatibleMethodOverride]
         return AbstractProblem.noisy(self, draw)
 
+    @abstractmethod
+    def hastened_gradients(
+        self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "N m"]:
+        """`e^log_factor` times `sample_gradients`, where the factor alone overflows and the gradients alone vanish."""
+
+    @abstractmethod
+    def pulls(self, gradients: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
+        """Minus the derivative of each sample's loss in its margin, summed over its answers, from `sample_gradients`."""
+
+    @abstractmethod
+    def separations(self) -> list[Array]:
+        """Matrices A, some Theta with `A theta >= 1` for each of which is what separable data have."""
+
+    def hastened(self, Theta: Float[Array, "n m"], log_factor: Float[Array, ""]) -> Float[Array, "N m"]:
+        """`e^log_factor` times the gradient in the outputs, with the weights of the samples and q."""
+        gradients = self.hastened_gradients(self.outputs(Theta), self.Y, log_factor)
+        return gradients * (self.scale if self.weights is None else self.scale * self.weights[:, None])
+
     def accuracy(self, Theta: Float[Array, "n m"]) -> Float[Array, ""]:
         """The share of samples, by their weights, whose margin is positive; NaN if Theta is not finite."""
         margins = self.margins(self.outputs(Theta), self.Y)

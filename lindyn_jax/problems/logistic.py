@@ -44,7 +44,8 @@ class Logistic(Classification):
     ):
         Y = as_column(y, "y")
         refuse_entries(lambda y: (y != 0) & (y != 1), Y, "y", "made of the labels 0 and 1")
-        if not _checks.is_traced(Y) and np.any(alike := np.all(np.asarray(Y[:1] == Y), axis=0)):
+        # In NumPy: inside of jit even operations on labels that are known are traced.
+        if not _checks.is_traced(Y) and np.any(alike := np.all(np.asarray(Y)[:1] == np.asarray(Y), axis=0)):
             column = int(np.argmax(alike))
             raise ValueError(
                 f"Argument `y` must have both classes, 0 and 1, but is {float(Y[0, column]):g} everywhere in column {column}."
@@ -58,6 +59,19 @@ class Logistic(Classification):
         # Not sigmoid(o) - y, which is 0 where the right answer is all but certain.
         sign = 1 - 2 * Y
         return sign * jax.nn.sigmoid(sign * outputs)
+
+    def hastened_gradients(
+        self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "N m"]:
+        sign = 1 - 2 * Y
+        return sign * jnp.exp(log_factor + jax.nn.log_sigmoid(sign * outputs))
+
+    def pulls(self, gradients: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
+        return jnp.sum((1 - 2 * Y) * gradients, axis=1)
+
+    def separations(self) -> list[Array]:
+        inputs = jnp.eye(self.num_inputs, dtype=self.dtype) if self.X is None else self.X
+        return [(2 * y - 1)[:, None] * inputs for y in self.Y.T]
 
     def response(self, outputs: Float[Array, "N m"]) -> Float[Array, "N m"]:
         """The probabilities of 1."""

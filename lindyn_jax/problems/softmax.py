@@ -54,6 +54,24 @@ class Softmax(Classification):
         wrong = jax.nn.sigmoid(jax.nn.logsumexp(behind, axis=1, keepdims=True))
         return wrong * (jax.nn.softmax(behind, axis=1) - Y)
 
+    def hastened_gradients(
+        self, outputs: Float[Array, "N m"], Y: Float[Array, "N m"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "N m"]:
+        behind = _behind(outputs, Y)
+        wrong = jnp.exp(log_factor + jax.nn.log_sigmoid(jax.nn.logsumexp(behind, axis=1, keepdims=True)))
+        return wrong * (jax.nn.softmax(behind, axis=1) - Y)
+
+    def pulls(self, gradients: Float[Array, "N m"], Y: Float[Array, "N m"]) -> Float[Array, " N"]:
+        return -jnp.sum(Y * gradients, axis=1)
+
+    def separations(self) -> list[Array]:
+        # One row for each sample and each class that is not its own: x_i^T (theta_own - theta_other) >= 1.
+        inputs = jnp.eye(self.num_inputs, dtype=self.dtype) if self.X is None else self.X
+        (N, m), others = self.Y.shape, jnp.eye(self.num_outputs, dtype=self.dtype)
+        ahead = self.Y[:, None, :] - others
+        rows = jnp.einsum("in,icj->icnj", inputs, ahead)[self.Y == 0]
+        return [rows.reshape(N * (m - 1), -1)]
+
     def response(self, outputs: Float[Array, "N m"]) -> Float[Array, "N m"]:
         """The probabilities of the classes."""
         return jax.nn.softmax(outputs, axis=1)

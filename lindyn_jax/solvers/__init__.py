@@ -3,10 +3,10 @@
 from .control import NormController, RelativeController, grown_roundoff, growth_reach, lost_on_the_way
 from .group import imbalance, project, pseudo_orthogonal
 from .lie import LieRK4, group_reach
-from .radau import ImpulseRadau, impulse_reach, internal_tolerance
+from .radau import ImpulseRadau, dense_jacobian, impulse_reach, internal_tolerance
 from .roots import ScaledChord
 from .roundoff import is_lost, largest_singular_value, norm
-from .stages import dense_jacobian, is_dense
+from .stages import is_dense
 
 __all__ = [
     "ImpulseRadau",

@@ -1,4 +1,4 @@
-"""The structured implicit solver for two-layer least squares: its steps do not shrink with the condition number of X^T X.
+"""The structured implicit solver for two-layer networks: its steps do not shrink with the condition number of X^T X.
 
 Radau IIA of order 5, solved for impulses. With `Z = [U1; V]` the flow is `Z' = A(q E) Z`, `A(L) = [[0, S L], [(S L)^T, 0]]`.
 Newton's method on the stages Z_i is held back by the curvature of the manifold that stiff solutions live on, however good
@@ -9,6 +9,8 @@ its Jacobian. Given the impulses `Lam_i = h q E(Z_i)`, however, the stage equati
 are linear in the stages and are solved exactly, and what is left, `h q E(Z_i(Lam)) = Lam_i`, has the Newton matrix
 `I + h q A (x) T`, `T(R) = S U1 U1^T S R + S^2 R V V^T`, whose contraction depends neither on the step nor on the conditioning.
 It falls apart into m matrices of size r by the eigenvectors of `V V^T`, and into a real and a complex one by those of A.
+
+Under another loss the impulses are `-h G(Theta_i)`, with G the gradient in Theta: see `losses`.
 
 The exact flow is `Z(t) = Phi(t) Z(0)` with Phi in O(r, m). Every step is made such a map, the nearest one, so the imbalance
 moves by round-off only.
@@ -25,20 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..problems import LeastSquares
+from ..problems import AbstractProblem
+from ..problems.least_squares import is_least_squares
+from .losses import LossImpulses
 from .roundoff import norm
-from .stages import (
-    ERROR,
-    NODES,
-    REAL,
-    Impulses,
-    Stages,
-    Step,
-    is_dense,
-    iterate,
-    solve_impulses,
-    solve_stages,
-)
+from .stages import ERROR, NODES, REAL, Impulses, Stages, is_dense, iterate, solution_of
+from .steps import AnyStep, Leaves, LossStep, Step
 
 _FARTHEST = 8.0
 
@@ -130,7 +124,7 @@ class _Memory(NamedTuple):
 class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
     r"""Radau IIA of order 5 by Newton's method on impulses, each step a member of O(r, m), which keeps the imbalance.
 
-    A diffrax solver for the flow of a `TwoLayer` on a restricted problem, or of a reduced one, under least squares;
+    A diffrax solver for the flow of a `TwoLayer` on a restricted problem, or of a reduced one, under any loss;
     `gradient_flow(..., solver="radau")` is the usual way in. The state is the network's moving weights, `args` a tuple that
     begins with the problem.
 
@@ -138,9 +132,10 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
     `NormController(tolerance)`, which caps the step where E is not yet small.
 
     **Notes:** the cost of a step is m factorizations of size r, an eigenvalue problem of size k = min(h, r + m), and no
-    matrix larger than that; for k < min(r, m), where the error cannot vanish, one of size (r + m) k. Steps that do not
+    matrix larger than that; for k < min(r, m), where the error cannot vanish, one of size (r + m) k; under other losses than
+    least squares one of size r m. Steps that do not
     converge have an infinite error estimate. What it is not for: a penalty on the imbalance acts on the columns of Z, so a step
-    is no longer a member of O(r, m); a link function makes E a function of the samples; tied layers have a closed form where
+    is no longer a member of O(r, m); tied layers have a closed form where
     X = I, and are left to explicit solvers elsewhere. Derivatives: the unknowns of a step are differentiated by the implicit
     function theorem, in both modes; step lengths are not differentiated.
 
@@ -166,8 +161,8 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         with jax.default_matmul_precision("highest"):
             U, V = weights_of(y0)
             step = _step(U, V, args[0], jnp.ones((), U.dtype))
-            form, _ = _form(U, V)
-            slope = form.slopes(step.error(U, V), step) if form is Impulses else jnp.concatenate(step.force(U, V))
+            form, _ = _form(U, V, args[0])
+            slope = jnp.concatenate(step.force(U, V)) if form is Stages else form.slopes(step.error(U, V), step)
             slopes = jax.lax.stop_gradient(jnp.stack([slope] * 3))
             one = jnp.ones((), U.dtype)
             return _Memory(slopes, one, one, form.carried(U, V))
@@ -177,10 +172,10 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         with jax.default_matmul_precision("highest"):
             return self._step(jnp.asarray(t1 - t0), y0, args[0], solver_state)
 
-    def _step(self, length: Array, y0, problem: LeastSquares, memory: _Memory):
+    def _step(self, length: Array, y0, problem: AbstractProblem, memory: _Memory):
         U, V = weights_of(y0)
         length = length.astype(U.dtype)
-        form, solution = _form(U, V)
+        form, solution = _form(U, V, problem)
         step = _step(U, V, problem, length)
         fixed, known = jax.lax.stop_gradient(step), jax.lax.stop_gradient(memory)
         size = norm(fixed.U, fixed.V)
@@ -207,7 +202,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         dense = {"y": y0, "Us": Us, "Vs": Vs}
         return y1, y_error, dense, memory, diffrax.RESULTS.successful
 
-    def _error(self, form, step: Step, factors, stages, size: Array) -> tuple[Array, Array]:
+    def _error(self, form, step: AnyStep, factors, stages, size: Array) -> tuple[Array, Array]:
         """The filtered difference to an embedded method of order 3; filtered once more where it is too large."""
         Us, Vs = stages
         weights = jnp.asarray(ERROR, Us.dtype)
@@ -223,17 +218,29 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         return tuple(jnp.where(again, b, a) for a, b in zip(once, twice, strict=True))
 
 
-def _step(U: Array, V: Array, problem: LeastSquares, length: Array) -> Step:
-    return Step(U, V, problem.singular_values, problem.Ytil, length * problem.scale)
+_SOLUTIONS = {form: solution_of(form) for form in (Impulses, LossImpulses, Stages)}
 
 
-def _form(U: Array, V: Array):
-    if is_dense(U, V):
-        return Stages, solve_stages
-    return Impulses, solve_impulses
+def _step(U: Array, V: Array, problem: AbstractProblem, length: Array) -> AnyStep:
+    if is_least_squares(problem):
+        return Step(U, V, problem.singular_values, problem.Ytil, length * problem.scale)
+    return LossStep(U, V, Leaves(problem), length)
 
 
-def _combine_at(memory: _Memory, step: Step, length: Array) -> Array:
+def _form(U: Array, V: Array, problem: AbstractProblem):
+    form = Stages if is_dense(U, V) else Impulses if is_least_squares(problem) else LossImpulses
+    return form, _SOLUTIONS[form]
+
+
+def dense_jacobian(
+    U: Float[Array, "r k"], V: Float[Array, "m k"], problem: AbstractProblem
+) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
+    """The Jacobian of the velocity, of size d = (r + m) k, and the velocity."""
+    step = _step(U, V, problem, jnp.ones((), U.dtype))
+    return Stages.jacobian(step), jnp.concatenate(step.force(U, V)).ravel()
+
+
+def _combine_at(memory: _Memory, step: AnyStep, length: Array) -> Array:
     """The last step's slopes, extrapolated to the stages of this one."""
     # Far extrapolation (after a step cut short) would be worse than none.
     at = 1 + jnp.asarray(NODES, length.dtype) * jnp.minimum(length / memory.length, _FARTHEST)

@@ -4,16 +4,16 @@ A form of a step says what is unknown: impulses, or the stages themselves for na
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..problems import LeastSquares
 from .group import imbalance, project, pseudo_orthogonal
 from .roundoff import norm
+from .steps import AnyStep
 
 # -- the tableau ---------------------------------------------------------------------------------------------------------
 
@@ -46,31 +46,12 @@ MAX_ITERATIONS = 12
 # -- one step as functions of its parameters -----------------------------------------------------------------------------
 
 
-class Step(NamedTuple):
-    """What a step depends on: the state before it, the data, and tau = h q."""
-
-    U: Float[Array, "r k"]
-    V: Float[Array, "m k"]
-    s: Float[Array, " r"]
-    Y: Float[Array, "r m"]
-    tau: Float[Array, ""]
-
-    def error(self, U: Array, V: Array) -> Array:
-        """E at a state, or at several."""
-        return self.Y - self.s[:, None] * (U @ jnp.swapaxes(V, -1, -2))
-
-    def force(self, U: Array, V: Array) -> tuple[Array, Array]:
-        """h times the velocity at a state, or at several."""
-        SE = self.s[:, None] * self.error(U, V)
-        return self.tau * (SE @ V), self.tau * (jnp.swapaxes(SE, -1, -2) @ U)
-
-
 def _combine(matrix: np.ndarray, stages: Array) -> Array:
     """`sum_j matrix_ij stages_j` over the leading axis."""
     return jnp.tensordot(jnp.asarray(matrix, stages.dtype), stages, axes=1, precision="highest")
 
 
-def _transformed_solve(solve_real: Callable, solve_complex: Callable, residual: Array) -> Array:
+def transformed_solve(solve_real: Callable, solve_complex: Callable, residual: Array) -> Array:
     """`(I + tau A (x) N)^{-1}` on three stages, from its solves with `I + tau N / eigenvalue`, real and complex."""
     w1, w2, w3 = _combine(_T_INVERSE, residual)
     pair = solve_complex(jax.lax.complex(w2, w3))
@@ -106,10 +87,9 @@ class Impulses:
     caution = 1.0
 
     @staticmethod
-    def stages(x: Array, step: Step) -> tuple[Array, Array]:
+    def stages(x: Array, step: AnyStep) -> tuple[Array, Array]:
         """The stages (3, r, k) and (3, m, k) that belong to the impulses: one linear system of size 3m, or 3r if smaller."""
-        r, m = step.Y.shape
-        if m <= r:
+        if step.V.shape[0] <= step.U.shape[0]:
             return Impulses._linear_stages(step.s[:, None] * x, step.U, step.V)
         V, U = Impulses._linear_stages(jnp.swapaxes(step.s[:, None] * x, -1, -2), step.V, step.U)
         return U, V
@@ -132,14 +112,14 @@ class Impulses:
         return jnp.zeros((), U.dtype)
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: Step, carried: Array) -> tuple[Array, Array, Array, Array]:
+    def end(x: Array, Us: Array, Vs: Array, step: AnyStep, carried: Array) -> tuple[Array, Array, Array, Array]:
         """The state after the step, with its imbalance, and whether that worked.
 
         Given the impulses the step is linear, `Z_1 = R Z_0`, and R is nearly in O(r, m): its nearby member of that group (the
         polar factor for the form J, by products alone) keeps the imbalance to round-off and moves Z as little as the step errs.
         """
         del Us, Vs
-        r, m = step.Y.shape
+        r, m = step.U.shape[0], step.V.shape[0]
         one = jnp.eye(r + m, dtype=x.dtype)
         R = jnp.concatenate([part[-1] for part in Impulses.stages(x, step._replace(U=one[:r], V=one[r:]))])
         Q, defect = pseudo_orthogonal(R, r)
@@ -147,11 +127,11 @@ class Impulses:
         return U, V, defect < 1e-2, carried
 
     @staticmethod
-    def residual(x: Array, Us: Array, Vs: Array, step: Step) -> Array:
+    def residual(x: Array, Us: Array, Vs: Array, step: AnyStep) -> Array:
         return step.tau * step.error(Us, Vs) - x
 
     @staticmethod
-    def factor(step: Step):
+    def factor(step: Any):
         """Factors of `I + tau (M + g_j S^2) / eigenvalue` for each eigenvalue g_j of `V V^T`, `M = S U U^T S`."""
         g, Q = jnp.linalg.eigh(step.V @ step.V.T)
         SU = step.s[:, None] * step.U
@@ -191,12 +171,12 @@ class Impulses:
 
     @staticmethod
     def newton(factors, residual: Array) -> Array:
-        return _transformed_solve(
+        return transformed_solve(
             lambda w: Impulses._solve_real(factors, w), lambda w: Impulses._solve_complex(factors, w), residual
         )
 
     @staticmethod
-    def filter(factors, step: Step, bU: Array, bV: Array) -> tuple[Array, Array]:
+    def filter(factors, step: Any, bU: Array, bV: Array) -> tuple[Array, Array]:
         """`(I + tau K^T K / real eigenvalue)^{-1} b` with `K b = S (b_U V^T + U b_V^T)`."""
         seen = step.s[:, None] * (bU @ step.V.T + step.U @ bV.T)
         solved = step.s[:, None] * Impulses._solve_real(factors, seen)
@@ -204,11 +184,11 @@ class Impulses:
         return bU - tau * (solved @ step.V), bV - tau * (solved.T @ step.U)
 
     @staticmethod
-    def guess(slopes: Array, tau: Array, step: Step) -> Array:
+    def guess(slopes: Array, tau: Array, step: AnyStep) -> Array:
         return tau * slopes
 
     @staticmethod
-    def slopes(x: Array, step: Step) -> Array:
+    def slopes(x: Array, step: AnyStep) -> Array:
         return x / step.tau
 
 
@@ -223,7 +203,7 @@ class Stages:
     caution = 6.0
 
     @staticmethod
-    def stages(x: Array, step: Step) -> tuple[Array, Array]:
+    def stages(x: Array, step: AnyStep) -> tuple[Array, Array]:
         r = step.U.shape[0]
         return x[:, :r], x[:, r:]
 
@@ -233,7 +213,7 @@ class Stages:
         return imbalance(U, V)
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: Step, carried: Array) -> tuple[Array, Array, Array, Array]:
+    def end(x: Array, Us: Array, Vs: Array, step: AnyStep, carried: Array) -> tuple[Array, Array, Array, Array]:
         """The state after the step, projected onto the surface of the imbalance, and whether it got there."""
         del x, step
         U, V = Us[-1], Vs[-1]
@@ -244,12 +224,12 @@ class Stages:
         return U, V, defect < 1e3 * jnp.finfo(U.dtype).eps, carried
 
     @staticmethod
-    def residual(x: Array, Us: Array, Vs: Array, step: Step) -> Array:
+    def residual(x: Array, Us: Array, Vs: Array, step: AnyStep) -> Array:
         forces = jnp.concatenate(step.force(Us, Vs), axis=1)
         return jnp.concatenate([step.U, step.V]) + _combine(TABLEAU, forces) - x
 
     @staticmethod
-    def jacobian(step: Step) -> Array:
+    def jacobian(step: AnyStep) -> Array:
         """The Jacobian of `step.force`, of size (r + m) k."""
         U, V = step.U, step.V
         r, shape = U.shape[0], (U.shape[0] + V.shape[0], U.shape[1])
@@ -261,7 +241,7 @@ class Stages:
         return jax.jacfwd(force)(jnp.concatenate([U, V]).ravel())
 
     @staticmethod
-    def factor(step: Step):
+    def factor(step: Any):
         J = Stages.jacobian(step)
         one = jnp.eye(J.shape[0], dtype=J.dtype)
         factors = []
@@ -276,25 +256,25 @@ class Stages:
         def solve(lu):
             return lambda w: jax.scipy.linalg.lu_solve(lu, w.ravel()).reshape(w.shape)
 
-        return _transformed_solve(solve(factors[0]), solve(factors[1]), residual)
+        return transformed_solve(solve(factors[0]), solve(factors[1]), residual)
 
     @staticmethod
-    def filter(factors, step: Step, bU: Array, bV: Array) -> tuple[Array, Array]:
+    def filter(factors, step: Any, bU: Array, bV: Array) -> tuple[Array, Array]:
         b = jnp.concatenate([bU, bV])
         b = jax.scipy.linalg.lu_solve(factors[0], b.ravel()).reshape(b.shape)
         return b[: bU.shape[0]], b[bU.shape[0] :]
 
     @staticmethod
-    def guess(slopes: Array, tau: Array, step: Step) -> Array:
+    def guess(slopes: Array, tau: Array, step: AnyStep) -> Array:
         return jnp.concatenate([step.U, step.V]) + tau * _combine(TABLEAU, slopes)
 
     @staticmethod
-    def slopes(x: Array, step: Step) -> Array:
+    def slopes(x: Array, step: AnyStep) -> Array:
         Us, Vs = Stages.stages(x, step)
         return jnp.concatenate(step.force(Us, Vs), axis=1) / step.tau
 
 
-def iterate(form, step: Step, factors, guess: Array, target: Array, contraction: Array):
+def iterate(form, step: AnyStep, factors, guess: Array, target: Array, contraction: Array):
     """Newton's method with frozen factors: unknowns, whether they converged, and the contraction that was seen.
 
     Stops when the distance still to go, `theta/(1 - theta) |dZ|`, is below `target`; gives up when it cannot get there.
@@ -324,12 +304,12 @@ def iterate(form, step: Step, factors, guess: Array, target: Array, contraction:
     return x, done, theta
 
 
-def _solution(form):
+def solution_of(form):
     """The unknowns as a differentiable function of the step: the iteration once, its derivative by the implicit function
     theorem at the end of it."""
 
     @jax.custom_jvp
-    def solution(step: Step, converged: Array, factors) -> Array:
+    def solution(step: AnyStep, converged: Array, factors) -> Array:
         return converged
 
     @solution.defjvp
@@ -377,17 +357,6 @@ def _linear_solve(operator: Callable, preconditioner: Callable, right: Array) ->
     )
 
 
-solve_impulses, solve_stages = _solution(Impulses), _solution(Stages)
-
-
 def is_dense(U: Float[Array, "r k"], V: Float[Array, "m k"]) -> bool:
     """Whether the network is so narrow that its error cannot vanish: k < min(r, m)."""
     return U.shape[1] < min(U.shape[0], V.shape[0])
-
-
-def dense_jacobian(
-    U: Float[Array, "r k"], V: Float[Array, "m k"], problem: LeastSquares
-) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
-    """The Jacobian of the velocity, of size d = (r + m) k, and the velocity."""
-    step = Step(U, V, problem.singular_values, problem.Ytil, problem.scale)
-    return Stages.jacobian(step), jnp.concatenate(step.force(U, V)).ravel()
