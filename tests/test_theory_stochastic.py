@@ -297,3 +297,20 @@ def test_statements_refuse_what_they_do_not_know():
     for match, call in cases:
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_label_noise_ends_where_the_trace_is_least():
+    start = ld.TwoLayer(np.array([[1.5, 0], [0, 1.2], [0, 0]]), np.diag([0.5, 0.4]))
+    problem, above = ld.factorization(start.product()), []
+
+    def ratio(model):
+        said = theory.label_noise_loss(model, problem, 0.1, 1.0)
+        return said.trace / said.least_trace
+
+    # m ||U||^2 + n ||V||^2 over 2 sqrt(nm) ||Theta||_*: one but for fluctuations, which are of first order in the step.
+    for eta, steps in ((0.08, 400), (0.04, 1600)):
+        ends = noisy_path(start, problem, eta, 1.0, steps, 1000, ratio)
+        above.append((np.mean(ends) - 1, np.std(ends) / np.sqrt(len(ends))))
+    print(above, ratio(start))
+    assert above[0][0] < 0.2 * (ratio(start) - 1)
+    assert abs(above[1][0] - above[0][0] / 2) < 4 * np.hypot(above[1][1], above[0][1] / 2) + above[0][0] / 8
