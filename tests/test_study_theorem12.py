@@ -206,6 +206,19 @@ def test_flow_and_descent_end_at_the_same_distance(problem, wide):
     np.testing.assert_allclose(descent["distance"].values[0, 0], flow, rtol=0.1)
 
 
+def test_descent_on_batches_ends_near_the_flow_and_loses_imbalance(problem, wide):
+    settings = study.Settings(dynamics="descent", stop=1e-6, batch_size=3)
+    batches = study.run(problem, [1e4], [0.5], 20, seed=1, settings=settings)
+    assert bool(batches["ok"].all())
+    assert float(batches["imbalance_drift"].min()) > float(wide["imbalance_drift"].max())
+    np.testing.assert_allclose(
+        batches["distance"].values[0, 0], wide["distance"].sel(alpha=0.5, width=1e4).values[:20], rtol=0.3
+    )
+    noisy = settings._replace(label_noise=1.0, max_steps=400_000, stop=0.5)
+    trial = jax.jit(trial_of(problem, noisy))(jax.random.key(0), 0.5, 1e4)
+    assert float(trial["imbalance_drift"]) > 0 and bool(trial["ok"])
+
+
 def test_drift_of_every_flow_stays_below_1e_8(wide):
     assert float(wide["imbalance_drift"].max()) < 1e-8
 
@@ -291,6 +304,14 @@ def test_what_cannot_be_studied_is_refused(problem):
             study.run(problem, widths, alphas, 2)
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
         study.run(problem, [100], [0.5], 2, settings=study.Settings(stop=2.0))
+    for wrong, match in (
+        ({"batch_size": 2}, "they need --dynamics descent"),
+        ({"label_noise": 0.1}, "they need --dynamics descent"),
+        ({"dynamics": "descent", "batch_size": 1000}, "A batch must have between 1 and"),
+        ({"dynamics": "descent", "label_noise": -0.1}, "must be a number of at least 0, but is -0.1"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            study.run(problem, [100], [0.5], 2, settings=study.Settings(**wrong))
     stiff = ld.LeastSquares(np.diag([1e4, 1.0])[:, [0, 1]] @ np.eye(2, 3), np.ones((2, 1)))
     with pytest.raises(ValueError, match=r"condition number 1e\+08"):
         study.run(stiff, [100], [0.5], 2, settings=study.Settings(solver="dopri8"))

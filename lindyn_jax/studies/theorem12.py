@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,6 +20,7 @@ from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
+from ..noise import LabelNoise, Minibatch
 from ..problems import LeastSquares
 from ..statistics import (
     QUANTILES,
@@ -34,6 +36,7 @@ from ..statistics import (
     rms_slope,
     standard_error,
 )
+from ..theory.stochastic import batch_spread
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
 from ._grid import check_grid, floats
 from .lemma11 import hypothesis as hypothesis
@@ -78,7 +81,8 @@ class Settings(NamedTuple):
     t to infinity (1e-8 for descent and for the explicit solvers, which have none); `delta`, the failure probability in Lemma
     11 and Theorem 12; `step_size` of descent, `None` for half the stable step of each start; `max_steps`, the budget of a
     trial, `None` for 1e4 in the limit, 1e5 on the way to a stop and 1e6 of descent; `rtol` of the flow, `None` for 1e-6 in the
-    limit and 1e-9 on the way to a stop; `solver` of the flow.
+    limit and 1e-9 on the way to a stop; `solver` of the flow; `batch_size` and `label_noise` of descent, whose default step is
+    then one that is stable in mean square.
     """
 
     dynamics: Annotated[Literal["flow", "descent"], "flow or descent."] = "flow"
@@ -97,6 +101,8 @@ class Settings(NamedTuple):
         str,
         "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5.",
     ] = "auto"
+    batch_size: Annotated[int | None, "Samples in a step of descent, without replacement.", Shown("all")] = None
+    label_noise: Annotated[float, "Standard deviation of noise on the targets, anew at every step of descent."] = 0.0
 
     @property
     def to_limit(self) -> bool:
@@ -147,8 +153,21 @@ def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: 
     level = float(width) ** (1 - 2 * alpha)
     target = float(jnp.linalg.norm(problem.reduced_theta_hat, ord=2))
     stiffness = float(problem.condition) * math.hypot(level, target) / level
-    region = 5.0 if settings.dynamics == "flow" else 1.0
+    region = 5.0 if settings.dynamics == "flow" else 1.0 / float(_slowdown(problem, settings.batch_size))
     return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
+
+
+def _slowdown(problem: LeastSquares, size: int | None) -> Array:
+    """By how much shorter steps on batches have to be to be stable in mean square.
+
+    With `c` of `theory.batch_drift`, `E[H_B^2] = (1 - c) H^2 + c N sum_i H_i^2 <= ((1 - c) lambda_1 + c N max_i |x_i|^2) H`.
+    """
+    if size is None:
+        return jnp.ones((), problem.dtype)
+    N, X = problem.num_samples, problem.X
+    spread = batch_spread(size, N, False)
+    longest = 1.0 if X is None else jnp.max(jnp.sum(X**2, axis=1))
+    return 1 - spread + spread * N * longest / problem.data_singular_values[0] ** 2
 
 
 class Theorem12(Study):
@@ -207,6 +226,14 @@ class Theorem12(Study):
             check_tolerance(settings.rtol, "rtol", problem.dtype)
         if settings.stop is not None and not 0 < settings.stop < 1:
             raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
+        if settings.dynamics == "flow" and (settings.batch_size is not None or settings.label_noise != 0):
+            raise ValueError("Batches and noise on the labels are those of steps: they need --dynamics descent.")
+        if settings.batch_size is not None and not 1 <= settings.batch_size <= problem.num_samples:
+            raise ValueError(
+                f"A batch must have between 1 and {problem.num_samples} samples, but --batch-size is {settings.batch_size}."
+            )
+        if not 0 <= settings.label_noise < math.inf:
+            raise ValueError(f"The noise of labels must be a number of at least 0, but is {settings.label_noise:g}.")
         if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
             return
         steps, width, alpha = max(
@@ -246,12 +273,20 @@ class Theorem12(Study):
                 max_steps=settings.budget,
             )
         else:
-            step = theory.stable_step(start, problem) if settings.step_size is None else settings.step_size
+            step = settings.step_size
+            if step is None:
+                step = theory.stable_step(start, problem) / _slowdown(problem, settings.batch_size)
+            key, noise = jax.random.fold_in(key, 1), []
+            if settings.batch_size is not None:
+                noise.append(Minibatch(settings.batch_size, key=key))
+            if settings.label_noise > 0:
+                noise.append(LabelNoise(settings.label_noise, key=key))
             trajectory = gradient_descent(
                 start,
                 problem,
                 settings.budget,
                 optimizer=plain_descent(step),
+                noise=noise,
                 observables=(),
                 stop=settings.stopping_ratio,
                 differentiate="forward",
