@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, UInt32
 from . import _checks
 from ._public import public
 from .problems import AbstractProblem, LeastSquares
+from .problems._functions import as_tree
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
 # Up to this many times the batch, all samples are shuffled for it; beyond, it is drawn one by one.
@@ -103,7 +104,7 @@ class Minibatch(AbstractNoise):
         replace: bool | Literal["epoch"] = False,
         indices: Int[ArrayLike, "K B"] | None = None,
     ):
-        if isinstance(replace, str):
+        if replace not in (True, False):
             _checks.check_choice(replace, "replace", ("epoch",))
         if indices is not None:
             array = jnp.asarray(indices)
@@ -122,7 +123,7 @@ class Minibatch(AbstractNoise):
         if _checks.is_traced(size) or size != int(size) or size < 1:
             raise ValueError(f"Argument `size` must be a static whole number of at least 1, but is {size}.")
         self.size, self.key, self.indices = int(size), key, indices
-        self.replace = replace if isinstance(replace, str) else bool(replace)
+        self.replace = replace if replace == "epoch" else bool(replace)
 
     def check_size(self, problem: AbstractProblem) -> int:
         """N, after making sure that there are enough samples."""
@@ -236,10 +237,7 @@ class Online(AbstractNoise):
 
     @public
     def __init__(self, sampler: Callable, *, key: Key):
-        self.sampler = (
-            sampler if isinstance(sampler, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(sampler)
-        )
-        self.key = key
+        self.sampler, self.key = as_tree(sampler), key
 
     def prepare(self, problem, steps, is_reduced):
         name, problem = type(problem.plain).__name__, problem.sampled()
@@ -347,8 +345,8 @@ def as_parts(noise: Any) -> tuple[AbstractNoise, ...]:
 
     **Raises:** `ValueError` for what is no noise, or two of a kind.
     """
-    given = () if noise is None else (noise,) if isinstance(noise, AbstractNoise) else noise
-    if not isinstance(given, (tuple, list)) or not all(isinstance(part, AbstractNoise) for part in given):
+    given = () if noise is None else _checks.as_tuple(noise)
+    if not all(isinstance(part, AbstractNoise) for part in given):
         raise ValueError(
             "Argument `noise` must be a noise such as `Minibatch(16, key=key)`, a tuple of noises, or None, but is "
             f"{type(noise).__name__}."

@@ -1,5 +1,6 @@
 """Commands made of studies: options from fields, then run, resume, table or JSON, and picture."""
 
+import functools
 import inspect
 import json
 import typing
@@ -231,20 +232,27 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
 
 def show(console, parts) -> None:
     """Prints tables and sentences."""
+    for part in parts:
+        _print(part, console)
+
+
+@functools.singledispatch
+def _print(part: str, console) -> None:
+    console.print(part, soft_wrap=True)
+
+
+@_print.register
+def _(part: Table, console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Drawn
 
-    for part in parts:
-        if not isinstance(part, Table):
-            console.print(part, soft_wrap=True)
-            continue
-        padding = (0, 0, 0, 1) if part.tight else (0, 1)
-        drawn = Drawn(title=part.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
-        for name in part.columns:
-            drawn.add_column(name, justify="left" if name in part.words else "right", no_wrap=True)
-        for row in part.rows:
-            if row is None:
-                drawn.add_section()
-            else:
-                drawn.add_row(*row)
-        console.print(drawn)
+    padding = (0, 0, 0, 1) if part.tight else (0, 1)
+    drawn = Drawn(title=part.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
+    for name in part.columns:
+        drawn.add_column(name, justify="left" if name in part.words else "right", no_wrap=True)
+    for row in part.rows:
+        if row is None:
+            drawn.add_section()
+        else:
+            drawn.add_row(*row)
+    console.print(drawn)

@@ -85,7 +85,8 @@ def _read(spec: str | os.PathLike, targets: str | Sequence[str] | None) -> Datas
     name = text.strip().lower().replace("_", "-")
     path = os.path.expanduser(text)
     is_csv = path.lower().endswith((".csv", ".tsv"))
-    known = isinstance(spec, str) and name in KNOWN
+    # A path of that name is a file.
+    known = text == spec and name in KNOWN
     if targets is not None and not is_csv:
         raise DataError(f"Argument `targets` names columns of a csv file, but the data are `{text}`: leave it out.")
     if known:

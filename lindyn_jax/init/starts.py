@@ -375,7 +375,8 @@ def _layers(problem: LeastSquares, widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _strengths(d: Numbers, count: int, problem: LeastSquares) -> Array:
-    return jnp.asarray(d if isinstance(d, tuple) else (d,) * count, problem.dtype)
+    values = _checks.as_tuple(d)
+    return jnp.asarray(values * count if len(values) == 1 else values, problem.dtype)
 
 
 def _seen(problem: LeastSquares) -> LeastSquares:

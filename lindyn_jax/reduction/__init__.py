@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._public import ROLES, public
+from .._public import ROLES, public, role_of
 from ..models import (
     AbstractChain,
     AbstractModel,
@@ -103,12 +103,11 @@ def _(model: DeepLinear, problem: AbstractProblem) -> AbstractModel:
 
 def check_kinds(model: Any, problem: Any) -> None:
     """Refuses what is no model, or no problem."""
-    wanted = (
-        ("model", model, AbstractModel, "model of this package"),
-        ("problem", problem, AbstractProblem, "problem such as LeastSquares"),
-    )
-    for name, value, kind, what in wanted:
-        if not isinstance(value, kind):
+    for name, value, what in (
+        ("model", model, "model of this package"),
+        ("problem", problem, "problem such as LeastSquares"),
+    ):
+        if role_of(value) != name:
             raise ValueError(f"Argument `{name}` must be a {what}, but is a {type(value).__name__}.")
 
 

@@ -182,7 +182,7 @@ class Audit(Study):
 
     def _named(self) -> dict[str, init.AbstractStart]:
         """Name -> start, also of a single one and of functions."""
-        starts = {"start": self.starts} if isinstance(self.starts, init.AbstractStart) else self.starts
+        starts: Any = self.starts if hasattr(self.starts, "items") else {"start": self.starts}
         return {name: as_start(start) for name, start in starts.items()}
 
     def _accuracy(self) -> float:
