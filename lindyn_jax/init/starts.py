@@ -349,8 +349,10 @@ STARTS: dict[str, type[AbstractStart]] = {
 
 def listed(value) -> str:
     """One number or several, with commas between them, as labels show them."""
-    numbers = isinstance(value, (int, float)) or (isinstance(value, tuple) and value)
-    return ", ".join(f"{number:g}" for number in _as_tuple(value)) if numbers else str(value)
+    try:
+        return ", ".join(f"{number:g}" for number in _as_tuple(value)) or str(value)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _as_tuple(values) -> tuple:
