@@ -68,6 +68,7 @@ DATASET = ld.data.gaussian(n=3, samples=5, seed=1)
 DECOUPLED = ld.LeastSquares(np.diag([3.0, 2.0]), np.diag([2.0, 1.0]))
 
 FACTORS = ld.factorization(U @ V.T + 1)
+MEASURED = ld.MatrixSensing(np.sin(np.arange(1.0, 5 * n * m + 1)).reshape(5, n, m) + np.eye(n, m), np.arange(1.0, 6))
 STARTS = {"a": ld.init.Gaussian(4, alpha=0.5)}
 
 
@@ -142,7 +143,8 @@ OWN = {
     "from_gauge": {"what": ld.TwoLayer(U[:, : n + m], V[:, : n + m])}, "to_gauge": {"what": MODEL},
     "limit": {"max_steps": 64},
     "lift": {"reduced": CORE},
-    "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.gaussian": {"n": 3, "samples": 5},
+    "data.load": {"spec": "gaussian", "targets": None, "samples": 20}, "data.load_matrix": {"spec": "iris", "samples": 20},
+    "data.gaussian": {"n": 3, "samples": 5},
     "data.low_rank": {"n": 6, "samples": 5},
     "exact.symmetric_mode": {"sigma": 1.0}, "exact.polar_time": {"share": 0.5},
     **{f"exact.decayed{name}": {"Y": U @ V.T + 1, "weight_decay": 0.3} for name in ("", "_limit")},
@@ -170,6 +172,8 @@ OWN = {
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},
     "theory.stationary_product": {"learned": COMMON["learned"]},
     "theory.lemma_e2": {"A": np.eye(2, 3) + 1, "B": np.eye(3, 2) + 1},
+    **{f"theory.{name}": {"problem": MEASURED} for name in ("min_nuclear_norm", "commuting_measurements")},
+    "theory.max_margin": {"problem": ld.Logistic(X, X @ np.arange(1.0, n + 1) > 0)},
     "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": 0.5 ** np.arange(min(n, m))},
     "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},
     "find_subspaces": {"model": DEEP},

@@ -39,6 +39,7 @@ NO_ROW = {
     "theory.num_conservation_laws": "a whole number",
     "theory.num_deep_conservation_laws": "a whole number",
     "theory.tightness": "flags and whole numbers",
+    "theory.max_margin": "of a problem alone, whose parts move together: test_implicit_bias",
     "observables.accuracy": "a share of counts",
     "theory.sample_distance": "draws by rejection: the derivative is that of the quantile, not of a draw at a fixed key",
     "reduction.is_reducible": "a flag",
@@ -126,6 +127,7 @@ PART = {
     "theory.sharpness": lambda found: (found.value, found.deviation),
     "theory.hessian_sharpness": lambda found: found.value,
     "theory.batch_stable_step": lambda found: found.value,
+    "theory.min_nuclear_norm": lambda found: found.value,
 }
 # By these fields data are told apart: they are no numbers to compute with, and have no derivative.
 MARKS = ("inputs_mark", "coordinates")

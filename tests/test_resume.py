@@ -16,6 +16,7 @@ from lindyn_jax.ensemble import StoreError, SweepStore, open_reductions
 from lindyn_jax.init import Gaussian
 from lindyn_jax.studies import fit_lambda0 as fits
 from lindyn_jax.studies import lemma11, theorem12
+from lindyn_jax.studies.completion import Completion, Settings
 
 SCRIPT = """
 import sys, time
@@ -30,11 +31,16 @@ sweep(sys.argv[2], sys.argv[1], lambda done, total: time.sleep(0.1))
 def sweep(study, store, progress=None):
     rng = np.random.default_rng(0)
     problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
+    if study == "completion":
+        options = {"shape": (6.0, 5.0), "rank": 1, "depths": ("2",), "scales": (1e-2,), "widths": (20.0,)}
+        run = Completion(fractions=(0.6, 0.8), **options).run
+        run(40, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
+        return
     run = {"lemma11": lemma11, "theorem12": theorem12}[study].run
     run(problem, [1e2, 1e6], [0.5, 0.4], 40, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
 
 
-@pytest.mark.parametrize("study", ["lemma11", pytest.param("theorem12", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("study", ["lemma11", "completion", pytest.param("theorem12", marks=pytest.mark.slow)])
 def test_sweep_killed_twice_ends_with_the_same_bits(study, tmp_path, rng):
     script = tmp_path / "sweep.py"
     script.write_text(SCRIPT)
@@ -125,6 +131,18 @@ STUDIES = {
             )
             for name, s in {"function": 0.1, "other function": 0.10001}.items()
         },
+    },
+    "completion": {
+        name: lambda options=options: Completion(**options).run(2)
+        for name, options in {
+            "given": {},
+            "shape": {"shape": (20.0, 21.0)},
+            "rank": {"rank": 3},
+            "stop": {"settings": Settings(stop=1e-4)},
+            "target": {"target": X},
+            "other target": {"target": X * (1 + np.eye(3, 8) * 1e-15)},
+            "missing": {"target": np.where(np.eye(3, 8) > 0, np.nan, X)},
+        }.items()
     },
     "lemma11": {
         "given": lambda: lemma11.run(lemma11.sizes(8, 3, 2), [100.0], [0.5], 2),

@@ -6,6 +6,7 @@ import warnings
 import typer
 
 from ..studies.audit import Audit
+from ..studies.completion import Completion
 from ..studies.fit_lambda0 import FitLambda0
 from ..studies.lemma11 import Lemma11
 from ..studies.simulate import Simulate
@@ -40,6 +41,7 @@ sweep = typer.Typer(
 app.add_typer(sweep, name="sweep")
 sweep.command("theorem12", cls=Checked)(command(Theorem12, run))
 sweep.command("lemma11", cls=Checked)(command(Lemma11, run))
+sweep.command("completion", cls=Checked)(command(Completion, run))
 app.command("simulate", cls=Checked)(command(Simulate, simulate.run))
 app.command("audit", cls=Checked)(command(Audit, run))
 app.command("figure", cls=Checked)(figure.figure)

@@ -26,7 +26,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "process_id": (0, 10**6 - 1),
 }
 # Real numbers are positive and finite. These are shares as well.
-SHARES = ("rtol", "stop", "delta", "relative_error")
+SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
 # The study says which of these a start can have.
 FREE = ("width", "alpha")
 
@@ -161,6 +161,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         TARGETS,
         SUBSET,
+    ),
+    "completion": (
+        Rule(
+            ("shape", "rank"),
+            lambda values: values["data"] is None,
+            "Option --{option} contradicts --data, which has a size and a rank of its own: leave out one of them.",
+        ),
+        Rule(("samples",), lambda values: values["data"] is not None, only("with --data")),
+        Rule(("subset_seed",), lambda values: values["samples"] is not None, only("with --samples")),
+        STEP,
+        SOLVER,
+        RTOL,
     ),
     "fit-lambda0": (
         Rule(

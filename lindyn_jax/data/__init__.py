@@ -10,6 +10,7 @@ from .covariances import COMPLETIONS, Commutation, commutation
 from .drawn import autoencoder, gaussian, low_rank
 from .idx import read_idx
 from .loading import KNOWN, load
+from .matrices import Matrix, load_matrix
 
 __all__ = [
     "COMPLETIONS",
@@ -18,11 +19,13 @@ __all__ = [
     "Count",
     "DataError",
     "Dataset",
+    "Matrix",
     "autoencoder",
     "commutation",
     "describe",
     "gaussian",
     "load",
+    "load_matrix",
     "low_rank",
     "read_idx",
 ]

@@ -12,6 +12,7 @@ from .audits import (
     rates_and_bounds,
     tightness_against_time,
 )
+from .completion import completion, error_against, frequency_against, ratio_against
 from .fits import fit_lambda0, mismatch_against_width, path_errors, path_singular_values
 from .house import COLOURS as COLOURS
 from .house import MARKERS as MARKERS
@@ -24,9 +25,12 @@ from .widths import distance_against_width, events_against_width, lemma11, ratio
 
 __all__ = [
     "audit",
+    "completion",
     "distance_against_width",
+    "error_against",
     "events_against_width",
     "fit_lambda0",
+    "frequency_against",
     "hypotheses_and_tightness",
     "lemma11",
     "literal",
@@ -37,6 +41,7 @@ __all__ = [
     "path_errors",
     "path_singular_values",
     "rates_and_bounds",
+    "ratio_against",
     "ratios_against_width",
     "save",
     "style",

@@ -1,7 +1,7 @@
 """Studies: each is a trial function, its default grid, its summary and its figure."""
 
-from . import fit_lambda0, lemma11, theorem12
+from . import completion, fit_lambda0, lemma11, theorem12
 from .audit import Audit, audit
 from .simulate import Simulate, simulate
 
-__all__ = ["Audit", "Simulate", "audit", "fit_lambda0", "lemma11", "simulate", "theorem12"]
+__all__ = ["Audit", "Simulate", "audit", "completion", "fit_lambda0", "lemma11", "simulate", "theorem12"]

@@ -11,6 +11,7 @@ from .acceleration import (
 )
 from .autoencoder import principal_projector, tied_autoencoder
 from .bounds import lemma7, lemma8, rate_bound
+from .commuting import commuting_measurements
 from .concentration import Lemma11Events, lemma11, lemma11_events, theorem12
 from .conservation import descent_drift, imbalances, num_deep_conservation_laws
 from .convergence import (
@@ -46,9 +47,11 @@ from .imbalance import (
 )
 from .jumps import descent_step_limit, jump_steps, jumps_are_separate, separation_steps
 from .least_losses import least_excess_loss, stationary_product
+from .max_margin import max_margin
 from .mean_square import batch_stable_step
 from .modes import data_modes, g19_corollary1, g19_theorem2, learning_order
 from .ntk import NTKRescaling, ntk_rescaling
+from .nuclear_norm import min_nuclear_norm
 from .one_step import Drift, drift_spectrum, line_search, step_inequality, step_polynomial
 from .perturbation import Tilt, aligned_layers, decoupled_problem, perturbation_bound, plateau_tilt, tilt_matrix
 from .plateaus import corollary2, corollary2_condition
@@ -86,6 +89,7 @@ __all__ = [
     "balance",
     "batch_drift",
     "batch_stable_step",
+    "commuting_measurements",
     "conditional_distance",
     "convergence_constant",
     "corollary2",
@@ -133,6 +137,8 @@ __all__ = [
     "loss_bound",
     "m22_theorem3",
     "margin",
+    "max_margin",
+    "min_nuclear_norm",
     "mode_acceleration",
     "moving_layers",
     "moving_spectrum",

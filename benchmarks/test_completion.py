@@ -1,0 +1,148 @@
+"""A public completion experiment: 100 x 100, rank 5, 2000 entries observed, entries of the start 1e-3, two and three layers.
+
+`python -m pytest benchmarks/test_completion.py -n 0 -s` runs this package beside loops of gradient descent at full size, NumPy's,
+and PyTorch's where it is installed, from the same starts by the same steps, checks that they end at the same digits, and writes
+results/completion.json. Then many trials as one batch.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import claim, record, seconds
+
+import lindyn_jax as ld
+
+SIZE, RANK, OBSERVED, ENTRIES = 100, 5, 2000, 1e-3
+# Width, step and number of steps by depth: as long as the training error takes to fall below 1e-3.
+CASES = {2: (1000, 0.01, 2000), 3: (500, 1e-3, 2000)}
+ROWS: list[dict] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def results():
+    yield
+    print(record("completion", ROWS))
+
+
+def drawn(key):
+    key_left, key_right, key_mask = jax.random.split(key, 3)
+    Y = jax.random.normal(key_left, (SIZE, RANK)) @ jax.random.normal(key_right, (RANK, SIZE))
+    scores = jax.random.uniform(key_mask, Y.shape)
+    mask = scores <= jnp.sort(scores.ravel())[OBSERVED - 1]
+    return Y / jnp.sqrt(jnp.mean(Y**2)), mask
+
+
+def full_size(depth: int, width: int):
+    key = jax.random.key(1)
+    if depth == 2:
+        return ld.init.gaussian(SIZE, SIZE, width, std=ENTRIES, key=key)
+    gain = ENTRIES * width**0.5
+    return ld.init.deep_orthogonal((SIZE, *(width,) * (depth - 1), SIZE), std=ENTRIES, gain=gain, key=key)
+
+
+def numpy_descent(Y, mask, layers, step, steps):
+    layers = [W.copy() for W in layers]
+    for _ in range(steps):
+        ahead = [None, *layers[:1]]
+        for W in layers[1:]:
+            ahead.append(ahead[-1] @ W)
+        behind = mask * (ahead[-1] - Y)
+        for index in range(len(layers) - 1, -1, -1):
+            gradient = behind if index == 0 else ahead[index].T @ behind
+            behind = behind @ layers[index].T
+            layers[index] = layers[index] - step * gradient
+    return np.linalg.multi_dot(layers)
+
+
+def torch_descent(Y, mask, layers, step, steps):
+    import torch
+
+    Y, mask = torch.as_tensor(Y), torch.as_tensor(mask)
+    layers = [torch.as_tensor(W).clone().requires_grad_() for W in layers]
+    optimizer = torch.optim.SGD(layers, lr=step)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (torch.sum((mask * (torch.linalg.multi_dot(layers) - Y)) ** 2) / 2).backward()
+        optimizer.step()
+    return torch.linalg.multi_dot(layers).detach().numpy()
+
+
+def numbers(problem, Y, Theta):
+    return {"test_error": float(problem.test_error(Theta, Y)), "nuclear_norm": float(np.linalg.norm(Theta, "nuc"))}
+
+
+@pytest.mark.parametrize("depth", CASES)
+def test_descent_ends_at_the_digits_of_loops_at_full_size(depth):
+    width, step, steps = CASES[depth]
+    Y, mask = drawn(jax.random.key(0))
+    problem, start = ld.MatrixCompletion(Y, mask), full_size(depth, width)
+    optimizer = ld.plain_descent(step)
+
+    def ours():
+        return ld.gradient_descent(start, problem, steps, optimizer=optimizer, observables=()).final.product()
+
+    Theta = np.asarray(ours())
+    found = numbers(problem, Y, Theta)
+    train = float(jnp.sqrt(2 * problem.loss(Theta)) / jnp.linalg.norm(jnp.where(mask, Y, 0)))
+    taken = seconds(ours, 2)
+    ROWS.append({"depth": depth, "width": width, "method": "this package", "seconds": taken, "steps": steps, **found})
+    ROWS[-1]["train_error"] = train
+    print(ROWS[-1], flush=True)
+    arrays = (np.array(Y), np.array(mask, float), [np.array(W) for W in start.layers])
+    peers = {"NumPy": numpy_descent}
+    try:
+        import torch  # noqa: F401
+
+        peers["PyTorch"] = torch_descent
+    except ImportError:
+        print("PyTorch is not installed: left out")
+    for name, run in peers.items():
+        begin = time.perf_counter()
+        other = numbers(problem, Y, run(*arrays, step, steps))
+        peer = time.perf_counter() - begin
+        ROWS.append(
+            {"depth": depth, "width": width, "method": f"{name}, full size", "seconds": peer, "steps": steps, **other}
+        )
+        print(ROWS[-1], flush=True)
+        for number, value in found.items():
+            np.testing.assert_allclose(other[number], value, rtol=1e-8, err_msg=f"{name} {number}")
+        says = f"completion of 100 x 100 by descent, depth {depth}, h = {width}, against {name} at full size"
+        claim(f"completion {depth} {name}", peer / taken, None, says)
+
+
+TRIALS = 1000
+
+
+@pytest.mark.parametrize("depth", CASES)
+def test_many_trials_are_one_batch(depth):
+    from lindyn_jax.studies.completion import Completion, Settings
+
+    study = Completion(
+        shape=(SIZE, SIZE),
+        rank=RANK,
+        depths=(str(depth),),
+        fractions=(OBSERVED / SIZE**2,),
+        scales=(ENTRIES,),
+        widths=(20,),
+        settings=Settings(stop=1e-2, rtol=1e-4),
+    )
+    begin = time.perf_counter()
+    dataset = study.run(TRIALS, batch="map")
+    taken = time.perf_counter() - begin
+    ok = dataset["ok"].values.ravel()
+    ROWS.append(
+        {
+            "depth": depth,
+            "width": 20,
+            "method": "one batch, flow to a training error of 1e-2",
+            "seconds": taken,
+            "trials": TRIALS,
+            "failed": int(np.sum(~ok)),
+            "test_error": float(np.median(dataset["test_error"].values.ravel()[ok])),
+            "nuclear_norm": float(np.median(dataset["nuclear_norm"].values.ravel()[ok])),
+        }
+    )
+    print(ROWS[-1], flush=True)

@@ -1,0 +1,93 @@
+"""Matrix completion: hidden entries and nuclear norms against the share observed and the scale of the start, by depth."""
+
+import math
+
+import numpy as np
+
+from .house import COLOURS, MARKERS, legend_below, panels, ribbon
+
+NAMES = {"fraction": "share of the known entries that are observed", "scale": "scale of the start"}
+
+
+def error_against(ax, lines, axis: str) -> None:
+    """Test error against an axis of the grid, one line a depth: medians to 95% quantiles, and that of the convex minimum."""
+    x = lines[axis].values
+    for index, name in enumerate(lines.attrs["depths"]):
+        row, colour = lines.isel(depth=index), COLOURS[index % len(COLOURS)]
+        median, q95 = row["test_error_median"].values, row["test_error_q95"].values
+        ribbon(ax, x, median, median, q95, color=colour, marker=MARKERS[index % len(MARKERS)], label=_named(name))
+    convex = lines.isel(depth=0)["convex_test_error_median"].values
+    ax.plot(x, convex, color="0.3", ls="--", lw=1, label="least nuclear norm")
+    ax.set_ylabel("error on hidden entries")
+    ax.set_title("Median (band: to the 95% quantile)")
+    _scale(ax, axis, x)
+    _logarithmic(ax)
+
+
+def ratio_against(ax, lines, axis: str) -> None:
+    """The nuclear norm over the least one against an axis of the grid, one line a depth: medians to 95% quantiles."""
+    x = lines[axis].values
+    for index, name in enumerate(lines.attrs["depths"]):
+        row, colour = lines.isel(depth=index), COLOURS[index % len(COLOURS)]
+        median, q95 = row["nuclear_ratio_median"].values, row["nuclear_ratio_q95"].values
+        ribbon(ax, x, median, median, q95, color=colour, marker=MARKERS[index % len(MARKERS)], label=_named(name))
+    ax.axhline(1, color="0.3", ls="--", lw=1, label="least nuclear norm")
+    ax.set_ylabel(r"$\|\Theta\|_*$ over its least value")
+    ax.set_title("Median (band: to the 95% quantile)")
+    _scale(ax, axis, x)
+    _logarithmic(ax)
+
+
+def frequency_against(ax, lines, axis: str) -> None:
+    """How often matrices are recovered, with exact 95% intervals, one line a depth."""
+    x = lines[axis].values
+    for index, name in enumerate(lines.attrs["depths"]):
+        row, look = lines.isel(depth=index), {"color": COLOURS[index % len(COLOURS)]}
+        value, low, high = (row[f"is_recovered{end}"].values for end in ("", "_low", "_high"))
+        ax.errorbar(
+            x,
+            value,
+            yerr=np.abs([value - low, high - value]),
+            marker=MARKERS[index % len(MARKERS)],
+            label=_named(name),
+            **look,
+        )
+    ax.set(ylim=(-0.05, 1.05), ylabel=f"share with an error below {lines.attrs['recovered']:g}")
+    ax.set_title("Recovered (95% interval)")
+    _scale(ax, axis, x)
+
+
+def completion(summary, title: str):
+    """The figure of the completion study: over the share observed, over the scale of the start, or a row of panels for each.
+
+    **Args:** `summary`, from `studies.completion.Completion.summarise`; `title`. Of axes that are not drawn the first value is.
+
+    **Returns:** a matplotlib figure, not attached to any window.
+    """
+    axes = [axis for axis in NAMES if summary.sizes[axis] > 1] or ["fraction"]
+    with panels(len(axes), 3, (12, 3.9 * len(axes)), title) as (figure, places):
+        for row, axis in enumerate(axes):
+            held = {name: 0 for name in ("fraction", "scale", "width") if name != axis}
+            lines = summary.isel(held)
+            fixed = [f"{name} {float(summary[name][0]):g}" for name in held if summary.sizes[name] > 1]
+            for ax, draw in zip(places[3 * row :], (error_against, ratio_against, frequency_against), strict=False):
+                draw(ax, lines, axis)
+                ax.set_xlabel(NAMES[axis] + (f" ({', '.join(fixed)})" if fixed else ""))
+            legend_below(places[3 * row], 2, -0.2)
+    return figure
+
+
+def _named(depth: str) -> str:
+    return "wide limit" if depth == "wide-limit" else f"depth {depth}"
+
+
+def _scale(ax, axis: str, x) -> None:
+    if axis == "scale" and x.min() > 0 and x.max() > 5 * x.min():
+        ax.set_xscale("log")
+
+
+def _logarithmic(ax) -> None:
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size and math.log10(values.max() / values.min()) > 0.7:
+        ax.set_yscale("log")

@@ -1,0 +1,306 @@
+"""Least nuclear norms and largest margins against convex solvers, and what small starts make of measurements."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lindyn_jax as ld
+from lindyn_jax.statistics import frequency
+
+cvxpy = pytest.importorskip("cvxpy", reason="needs the extra `test`")
+theory = ld.theory
+n, m, K = 6, 5, 14
+
+
+def completion(Y, mask):
+    return theory.min_nuclear_norm(ld.MatrixCompletion(Y, mask))
+
+
+def sensing(A, y):
+    return theory.min_nuclear_norm(ld.MatrixSensing(A, y))
+
+
+@functools.cache
+def compiled(function):
+    return jax.jit(function)
+
+
+def masked(seed):
+    """A matrix of rank 2 and a mask that sees every row and column."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((n, m)) < 0.5
+    mask[np.arange(n), np.arange(n) % m] = True
+    return rng.normal(size=(n, 2)) @ rng.normal(size=(2, m)), mask
+
+
+def by_cvxpy(constraints, shape=(n, m)):
+    Theta = cvxpy.Variable(shape)
+    problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.normNuc(Theta)), constraints(Theta))
+    return problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+
+
+def certified(found, expected):
+    """The value is the solver's, from above and below, by points that are feasible."""
+    assert bool(found.applies) and 0 <= float(found.gap) <= 1e-8
+    np.testing.assert_allclose(found.value, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.lower, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.value, np.linalg.norm(found.Theta, "nuc"), rtol=1e-12)
+    assert np.linalg.norm(found.dual, 2) <= 1 + 1e-14
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_least_nuclear_norm_of_a_completion_is_that_of_a_convex_solver(seed):
+    Y, mask = masked(seed)
+    found = compiled(completion)(Y, mask)
+    certified(found, by_cvxpy(lambda Theta: [cvxpy.multiply(mask, Theta - Y) == 0]))
+    np.testing.assert_allclose(np.asarray(found.Theta)[mask], Y[mask], rtol=1e-13)
+    # The dual lives on the observed entries, and pairs with the matrix to the bound.
+    assert not np.any(np.asarray(found.dual)[~mask])
+    np.testing.assert_allclose(np.sum(found.dual * Y), found.lower, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_least_nuclear_norm_of_measurements_is_that_of_a_convex_solver(seed):
+    rng = np.random.default_rng(seed)
+    A, target = rng.normal(size=(K, n, m)), np.outer(rng.normal(size=n), rng.normal(size=m))
+    y = np.einsum("knm,nm->k", A, target)
+    found = compiled(sensing)(A, y)
+    certified(found, by_cvxpy(lambda Theta: [cvxpy.sum(cvxpy.multiply(A[k], Theta)) == y[k] for k in range(K)]))
+    np.testing.assert_allclose(np.einsum("knm,nm->k", A, found.Theta), y, atol=1e-13 * np.abs(y).max())
+    # Z is a combination of the measurements.
+    flat, Z = A.reshape(K, -1).T, np.asarray(found.dual).ravel()
+    assert np.linalg.norm(flat @ np.linalg.lstsq(flat, Z, rcond=None)[0] - Z) < 1e-12
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_least_nuclear_norms_are_the_same_in_all_units(unit):
+    Y, mask = masked(0)
+    found, scaled = compiled(completion)(Y, mask), compiled(completion)(unit * Y, mask)
+    np.testing.assert_allclose(scaled.value, unit * found.value, rtol=1e-8)
+    assert bool(scaled.applies)
+    X, labels = classes(0)
+    one, other = (compiled(margin)(c * X, labels) for c in (1, unit))
+    np.testing.assert_allclose(other.value, unit * one.value, rtol=1e-9)
+    np.testing.assert_allclose(other.direction, one.direction, atol=1e-8)
+
+
+def test_measurements_by_vectors_are_those_of_their_matrices(rng):
+    a, b, target = rng.normal(size=(K, n)), rng.normal(size=(K, m)), rng.normal(size=(n, m))
+    weights = rng.uniform(0.5, 2, size=K)
+    A = np.einsum("kn,km->knm", a, b)
+    y = np.einsum("knm,nm->k", A, target)
+    dense, vectors = ld.MatrixSensing(A, y, weights=weights), ld.MatrixSensing((a, b), y, weights=weights)
+    first, second = (theory.min_nuclear_norm(problem) for problem in (dense, vectors))
+    np.testing.assert_allclose(first.value, second.value, rtol=1e-7)
+    assert bool(first.applies) and bool(second.applies)
+    first, second = (theory.commuting_measurements(problem) for problem in (dense, vectors))
+    np.testing.assert_allclose(first.value, second.value, rtol=1e-12)
+    square = [ld.MatrixSensing(A, y) for A in ((a, a[::-1]), np.einsum("kn,km->knm", a, a[::-1]))]
+    tied = [theory.commuting_measurements(problem).tied for problem in square]
+    np.testing.assert_allclose(*tied, rtol=1e-12)
+    assert not bool(first.applies) and np.isinf(first.tied)
+
+
+def test_measurements_that_contradict_each_other_leave_the_least_loss():
+    A = np.zeros((3, 2, 2))
+    A[:, 0, 0], A[2] = 1, np.eye(2)[::-1]
+    # Entry (0, 0) was measured twice, as 1 and with three times the weight as 5; what is left is the sum of the other diagonal.
+    found = theory.min_nuclear_norm(ld.MatrixSensing(A, np.array([1.0, 5.0, 0.0]), weights=np.array([1.0, 3.0, 1.0])))
+    np.testing.assert_allclose(found.value, 4, rtol=1e-8)
+    np.testing.assert_allclose(found.Theta, [[4, 0], [0, 0]], atol=1e-7)
+
+
+def test_nothing_but_zeros_has_the_least_nuclear_norm_zero():
+    found = theory.min_nuclear_norm(ld.MatrixCompletion(np.zeros((3, 2)), np.ones((3, 2))))
+    assert (float(found.value), float(found.gap), bool(found.applies)) == (0, 0, True)
+
+
+def test_statements_refuse_other_problems_and_budgets():
+    other = ld.LeastSquares(np.eye(2), np.eye(2))
+    for statement, kinds in (
+        (theory.min_nuclear_norm, "a MatrixCompletion or a MatrixSensing"),
+        (theory.commuting_measurements, "a MatrixSensing or a MatrixCompletion"),
+        (theory.max_margin, "a Logistic"),
+    ):
+        with pytest.raises(ValueError, match=rf"Argument `problem` of `{statement.__name__}` must be {kinds}, but is"):
+            statement(other)
+    problem = ld.MatrixCompletion(np.eye(2), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="Argument `max_steps` must be at least 1, but is 0"):
+        theory.min_nuclear_norm(problem, max_steps=0)
+    with pytest.raises(ValueError, match="cannot resolve"):
+        theory.min_nuclear_norm(problem, rtol=1e-18)
+    # Out of budget it says so, and brackets the minimum all the same.
+    Y, mask = masked(1)
+    few = theory.min_nuclear_norm(ld.MatrixCompletion(Y, mask), max_steps=1)
+    best = compiled(completion)(Y, mask)
+    assert not bool(few.applies) and float(few.lower) <= float(best.value) <= float(few.value)
+
+
+# -- margins ---------------------------------------------------------------------------------------------------------------
+
+
+def margin(X, y):
+    return theory.max_margin(ld.Logistic(X, y, rank=3))
+
+
+def classes(seed, answers=1):
+    """Twelve samples in three dimensions, separated by a margin that is not zero, and their labels."""
+    rng = np.random.default_rng(seed)
+    X, Theta = rng.normal(size=(12, 3)), rng.normal(size=(3, answers))
+    X[0] += Theta[:, 0] * 3
+    X[1] -= Theta[:, 0] * 3
+    y = (X @ Theta > 0).astype(float)
+    return X, y[:, 0] if answers == 1 else y
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_largest_margin_is_that_of_a_convex_solver(seed, answers):
+    X, y = classes(seed, answers)
+    signs, w = 2 * y.reshape(12, -1) - 1, cvxpy.Variable((3, answers))
+    least = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(w)), [cvxpy.multiply(signs, X @ w) >= 1])
+    least.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    found = compiled(margin)(X, y)
+    assert bool(found.applies) and abs(float(found.gap)) < 1e-9
+    np.testing.assert_allclose(found.value, 1 / np.linalg.norm(w.value), rtol=1e-7)
+    np.testing.assert_allclose(found.direction, w.value / np.linalg.norm(w.value), atol=1e-6)
+    # Both sides are what they say: a direction with this margin, and a combination that no margin exceeds.
+    np.testing.assert_allclose(np.linalg.norm(found.direction), 1, rtol=1e-13)
+    np.testing.assert_allclose(np.min(signs * (X @ found.direction)), found.value, rtol=1e-12)
+    assert np.all(np.asarray(found.dual) >= 0)
+    np.testing.assert_allclose(np.sum(found.dual, axis=0), 1, rtol=1e-13)
+    hulls = np.linalg.norm(X.T @ (found.dual * signs), axis=0)
+    np.testing.assert_allclose(1 / np.sqrt(np.sum(hulls**-2)), found.upper, rtol=1e-9)
+
+
+def test_a_support_vector_machine_has_the_same_direction():
+    svm = pytest.importorskip("sklearn.svm", reason="needs the extra `data`")
+    X, y = classes(1)
+    # Samples and their mirror images have no offset.
+    fitted = svm.SVC(kernel="linear", C=1e10, tol=1e-10).fit(np.r_[X, -X], np.r_[y, 1 - y])
+    direction = fitted.coef_[0] / np.linalg.norm(fitted.coef_)
+    np.testing.assert_allclose(compiled(margin)(X, y).direction[:, 0], direction, atol=1e-6)
+
+
+def test_data_that_no_direction_separates_have_no_margin():
+    X = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]] * 3)
+    y = np.array([0.0, 1, 0, 1] * 3)
+    found = compiled(margin)(X, y)
+    assert not bool(found.applies) and float(found.value) == 0 and float(found.upper) < 1e-6
+
+
+def test_samples_without_weight_have_no_margin_to_keep():
+    X, y = classes(2)
+    wrong, weights = np.r_[X, -X[:1]], np.r_[np.ones(12), 0]
+    found = theory.max_margin(ld.Logistic(wrong, np.r_[y, y[:1]], weights=weights, output_scale=2.0))
+    np.testing.assert_allclose(found.value, 2 * compiled(margin)(X, y).value, rtol=1e-9)
+    assert not np.any(np.asarray(found.dual)[-1])
+
+
+# -- where small starts end ------------------------------------------------------------------------------------------------
+
+
+def rotations(seed):
+    rng = np.random.default_rng(seed)
+    return np.linalg.qr(rng.normal(size=(n, n)))[0], np.linalg.qr(rng.normal(size=(n, n)))[0], rng
+
+
+def end(start, problem):
+    """The flow until the loss is round-off."""
+    flow = ld.gradient_flow(start, problem, [1e9], observables=(), stop_loss=1e-18, rtol=1e-10, solver="dopri8")
+    assert int(flow.result) == 1, flow.result
+    return np.asarray(flow.final.product())
+
+
+def test_commuting_measurements_of_tied_layers_end_at_the_least_nuclear_norm():
+    Q, _, rng = rotations(7)
+    D, x = rng.uniform(0, 1, size=(3, n)), np.array([2.0, 1, 0, 0, 0, 0])
+    A = np.einsum("ni,ki,mi->knm", Q, D, Q)
+    problem = ld.MatrixSensing(A, D @ x)
+    commuting = theory.commuting_measurements(problem)
+    assert bool(commuting.tied_applies) and bool(commuting.applies) and float(commuting.value) < 1e-15
+    start = ld.SymmetricFactors(1e-4 * np.eye(n))
+    Theta, least = end(start, problem), compiled(sensing_square)(A, D @ x)
+    # Of all matrices the least nuclear norm is that of a positive semidefinite one here, as the theorem wants.
+    assert np.linalg.eigvalsh(least.Theta).min() > -1e-6
+    assert float(least.lower) <= np.linalg.norm(Theta, "nuc") * (1 + 1e-9) < 1.01 * float(least.value)
+    # And at any scale: log(Theta/a) is a combination of the measurements.
+    logs = np.log(np.diagonal(Q.T @ Theta @ Q) / 1e-8)
+    assert np.linalg.norm(logs - D.T @ np.linalg.lstsq(D.T, logs, rcond=None)[0]) < 1e-6 * np.linalg.norm(logs)
+
+
+def sensing_square(A, y):
+    return theory.min_nuclear_norm(ld.MatrixSensing(A, y))
+
+
+def test_commuting_measurements_of_two_layers_end_at_the_least_nuclear_norm():
+    P, R, rng = rotations(4)
+    D, x = rng.normal(size=(3, n)), np.array([2.0, -1, 0, 0, 0, 0])
+    A = np.einsum("ni,ki,mi->knm", P, D, R)
+    problem = ld.MatrixSensing(A, D @ x)
+    commuting = theory.commuting_measurements(problem)
+    # The matrices themselves do not commute, but those of both layers together do.
+    assert bool(commuting.applies) and not bool(commuting.tied_applies)
+    weights = 1e-4 * np.eye(2 * n)
+    Theta, least = end(ld.TwoLayer(weights[:n], weights[n:]), problem), compiled(sensing_square)(A, D @ x)
+    assert float(least.lower) <= np.linalg.norm(Theta, "nuc") * (1 + 1e-9) < 1.01 * float(least.value)
+    # And at any scale: arcsinh(Theta/a) is a combination of the measurements.
+    values = np.diagonal(P.T @ Theta @ R)
+    logs = np.arcsinh(values / 1e-8)
+    assert np.linalg.norm(logs - D.T @ np.linalg.lstsq(D.T, logs, rcond=None)[0]) < 1e-6 * np.linalg.norm(logs)
+
+
+def test_measured_entries_commute_only_apart_from_each_other():
+    apart, shared = np.eye(3), np.eye(3) + np.eye(3, k=1)
+    for mask, two, tied in ((apart, 0, 0), (shared, 0.5**0.5, 0.5)):
+        problem = ld.MatrixCompletion(np.ones((3, 3)), mask)
+        i, j = np.nonzero(mask)
+        same = ld.MatrixSensing((np.eye(3)[i], np.eye(3)[j]), np.ones(len(i)))
+        for found in map(theory.commuting_measurements, (problem, same)):
+            np.testing.assert_allclose([found.value, found.tied], [two, tied], atol=1e-15)
+
+
+def test_random_measurements_end_close_to_the_least_nuclear_norm_and_never_below():
+    # Nothing is proved here: the share within 1% is counted, with its interval.
+    rng, trials = np.random.default_rng(5), 16
+    A = rng.normal(size=(trials, 18, 5, 5))
+    y = np.einsum("tknm,tn,tm->tk", A, rng.normal(size=(trials, 5)), rng.normal(size=(trials, 5)))
+
+    def trial(one):
+        A, y, key = one
+        problem = ld.MatrixSensing(A, y)
+        start = ld.init.gaussian(5, 5, 10, std=1e-4, key=key)
+        # The last tenth of a per mille of the measurements is learned at slow rates of its own.
+        stop, ts = 1e-8 * jnp.sum(y**2), jnp.asarray([1e6])
+        flow = ld.gradient_flow(start, problem, ts, observables=(), stop_loss=stop, rtol=1e-6, solver="tsit5")
+        least = theory.min_nuclear_norm(problem, rtol=1e-7)
+        return ld.observables.nuclear_norm(flow.final, problem) / least.value, least.applies & (flow.result == 1)
+
+    ratios, ok = jax.lax.map(trial, (A, y, jax.random.split(jax.random.key(0), trials)))
+    assert bool(jnp.all(ok)) and float(jnp.min(ratios)) > 1 - 1e-3
+    near = frequency(int(jnp.sum(ratios <= 1.01)), trials)
+    print(f"within 1%: {near}; ratios {np.sort(ratios)}")
+    assert near.low > 0.3 and float(jnp.max(ratios)) < 1.5
+
+
+def test_largest_margins_follow_the_samples():
+    X, y = classes(0, 2)
+    dX = np.random.default_rng(1).normal(size=X.shape)
+    value = jax.jit(lambda X: theory.max_margin(ld.Logistic(X, y, rank=3)).value)
+    forward, reverse = jax.jvp(value, (X,), (dX,))[1], jnp.sum(jax.grad(value)(X) * dX)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-13)
+    np.testing.assert_allclose(forward, (value(X + 1e-5 * dX) - value(X - 1e-5 * dX)) / 2e-5, rtol=1e-6)
+    # Of the direction no derivative is known.
+    assert np.isnan(jax.jvp(lambda X: theory.max_margin(ld.Logistic(X, y, rank=3)).direction, (X,), (dX,))[1]).all()
+
+
+def test_least_nuclear_norms_follow_what_is_observed():
+    Y, mask = masked(2)
+    dY = np.random.default_rng(1).normal(size=Y.shape)
+    value = compiled(lambda Y: theory.min_nuclear_norm(ld.MatrixCompletion(Y, mask), rtol=1e-12).value)
+    forward, reverse = jax.jvp(value, (Y,), (dY,))[1], jnp.sum(jax.grad(value)(Y) * dY)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-13)
+    np.testing.assert_allclose(forward, (value(Y + 1e-5 * dY) - value(Y - 1e-5 * dY)) / 2e-5, rtol=1e-5)
