@@ -73,7 +73,7 @@ def test_depth_recovers_what_one_layer_does_not_see(trials):
     assert bool(trials["ok"].all())
     error = trials["test_error"].median("trial").values
     # One layer never moves what it does not see; deeper networks fill the matrix in.
-    assert error[0] > 0.98 and np.all(error[1:] < 0.05)
+    assert error[0] > 0.98 and np.all(error[1:] < 0.2) and error[2] < 0.02
     assert np.all(trials["train_error"] <= 1e-3)
     # The trials of all depths have the same matrices, masks and convex minima.
     for name in ("convex_minimum", "convex_test_error", "covered"):

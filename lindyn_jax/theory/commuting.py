@@ -1,5 +1,7 @@
 """Measurements that commute: where small starts are known to end at the least nuclear norm."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,7 +11,8 @@ from .._norms import norm, quotient
 from .._public import public
 from .._statement import Statement
 from ..problems import AbstractProblem, MatrixCompletion, MatrixSensing
-from .nuclear_norm import observed, refuse_kind
+from ..problems.sensing import RankOne
+from .nuclear_norm import observed, of_kind
 
 
 @public
@@ -37,15 +40,15 @@ def commuting_measurements(problem: AbstractProblem) -> Statement:
 
     **Source:** Gunasekar et al. (2017), Theorem 1; its section 2 for two layers.
     """
-    refuse_kind("commuting_measurements", problem, MatrixSensing, MatrixCompletion)
+    problem = of_kind("commuting_measurements", problem, MatrixSensing, MatrixCompletion)
     n, m = problem.num_inputs, problem.num_outputs
     if isinstance(problem, MatrixCompletion):
         two, tied = _of_entries(observed(problem), n == m)
-    elif isinstance(problem.A, tuple):
-        two, tied = _of_vectors(*problem.A, n == m)
+    elif isinstance(problem.A, RankOne):
+        two, tied = _of_vectors(problem.A.a, problem.A.b, n == m)
     else:
-        two = _largest(problem.A, problem.A)
-        tied = _largest((problem.A + jnp.swapaxes(problem.A, 1, 2)) / 2) if n == m else jnp.inf
+        A = problem.A.A
+        two, tied = _largest(A, A), _largest((A + jnp.swapaxes(A, 1, 2)) / 2) if n == m else jnp.inf
     two, tied = (jnp.asarray(value, problem.dtype) for value in (two, tied))
     cutoff = 8 * float(jnp.finfo(problem.dtype).eps)
     return Statement(two, two <= cutoff, tied=tied, tied_applies=tied <= cutoff)
@@ -96,9 +99,9 @@ def _of_vectors(a: Float[Array, "K n"], b: Float[Array, "K m"], is_square: bool)
 def _of_entries(seen: Array, is_square: bool):
     """The largest relative commutators of measured entries, which are known numbers."""
     shared = jnp.maximum(jnp.max(jnp.sum(seen, axis=0)), jnp.max(jnp.sum(seen, axis=1))) > 1
-    two = jnp.where(shared, 0.5**0.5, 0.0)
+    two = jnp.where(shared, math.sqrt(0.5), 0.0)
     if not is_square:
         return two, jnp.inf
     either = seen | seen.T
     pairs, alone = jnp.sum(either & ~jnp.eye(len(either), dtype=bool), axis=1), jnp.diagonal(either)
-    return two, jnp.where(jnp.any(alone & (pairs > 0)), 0.5, jnp.where(jnp.any(pairs > 1), 0.125**0.5, 0.0))
+    return two, jnp.where(jnp.any(alone & (pairs > 0)), 0.5, jnp.where(jnp.any(pairs > 1), math.sqrt(0.125), 0.0))

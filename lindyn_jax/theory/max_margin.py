@@ -11,7 +11,7 @@ from .._norms import norm, quotient
 from .._public import public
 from .._statement import Statement
 from ..problems import AbstractProblem, Logistic
-from .nuclear_norm import refuse_kind
+from .nuclear_norm import of_kind
 
 MOST_STEPS = 100
 
@@ -40,8 +40,9 @@ def max_margin(problem: AbstractProblem) -> Statement:
 
     **Source:** Soudry et al. (2018), Theorem 3; Ji and Telgarsky (2019), section 2.
     """
-    refuse_kind("max_margin", problem, Logistic)
-    w, p, steps = _largest_margin(problem)
+    problem = of_kind("max_margin", problem, Logistic)
+    found: tuple[Array, Array, Array] = _largest_margin(problem)
+    w, p, steps = found
     held_w, held_p = jax.lax.stop_gradient((w, p))
     signs = 2 * problem.Y - 1
     # By the directions of each answer what these have, and by the combinations what none exceeds.
@@ -54,8 +55,7 @@ def max_margin(problem: AbstractProblem) -> Statement:
     upper = jax.lax.stop_gradient(_together(hull))
     sizes = 1 / jnp.where(separable, least, 1)
     direction = w * (sizes / norm(sizes))
-    found = jax.lax.stop_gradient(value)
-    gap = quotient(upper - found, upper)
+    gap = quotient(upper - jax.lax.stop_gradient(value), upper)
     return Statement(value, separable, direction=direction, dual=p, upper=upper, gap=gap, num_steps=steps)
 
 
@@ -82,7 +82,10 @@ def _largest_margin(problem: Logistic):
     X, seen = _design(problem, False), _counted(problem)
     size = jnp.max(jnp.where(seen, jnp.sqrt(jnp.sum(X**2, axis=1)), 0))
     X = jnp.where(seen[:, None], X / jnp.where(size > 0, size, 1), 0)
-    w, p, steps = jax.vmap(lambda sign: _hard_margin(sign[:, None] * X, seen), 1, (1, 1, 0))(2 * problem.Y - 1)
+    found: tuple[Array, Array, Array] = jax.vmap(lambda sign: _hard_margin(sign[:, None] * X, seen), 1, (1, 1, 0))(
+        2 * problem.Y - 1
+    )
+    w, p, steps = found
     return problem.from_data(w), p, jnp.max(steps)
 
 
@@ -92,21 +95,23 @@ def _largest_margin_jvp(primals, tangents):
     return (w, p, steps), (*unknown(eqx.filter(tangents, eqx.is_inexact_array), (w, p)), None)
 
 
-def _hard_margin(Z: Float[Array, "N r"], seen: Bool[Array, " N"]):
+def _hard_margin(Z: Float[Array, "N r"], seen: Bool[Array, " N"]) -> tuple[Array, Array, Array]:
     """The unit w with the largest `min_i z_i^T w`, and p of the simplex with the least `||Z^T p||`.
 
     Mehrotra's predictor and corrector for `min ||w||^2/2` with `Z w - s = 1`, s >= 0; multipliers a, whose direction is p.
     Without a solution the multipliers grow, and p tends to a combination that is zero.
     """
     count, eps = jnp.sum(seen), float(jnp.finfo(Z.dtype).eps)
-    of_seen = lambda values: jnp.where(seen, values, 0)  # noqa: E731
 
-    def longest(values, change):
+    def of_seen(values: Array) -> Array:
+        return jnp.where(seen, values, 0)
+
+    def longest(values: Array, change: Array) -> Array:
         """The step after which the first of them is zero, 1 at most."""
         falls = seen & (change < 0)
         return jnp.minimum(1, jnp.min(jnp.where(falls, -values / jnp.where(falls, change, 1), jnp.inf)))
 
-    def newton(state):
+    def newton(state: tuple[Array, ...]) -> tuple[Array, ...]:
         w, s, a, _, steps = state
         mean = jnp.sum(a * s) / count
         dual, primal = w - Z.T @ a, of_seen(Z @ w - 1 - s)
@@ -121,12 +126,12 @@ def _hard_margin(Z: Float[Array, "N r"], seen: Bool[Array, " N"]):
         left = jnp.sum((a + longest(a, da) * da) * (s + longest(s, ds) * ds)) / count
         dw, ds, da = towards(a * s + of_seen(da * ds - (left / mean) ** 3 * mean))
         length = 0.995 * jnp.minimum(longest(s, ds), longest(a, da))
-        moved = (w + length * dw, jnp.where(seen, s + length * ds, 1), of_seen(a + length * da))
+        moved: tuple[Array, ...] = (w + length * dw, jnp.where(seen, s + length * ds, 1), of_seen(a + length * da))
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(one)) for one in moved]))
         moved = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, (w, s, a))
         return *moved, finite, steps + 1
 
-    def certified(w, a):
+    def certified(w: Array, a: Array) -> tuple[Array, Array, Array, Array]:
         """A unit direction with its least margin, and a combination with what it proves."""
         p = a / jnp.sum(a)
         hull = Z.T @ p
@@ -149,5 +154,8 @@ def _hard_margin(Z: Float[Array, "N r"], seen: Bool[Array, " N"]):
 
     ones = seen.astype(Z.dtype)
     first = (jnp.zeros(Z.shape[1], Z.dtype), jnp.ones(len(Z), Z.dtype), ones, jnp.asarray(True), jnp.asarray(0))
-    (*_, steps), (w, _, p, _) = jax.lax.while_loop(goes_on, body, (first, certified(first[0], ones)))
+    last: tuple[tuple[Array, ...], tuple[Array, ...]] = jax.lax.while_loop(
+        goes_on, body, (first, certified(first[0], ones))
+    )
+    (*_, steps), (w, _, p, _) = last
     return w, p, steps

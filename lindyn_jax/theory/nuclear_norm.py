@@ -5,7 +5,7 @@ left, whatever it did.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,6 +20,9 @@ from .._norms import norm, quotient
 from .._public import public
 from .._statement import Statement
 from ..problems import AbstractProblem, MatrixCompletion, MatrixSensing
+from ..problems.sensing import RankOne
+
+Kind = TypeVar("Kind", bound=AbstractProblem)
 
 # Steps between two looks at the gap, and how many of these may still change the step size.
 LOOK, TUNED = 20, 100
@@ -48,7 +51,7 @@ def min_nuclear_norm(problem: AbstractProblem, *, rtol: float | None = None, max
 
     **Source:** Fazel (2002), Recht, Fazel and Parrilo (2010) for the problem and its dual; Lions and Mercier (1979).
     """
-    refuse_kind("min_nuclear_norm", problem, MatrixCompletion, MatrixSensing)
+    problem = of_kind("min_nuclear_norm", problem, MatrixCompletion, MatrixSensing)
     rtol = (1e-8 if problem.dtype == jnp.float64 else 1e-4) if rtol is None else rtol
     check_tolerance(rtol, "rtol", problem.dtype)
     if not max_steps >= 1:
@@ -75,21 +78,21 @@ def _span(problem: MatrixCompletion | MatrixSensing) -> _Span:
         return _Span(lambda Z: jnp.where(seen, Z, 0), jnp.where(seen, problem.Y, 0), lambda Z: jnp.where(seen, Z, 0))
     root = jnp.ones_like(problem.y) if problem.weights is None else jnp.sqrt(problem.weights)
     y = root * problem.y
-    if isinstance(problem.A, tuple):
-        a, b = problem.A
-        adjoint = lambda c: a.T @ ((root * c)[:, None] * b)  # noqa: E731
-        measure = lambda Z: root * jnp.sum((a @ Z) * b, axis=1)  # noqa: E731
-        gram = root[:, None] * (a @ a.T) * (b @ b.T) * root
-        g, W = jnp.linalg.eigh(gram)
+    A = problem.A
+    if isinstance(A, RankOne):
+        measure = lambda Z: root * A.measure(Z)  # noqa: E731
+        gram = root[:, None] * (A.a @ A.a.T) * (A.b @ A.b.T) * root
+        found: tuple[Array, Array] = jnp.linalg.eigh(gram)
+        g, W = found
         kept = g > round_off(gram) * g[-1]
         inverse = jnp.where(kept, 1 / jnp.where(kept, g, 1), 0)
-        back = lambda c, power: adjoint(W @ (inverse**power * (W.T @ c)))  # noqa: E731
+        back = lambda c, power: A.adjoint(root * (W @ (inverse**power * (W.T @ c))))  # noqa: E731
         return _Span(lambda Z: back(measure(Z), 1), back(y, 1), lambda Z: back(measure(Z), 2))
-    M = root[:, None] * problem.A.reshape(len(y), -1)
+    M = root[:, None] * A.A.reshape(len(y), -1)
     W, s, V = jnp.linalg.svd(M, full_matrices=False)
     kept = s > round_off(M) * s[0]
     V, inverse = jnp.where(kept[:, None], V, 0), jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    shaped = lambda c: (V.T @ c).reshape(problem.A.shape[1:])  # noqa: E731
+    shaped = lambda c: (V.T @ c).reshape(A.sizes)  # noqa: E731
     return _Span(
         lambda Z: shaped(V @ Z.ravel()),
         shaped(inverse * (W.T @ y)),
@@ -109,7 +112,7 @@ def _paired(problem: MatrixCompletion | MatrixSensing, Theta: Array, normal: Arr
 def _least_nuclear(problem: MatrixCompletion | MatrixSensing, *, rtol: float, max_steps: int):
     """Theta, its multipliers, Z, the bound from below, and the steps taken."""
     project, least, normal = _span(problem)
-    unit = jnp.linalg.norm(least, ord=2)
+    unit: Array = jnp.linalg.norm(least, ord=2)
     unit = jnp.where(unit > 0, unit, 1)
     start = least / unit
 
@@ -155,7 +158,8 @@ def _shrunk(z: Float[Array, "n m"], t: Array) -> Float[Array, "n m"]:
     Those near t, which alone are delicate, lose the digits of sigma_1/t at most.
     """
     wide = z.shape[0] < z.shape[1]
-    g, Q = jnp.linalg.eigh(z @ z.T if wide else z.T @ z)
+    found: tuple[Array, Array] = jnp.linalg.eigh(z @ z.T if wide else z.T @ z)
+    g, Q = found
     above = g > t**2
     factor = jnp.where(above, 1 - t / jnp.sqrt(jnp.where(above, g, 1)), 0)
     projector = (Q * factor) @ Q.T
@@ -167,8 +171,12 @@ def observed(problem: MatrixCompletion) -> Bool[Array, "n m"]:
     return (problem.mask if problem.weights is None else problem.mask * problem.weights) > 0
 
 
-def refuse_kind(name: str, problem: AbstractProblem, *kinds: type[AbstractProblem]) -> None:
-    """Refuses a problem of another kind than a statement is about."""
-    if not isinstance(problem, kinds):
-        words = " or ".join(f"a {kind.__name__}" for kind in kinds)
-        raise ValueError(f"Argument `problem` of `{name}` must be {words}, but is a {type(problem).__name__}.")
+def of_kind(name: str, problem: AbstractProblem, *kinds: type[Kind]) -> Kind:
+    """The problem of a statement.
+
+    **Raises:** `ValueError` if it is of another kind than the statement is about.
+    """
+    if isinstance(problem, kinds):
+        return problem
+    words = " or ".join(f"a {kind.__name__}" for kind in kinds)
+    raise ValueError(f"Argument `problem` of `{name}` must be {words}, but is a {type(problem).__name__}.")
