@@ -68,7 +68,7 @@ DATASET = ld.data.gaussian(n=3, samples=5, seed=1)
 DECOUPLED = ld.LeastSquares(np.diag([3.0, 2.0]), np.diag([2.0, 1.0]))
 
 FACTORS = ld.factorization(U @ V.T + 1)
-MEASURED = ld.MatrixSensing(np.sin(np.arange(1.0, 5 * n * m + 1)).reshape(5, n, m) + np.eye(n, m), np.arange(1.0, 6))
+MEASURED = ld.MatrixSensing(np.random.default_rng(7 + seed).normal(size=(5, n, m)), np.arange(1.0, 6))
 STARTS = {"a": ld.init.Gaussian(4, alpha=0.5)}
 
 
