@@ -133,7 +133,7 @@ STUDIES = {
         },
     },
     "completion": {
-        name: lambda options=options: Completion(**options).run(2)
+        name: lambda options=options: Completion(fractions=(0.6,), **options).run(2)
         for name, options in {
             "given": {},
             "shape": {"shape": (20.0, 21.0)},
