@@ -3,7 +3,9 @@
 import functools
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from .._linalg import row_factor
 from .._norms import norm
@@ -33,20 +35,29 @@ def reduced_form(model: AbstractModel, problem: AbstractProblem, subspaces: tupl
 
 @reduced_form.register
 def _(model: TwoLayer, problem, subspaces) -> Reduction:
+    U1, V, Q, rows, frozen, size = _two_layer_parts(model, problem)
+    rest = None if size is None else (Rest.of(size), None)
+    bases = Bases(problem.frame, (Q,), (rows, None))
+    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
+    return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
+
+
+@eqx.filter_jit
+def _two_layer_parts(
+    model: TwoLayer, problem: AbstractProblem
+) -> tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]:
+    """U1, V and the basis Q in which they are smallest; the frozen rows, the same in Q, and their norm."""
     r, m = problem.rank, problem.num_outputs
     U1, V, Q = problem.to_data(model.U), model.V, None
     if model.width > r + m:
         L, Q = row_factor(jnp.concatenate([V, U1]), True)
         V, U1 = L[:m], L[m:]
-    rows, frozen, rest = None, None, None
-    if problem.num_frozen > 0:
-        rows = model.U - problem.from_data(problem.to_data(model.U))
-        seen = rows if Q is None else rows @ Q
-        frozen = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
-        rest = (Rest.of(norm(rows)), None)
-    bases = Bases(problem.frame, (Q,), (rows, None))
-    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
-    return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
+    if problem.num_frozen == 0:
+        return U1, V, Q, None, None, None
+    rows = model.U - problem.from_data(problem.to_data(model.U))
+    seen = rows if Q is None else rows @ Q
+    frozen = seen if seen.shape[0] <= seen.shape[1] else row_factor(seen.T)[0].T
+    return U1, V, Q, rows, frozen, norm(rows)
 
 
 @reduced_form.register
