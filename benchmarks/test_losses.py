@@ -16,7 +16,7 @@ import lindyn_jax as ld
 BUDGET = 30_000
 
 
-def completion(decades, n=8, rank=3):
+def completion(decades, n=5, rank=2):
     """A matrix whose singular values span decades, two thirds of it seen."""
     rng = np.random.default_rng(0)
     A, B = (np.linalg.qr(rng.normal(size=(n, rank)))[0] for _ in range(2))

@@ -27,8 +27,9 @@ from .trajectory import M, Trajectory
 
 # Above this product of horizon and fastest rate the implicit solver is the cheaper one.
 STIFF = 2e3
-# Where the loss's curvature may fade on the way: as many steps at a loose tolerance tell whether an explicit method gets there.
-PILOT = 500
+# Where the loss's curvature may fade on the way: so many steps at a loose tolerance tell whether an explicit method gets there.
+# An implicit step costs as much as 10 explicit ones for 64 impulses r m, 400 for 256 and 1700 for 576: more impulses, more steps.
+PILOT, PILOT_IMPULSES, MOST_PILOT = 500, 64, 100_000
 # Up to this many weights a dense Newton step is cheaper than the many small ones that it saves.
 DENSE = 500
 
@@ -66,9 +67,9 @@ def gradient_flow(
         models, reduced, under any loss: at most 1000 impulses r m under others than least squares), `"kvaerno5"` (implicit
         without use of the structure, for small models), or
         `"auto"`: `"radau"` where it applies and the horizon times the fastest rate of the start exceeds 2000, else Dopri8
-        (Tsit5 in float32). Under other losses than least squares, whose curvature may fade on the way, 500 steps at a loose
-        tolerance try first whether an explicit method gets there. `stats["implicit"]` tells which. Where any of these is traced,
-        the choice is made at run time, between two compiled solvers.
+        (Tsit5 in float32). Under other losses than least squares, whose curvature may fade on the way, 500 steps or more at a
+        loose tolerance try first whether an explicit method gets there. `stats["implicit"]` tells which. Where any of these is
+        traced, the choice is made at run time, between two compiled solvers.
     - `rtol`, `atol`: tolerances of the adaptive steps; `rtol` is 1e-9 in float64 and 1e-5 in float32 by default. Errors are
         relative to the rows of the weights, and weights however small grow to `rtol`: there is no absolute tolerance
         unless `atol` is given, which is then one for each entry (with `stop` lowered to what the stopping loss needs).
@@ -284,7 +285,7 @@ def _is_stiff(whole: AbstractModel, problem: AbstractProblem, horizon: Array, st
 
 
 def _arrives(whole: AbstractModel, problem: AbstractProblem, horizon: Array, stop: AbstractStop | None) -> Array:
-    """Whether `PILOT` steps of an explicit method at a loose tolerance get to the horizon or the stop."""
+    """Whether some steps of an explicit method at a loose tolerance get to the horizon or the stop."""
     whole, problem, horizon, stop = jax.lax.stop_gradient((whole, problem, horizon, stop))
     start, small = whole.parts(problem)
     moving, fixed = eqx.partition(start, start.moving())
@@ -310,7 +311,7 @@ def _arrives(whole: AbstractModel, problem: AbstractProblem, horizon: Array, sto
         saveat=diffrax.SaveAt(t1=True),
         stepsize_controller=controller,
         event=None if stop is None else diffrax.Event(reached),
-        max_steps=PILOT,
+        max_steps=min(int(PILOT * max(1.0, (small.rank * small.num_outputs / PILOT_IMPULSES) ** 3)), MOST_PILOT),
         adjoint=diffrax.ForwardMode(),
         throw=False,
     )

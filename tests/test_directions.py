@@ -64,7 +64,7 @@ def best(problem):
     return w / np.linalg.norm(w)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_angle_to_the_largest_margin_falls_like_one_over_log_t(depth, problem, best):
     ts = np.logspace(2, 12, 6)
     out = ld.gradient_flow(
@@ -84,7 +84,7 @@ def test_the_angle_to_the_largest_margin_falls_like_one_over_log_t(depth, proble
     assert np.max(products[1:]) < 1.3 * np.min(products[1:])
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_the_direction_is_the_largest_margin_to_the_tolerance(depth, problem, best):
     for rtol in (1e-3, 1e-5):
         out = ld.direction(start_of(depth), problem, rtol=rtol)
@@ -157,6 +157,7 @@ def test_what_has_no_direction_is_refused(problem):
     assert relative_error(one, other) < 1e-9
 
 
+@pytest.mark.slow
 def test_directions_batch_and_have_one_derivative_in_both_modes(problem):
     change = np.random.default_rng(5).normal(size=(N, n))
 

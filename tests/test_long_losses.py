@@ -56,7 +56,8 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "width"), [("completion", h), ("sensing", 2), ("softmax", h), ("linked", h)], ids=lambda x: str(x)
+    ("kind", "width"),
+    [("completion", h), ("sensing", 2), ("softmax", h), pytest.param("linked", h, marks=pytest.mark.slow)],
 )
 def test_implicit_paths_agree_with_an_independent_integration(kind, width):
     problem, start, ts = PROBLEMS[kind](), start_of(width), np.array([0.0, 0.1, 1.0, 7.0, 60.0])
@@ -176,6 +177,7 @@ def test_ends_have_one_derivative_in_both_modes(end):
     np.testing.assert_allclose(slope, (4 * near - far) / 3, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_float32_stays_float32_and_agrees():
     def end(dtype):
         given = completion(2.0)
@@ -188,6 +190,7 @@ def test_float32_stays_float32_and_agrees():
     assert relative_error(end(jnp.float32), end(jnp.float64)) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_members():
     problem, starts = completion(), [start_of(seed=seed) for seed in range(3)]
     batch = jax.tree.map(lambda *W: jnp.stack(W), *starts)
