@@ -65,7 +65,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "units": "1",
         "convention": "below 1 only by the training error that the stop leaves",
     },
-    "is_near_minimum": {"long_name": "whether the nuclear norm is at most 1% above the proven lower bound"},
+    "is_near_minimum": {"long_name": "whether the nuclear norm is within 1% of the least one, between its bounds"},
     "is_recovered": {"long_name": "whether the test error is below the level asked for"},
     "beats_convex": {"long_name": "whether the test error is below that of the least nuclear norm"},
     "covered": {"long_name": "whether a mask was drawn that sees every row and column"},
@@ -233,7 +233,8 @@ class Completion(Study):
             "convex_minimum": convex.value,
             "convex_gap": convex.gap,
             "nuclear_ratio": moved["nuclear_norm"] / convex.value,
-            "is_near_minimum": moved["nuclear_norm"] <= 1.01 * convex.lower,
+            "is_near_minimum": (moved["nuclear_norm"] <= 1.01 * convex.lower)
+            & (moved["nuclear_norm"] >= 0.99 * convex.value),
             "is_recovered": moved["test_error"] < self.settings.recovered,
             "beats_convex": moved["test_error"] < convex_error,
             "covered": covered,
