@@ -34,7 +34,10 @@ CASES = [
     # A tiny start below is learned by these as well.
     *(
         pytest.param("two layers", solver, dtype, marks=pytest.mark.slow)
-        for solver, dtype in (("tsit5", "float32"), ("lie", "float32"), ("kvaerno5", "float64"))
+        for solver, dtype in (
+            *((name, "float32") for name in ("tsit5", "lie", "dopri8", "kvaerno5")),
+            ("kvaerno5", "float64"),
+        )
     ),
 ]
 
@@ -116,6 +119,42 @@ def test_descent_is_the_same_in_all_units(name, dtype):
         for law in laws(scale):
             for value, there in zip(at(*law), expected, strict=True):
                 tolerance = 100 * np.finfo(dtype).eps * np.max(np.abs(there))
+                np.testing.assert_allclose(value, there, rtol=0, atol=tolerance, err_msg=law)
+
+
+LABELS = np.arange(15).reshape(5, 3) % 4
+OTHERS = {  # of targets in units a and inputs in units b; classes and counts have no units
+    "completion": lambda a, b, c: ld.MatrixCompletion(a * b * X.T @ Y, LABELS[:4] > 0, scale=c),
+    "sensing": lambda a, b, c: ld.MatrixSensing(b * np.einsum("ni,nj->nij", X, Y), a * Y[:, 0], scale=c),
+    "huber": lambda a, b, c: ld.Huber(b * X, a * Y, 0.7 * a, scale=c),
+    "logistic": lambda a, b, c: ld.Logistic(b * X, LABELS > 1, scale=c),
+    "softmax": lambda a, b, c: ld.Softmax(b * X, LABELS[:, 0] % 3, scale=c),
+    "poisson": lambda a, b, c: ld.Poisson(b * X / 4, LABELS, scale=c),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("huber", "logistic") else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
+)
+def test_flows_of_other_losses_are_the_same_in_all_units(name):
+    has_targets, is_entries = name in ("completion", "sensing", "huber"), name == "completion"
+
+    def run(a, b, c):
+        # Entries of Theta itself are compared with targets in units a b; a loss of outputs moves at the rate a b c, or b c.
+        size, rate, unit = a / b, (a * b if has_targets else b) * c, a * a * c if has_targets else c
+        if is_entries:
+            size, rate, unit = a * b, a * b * c, (a * b) ** 2 * c
+        start = ld.TwoLayer(size**0.5 * U, size**0.5 * V)
+        out = ld.gradient_flow(start, OTHERS[name](a, b, c), np.array([0.3, 1.5]) / rate, solver="tsit5")
+        assert int(out.result) == trajectory.FINISHED
+        return np.asarray(out.final.product()) / size, np.asarray(out.observables["loss"]) / unit
+
+    expected = run(1.0, 1.0, 1.0)
+    assert expected[1][1] < 0.95 * expected[1][0]
+    for scale in SCALES["float64"]:
+        for law in [(scale, 1.0, 1.0), (1.0, scale, 1.0), (1.0, 1.0, scale)][0 if has_targets else 1 :]:
+            for value, there in zip(run(*law), expected, strict=True):
+                tolerance = 30 * RTOL["float64"] * np.max(np.abs(there))
                 np.testing.assert_allclose(value, there, rtol=0, atol=tolerance, err_msg=law)
 
 

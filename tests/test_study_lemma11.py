@@ -344,6 +344,7 @@ for seed in range(20):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_twenty_runs_of_two_processes_print_the_summary_of_one(tmp_path, monkeypatch, capsys):
     script, arguments = tmp_path / "twenty.py", ["sweep", "lemma11", "--inputs", "20", "--rank", "5", "--outputs", "2"]
     script.write_text(TWENTY)
@@ -355,7 +356,7 @@ def test_twenty_runs_of_two_processes_print_the_summary_of_one(tmp_path, monkeyp
         for index in (0, 1)
     ]
     for process in running:
-        error = process.communicate(timeout=280)[1]
+        error = process.communicate(timeout=1500)[1]
         assert process.returncode == 0, error
     summaries = 0
     for seed in range(20):
