@@ -328,6 +328,9 @@ def test_two_processes_write_the_numbers_of_one(command, tmp_path):
 TWENTY = """
 import contextlib, io, pathlib, sys, time
 from lindyn_jax import cli
+from lindyn_jax.cli import _study
+
+_study.save_figure = lambda *picture: []
 
 folder, index, *arguments = sys.argv[1:]
 folder = pathlib.Path(folder)
