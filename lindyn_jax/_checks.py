@@ -151,6 +151,12 @@ def refuse_overrides(kind: type, base: type) -> None:
             )
 
 
+def check_not_negative(value: Any, name: str) -> None:
+    """Refuses a concrete number that is negative or not finite."""
+    if not is_traced(value) and not np.all(np.isfinite(value) & (np.asarray(value) >= 0)):
+        raise ValueError(f"Argument `{name}` must be a number of at least 0, but is {value}.")
+
+
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {value!r}.")

@@ -314,7 +314,8 @@ def misshapen(value):
 def substitutions(parameter, value, optional):
     """Label, group and value of everything wrong that is put in the place of one argument."""
     for entry in (np.nan, np.inf, -np.inf):
-        wrong = broken(value, entry)
+        # A number may be left out as well.
+        wrong = entry if value is None else broken(value, entry)
         if wrong is not None:
             yield str(entry), "numbers", wrong
     for i, wrong in enumerate(misshapen(value)):

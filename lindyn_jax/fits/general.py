@@ -123,6 +123,7 @@ def fit(
         )
     if gradient_tolerance is None:
         gradient_tolerance = 1e-8 if dtype == jnp.float64 else 1e-4
+    _checks.check_not_negative(gradient_tolerance, "gradient_tolerance")
     shape = eqx.filter_eval_shape(lambda p: loss(simulate(p)), parameters)
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"Argument `loss` must return a number, but returns {shape}.")

@@ -179,7 +179,9 @@ def fit_lambda0(
         _checks.check_finite(value, name)
     U1, V = _moving_rows(problem, U0, V0)
     dtype = V.dtype
-    width = jnp.asarray(V0.shape[1] if width is None else width, dtype)
+    width = V0.shape[1] if width is None else width
+    _checks.check_positive(width, "width")
+    width = jnp.asarray(width, dtype)
     _check_reachable(problem, U1, V, horizon, relative_error)
     if horizon is not None:
         _checks.check_positive(horizon, "horizon")

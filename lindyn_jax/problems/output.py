@@ -286,6 +286,7 @@ def rank_of(X: Array, s: Array, rank: int | None = None, rank_rtol: float | None
             rank_rtol = 8 * min(X.shape) ** 0.5 * float(jnp.finfo(X.dtype).eps)
             if values.dtype == np.float32:
                 values = np.linalg.svd(np.asarray(X, np.float64), compute_uv=False)
+        _checks.check_not_negative(rank_rtol, "rank_rtol")
         if values[0] == 0:
             raise ValueError("Argument `X` is zero: there is nothing to learn from it.")
         return int(np.sum(values > rank_rtol * values[0]))

@@ -65,6 +65,7 @@ def find_subspaces(
             "The invariant subspaces of a deep network need a problem whose data are known, but these are traced."
         )
     rtol = subspace_rtol(model) if rtol is None else rtol
+    _checks.check_not_negative(rtol, "rtol")
     layers = [np.asarray(W, np.float64) for W in (front, *model.layers[1:])]
     for i, W in enumerate(layers):
         _checks.check_finite(W, f"model.layers[{i}]")
