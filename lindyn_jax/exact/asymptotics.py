@@ -81,10 +81,12 @@ def reach(A: Float[Array, "p p"], U0: Float[Array, "p h"], level: Real[ArrayLike
 
 def even_columns(U0: Float[Array, "p h"]) -> Float[Array, "p k"]:
     """Columns of length one, or zero, with the span of the start: limits depend on nothing else, however small its modes are."""
-    L: Array = start_factor(U0)[0]
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(L), axis=0))
-    scaled = L / jnp.where(largest > 0, largest, 1)
-    return scaled / jax.lax.stop_gradient(jnp.where(largest > 0, jnp.linalg.norm(scaled, axis=0), 1))
+    factors: tuple[Array, Array] = start_factor(U0)
+    L, constant = factors[0], jax.lax.stop_gradient(factors[0])
+    largest = jnp.max(jnp.abs(constant), axis=0)
+    size: Array = jnp.where(largest > 0, largest, 1)
+    length: Array = jnp.linalg.norm(constant / size, axis=0)
+    return L / size / jnp.where(largest > 0, length, 1)
 
 
 @jax.jit
