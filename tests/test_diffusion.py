@@ -134,35 +134,42 @@ def test_strong_order_is_one_half():
     assert -1.05 < slope < -0.4 and errors[0] > 0.01
 
 
-@pytest.mark.slow
+def linear_moments(eta, substeps, time=1.0):
+    """Mean and variance of one weight under Euler-Maruyama, exactly; with one step for each of descent, those of descent."""
+    x, y = (np.asarray(A).ravel() for A in (scalar()[0].X, scalar()[0].Y))
+    h, b, dt, mean, square = np.mean(x**2), np.mean(x * y), eta / substeps, 0.3, 0.09
+    for _ in range(round(time / dt)):
+        spread = np.mean(x**4) * square - 2 * np.mean(x**3 * y) * mean + np.mean(x**2 * y**2)
+        spread -= h**2 * square - 2 * h * b * mean + b**2
+        square = (1 - dt * h) ** 2 * square + 2 * (1 - dt * h) * dt * b * mean + dt**2 * b**2 + eta * dt * spread
+        mean = mean - dt * (h * mean - b)
+    return np.array([mean, square - mean**2])
+
+
 def test_mean_and_covariance_of_descent_are_those_of_the_flow_to_their_orders():
-    problem, start = scalar()
-    trials, errors = 30_000, []
-    for eta in (0.1, 0.05):
-        steps = round(1 / eta)
+    problem, start, trials = scalar()[0], ld.LinearModel(np.array([[0.3]])), 30_000
+    # One step for each of descent has its moments; many have those of the flow.
+    errors = [np.abs(linear_moments(eta, 1) - linear_moments(eta, 1024)) for eta in (0.1, 0.05, 0.025)]
+    slopes = np.diff(np.log2(errors), axis=0)
+    print(slopes)
+    np.testing.assert_allclose(slopes[-1], [-1, -2], atol=0.15)
 
-        def descent(key, eta=eta, steps=steps):
-            noise = ld.Minibatch(1, key=key)
-            out = ld.gradient_descent(start, problem, steps, optimizer=optax.sgd(eta), noise=noise, observables=())
-            return jnp.stack([out.final.U[0, 0], out.final.V[0, 0]])
+    def descent(key):
+        noise = ld.Minibatch(1, key=key)
+        out = ld.gradient_descent(start, problem, 10, optimizer=optax.sgd(0.1), noise=noise, observables=())
+        return out.final.Theta[0, 0]
 
-        def flow(key, eta=eta):
-            options = {"step_size": eta, "key": key, "observables": (), "max_steps": 256}
-            out = ld.stochastic_flow(start, problem, [1.0], noise=ld.Minibatch(1), **options)
-            return jnp.stack([out.final.U[0, 0], out.final.V[0, 0]])
+    def flow(key):
+        options = {"step_size": 0.1, "key": key, "substeps": 2, "observables": (), "max_steps": 64}
+        return ld.stochastic_flow(start, problem, [1.0], noise=ld.Minibatch(1), **options).final.Theta[0, 0]
 
-        keys = jax.random.split(KEY, trials)
-        a, b = (np.asarray(jax.jit(jax.vmap(run))(keys)) for run in (descent, flow))
-        mean = np.linalg.norm(np.mean(a, axis=0) - np.mean(b, axis=0))
-        covariance = np.linalg.norm(np.cov(a.T) - np.cov(b.T))
-        size = np.linalg.norm(np.cov(b.T))
-        errors.append((mean, covariance, np.sqrt(2 * np.trace(np.cov(b.T)) / trials), size * np.sqrt(4 / trials), size))
-    print(errors)
-    (mean0, cov0, se_mean0, se_cov0, size0), (mean1, cov1, se_mean1, se_cov1, size1) = errors
-    # Halving the step halves the error of the mean and quarters that of the covariance, which itself halves.
-    assert abs(mean1 - mean0 / 2) < 4 * (se_mean1 + se_mean0 / 2) + 0.25 * mean1
-    assert abs(cov1 - cov0 / 4) < 4 * (se_cov1 + se_cov0 / 4) + 0.25 * cov1
-    assert 1.6 < size0 / size1 < 2.6
+    for run, substeps in ((descent, 1), (flow, 2)):
+        ends = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(KEY, trials)))
+        mean, variance = linear_moments(0.1, substeps)
+        squares = (ends - mean) ** 2
+        assert abs(np.mean(ends) - mean) < 4 * np.sqrt(variance / trials)
+        assert abs(np.mean(squares) - variance) < 4 * np.std(squares) / np.sqrt(trials)
+        assert abs(linear_moments(0.1, 3 - substeps)[0] - mean) > 4 * np.sqrt(variance / trials)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
