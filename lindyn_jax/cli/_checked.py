@@ -24,6 +24,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("rank", "outputs"), (1, 10_000)),
     "num_processes": (1, 10**6),
     "process_id": (0, 10**6 - 1),
+    "label_noise": (0, 10**30),
 }
 # Real numbers are positive and finite. These are shares as well.
 SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
