@@ -17,7 +17,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("seed", "subset_seed"), (0, LARGEST)),
     "samples": (1, LARGEST),
     "trials": (1, 10**9),
-    **dict.fromkeys(("chunk", "max_steps"), (1, 2**31 - 1)),
+    **dict.fromkeys(("chunk", "max_steps", "batch_size"), (1, 2**31 - 1)),
     "points": (2, 10**6),
     "nodes": (4, 10_000),
     "inputs": (1, 10**15),
