@@ -140,7 +140,7 @@ def _hard_margin(Z: Float[Array, "N r"], seen: Bool[Array, " N"]) -> tuple[Array
         least = jnp.min(jnp.where(seen, units @ Z.T, jnp.inf), axis=1)
         return units[jnp.argmax(least)], jnp.max(least), p, upper
 
-    def body(carry):
+    def body(carry: tuple[tuple[Array, ...], tuple[Array, ...]]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         state, best = carry
         state = newton(state)
         w, least, p, upper = certified(state[0], state[2])
