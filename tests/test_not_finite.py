@@ -145,7 +145,7 @@ SCALARS |= {"steps": 3.0, "curvature": 1.1, "u": 0.3, "v": 0.4, "y": 1.0, "s0": 
 SCALARS |= {"sigma_i": 1.0, "sigma_j": 0.5, "lam_i": 1.0, "lam_j": 0.7, "lambda0": 0.4, "g": 1.0}
 MATRICES = {"A": np.array([[1.0, 0.3], [0.3, -0.5]]), "Y": np.array([[1.0, 0.3], [0.3, -0.5]])}
 MATRICES |= {"U0": np.array([[0.3, 0.2, 0.1], [0.1, -0.4, 0.2]]), "V0": np.array([[0.2, 0.2, -0.1], [0.3, 0.1, 0.5]])}
-WITH_VECTORS = ("spectral", "plateau", "reduced", "separation", "jump", "jumps", "corollary2", "tight")
+WITH_VECTORS = ("spectral", "plateau", "reduced", "separation", "jump", "jumps", "corollary2", "tight", "polar")
 
 
 def _verdicts():

@@ -185,7 +185,7 @@ def resolve(observables: Observables) -> dict[str, Callable]:
 
 
 @functools.singledispatch
-def _by_name(observables: Observables) -> Mapping[str, str | Observable]:
+def _by_name(observables: Any) -> Mapping[str, str | Observable]:
     for name in observables:
         if not isinstance(name, str):
             raise ValueError(
