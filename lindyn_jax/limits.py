@@ -32,7 +32,7 @@ from .methods import METHODS
 from .models import Reduction, TwoLayer
 from .problems import AbstractProblem
 from .problems.least_squares import is_least_squares
-from .reduction import check_fits
+from .reduction import check_fits, check_kinds
 from .solvers import grown_roundoff, is_lost
 from .trajectory import Trajectory
 
@@ -103,6 +103,7 @@ def flow_to_limit(
 
     **Source:** M22 section 4.1, (30): `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
     """
+    check_kinds(model, problem)
     refusal = METHODS["radau"].refuses(model, problem)
     if refusal is not None:
         raise ValueError(
