@@ -228,7 +228,7 @@ def _eliminate(B: Array, scale: Array, m: Array, r: Array) -> tuple[Float[Array,
         column = G[:, j] / G[i, j]
         others = jnp.where(at_j, 0, G[i])
         largest = inherited(largest, column, others, G[i, j], i, j) / jnp.where(at_j, jnp.abs(G[i, j]), 1)
-        largest = jnp.where(at_i[:, None], at_j, jnp.minimum(largest, most))
+        largest = jnp.where(at_i[:, None], at_j.astype(G.dtype), jnp.minimum(largest, most))
         G = jnp.where(at_j, column[:, None], G - column[:, None] * others)
         G = jnp.where((jnp.abs(G) <= 8 * eps * largest) & (largest < most), 0, G)
         G = jnp.where(at_i[:, None], at_j.astype(G.dtype), G)
