@@ -112,6 +112,7 @@ RIGHT = {
     ("init.warn_of_lost_digits", "dtype", "None"), ("studies.simulate", "start", "a model"),
     ("studies.simulate", "step_size", "a whole number"), ("studies.simulate", "record", "dict"),
     ("run_ensemble", "store", "text"), ("run_ensemble", "progress", "a function"),
+    ("reduction.require_exact", "moved", "a model"),
     *(("run_ensemble", name, "dict") for name in ("dims", "attributes", "settings", "reductions")),
     *((name, "X", "None") for name in ("LeastSquares", "GeneralLoss", "Huber", "Logistic", "Poisson", "Softmax")),
     ("fit", "parameters", "a model"), ("LeastSquares", "link", "a function"),
