@@ -117,7 +117,6 @@ RIGHT = {
     *((name, "X", "None") for name in ("LeastSquares", "GeneralLoss", "Huber", "Logistic", "Poisson", "Softmax")),
     ("fit", "parameters", "a model"), ("LeastSquares", "link", "a function"),
     ("observables.observable", "kinds", "a function"),
-    ("reduction.require_exact", "moved", "a model"),
     ("fit", "parameters", "a problem"), ("from_gauge", "what", "a problem"), ("to_gauge", "what", "a problem"),
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"),
 }  # fmt: skip
