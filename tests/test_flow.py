@@ -288,7 +288,7 @@ def test_bad_arguments_are_refused(change, match, data):
 
 def test_other_objects_are_refused(data):
     X, Y, U, V = data
-    check = inspect.unwrap(ld.flow._check)
+    check = inspect.unwrap(ld.flow.check_flow)
     with pytest.raises(ValueError, match="`model` must be a model of this package, but is a int"):
         check(3, ld.LeastSquares(X, Y), TIMES)
     with pytest.raises(ValueError, match="`problem` must be a problem such as LeastSquares, but is a int"):

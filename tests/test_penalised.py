@@ -232,7 +232,7 @@ def test_what_knows_the_loss_alone_refuses_terms():
         (lambda: flow(own, decaying, TIMES), "a Frozen has a velocity of its own"),
         (lambda: flow(ld.Momentum(start, 0.1), decaying, TIMES), "a Momentum has a velocity of its own"),
         (lambda: flow(tied, ld.Penalised(ld.factorization(np.eye(3)), imbalance=both.imbalance), TIMES), "two-layer"),
-        (lambda: ld.limit(start, decaying), KIND),
+        (lambda: ld.limit(start, decaying), "without a penalty, but the problem has weight decay"),
         (lambda: ld.exact.linear(decaying, np.ones((n, m)), TIMES), KIND),
         (lambda: theory.rate_bound(start, decaying), KIND),
         (lambda: theory.sharpness(start, both), KIND),

@@ -50,7 +50,8 @@ def _eliminate(Z: Array) -> tuple[Float[Array, "p k"], Float[Array, "k h"]]:
 
     def step(s: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         remains, largest, left, right = carry
-        remains = jnp.where(jnp.abs(remains) > 8 * eps * largest, remains, 0)
+        # What is not finite is not round-off.
+        remains = jnp.where((jnp.abs(remains) <= 8 * eps * largest) & (largest < jnp.inf), 0, remains)
         best = jnp.argmax(jnp.abs(remains))
         i, j = best // h, best % h
         found = remains[i, j] != 0
