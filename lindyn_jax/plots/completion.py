@@ -6,7 +6,7 @@ import numpy as np
 
 from .house import COLOURS, MARKERS, legend_below, panels, ribbon
 
-NAMES = {"fraction": "share of the known entries that are observed", "scale": "scale of the start"}
+NAMES = {"fraction": "share of entries observed", "scale": "scale of the start"}
 
 
 def error_against(ax, lines, axis: str) -> None:
