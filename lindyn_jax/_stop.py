@@ -4,14 +4,12 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from . import _checks
 from . import observables as obs
-from ._norms import norm
 from .models import AbstractModel
 from .problems import AbstractProblem
 
@@ -58,7 +56,7 @@ class StopGradient(AbstractStop):
     """Ends at a norm of the velocity of all weights, which is the gradient's."""
 
     def measure(self, model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-        return norm(*jax.tree.leaves(eqx.filter(model.velocity(problem), model.moving())))
+        return model.velocity_norm(problem)
 
 
 def as_stop(stop, stop_loss, stop_gradient_norm, problem: AbstractProblem) -> AbstractStop | None:

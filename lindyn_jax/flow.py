@@ -176,7 +176,7 @@ def _flow(
             def reached(t, y, args, **kwargs):
                 _, fixed, problem = args
                 with jax.default_matmul_precision("highest"):
-                    return stop.measure(whole.with_core(eqx.combine(y, fixed)), problem) <= target
+                    return stop.measure(moved(t, eqx.combine(y, fixed), problem), problem) <= target
 
             event = diffrax.Event(reached)
 
@@ -234,10 +234,18 @@ def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem,
     unit, fixed = stop.unit(start, problem), jax.lax.stop_gradient
     # A start at the minimum is there at once.
     unit = jnp.where(unit > 0, unit, 1)
+    terms, now = fixed(problem.penalty), jnp.zeros((), problem.dtype)
+
+    def measured(weights, t):
+        state = eqx.combine(weights, fixed(final))
+        if terms is not None:
+            state = state.with_core(state.parts(problem)[0], terms.remainder(t))
+        return stop.measure(state, fixed(problem))
+
     slope: Array = jax.jvp(
-        lambda weights: stop.measure(eqx.combine(weights, fixed(final)), fixed(problem)),
-        (fixed(eqx.filter(final, final.moving())),),
-        (fixed(eqx.filter(final.velocity(problem), final.moving())),),
+        measured,
+        (fixed(eqx.filter(final, final.moving())), now),
+        (fixed(eqx.filter(final.velocity(problem), final.moving())), jnp.ones_like(now)),
     )[1] / fixed(unit)
     level = stop.measure(final, problem) / unit - stop.level
     return -(level - fixed(level)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)

@@ -116,7 +116,7 @@ def scalar():
     return ld.LeastSquares(x, y, scale="mean"), ld.TwoLayer(np.array([[1.2]]), np.array([[0.4]]))
 
 
-def test_strong_order_is_one_half():
+def test_strong_error_falls_at_an_order_between_those_of_noise_and_drift():
     problem, start = scalar()
     levels = (1, 2, 4, 32)
 

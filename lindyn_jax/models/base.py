@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._norms import total
+from .._norms import norm, total
 from .._public import role_of
 from ..problems import AbstractProblem, Penalised
 from ..problems.least_squares import is_least_squares
@@ -80,6 +80,10 @@ class AbstractModel(eqx.Module):
     def moving_layers(self, problem: AbstractProblem) -> tuple[Float[Array, "_ _"], ...] | None:
         """The layers W1, ..., WL of a chain, with Phi1^T W1 for W1: what the data move. `None` for what is not a chain."""
         return None
+
+    def velocity_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
+        """The norm of the velocity of all weights, those that only weight decay moves among them."""
+        return norm(*jax.tree.leaves(eqx.filter(self.velocity(problem), self.moving())))
 
     # -- the smallest exact form, for kinds that have one; any other is moved as it is ----------------------------------
 

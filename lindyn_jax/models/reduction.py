@@ -177,6 +177,15 @@ class Reduction(AbstractModel):
         refuse_matrix_penalty(penalty)
         self.core.check_penalty(penalty)
 
+    def velocity_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
+        core, small = self.parts(problem)
+        moved, terms = core.velocity_norm(small), problem.penalty
+        if terms is None or terms.weight_decay is None:
+            return moved
+        # Without its core, what is left is all that only the decay moves.
+        rest = root(self.with_core(jax.tree.map(jnp.zeros_like, core)).squared_norm(problem))
+        return norm(moved, terms.weight_decay * rest)
+
     def squared_norm(self, problem: AbstractProblem) -> Float[Array, ""]:
         if self.core.leaves_inputs and self.rest[0] is None and problem.num_frozen > 0:
             self._refuse_unknown()
