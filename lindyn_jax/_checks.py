@@ -3,7 +3,7 @@
 import functools
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ def is_traced(*values: Any) -> bool:
 def is_array(value: Any) -> bool:
     """Whether a value is an array of JAX or NumPy, traced ones too."""
     return isinstance(value, (jax.Array, np.ndarray))
+
+
+def is_name(value: Any) -> TypeGuard[str]:
+    """Whether a value is the name of one, where both can be given."""
+    return isinstance(value, str)
 
 
 def as_tuple(value: Any) -> tuple:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Real, Shaped
 
+from . import _checks
+
 Z95 = 1.959963984540054
 # Below it an interval can be narrow by chance: stopping at the first narrow one then covers 87%, not 95%.
 LEAST_TO_STOP = 30
@@ -164,7 +166,7 @@ class AbstractReduction(eqx.Module):
     @property
     def output(self) -> str | None:
         """The name of the output that it is of, or `None` for a function of all of them."""
-        return self.of if isinstance(self.of, str) else None
+        return self.of if _checks.is_name(self.of) else None
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .._checks import is_name
 from .._public import public
 from ._common import Count, DataError, decoded, listed, on_one_line, read_bytes, whole
 from .bundled import BUNDLED, read_bundled
@@ -45,7 +46,7 @@ def load_matrix(spec: str | os.PathLike, *, samples: Count | None = None, subset
     subset_seed = whole(subset_seed, "subset_seed", least=0)
     text = os.fsdecode(spec)
     name, path = text.strip().lower().replace("_", "-"), os.path.expanduser(text)
-    if isinstance(spec, str) and name in BUNDLED:
+    if is_name(spec) and name in BUNDLED:
         values, description = read_bundled(name).X, f"scikit-learn's {name}, {BUNDLED[name].description.split(';')[0]}"
     elif path.lower().endswith((".csv", ".tsv", ".npz")):
         name = os.path.basename(path)

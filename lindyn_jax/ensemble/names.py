@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._checks import is_name
+
 TRIAL = "trial"
 CHUNK = "chunk"
 COMPLETE = "chunk_complete"
@@ -68,7 +70,7 @@ def check_names(
 
 def check_name(name: Any, kind: str) -> None:
     """Refuses what cannot be the name of a variable or dimension in a store, for it is no name of a folder or is taken."""
-    if not isinstance(name, str):
+    if not is_name(name):
         raise ValueError(f"{kind} must have a text for a name, but has {name!r}.")
     if name in RESERVED:
         raise ValueError(f"{kind} may not be called `{name}`, which a store uses itself: give it another name.")

@@ -141,9 +141,8 @@ class Momentum(AbstractFlow):
         return self._of_pairs(lambda W, dW, A, dA: 2 * (dW.T @ dW - dA @ dA.T))
 
     def _of_pairs(self, form) -> tuple[Float[Array, "_ _"], ...]:
-        core, speed = _core(self.network), cast(Any, self.speed)
-        if not isinstance(core, AbstractChain):
-            raise ValueError(f"The network must be a chain of layers, but is a {type(core).__name__}.")
+        _refuse_unchained(self.network, "The network")
+        core, speed = cast(Any, _core(self.network)), cast(Any, self.speed)
         pairs = list(zip(core.layers, speed.layers, strict=True))
         return tuple(form(*a, *b) for a, b in itertools.pairwise(pairs))
 
@@ -210,10 +209,7 @@ class Polar(AbstractFlow):
     @public
     def __init__(self, network: AbstractModel, smoothing: Float[ArrayLike, ""] | int = 0.0):
         _refuse_own_flow(network, "polar flow")
-        if not isinstance(_core(network), AbstractChain):
-            raise ValueError(
-                f"Argument `network` of the polar flow must be a chain of layers, but is a {type(network).__name__}."
-            )
+        _refuse_unchained(network, "Argument `network` of the polar flow")
         smoothing = _checks.as_float(smoothing, "smoothing")
         if smoothing.ndim or (not _checks.is_traced(smoothing) and not 0 <= float(smoothing) < float("inf")):
             raise ValueError(f"Argument `smoothing` must be a finite number of at least 0, but is {smoothing}.")
@@ -257,6 +253,11 @@ class Polar(AbstractFlow):
 def _core(network: AbstractModel) -> AbstractModel:
     """What moves of a network, reduced or not."""
     return cast(Any, network).core if network.is_reduced else network
+
+
+def _refuse_unchained(network: AbstractModel, what: str) -> None:
+    if not isinstance(_core(network), AbstractChain):
+        raise ValueError(f"{what} must be a chain of layers, but is a {type(network).__name__}.")
 
 
 def _as_reduction(network: AbstractModel) -> Reduction:

@@ -176,7 +176,7 @@ def resolve(observables: Observables) -> dict[str, Callable]:
     resolved = {}
     for name, value in _by_name(observables).items():
         if not callable(value):
-            if not isinstance(value, str):
+            if not _checks.is_name(value):
                 raise ValueError(f"Observable `{name}` must be a name or a function (model, problem) -> array.")
             _checks.check_choice(value, "observables", tuple(OBSERVABLES))
             value = OBSERVABLES[value]
@@ -187,7 +187,7 @@ def resolve(observables: Observables) -> dict[str, Callable]:
 @functools.singledispatch
 def _by_name(observables: Any) -> Mapping[str, str | Observable]:
     for name in observables:
-        if not isinstance(name, str):
+        if not _checks.is_name(name):
             raise ValueError(
                 f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
             )

@@ -253,7 +253,7 @@ def factorization(
 
 
 def _named_link(link: Callable[[Array], Array] | str | None) -> Callable[[Array], Array] | None:
-    if link is None or (isinstance(link, str) and link in LINKS):
+    if link is None or (_checks.is_name(link) and link in LINKS):
         return None if link is None else LINKS[link]
     if not callable(link):
         names = ", ".join(map(repr, LINKS))

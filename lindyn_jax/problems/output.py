@@ -264,7 +264,7 @@ def mark(Phi1: Float[Array, "n r"]) -> Float[Array, " r"]:
 
 def loss_scale(scale: LossScale | Float[ArrayLike, ""] | int, num_samples: int | Array) -> Array:
     """q, by a number or the name of one; `num_samples` may be their total weight."""
-    if isinstance(scale, str):
+    if _checks.is_name(scale):
         named = {"sum": 1.0, "mean": 1.0 / num_samples, "averaged": 2.0 / num_samples}
         _checks.check_choice(scale, "scale", tuple(named))
         scale = named[scale]

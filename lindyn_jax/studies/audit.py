@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import init, theory
-from .._checks import check_choice, check_tolerance
+from .._checks import check_choice, check_tolerance, is_name
 from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
@@ -174,7 +174,7 @@ class Audit(Study):
 
     def __post_init__(self):
         self.starts = self._named()
-        if isinstance(self.dynamics, str):
+        if is_name(self.dynamics):
             check_choice(self.dynamics, "dynamics", (*DYNAMICS, "both"))
             self.dynamics = DYNAMICS if self.dynamics == "both" else (self.dynamics,)
         self.dynamics = tuple(self.dynamics)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _files, init, theory
-from .._checks import check_choice, check_positive
+from .._checks import check_choice, check_positive, is_name
 from .._public import public
 from ..descent import gradient_descent, plain_descent
 from ..ensemble import describe_environment, save_dataset
@@ -130,7 +130,7 @@ def check_times(run, spacings: Sequence[str]) -> None:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {run.max_steps}.")
     if run.horizon is not None:
         check_positive(run.horizon, "horizon")
-    if isinstance(run.step_size, str):
+    if is_name(run.step_size):
         check_choice(run.step_size, "step_size", ("stable",))
     else:
         check_positive(run.step_size, "step_size")
