@@ -108,7 +108,8 @@ class Impulse(Group):
         return True
 
     def refuses(self, model: AbstractModel, problem: AbstractProblem, reduce: bool = True) -> str | None:
-        impulses = problem.rank * problem.num_outputs
+        Psi1 = problem.restrict_outputs()[1]
+        impulses = problem.rank * (problem.num_outputs if Psi1 is None else Psi1.shape[1])
         if not problem.is_quadratic and impulses > MOST_IMPULSES:
             kind = type(problem).__name__
             return f"the loss of the {kind} has {impulses} impulses, more than the {MOST_IMPULSES} of a dense Newton matrix"

@@ -173,7 +173,9 @@ OWN = {
     "theory.aligned_layers": {"problem": DECOUPLED, "model": ld.init.aligned(DECOUPLED, np.array([2.0, 2.0]), 2)},
     "theory.stationary_product": {"learned": COMMON["learned"]},
     "theory.lemma_e2": {"A": np.eye(2, 3) + 1, "B": np.eye(3, 2) + 1},
-    **{f"theory.{name}": {"problem": MEASURED} for name in ("min_nuclear_norm", "commuting_measurements")},
+    **{f"theory.{name}": {"problem": MEASURED} for name in (
+        "min_nuclear_norm", "commuting_measurements", "small_start_bound"
+    )},
     "theory.max_margin": {"problem": ld.Logistic(X, X @ np.arange(1.0, n + 1) > 0)},
     "theory.tight_start": {"h": 8}, "theory.tight_pairing": {"sigma": 0.5 ** np.arange(min(n, m))},
     "find_gauge": {"problem": ld.factorization(np.ones((n, m)) + np.eye(n, m))},

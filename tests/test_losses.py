@@ -273,6 +273,94 @@ def test_networks_of_any_width_move_in_reduced_form(kind):
     assert float(ends[0].final_observables["loss"]) < float(ends[0].observables["loss"][0]) * 0.99
 
 
+def unseen(kind):
+    """Measurements of 6 inputs and 5 outputs that see four dimensions of one and two of the other."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(5, 4)) @ rng.normal(size=(4, n)), rng.normal(size=(5, 2)) @ rng.normal(size=(2, 5))
+    A = (a, b) if kind == "rank-one" else np.einsum("kn,km->knm", a, b)
+    return ld.MatrixSensing(A, rng.normal(size=5), weights=rng.uniform(0.5, 2, 5))
+
+
+@pytest.mark.parametrize("kind", ["rank-one", "dense"])
+def test_outputs_that_no_measurement_sees_are_left_out(kind):
+    problem, Theta = unseen(kind), jnp.asarray(np.random.default_rng(4).normal(size=(n, 5)))
+    small, Phi1 = problem.restrict()
+    inner, Psi1 = small.restrict_outputs()
+    assert (inner.num_inputs, inner.num_outputs, inner.restrict()[1], inner.restrict_outputs()[1]) == (4, 2, None, None)
+    assert relative_error(inner.loss(Phi1.T @ Theta @ Psi1), problem.loss(Theta)) < 1e-13
+    G = problem.loss_gradient(Theta)
+    assert relative_error(Phi1 @ inner.loss_gradient(Phi1.T @ Theta @ Psi1) @ Psi1.T, G) < 1e-13
+    outer = problem.restrict_outputs()[0]
+    assert relative_error(outer.restrict()[0].loss(Phi1.T @ Theta @ Psi1), problem.loss(Theta)) < 1e-13
+    # Of batches too, and not where a term on the weights pulls at all outputs.
+    index = jnp.array([3, 0])
+    some = small.rows(index).restrict_outputs()[0].loss(Phi1.T @ Theta @ Psi1)
+    assert relative_error(some, problem.rows(index).loss(Theta)) < 1e-13
+    pulled = ld.Penalised(problem, imbalance=ld.ImbalancePenalty(0.0, 1.0))
+    assert pulled.restrict_outputs()[1] is None
+
+
+@pytest.mark.parametrize("width", [pytest.param(3, marks=pytest.mark.slow), 30])
+def test_networks_move_without_the_outputs_that_no_measurement_sees(width):
+    problem = ld.Penalised(unseen("rank-one"), weight_decay=0.01)
+    start = ld.init.gaussian(n, 5, width, std=0.5, key=jax.random.key(0))
+    reduced = ld.reduce(start, problem)
+    assert reduced.core.V.shape == (2, min(width, 9)) and reduced.V.shape == (5, min(width, 9))
+    assert relative_error(ld.lift(reduced).U, start.U) < 1e-14 and relative_error(ld.lift(reduced).V, start.V) < 1e-14
+    names = ("loss", "nuclear_norm", "frozen_product_norm", "imbalance_spectrum", "imbalance_drift")
+
+    def both(move):
+        ends = [move(model, reduce) for model, reduce in ((start, True), (start, False))]
+        for layers in ("U", "V"):
+            assert relative_error(getattr(ends[0].final, layers), getattr(ends[1].final, layers)) < 1e-9
+        for name in names:
+            assert relative_error(ends[0].final_observables[name], ends[1].final_observables[name]) < 1e-9
+
+    options = {"observables": names, "rtol": 1e-11, "solver": "tsit5"}
+    both(lambda model, reduce: ld.gradient_flow(model, problem, [2.0], reduce=reduce, **options))
+    optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1e-4, momentum=0.5))
+    options = {"observables": names, "optimizer": optimizer}
+    both(lambda model, reduce: ld.gradient_descent(model, problem, 30, reduce=reduce, **options))
+    # The reduced network goes on by itself, its velocity and its steps are those of the full one.
+    assert relative_error(reduced.velocity_norm(problem), start.velocity_norm(problem)) < 1e-13
+    assert relative_error(reduced.squared_norm(problem), start.squared_norm(problem)) < 1e-13
+    other = ld.MatrixSensing((problem.plain.A.a, problem.plain.A.b[:, ::-1]), problem.plain.y)
+    with pytest.raises(ValueError, match="reduced to the coordinates of other data"):
+        ld.gradient_flow(reduced, other, [1.0])
+
+
+def test_measurements_by_vectors_move_millions_of_rows_as_a_few():
+    rng, size = np.random.default_rng(0), 10**6
+    a, b = rng.normal(size=(2, 3, size)) / size**0.5
+    problem = ld.MatrixSensing((a, b), np.ones(3))
+    reduced = ld.reduce(ld.TwoLayer(*(0.1 * rng.normal(size=(2, size, 4)))), problem)
+    assert reduced.core.U.shape == reduced.core.V.shape == (3, 4)
+    path = ld.gradient_flow(reduced, problem, [0.0, 9.0], solver="tsit5", rtol=1e-6)
+    assert bool(path.ok) and float(path.final_observables["loss"]) < 0.5 * float(path.observables["loss"][0])
+
+
+def test_cores_of_any_width_leave_out_the_same_outputs():
+    problem, names = unseen("rank-one"), ("loss", "singular_values")
+    core = ld.init.gaussian_core(problem, 1e9, std=1e-5, key=jax.random.key(0))
+    assert core.core.U.shape == (4, 9) and core.core.V.shape == (2, 9) and core.V.shape == (5, 9)
+    whole = ld.Reduction(
+        ld.TwoLayer(core.U1, core.V),
+        core.width,
+        2,
+        core.frozen,
+        coordinates=core.coordinates,
+        rest=(core.rest[0], None),
+    )
+    # Implicit steps of the one have r s impulses, explicit ones of the other move all r + m rows.
+    paths = [
+        ld.gradient_flow(model, problem, [0.0, 2.0], observables=names, solver=solver, rtol=1e-9)
+        for model, solver in ((core, "radau"), (whole, "tsit5"))
+    ]
+    for name in names:
+        assert relative_error(paths[0].observables[name], paths[1].observables[name]) < 1e-6
+    assert paths[0].final_observables["loss"] < 0.5 * paths[0].observables["loss"][0]
+
+
 def test_one_program_serves_all_widths_scales_and_weights():
     traces = []
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._linalg import row_factor
 from .._public import public
-from ..models import Reduction, Rest, TwoLayer
+from ..models import Outputs, Reduction, Rest, TwoLayer
 from ..problems import AbstractProblem, LeastSquares
 from ._parts import Key, Number, Std, frame, size_of, stds_of
 
@@ -98,9 +98,11 @@ def gaussian_core(
         frozen = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
         outside = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
         size = jnp.sqrt(jnp.sum(frozen**2) + std_U**2 * outside)
-        frozen, rest = frozen.astype(dtype), (Rest.of(size.astype(dtype)), None)
-    core = TwoLayer(U1.astype(dtype), V.astype(dtype))
-    return Reduction(core, h.astype(dtype), count, frozen, rest=rest, coordinates=problem.coordinates)
+        frozen, rest = frozen.astype(dtype), Rest.of(size.astype(dtype))
+    V, outputs, behind = Outputs.split(problem, V.astype(dtype))
+    rest = (rest, behind)
+    core, coordinates = TwoLayer(U1.astype(dtype), V), problem.coordinates
+    return Reduction(core, h.astype(dtype), count, frozen, rest=rest, coordinates=coordinates, outputs=outputs)
 
 
 @public

@@ -7,7 +7,7 @@ from .base import AbstractChain, AbstractModel, refuse_matrix_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
 from .flows import AbstractFlow, Momentum, Polar
-from .reduction import Bases, Reduction, Rest
+from .reduction import Bases, Outputs, Reduction, Rest
 from .single import LinearModel, WideLimit
 from .two_layer import SymmetricFactors, TwoLayer
 
@@ -19,6 +19,7 @@ __all__ = [
     "DeepLinear",
     "LinearModel",
     "Momentum",
+    "Outputs",
     "Polar",
     "Reduction",
     "Rest",

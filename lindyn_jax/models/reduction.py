@@ -52,6 +52,29 @@ class Bases(eqx.Module):
     rest: tuple[Float[Array, "_ _"] | None, ...]
 
 
+class Outputs(eqx.Module):
+    """What the data do not see of the last layer, `W_L = core_L Psi1^T + factor outside^T`.
+
+    **Fields:** `Psi1`, an orthonormal basis of the outputs that they see; `outside`, in the coordinates of the core's columns.
+    """
+
+    Psi1: Float[Array, "m s"]
+    outside: Float[Array, "m k"]
+
+    @classmethod
+    def split(
+        cls, problem: AbstractProblem, V: Float[Array, "m k"]
+    ) -> "tuple[Float[Array, 's k'], Outputs | None, Rest | None]":
+        """The moving rows of V, what it takes to have all of them again, and what is left out of the last layer."""
+        _, Psi1 = problem.restrict_outputs()
+        if Psi1 is None:
+            return V, None, None
+        Psi1 = Psi1.astype(V.dtype)
+        moving = Psi1.T @ V
+        outside = V - Psi1 @ moving
+        return moving, cls(Psi1, outside), Rest.of(norm(outside))
+
+
 class Reduction(AbstractModel):
     """A network of any width in its smallest exact form, made by `reduce` or drawn by `init.gaussian_core`.
 
@@ -68,6 +91,8 @@ class Reduction(AbstractModel):
     - `frozen`: shape (f, k): `U2 Q = O frozen` with some orthonormal O, for the rows U2 of the first layer that the data do not
         reach, so that `U2 V^T` and `frozen V^T` have the same singular values; `None` where there are none or they are unknown.
     - `rest`: a `Rest` for each layer, or `None` for one that is all in the core. By default that of `frozen`.
+    - `outputs`: an `Outputs` where the data do not see all of them, as in matrix sensing: the core's last layer then has s
+        columns only. `layers`, `U1`, `V` and `product()` have all m.
     - `bases`: what it takes to go back to the full size, or `None` for a core drawn at a width, which has none.
     - `coordinates`: those of the problem that it was made for; it fits no problem with others.
 
@@ -85,6 +110,7 @@ class Reduction(AbstractModel):
     rest: tuple[Rest | None, ...]
     bases: Bases | None
     coordinates: Float[Array, " r"] | None
+    outputs: Outputs | None
     is_reduced: ClassVar[bool] = True
     is_gradient_flow: ClassVar[bool] = True
 
@@ -99,6 +125,7 @@ class Reduction(AbstractModel):
         rest: tuple[Rest | None, ...] | None = None,
         bases: Bases | None = None,
         coordinates: Float[Array, " r"] | None = None,
+        outputs: Outputs | None = None,
     ):
         dtype = jax.tree.leaves(core)[0].dtype
         self.core = core
@@ -108,13 +135,13 @@ class Reduction(AbstractModel):
         if rest is None:
             first = None if self.frozen is None else Rest.of(norm(self.frozen))
             rest = (first, *(None,) * (len(core.layers) - 1))
-        self.rest, self.bases = rest, bases
+        self.rest, self.bases, self.outputs = rest, bases, outputs
         self.coordinates = None if coordinates is None else jax.lax.stop_gradient(coordinates)
 
     @property
     def layers(self):
-        """Those of the core, a tuple of matrices."""
-        return self.core.layers
+        """Those of the core, with all outputs: a tuple of matrices."""
+        return self._all_outputs(self.core).layers
 
     @property
     def U1(self):
@@ -124,12 +151,21 @@ class Reduction(AbstractModel):
     @property
     def V(self):
         """V of a core of two layers, shape (m, k), up to the same rotation."""
-        return self.core.V  # pyright: ignore[reportAttributeAccessIssue]
+        return self._all_outputs(self.core).V  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _all_outputs(self, core: AbstractChain) -> AbstractChain:
+        """A core with the outputs that do not move."""
+        if self.outputs is None:
+            return core
+        *layers, last = core.layers
+        still = self._rest(-1).factor * self.outputs.outside.T
+        return core.with_layers([*layers, last @ self.outputs.Psi1.T + still])
 
     # -- as a network --------------------------------------------------------------------------------------------------
 
     def parts(self, problem: AbstractProblem) -> tuple[AbstractChain, AbstractProblem]:
-        return self.core, problem.restrict()[0] if self.core.leaves_inputs else problem
+        small = problem.restrict()[0] if self.core.leaves_inputs else problem
+        return self.core, small if self.outputs is None else small.restrict_outputs()[0]
 
     def with_core(self, core: AbstractModel, remainder: Float[Array, ""] | None = None) -> "Reduction":
         moved = eqx.tree_at(lambda tree: tree.core, self, core)
@@ -140,7 +176,7 @@ class Reduction(AbstractModel):
 
     def product(self) -> Float[Array, "r m"]:
         """Phi1^T Theta, the part of the end-to-end matrix that the data see; Theta itself for tied layers."""
-        return self.core.product()
+        return self._all_outputs(self.core).product()
 
     def moving(self) -> "Reduction":
         return jax.tree.map(lambda _: False, self).with_core(self.core.moving())
@@ -155,19 +191,21 @@ class Reduction(AbstractModel):
         if problem.penalty is not None:
             self.check_penalty(problem.penalty)
         core, small = self.parts(problem)
-        return jax.tree.map(jnp.zeros_like, self).with_core(core.velocity(small))
+        still = jax.tree.map(jnp.zeros_like, self)
+        if self.outputs is not None:
+            still = eqx.tree_at(lambda tree: tree.outputs.Psi1, still, self.outputs.Psi1)
+        return still.with_core(core.velocity(small))
 
     def sizes(self, problem: AbstractProblem) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-        name, expected, given = self.core.sizes(problem)
+        name, expected, given = self._all_outputs(self.core).sizes(problem)
         return name, ((problem.rank, problem.num_outputs) if self.core.leaves_inputs else expected), given
 
     def check_data(self, problem: AbstractProblem) -> None:
-        given, expected = self.coordinates, problem.coordinates
-        if not all(map(eqx.is_array, (given, expected))) or _checks.is_traced(given, expected):
-            return
-        given, expected = np.asarray(given), np.asarray(expected)
-        # Those of other data differ in all digits; those of the same data in another precision or by a small shift do not.
-        if not np.linalg.norm(given - expected) <= 1e-2 * np.linalg.norm(expected):
+        pairs = [(self.coordinates, problem.coordinates)]
+        if self.outputs is not None:
+            Psi1 = problem.restrict_outputs()[1]
+            pairs.append((self.outputs.Psi1, jnp.zeros(0) if Psi1 is None else Psi1))
+        if any(_other(*pair) for pair in pairs):
             raise ValueError(
                 "The model does not fit the problem: it was reduced to the coordinates of other data of the same rank. Reduce "
                 "the full network to this problem, or draw a core for it."
@@ -204,7 +242,8 @@ class Reduction(AbstractModel):
             return part and Rest(factor * part.norm, part.factor, factor**4 * part.gram)
 
         frozen = None if self.frozen is None else factor * self.frozen
-        options = {"rest": tuple(map(grow, self.rest)), "coordinates": self.coordinates}
+        outputs = self.outputs and Outputs(self.outputs.Psi1, factor * self.outputs.outside)
+        options = {"rest": tuple(map(grow, self.rest)), "coordinates": self.coordinates, "outputs": outputs}
         if self.bases is not None:
             rest = tuple(None if part is None else factor * part for part in self.bases.rest)
             options["bases"] = Bases(self.bases.Phi1, self.bases.hidden, rest)
@@ -324,6 +363,7 @@ class Reduction(AbstractModel):
             raise ValueError("Argument `core` has layers of shapes {}, but the reduction is one to {}.".format(*sizes))
         bases = self.bases
         layers = []
+        core = self._all_outputs(core)
         sides = zip(core.layers, (bases.Phi1, *bases.hidden), (*bases.hidden, None), strict=True)
         for i, (W, left, right) in enumerate(sides):
             W = W if right is None else W @ right.T
@@ -331,3 +371,16 @@ class Reduction(AbstractModel):
             part = bases.rest[i]
             layers.append(W if part is None else W + self._rest(i).factor * part)
         return core.with_layers(layers)
+
+
+def _other(given: Array | None, expected: Array | None) -> bool:
+    """Whether concrete coordinates are those of other data."""
+    if given is None or expected is None or not all(map(eqx.is_array, (given, expected))):
+        return False
+    if given.shape != expected.shape:
+        return True
+    if _checks.is_traced(given, expected):
+        return False
+    one, other = np.asarray(given), np.asarray(expected)
+    # Those of other data differ in all digits; those of the same data in another precision or by a small shift do not.
+    return not np.linalg.norm(one - other) <= 1e-2 * np.linalg.norm(other)

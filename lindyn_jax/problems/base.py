@@ -81,6 +81,10 @@ class AbstractProblem(eqx.Module):
         """
         return self, None
 
+    def restrict_outputs(self) -> "tuple[AbstractProblem, Float[Array, 'm s'] | None]":
+        """The problem of `Theta Psi1`, on which alone the loss depends, and Psi1, or `None` for all of it."""
+        return self, None
+
     # -- samples -------------------------------------------------------------------------------------------------------
 
     @property
@@ -187,6 +191,14 @@ class AbstractProblem(eqx.Module):
     def reduced_loss_gradient(self, Theta1: Float[Array, "r m"]) -> Float[Array, "r m"]:
         """dL/dTheta1."""
         return self.restrict()[0].loss_gradient(Theta1)
+
+    def refuse_terms(self, name: str) -> None:
+        """Refuses a problem with terms on the weights, for `name`, which is about the loss alone.
+
+        **Raises:** `ValueError` where `penalty` is not `None`.
+        """
+        if self.penalty is not None:
+            self.penalty.refuse_link(name)
 
     def refuse_link(self, name: str) -> None:
         """Refuses a problem that is not least squares, for `name`, which is about least squares.

@@ -103,6 +103,13 @@ class Penalised(AbstractProblem):
         small, frame = self.problem.restrict()
         return self._around(small), frame
 
+    def restrict_outputs(self) -> "tuple[Penalised, Float[Array, 'm s'] | None]":
+        if self.imbalance is not None:
+            # It pulls at all outputs.
+            return self, None
+        small, frame = self.problem.restrict_outputs()
+        return self._around(small), frame
+
     @property
     def num_samples(self) -> int | None:
         return self.problem.num_samples

@@ -37,6 +37,11 @@ class Dense(eqx.Module):
         """Phi1^T A_k."""
         return Dense(jnp.einsum("knm,nr->krm", self.A, Phi1))
 
+    @property
+    def T(self) -> "Dense":
+        """All A_k^T."""
+        return Dense(jnp.swapaxes(self.A, 1, 2))
+
     def columns(self) -> Float[np.ndarray, "n _"]:
         """Those of all A_k."""
         return np.moveaxis(np.asarray(self.A, np.float64), 1, 0).reshape(self.A.shape[1], -1)
@@ -61,6 +66,10 @@ class RankOne(eqx.Module):
     def turned(self, Phi1: Float[Array, "n r"]) -> "RankOne":
         return RankOne(self.a @ Phi1, self.b)
 
+    @property
+    def T(self) -> "RankOne":
+        return RankOne(self.b, self.a)
+
     def columns(self) -> Float[np.ndarray, "n _"]:
         return np.asarray(self.a, np.float64).T
 
@@ -68,8 +77,8 @@ class RankOne(eqx.Module):
 class MatrixSensing(SampledProblem):
     r"""Matrix sensing, `L(Theta) = (q/2) sum_k w_k (<A_k, Theta> - y_k)^2`.
 
-    Only `Phi1^T Theta` enters, where the columns of all A_k span the range of Phi1: the other rows of the first layer get no
-    gradient and are left out of what is moved.
+    Only `Phi1^T Theta Psi1` enters, where the columns of all A_k span the range of Phi1 and their rows that of Psi1: the other
+    rows of the first layer and columns of the last one get no gradient and are left out of what is moved.
 
     **Args:**
 
@@ -95,6 +104,9 @@ class MatrixSensing(SampledProblem):
     inputs_mark: Float[Array, " r"] | None
     # Phi1^T A_k, or `None` for A itself.
     design: Dense | RankOne | None
+    Psi1: Float[Array, "m s"] | None
+    # Phi1^T A_k Psi1, or `None` where Psi1 is everything.
+    inner: Dense | RankOne | None
 
     @public
     def __init__(
@@ -120,6 +132,9 @@ class MatrixSensing(SampledProblem):
         self.Phi1 = _column_space(self.A)
         self.inputs_mark = None if self.Phi1 is None else mark(self.Phi1)
         self.design = None if self.Phi1 is None else self.A.turned(self.Phi1)
+        self.Psi1 = _column_space(self.A.T)
+        seen = self.A if self.design is None else self.design
+        self.inner = None if self.Psi1 is None else seen.T.turned(self.Psi1).T
 
     @property
     def num_inputs(self) -> int:
@@ -151,6 +166,15 @@ class MatrixSensing(SampledProblem):
         small = eqx.tree_at(where, self, (self.design, None, None, None), is_leaf=lambda leaf: leaf is None)
         return small, self.Phi1
 
+    def restrict_outputs(self) -> "tuple[MatrixSensing, Float[Array, 'm s'] | None]":
+        if self.Psi1 is None:
+            return self, None
+        # Known beforehand for the restricted problem, which is the one that is moved on.
+        inner = self.inner if self.Phi1 is None else self.A.T.turned(self.Psi1).T
+        where = lambda problem: (problem.A, problem.design, problem.Psi1, problem.inner)  # noqa: E731
+        design = None if self.Phi1 is None else self.inner
+        return eqx.tree_at(where, self, (inner, design, None, None), is_leaf=lambda leaf: leaf is None), self.Psi1
+
     def predict(self, Theta: Float[Array, "n m"]) -> Float[Array, " K"]:
         """<A_k, Theta> for all k."""
         return self.A.measure(Theta)
@@ -176,7 +200,14 @@ class MatrixSensing(SampledProblem):
 
     def rows(self, index: Int[Array, " B"]) -> "MatrixSensing":
         index = check_index(jnp.asarray(index), self.num_samples)
-        where = lambda problem: (problem.A, problem.y, problem.weights, problem.design, problem.scale)  # noqa: E731
+        where = lambda problem: (  # noqa: E731
+            problem.A,
+            problem.y,
+            problem.weights,
+            problem.design,
+            problem.inner,
+            problem.scale,
+        )
         some = jax.tree.map(lambda leaf: take(leaf, index), where(self)[:-1])
         new = (*some, self.scale * (self.num_samples / index.size))
         return eqx.tree_at(where, self, new, is_leaf=lambda leaf: leaf is None)

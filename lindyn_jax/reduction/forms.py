@@ -14,6 +14,7 @@ from ..models import (
     Bases,
     DeepLinear,
     Momentum,
+    Outputs,
     Polar,
     Reduction,
     Rest,
@@ -36,9 +37,10 @@ def reduced_form(model: AbstractModel, problem: AbstractProblem, subspaces: tupl
 @reduced_form.register
 def _(model: TwoLayer, problem, subspaces) -> Reduction:
     U1, V, Q, rows, frozen, size = _two_layer_parts(model, problem)
-    rest = None if size is None else (Rest.of(size), None)
+    V, outputs, behind = Outputs.split(problem, V)
+    rest = (None if size is None else Rest.of(size), behind)
     bases = Bases(problem.frame, (Q,), (rows, None))
-    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates}
+    options = {"rest": rest, "bases": bases, "coordinates": problem.coordinates, "outputs": outputs}
     return Reduction(TwoLayer(U1, V), model.width, problem.num_frozen, frozen, **options)
 
 

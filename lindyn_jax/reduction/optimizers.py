@@ -58,7 +58,8 @@ def _forms(model: AbstractModel, problem: AbstractProblem, moved: Reduction) -> 
     def guess(moved: Reduction, factor: int) -> AbstractModel:
         state = moved.to_state()
         rows = [W.shape[0] for W in state.layers]
-        first, last = rows[0] + 2 * int(any(moved.rest)), state.layers[-1].shape[1]
+        first = rows[0] + 2 * int(any(moved.rest))
+        last = state.layers[-1].shape[1] + 2 * int(moved.outputs is not None)
         sizes = [first, *(factor * k + 5 for k in rows[1:]), last]
         return state.with_layers([jnp.zeros(pair, state.layers[0].dtype) for pair in itertools.pairwise(sizes)])
 

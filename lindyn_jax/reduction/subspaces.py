@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._linalg import row_factor
 from .._public import public
-from ..models import Bases, DeepLinear, Reduction, Rest
+from ..models import Bases, DeepLinear, Outputs, Reduction, Rest
 from ..problems import AbstractProblem
 
 
@@ -143,11 +143,12 @@ def project(
     # The last layer has its columns in S_{L-1}, so that only round-off is left of it.
     rest[-1] = jnp.zeros_like(rest[-1])
     moving = [jnp.zeros_like(rest[0]), *rest[1:]]
-    parts = (*(_rest(rest[i], moving[i], moving[i + 1]) for i in range(len(rest) - 1)), None)
+    last, outputs, behind = Outputs.split(problem, cores[-1].T)
+    parts = (*(_rest(rest[i], moving[i], moving[i + 1]) for i in range(len(rest) - 1)), behind)
     width = model.widths[0] if model.depth == 2 else None
     bases = Bases(problem.frame, subspaces, (*rest[:-1], None))
-    options = {"rest": parts, "bases": bases, "coordinates": problem.coordinates}
-    return Reduction(DeepLinear(cores), width, problem.num_frozen, frozen, **options)
+    options = {"rest": parts, "bases": bases, "coordinates": problem.coordinates, "outputs": outputs}
+    return Reduction(DeepLinear((*cores[:-1], last.T)), width, problem.num_frozen, frozen, **options)
 
 
 def _left(W: Array, S: Array | None) -> Array:

@@ -32,7 +32,7 @@ from .distance import (
     sharp_distance,
     wide_gram,
 )
-from .growth import coupling_bound, growth_bound
+from .growth import coupling_bound, growth_bound, growth_rate, travel_bound
 from .imbalance import (
     Balance,
     Imbalance,
@@ -65,6 +65,7 @@ from .scalar_descent import (
     tied_descent_step,
 )
 from .sharpness import hessian_sharpness, sharpness
+from .small_starts import small_start_bound
 from .spectra import lemma_e1, lemma_e2
 from .stationary import Stationarity, StationaryPoint, stationarity, stationary_point
 from .step_bounds import descent_bounds, g19_theorem3, zero_mode_bounds
@@ -112,6 +113,7 @@ __all__ = [
     "g19_theorem2",
     "g19_theorem3",
     "growth_bound",
+    "growth_rate",
     "hessian_sharpness",
     "imbalance",
     "imbalances",
@@ -161,6 +163,7 @@ __all__ = [
     "separation_steps",
     "sharp_distance",
     "sharpness",
+    "small_start_bound",
     "spectral_acceleration",
     "spectrum_edges",
     "stable_step",
@@ -180,6 +183,7 @@ __all__ = [
     "tightness",
     "tilt_matrix",
     "top_projector",
+    "travel_bound",
     "wide_gram",
     "zero_mode_bounds",
 ]

@@ -11,7 +11,7 @@ from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
 from ..models import AbstractModel
-from ..problems import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
 from ._numerics import hypot, singular_value
 from .imbalance import SpectrumEdges, hidden_width, moving_layers, spectrum_edges
 
@@ -40,13 +40,13 @@ def lemma7(model: AbstractModel, problem: LeastSquares) -> Statement:
 
 @public
 @of_finite_state
-def lemma8(model: AbstractModel, problem: LeastSquares) -> Statement:
+def lemma8(model: AbstractModel, problem: AbstractProblem) -> Statement:
     r"""Lower bounds on the least eigenvalues of the layers by their imbalance and their product; no hypothesis.
 
     `lambda_m(V V^T) >= (-x + y + sqrt((x + y)^2 + 4 sigma_m(U1 V^T)^2))/2`, with `x = [lambda_1(D)]_+` and
     `y = [lambda_m(-D)]_+`; the bound on `lambda_r(U1 U1^T)` has -D for D and r for m.
 
-    **Args:** `model`, `problem`.
+    **Args:** `model`; `problem`, of any kind: the bounds are about the state alone.
 
     **Returns:** a `Statement` on `first`, at most lambda_r(U1 U1^T), and `second`, at most lambda_m(V V^T).
 
@@ -100,7 +100,7 @@ def _half_gap(x: Array, y: Array, sigma: Array) -> Array:
     return (y + y * ((2 * x + y) / safe) + 2 * sigma * (2 * sigma / safe)) / 2
 
 
-def product_edges(model: AbstractModel, problem: LeastSquares) -> tuple[Array, Array]:
+def product_edges(model: AbstractModel, problem: AbstractProblem) -> tuple[Array, Array]:
     """sigma_m and sigma_r of U1 V^T."""
     U1, V = moving_layers(model, problem)
     values = jnp.linalg.svd(U1 @ V.T, compute_uv=False)

@@ -14,7 +14,7 @@ from .._public import public
 from .._roots import gram_roots
 from .._statement import Statement
 from ..models import AbstractModel
-from ..problems import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
 from ._numerics import hypot, norm
 from .concentration import refuse_link
 from .imbalance import coupling, moving_layers
@@ -151,20 +151,21 @@ def sample_distance(
 
 @public
 @of_finite_state
-def invariant_set(model: AbstractModel, problem: LeastSquares, *, rtol: float | None = None) -> Statement:
+def invariant_set(model: AbstractModel, problem: AbstractProblem, *, rtol: float | None = None) -> Statement:
     r"""Whether a start lies in the invariant set `V U2^T = 0`, `U1 U2^T = 0`, where the flow ends at Theta_hat.
 
     **Args:**
 
     - `model`: a `TwoLayer`, or a reduced one that knows its frozen part.
-    - `problem`: the problem it is trained on.
+    - `problem`: the problem it is trained on, of any kind.
     - `rtol`: what counts as zero, relative to `||[U1; V]||_F ||U2||_F`; default 100 times the machine epsilon.
 
     **Returns:** a `Statement` on the `distance`, `||[U1; V] U2^T||_F`; `applies`, whether it is zero to round-off.
 
     **Raises:** `ValueError` for a model that does not fit the problem or lacks its frozen part.
 
-    **Notes:** `V U2^T = 0` at the start alone is not enough: it does not stay so.
+    **Notes:** under any loss the flow stays in the set, and `U2 V^T` at zero. `V U2^T = 0` at the start alone is not enough: it
+    does not stay so.
 
     **Source:** M22 Proposition 10, (31).
     """

@@ -1,16 +1,83 @@
-r"""Bounds on how far the weights grow along the flow (M22 Proposition 9)."""
+r"""Bounds on how far the weights grow along the flow (M22 Proposition 9).
+
+At one state, and from start to end by the loss that there is to lose, they hold for any loss; in closed form for least squares.
+"""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, ArrayLike, Real
 
+from .. import _checks
 from .._finite import of_finite_state
+from .._norms import root
 from .._public import public
 from .._statement import Statement
 from ..models import AbstractModel
-from ..problems import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
+from ..reduction import check_fits
 from ._numerics import norm
 from .convergence import check_times, constant_now, target_and_error
 from .imbalance import coupling, moving_layers
+
+
+@public
+@of_finite_state
+def growth_rate(model: AbstractModel, problem: AbstractProblem) -> Statement:
+    r"""How fast the moving weights grow under any loss, and the most that their size allows.
+
+    With `Z1 = [U1; V]` and the gradient G of the loss in `Phi1^T Theta`, `d||Z1||_F^2/dt = -4 <G, U1 V^T>`, at most
+    `2 sigma_1(G) ||Z1||_F^2`.
+
+    **Args:** `model`, a network of two layers, reduced or not; `problem`, of any kind.
+
+    **Returns:** a `Statement` on the `rate`; `bound`; `gradient_norm`, sigma_1(G), whose integral over time is by how much the
+    logarithm of ||Z1||_F, and that of `||Z1 U2^T||_F`, can grow.
+
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with terms on the weights.
+
+    **Source:** M22 (E.1) in the proof of Proposition 9, with G in the place of the error.
+    """
+    problem.refuse_terms("growth_rate")
+    U1, V = moving_layers(model, problem)
+    G = problem.reduced_loss_gradient(U1 @ V.T)
+    most: Array = jnp.linalg.norm(G, ord=2)
+    size = norm(jnp.concatenate([U1, V])) ** 2
+    rate = -4 * jnp.sum(G * (U1 @ V.T))
+    return Statement(rate, jnp.isfinite(rate), name="rate", bound=2 * most * size, gradient_norm=most)
+
+
+@public
+@of_finite_state
+def travel_bound(
+    model: AbstractModel,
+    problem: AbstractProblem,
+    ts: Real[Array, "*times"] | float,
+    least_loss: Real[ArrayLike, ""] = 0.0,
+) -> Statement:
+    r"""Upper bound on how far all weights have moved by a time under any loss, `||W(t) - W(0)||_F <= sqrt(t (L(0) - least))`.
+
+    The flow loses loss at the rate ||W'||^2, and a path is the longer the more evenly it does.
+
+    **Args:** `model`, the start, any network that moves by the gradient; `problem`, of any kind; `ts`, times since the start;
+    `least_loss`, "least", what the loss stays above, by default zero.
+
+    **Returns:** a `Statement` on the bound; `applies`, whether the loss of the start is at least `least_loss`.
+
+    **Raises:** `ValueError` for negative concrete times, a model that does not fit the problem or does not move by the gradient,
+    or a problem with terms on the weights.
+
+    **Source:** this package's own: the inequality of Cauchy and Schwarz.
+    """
+    check_fits(model, problem)
+    problem.refuse_terms("travel_bound")
+    if not model.is_gradient_flow:
+        raise ValueError(
+            f"The statement is about weights that move by the gradient, but a {type(model).__name__} has a flow of its own."
+        )
+    ts = check_times(ts)
+    missing = problem.reduced_loss(model.reduced_product(problem)) - _checks.as_float(least_loss, "least_loss")
+    applies = missing >= 0
+    moved = jnp.where((ts > 0) & applies & (missing > 0), ts * jnp.where(missing > 0, missing, 1), 0)
+    return Statement(root(moved), applies)
 
 
 @public

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._public import public
 from ..models import AbstractModel
-from ..problems import LeastSquares
+from ..problems import OutputProblem
 from .imbalance import hidden_width, moving_layers
 
 
@@ -23,23 +23,24 @@ class NTKRescaling(NamedTuple):
     """
 
     model: AbstractModel
-    problem: LeastSquares
+    problem: OutputProblem
     time_factor: Float[Array, ""]
     prefactor: Float[Array, ""]
 
 
 @public
-def ntk_rescaling(model: AbstractModel, problem: LeastSquares, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
+def ntk_rescaling(model: AbstractModel, problem: OutputProblem, alpha: Real[ArrayLike, ""]) -> NTKRescaling:
     r"""The same training in NTK scaling, `Util = h^alpha U`, `Vtil = h^alpha V`, whose entries are of order one.
 
     `dUtil/dt = -h^{2 alpha} dLtil/dUtil` with `Ltil(Util, Vtil) = L(U, V)`: the flow of the same loss written in the new
     weights, sped up by h^{2 alpha}.
 
-    **Args:** `model`, a network of two layers, reduced or not; `problem`; `alpha`, the exponent of its start.
+    **Args:** `model`, a network of two layers, reduced or not; `problem`, a loss of outputs; `alpha`, the exponent of its
+    start.
 
     **Returns:** an `NTKRescaling`.
 
-    **Raises:** `ValueError` if the model's shapes do not fit the problem, or it has a penalty.
+    **Raises:** `ValueError` if the model's shapes do not fit the problem, it has a penalty, or no outputs that could be scaled.
 
     **Source:** M22 appendix D.
     """

@@ -16,7 +16,7 @@ from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats
 from ..models import AbstractModel
-from ..problems import LeastSquares
+from ..problems import AbstractProblem, LeastSquares
 from ._numerics import norm
 from .imbalance import moving_layers
 
@@ -33,13 +33,13 @@ class Drift(NamedTuple):
 
 @public
 @of_finite_state
-def drift_spectrum(model: AbstractModel, problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Drift:
+def drift_spectrum(model: AbstractModel, problem: AbstractProblem, eta: Real[ArrayLike, ""]) -> Drift:
     r"""What one step of descent does to the imbalance, `D+ - D = eta^2 (G_U1^T G_U1 - G_V^T G_V)`, by its spectrum.
 
     G_U1 and G_V are the gradients of the loss. `descent_drift` has the matrices themselves, for any depth; here the width does
     not matter.
 
-    **Args:** `model`; `problem`, with or without a link; `eta`, step size.
+    **Args:** `model`; `problem`, of any kind; `eta`, step size.
 
     **Returns:** a `Drift`. k = min(h, r + m) eigenvalues: the others are zero.
 
@@ -50,6 +50,7 @@ def drift_spectrum(model: AbstractModel, problem: LeastSquares, eta: Real[ArrayL
     **Source:** one step of G19 (5).
     """
     (eta,) = as_floats(eta=eta)
+    problem.refuse_terms("drift_spectrum")
     U1, V = moving_layers(model, problem)
     G = problem.reduced_loss_gradient(U1 @ V.T)
     rows = eta.astype(U1.dtype) * jnp.concatenate([G @ V, G.T @ U1])
