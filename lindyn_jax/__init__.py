@@ -15,6 +15,8 @@ from .limits import flow_to_limit, limit
 from .models import (
     AbstractModel,
     DeepLinear,
+    Diagonal,
+    DiagonalDifference,
     LinearModel,
     Momentum,
     Polar,
@@ -43,6 +45,7 @@ from .problems import (
 )
 from .reduction import find_subspaces, lift, reduce
 from .studies.study import Study
+from .tasks import Passage, TaskSequence, sequence
 from .theory import stable_step
 from .trajectory import RESULTS, Trajectory
 
@@ -60,6 +63,8 @@ __all__ = [
     "AbstractProblem",
     "CustomProblem",
     "DeepLinear",
+    "Diagonal",
+    "DiagonalDifference",
     "Direction",
     "Fit",
     "FullBatch",
@@ -78,6 +83,7 @@ __all__ = [
     "Momentum",
     "Online",
     "OutputProblem",
+    "Passage",
     "Penalised",
     "Poisson",
     "Polar",
@@ -86,6 +92,7 @@ __all__ = [
     "Study",
     "SweepStore",
     "SymmetricFactors",
+    "TaskSequence",
     "Teacher",
     "Trajectory",
     "TwoLayer",
@@ -119,6 +126,7 @@ __all__ = [
     "reduce",
     "reduction",
     "run_ensemble",
+    "sequence",
     "stable_step",
     "stochastic_flow",
     "studies",

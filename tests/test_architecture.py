@@ -15,7 +15,7 @@ LAYERS = (
     ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),
     ("methods", "noise", "_driver", "_rest", "_stop"),
     ("flow", "descent", "diffusion", "directions", "limits", "exact", "theory", "data"),
-    ("ensemble", "fits", "optimizers"),
+    ("ensemble", "fits", "optimizers", "tasks"),
     ("plots",),
     ("studies",),
     ("figures",),

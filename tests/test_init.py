@@ -178,6 +178,84 @@ def test_reference_balanced_start():
     assert relative_error(sign * start.U[:, :1], U) < tolerance("float64")
 
 
+BALANCED = {name: case for name, case in load_cases("workbench").items() if case["kind"] == "balanced_values"}
+
+
+@pytest.mark.parametrize("name", BALANCED)
+def test_reference_values_of_homogeneous_imbalance(name, rng):
+    given, expected = BALANCED[name]["inputs"], BALANCED[name]["expected"]
+    P, T = (np.linalg.qr(rng.normal(size=(size, 2)))[0] for size in (3, 4))
+    Theta = P * given["singular_values"] @ T.T
+    start = ld.init.balanced(ld.factorization(0 * Theta), Theta, 2, lambda0=given["lambda0"], key=jax.random.key(0))
+    for layer in ("U", "V"):
+        values = np.linalg.svd(getattr(start, layer), compute_uv=False)
+        assert relative_error(values, expected[layer]) < BALANCED[name]["rel_or_abs_tol"]
+    assert relative_error(start.product(), Theta) < tolerance("float64")
+
+
+@pytest.mark.parametrize(("rows", "m", "h", "lambda0"), [
+    (4, 2, 4, 0.7), (4, 2, 3, 1e4), (2, 4, 4, -0.7), (2, 4, 3, -1e4), (3, 3, 3, 1e-9), (3, 3, 3, -1e-9), (4, 2, 2, -1.0),
+])  # fmt: skip
+def test_starts_of_homogeneous_imbalance_have_it_and_their_product(rows, m, h, lambda0, rng, dtype):
+    problem = ld.LeastSquares(rng.normal(size=(rows, 5)).astype(dtype), rng.normal(size=(rows, m)).astype(dtype))
+    for rank in (2, 1, 0):
+        inside = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, m))
+        Theta = problem.from_data(jnp.asarray(inside, dtype))
+        start = ld.init.balanced(problem, Theta, h, lambda0=lambda0, key=jax.random.key(0))
+        assert start.U.dtype == dtype and start.width == h
+        U1, V = moving(start, problem)
+        unit = np.sqrt(lambda0**2 + np.linalg.norm(inside) ** 2)
+        assert np.max(np.abs(start.product() - Theta)) < tolerance(dtype) * unit
+        assert np.max(np.abs(U1.T @ U1 - V.T @ V - lambda0 * np.eye(h))) < tolerance(dtype) * unit
+        if dtype == np.float64:
+            assert bool(ld.exact.homogeneous_condition(U1, V, lambda0).applies)
+    if lambda0 < 0 and h >= m:
+        # V has rank m: all of the product outside of the data's range is there.
+        Theta = rng.normal(size=(5, m)).astype(dtype)
+        assert relative_error(ld.init.balanced(problem, Theta, h, lambda0=lambda0).product(), Theta) < tolerance(dtype)
+
+
+@pytest.mark.parametrize("unit", [1e-140, 1e140])
+def test_homogeneous_imbalance_in_all_units(unit):
+    Theta = unit * np.diag([2.0, 0.5])
+    start = ld.init.balanced(ld.factorization(Theta), Theta, 2, lambda0=2.0 * unit)
+    expected = BALANCED["lambda_balanced_2.0"]["expected"]
+    for layer in ("U", "V"):
+        values = np.abs(np.diag(getattr(start, layer))) / np.sqrt(unit)
+        assert relative_error(values, expected[layer]) < 1e-12
+
+
+def test_widths_that_homogeneous_imbalance_does_not_allow_are_refused(rng):
+    problem, Theta = ld.factorization(rng.normal(size=(4, 2))), rng.normal(size=(4, 2))
+    for h, lambda0, match in (
+        (5, 0.1, "`h` must be at most 4 for `lambda0` = 0.1"),
+        (3, -0.1, "`h` must be at most 2 for `lambda0` = -0.1"),
+        (1, 0.1, "`h` must be at least the rank 2"),
+        (2, np.nan, "`lambda0` must be finite"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ld.init.balanced(problem, Theta, h, lambda0=lambda0)
+    # Without it any width will do. Where it is traced, what is not possible is no number.
+    assert ld.init.balanced(problem, Theta, 9).width == 9
+    sizes = jax.vmap(lambda x: jnp.sum(ld.init.balanced(problem, Theta, 3, lambda0=x).U ** 2))(jnp.array([-1.0, 0, 1]))
+    assert np.isfinite(sizes).tolist() == [False, True, True]
+
+
+def test_derivatives_of_homogeneous_starts_keep_product_and_imbalance():
+    # Singular values that are equal, where frames do not turn.
+    Theta, problem = jnp.asarray(np.diag([1.0, 1.0, 0.3])), ld.factorization(np.eye(3))
+    dTheta, dlambda = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3))), 0.7
+
+    def what(Theta, lambda0):
+        start = ld.init.balanced(problem, Theta, 3, lambda0=lambda0)
+        return start.product(), start.U.T @ start.U - start.V.T @ start.V
+
+    for lambda0 in (0.0, 0.8, -0.8):
+        change = jax.jvp(what, (Theta, lambda0), (dTheta, dlambda if lambda0 else 0.0))[1]
+        assert relative_error(change[0], dTheta) < tolerance("float64")
+        assert relative_error(change[1], (dlambda if lambda0 else 0.0) * np.eye(3)) < tolerance("float64", 10)
+
+
 @pytest.mark.parametrize(("r", "m"), [(3, 2), (2, 4), (3, 3)])
 def test_prescribed_imbalance_and_product_are_met(r, m, rng):
     problem = ld.LeastSquares(rng.normal(size=(r, 6)), rng.normal(size=(r, m)))

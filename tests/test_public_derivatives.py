@@ -48,6 +48,7 @@ NO_ROW = {
     "init.warn_of_lost_digits": "warns or does nothing",
     "CustomProblem": "holds a function alone",
     "Online": "holds a function alone",
+    "sequence": "tasks as they are: what goes through them is differentiated in test_tasks",
     "Minibatch": "whole numbers",
     "FullBatch": "holds nothing",
     "stochastic_flow": "either mode has an adjoint of its own: test_diffusion",

@@ -14,6 +14,7 @@ from .aligned import (
 from .asymptotics import riccati_limit, riccati_rate
 from .decay import decayed, decayed_limit
 from .deep import deep_mode, deep_mode_limit, deep_mode_rate, deep_mode_time
+from .diagonal import diagonal_limit
 from .general import riccati_general
 from .homogeneous import (
     homogeneous,
@@ -58,6 +59,7 @@ __all__ = [
     "deep_mode_limit",
     "deep_mode_rate",
     "deep_mode_time",
+    "diagonal_limit",
     "homogeneous",
     "homogeneous_condition",
     "homogeneous_eigenvalues",

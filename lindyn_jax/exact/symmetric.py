@@ -3,15 +3,13 @@
 This is the Riccati flow with A = 2Y and g = 4. Y may be indefinite and singular, U0 of any width and rank.
 """
 
-import math
-
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import _checks
 from .._finite import of_finite_numbers
 from .._public import public
-from ._common import Limit, Rate, as_floats, as_times, check_not_negative, polynomial, ratio
+from ._common import Limit, Rate, as_floats, as_times, check_not_negative, phi1, ratio
 from .asymptotics import entry_rates, reach, riccati_limit, riccati_rate
 from .riccati import check_riccati, check_symmetric, riccati_factors
 
@@ -148,18 +146,11 @@ def symmetric_mode(
     # x = x0 / (e^{-z} + 4 t x0 phi1(-z)), multiplied by e^z where that is small: nothing grows, every term is nonnegative.
     rising = z >= 0
     down = jnp.where(rising, -z, z)
-    decay, source = jnp.exp(down), 4 * t * x0 * _phi1(down)
+    decay, source = jnp.exp(down), 4 * t * x0 * phi1(down)
     denominator = jnp.where(rising, decay, 1) + source
     # Zero stays zero for ever, but grows infinitely fast beside it: a saturated derivative instead of 0/0.
     denominator = jnp.where(denominator > 0, denominator, jnp.sqrt(jnp.finfo(z.dtype).tiny))
     return ratio(x0 * jnp.where(rising, 1, decay), denominator)
-
-
-def _phi1(z: Array) -> Array:
-    """`(e^z - 1)/z` for z <= 0, by its power series near zero so that every derivative is as accurate as the value."""
-    small = z > -0.5
-    series = polynomial([1 / math.factorial(j + 1) for j in range(16)], jnp.where(small, z, 0))
-    return jnp.where(small, series, jnp.expm1(z) / jnp.where(small, -1, z))
 
 
 def _check(Y: ArrayLike, U0: ArrayLike) -> tuple[Array, Array]:

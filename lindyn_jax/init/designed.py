@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._linalg import round_off
@@ -16,29 +16,65 @@ from ._parts import Key, frame, size_of, theta_of
 
 
 @public
-def balanced(problem: LeastSquares, Theta: Float[ArrayLike, "n m"], h: int, *, key: Key | None = None) -> TwoLayer:
-    """A start with the given product and no imbalance: `U1^T U1 = V^T V` and `U V^T = Theta`.
+def balanced(
+    problem: LeastSquares,
+    Theta: Float[ArrayLike, "n m"],
+    h: int,
+    *,
+    lambda0: Real[ArrayLike, ""] = 0.0,
+    key: Key | None = None,
+) -> TwoLayer:
+    """A start with the given product and a homogeneous imbalance: `U1^T U1 - V^T V = lambda0 I` and `U V^T = Theta`.
 
-    With the thin SVD `Phi1^T Theta = P C T^T`: `U1 = P C^{1/2} O^T`, `V = T C^{1/2} O^T` and `O^T O = I`.
+    With the SVD `Phi1^T Theta = P diag(s) T^T`: `U1 = P diag(u) O^T`, `V = T diag(v) O^T`, `O^T O = I` and
+    `u, v = ((sqrt(lambda0^2 + 4 s^2) +- lambda0)/2)^{1/2}`, both `s^{1/2}` without imbalance.
 
     **Args:** `Theta`, shape (n, m), of any rank; `h`, at least the rank of `Phi1^T Theta`, and min(r, m) where Theta is
-    traced; `key` draws O (identity columns without one).
+    traced; `lambda0`, a number of any sign, by default none: other ones need h <= r if positive and h <= m if negative, since
+    every one of the h hidden directions has that imbalance; `key` draws O (identity columns without one).
 
-    **Raises:** `ValueError` for too small an h or a wrong shape.
+    **Raises:** `ValueError` for too small an h, one that is too large for lambda0, or a wrong shape. Where lambda0 is traced
+    and h too large for it, the weights are NaN.
 
     **Notes:** it is U1, not U, that is balanced with V. Rows of Theta outside the range of X are reproduced as far as their
-    row space lies in that of `Phi1^T Theta`, the rest of them being projected out. Singular values below `8 sqrt(min(n, m))`
-    times the machine epsilon of ||Theta||_F count as zero.
+    row space lies in that of V, the rest of them being projected out. Singular values below `8 sqrt(min(n, m))`
+    times the machine epsilon of ||Theta||_F count as zero, and derivatives keep them so.
 
-    **Source:** M22 section 5.2, with O where the printed V has a transpose too few.
+    **Example:** `balanced(factorization(Y), 0.1 * Y, 2, lambda0=-1.5)`, whose flow is `exact.homogeneous_product` at any time.
+
+    **Source:** M22 section 5.2, with O where the printed V has a transpose too few; with imbalance, T21 Proposition 5 (the
+    start that it is about, for any shape).
     """
     Theta, h = theta_of(problem, Theta), size_of(h, "h")
-    P, (root, inverse), TT = balanced_factors(problem, Theta, "h", h, 2)
-    O = frame(h, root.shape[0], key, problem.dtype)
-    V = TT.T @ root.T @ O.T
-    outside = Theta - problem.from_data(problem.to_data(Theta))
-    U = problem.from_data(P @ root @ O.T) + outside @ TT.T @ inverse @ O.T
-    return TwoLayer(U, V)
+    r, m = problem.rank, problem.num_outputs
+    lambda0 = _level(lambda0, r, m, h, problem.dtype)
+    P, C, TT, positive, off = balanced_modes(problem, Theta, "h", h)
+    count, known = C.shape[0], not _checks.is_traced(lambda0)
+    k = count if known and not lambda0 else min(h, max(r, m))
+    s = jnp.where(positive, C, 0)
+    width = hypot(lambda0, 2 * s)
+    large = root_of((width + jnp.abs(lambda0)) / 2)
+    small = ratio(s, jnp.where(large > 0, large, 1))
+    u, v = (jnp.where(lambda0 >= 0, *pair) for pair in ((large, small), (small, large)))
+    O = frame(h, k, key, problem.dtype)
+
+    def layer(directions: Array, mine: Array, other: Array, off: Array, level: Array) -> Array:
+        # Diagonal in the modes, but not so the derivative at repeated singular values, where the frames do not turn.
+        weights = directions @ (jnp.diag(mine) + off * ratio(other, jnp.where(width > 0, width, 1)))
+        # Of more hidden directions than modes each has weights in one layer alone.
+        more = min(k, directions.shape[0]) - count
+        if more > 0:
+            alone = root_of(jnp.maximum(level, 0)) * complement(directions)[:, :more]
+            weights = jnp.concatenate([weights, alone], axis=1)
+        return jnp.pad(weights, ((0, 0), (0, k - weights.shape[1])))
+
+    U1, V = layer(P, u, v, off, lambda0), layer(TT.T, v, u, off.T, -lambda0)
+    allowed = (lambda0 == 0) | (h <= jnp.where(lambda0 > 0, r, m))
+    U = problem.from_data(U1)
+    if problem.num_frozen > 0:
+        # Once more outside: where V has small columns, round-off is large by now.
+        U = U + _outside(problem, _outside(problem, Theta) @ _dual(V))
+    return TwoLayer(*(jnp.where(allowed, W @ O.T, jnp.nan) for W in (U, V)))
 
 
 @public
@@ -93,12 +129,11 @@ def with_imbalance(
     return TwoLayer(problem.from_data(U1), V)
 
 
-def balanced_factors(
-    problem: LeastSquares, Theta: Array, name: str, h: int | None, depth: int
-) -> tuple[Array, tuple[Array, Array], Array]:
-    """P, (C^{1/L}, C^{1/L - 1}) and T^T of the thin SVD `Phi1^T Theta = P C T^T`, as many components as the width h holds.
-
-    The powers are matrices: diagonal, but not so their derivatives at repeated singular values, where the frames do not turn.
+def balanced_modes(
+    problem: LeastSquares, Theta: Array, name: str, h: int | None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """P, C and T^T of the thin SVD `Phi1^T Theta = P C T^T`, as many components as the width h holds; which of them are there;
+    and zero with the derivative of what `P^T Theta T` has off its diagonal.
     """
     seen = problem.to_data(Theta)
     P, C, TT = thin_svd(seen)
@@ -114,13 +149,54 @@ def balanced_factors(
             raise ValueError(f"Argument `{name}` must be at least {least} for a balanced start, but is {h}.")
         P, C, TT, positive = P[:, :h], C[:h], TT[:h], positive[:h]
     # With derivative zero where there is no component.
-    safe, there = jnp.where(positive, C, 1), positive[:, None] & positive
-    off = jnp.where(there, remainder(seen, P, TT), 0)
+    off = jnp.where(positive[:, None] & positive, remainder(seen, P, TT), 0)
+    return P, C, TT, positive, off
+
+
+def balanced_factors(
+    problem: LeastSquares, Theta: Array, name: str, h: int | None, depth: int
+) -> tuple[Array, tuple[Array, Array], Array]:
+    """P, (C^{1/L}, C^{1/L - 1}) and T^T of `balanced_modes`.
+
+    The powers are matrices: diagonal, but not so their derivatives at repeated singular values, where the frames do not turn.
+    """
+    P, C, TT, positive, off = balanced_modes(problem, Theta, name, h)
+    safe = jnp.where(positive, C, 1)
     root, inverse = (
         jnp.diag(jnp.where(positive, safe**power, 0)) + ratio(off, safe) * (power * safe**power)
         for power in (1 / depth, 1 / depth - 1)
     )
     return P, (root, inverse), TT
+
+
+def _outside(problem: LeastSquares, rows: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """What of rows lies outside the range of the data."""
+    return rows - problem.from_data(problem.to_data(rows))
+
+
+def _level(lambda0: ArrayLike, r: int, m: int, h: int, dtype) -> Array:
+    """lambda0 as an array, refused where it is known and no start of this width has it."""
+    level = _checks.as_float(lambda0, "lambda0")
+    if level.ndim:
+        raise ValueError(f"Argument `lambda0` must be a number, but has shape {level.shape}: use `jax.vmap`.")
+    _checks.check_finite(level, "lambda0")
+    if not _checks.is_traced(level) and level:
+        most, words = (r, "positive, and h at most the rank of X, r") if level > 0 else (m, "negative, and h at most m")
+        if h > most:
+            raise ValueError(
+                f"Argument `h` must be at most {most} for `lambda0` = {float(level):g}: U1^T U1 - V^T V = lambda0 I is possible "
+                f"with lambda0 {words}, but h is {h}."
+            )
+    return level.astype(dtype)
+
+
+def _dual(V: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    """W with `W V^T` the projection onto the range of V, whose columns are orthogonal; zero in those that are zero."""
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(V)), axis=0)
+    there = size > 0
+    unit = V / jnp.where(there, size, 1)
+    gram = jnp.where(there[:, None] & there, unit.T @ unit, jnp.eye(V.shape[1], dtype=V.dtype))
+    return jnp.linalg.solve(gram, unit.T).T / jnp.where(there, size, 1)
 
 
 def _imbalance_block(d1: Array, d2: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:

@@ -6,6 +6,7 @@ Each knows its end-to-end matrix and its velocity under gradient flow; descent u
 from .base import AbstractChain, AbstractModel, refuse_matrix_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
+from .diagonal import AbstractDiagonal, Diagonal, DiagonalDifference
 from .flows import AbstractFlow, Momentum, Polar
 from .reduction import Bases, Outputs, Reduction, Rest
 from .single import LinearModel, WideLimit
@@ -13,10 +14,13 @@ from .two_layer import SymmetricFactors, TwoLayer
 
 __all__ = [
     "AbstractChain",
+    "AbstractDiagonal",
     "AbstractFlow",
     "AbstractModel",
     "Bases",
     "DeepLinear",
+    "Diagonal",
+    "DiagonalDifference",
     "LinearModel",
     "Momentum",
     "Outputs",

@@ -55,6 +55,7 @@ from .nuclear_norm import min_nuclear_norm
 from .one_step import Drift, drift_spectrum, line_search, step_inequality, step_polynomial
 from .perturbation import Tilt, aligned_layers, decoupled_problem, perturbation_bound, plateau_tilt, tilt_matrix
 from .plateaus import corollary2, corollary2_condition
+from .random_matrix import deterministic_equivalent
 from .rates import adversarial_target, instantaneous_rate, rate_operator, rate_spectrum, scalar_rate, scalar_rate_bound
 from .regression import covariance_problem, reduced_rank_from_covariances, reduced_rank_regression, top_projector
 from .scalar_descent import (
@@ -108,6 +109,7 @@ __all__ = [
     "descent_component_step",
     "descent_drift",
     "descent_step_limit",
+    "deterministic_equivalent",
     "drift_spectrum",
     "g19_corollary1",
     "g19_theorem2",

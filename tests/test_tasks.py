@@ -1,0 +1,169 @@
+"""Networks go through tasks one after another: by flow, descent and closed form, with the same answer where they have one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import integrated, load_cases, relative_error, tolerance
+
+import lindyn_jax as ld
+
+CASE = load_cases("workbench")["task_sequence"]
+GIVEN = CASE["inputs"]
+n, m, h = 3, 3, 5
+START = ld.TwoLayer(np.array(GIVEN["U"]), np.array(GIVEN["V"]))
+TASKS = ld.sequence([(ld.factorization(np.array(Y)), GIVEN["duration"]) for Y in GIVEN["tasks"]])
+
+
+def balanced_start(lambda0, dtype=np.float64, h=2, seed=0):
+    draws = np.random.default_rng(seed)
+    problem = ld.factorization(np.zeros((3, 2), dtype))
+    return ld.init.balanced(problem, 0.3 * draws.normal(size=(3, 2)).astype(dtype), h, lambda0=lambda0)
+
+
+def reversal(dtype=np.float64, duration=1.5):
+    Y = np.random.default_rng(1).normal(size=(3, 2)).astype(dtype)
+    return ld.sequence([(ld.factorization(Y), duration), (ld.factorization(-Y), duration), (ld.factorization(Y), 1.0)])
+
+
+def test_flow_through_tasks_is_that_of_the_reference():
+    passage = TASKS.flow(START, rtol=1e-12)
+    for i, expected in enumerate(CASE["expected"]):
+        assert relative_error(passage.Theta[i + 1], expected["Theta"]) < CASE["rel_or_abs_tol"]
+        assert relative_error(passage.losses[i + 1], expected["losses"]) < CASE["rel_or_abs_tol"]
+    assert bool(passage.ok) and passage.curves.shape == (3, 2, 3)
+    np.testing.assert_allclose(passage.ts, [[0, 1.5], [1.5, 3.0], [3.0, 4.5]])
+    # What was said of the tasks in words.
+    losses = np.array([expected["losses"] for expected in CASE["expected"]])
+    np.testing.assert_allclose(passage.forgetting[2, 0], losses[2, 0] - losses[0, 0], rtol=1e-8)
+    np.testing.assert_allclose(np.triu(passage.forgetting), 0)
+    np.testing.assert_allclose(passage.transfer[1], passage.losses[0, 1] - losses[0, 1], rtol=1e-8)
+    assert passage.transfer[0] == 0
+
+
+@pytest.mark.parametrize("lambda0", [0.0, 1.5, -0.8])
+def test_closed_form_is_the_flow(lambda0):
+    start, tasks = balanced_start(lambda0), reversal()
+    exact = tasks.closed_form(start, points=3)
+    flow = tasks.flow(start, points=3, rtol=1e-12)
+    assert relative_error(exact.Theta, flow.Theta) < 1e-9
+    assert relative_error(exact.curves, flow.curves) < 1e-9
+    np.testing.assert_allclose(exact.ts, flow.ts, rtol=1e-14)
+    U, V = np.asarray(exact.final.U), np.asarray(exact.final.V)
+    np.testing.assert_allclose(U.T @ U - V.T @ V, lambda0 * np.eye(2), atol=1e-12)
+
+
+def test_closed_form_knows_scales_inputs_and_other_networks():
+    draws = np.random.default_rng(2)
+    X = 1.7 * np.linalg.qr(draws.normal(size=(6, 3)))[0]
+    problems = [ld.LeastSquares(X, draws.normal(size=(6, 3)), scale="mean", output_scale=0.6) for _ in range(2)]
+    tasks = ld.sequence([(problem, 0.7) for problem in problems])
+    start = ld.init.balanced(problems[0], 0.3 * draws.normal(size=(3, 3)), 3, lambda0=0.5)
+    one = ld.LinearModel(draws.normal(size=(3, 3)))
+    for model in (start, one):
+        assert relative_error(tasks.closed_form(model).Theta, tasks.flow(model, rtol=1e-12).Theta) < 1e-9
+    tied = ld.sequence([(ld.factorization(draws.normal(size=(3, 3)), scale=0.5, output_scale=2.0), 0.4)] * 2)
+    model = ld.SymmetricFactors(draws.normal(size=(3, 2)))
+    assert relative_error(tied.closed_form(model).Theta, tied.flow(model, rtol=1e-12).Theta) < 1e-9
+
+
+def test_closed_form_holds_in_float32_and_after_long_tasks(dtype):
+    tasks, start = reversal(dtype, duration=200.0), balanced_start(1.5, dtype)
+    passage = tasks.closed_form(start)
+    assert passage.Theta.dtype == dtype
+    # Each task is learned to the end, or to the rank that the width allows.
+    assert np.all(np.asarray(passage.losses)[[1, 2], [0, 1]] < tolerance(dtype))
+    Y = tasks.tasks[0].Y
+    assert relative_error(passage.losses[1, 1], 2 * np.sum(Y**2)) < tolerance(dtype, 10)
+
+
+def test_descent_of_small_steps_is_the_flow():
+    start, tasks = balanced_start(0.5), reversal()
+    errors = [
+        relative_error(tasks.descent(start, step_size=eta).Theta, tasks.closed_form(start).Theta)
+        for eta in (0.02, 0.01)
+    ]
+    assert 1.8 < errors[0] / errors[1] < 2.2
+    passage = tasks.descent(start, step_size=0.02, points=4)
+    assert bool(passage.ok) and passage.curves.shape == (3, 4, 3)
+    by_steps = ld.sequence([(task, 75) for task in tasks.tasks[:2]]).descent(start, optimizer=ld.plain_descent(0.02))
+    np.testing.assert_allclose(by_steps.Theta[1:], passage.Theta[1:3], rtol=1e-12)
+    np.testing.assert_array_equal(by_steps.ts, [[0, 75], [75, 150]])
+
+
+def test_a_network_of_any_width_goes_through_tasks_on_the_same_inputs():
+    draws = np.random.default_rng(3)
+    X = draws.normal(size=(4, 5))
+    problems = [ld.LeastSquares(X, draws.normal(size=(4, 2))) for _ in range(2)]
+    tasks = ld.sequence([(problem, 1.0) for problem in problems])
+    core = ld.init.gaussian_core(problems[0], 1e9, alpha=0.5, key=jax.random.key(0))
+    passage = tasks.flow(core, observables=("imbalance_drift",))
+    assert bool(passage.ok) and passage.losses.shape == (3, 2)
+    assert passage.paths[1].final_observables["imbalance_drift"] < 1e-6
+    full = ld.init.gaussian(5, 2, 30, alpha=0.5, key=jax.random.key(0))
+    reduced = tasks.flow(ld.reduce(full, problems[0]))
+    np.testing.assert_allclose(reduced.losses, tasks.flow(full).losses, rtol=1e-6)
+    other = ld.LeastSquares(draws.normal(size=(4, 5)), draws.normal(size=(4, 2)))
+    with pytest.raises(ValueError, match="coordinates of other data"):
+        ld.sequence([(problems[0], 1.0), (other, 1.0)]).flow(core)
+
+
+def last_loss(x, how):
+    """The loss of the first task after the second, from a start, a duration and a target that depend on x."""
+    start, Y = balanced_start(0.5), reversal().tasks[0].Y
+    tasks = ld.sequence([(ld.factorization(Y), 1.5 + x[0]), (ld.factorization((x[1] - 1) * Y), 1.5)])
+    # Balanced starts stay so when they are scaled.
+    return how(tasks, ld.TwoLayer((1 + x[2]) * start.U, (1 + x[2]) * start.V)).losses[2, 0]
+
+
+def closed(tasks, model):
+    return tasks.closed_form(model)
+
+
+def test_derivatives_of_closed_forms_are_those_of_the_flow():
+    d, e = np.array([0.5, -1.0, 0.7]), 1e-4
+    flow = jax.jit(lambda x: last_loss(x, lambda tasks, model: tasks.flow(model, rtol=1e-12)))
+    numeric = (flow(e * d) - flow(-e * d)) / (2 * e)
+    assert relative_error(jax.jit(jax.grad(last_loss), static_argnums=1)(jnp.zeros(3), closed) @ d, numeric) < 1e-6
+
+
+@pytest.mark.slow
+def test_derivatives_pass_through_the_flow_of_all_tasks():
+    x, flow = jnp.zeros(3), lambda tasks, model: tasks.flow(model, rtol=1e-11)
+    assert relative_error(jax.grad(last_loss)(x, flow), jax.grad(last_loss)(x, closed)) < 1e-7
+
+
+def test_wrong_tasks_and_starts_are_refused():
+    problem, other = ld.factorization(np.ones((3, 2))), ld.factorization(np.ones((2, 2)))
+    data = ld.LeastSquares(np.diag([1.0, 2.0, 3.0]), np.ones((3, 2)))
+    model = ld.TwoLayer(np.ones((3, 2)), np.ones((2, 2)))
+    for match, call in {
+        "`tasks` must hold at least one pair": lambda: ld.sequence([]),
+        r"pairs \(problem, duration\), but tasks\[1\] is": lambda: ld.sequence([(problem, 1.0), (1.0, problem)]),
+        "must be a positive number, but is -1": lambda: ld.sequence([(problem, -1.0)]),
+        r"as the first, \(3, 2\), but that of tasks\[1\] has \(2, 2\)": lambda: ld.sequence(
+            [(problem, 1.0), (other, 1.0)]
+        ),
+        "has for no number lambda0": lambda: ld.sequence([(problem, 1.0)]).closed_form(model),
+        "multiple of the identity": lambda: ld.sequence([(data, 1.0)]).closed_form(balanced_start(0.5)),
+        "is a WideLimit: use `flow`": lambda: ld.sequence([(problem, 1.0)]).closed_form(
+            ld.WideLimit(np.ones((3, 2)), 1.0)
+        ),
+        "exactly one of `step_size`": lambda: ld.sequence([(problem, 1.0)]).descent(model),
+        "numbers of steps": lambda: ld.sequence([(problem, 1.5)]).descent(model, optimizer=ld.plain_descent(0.1)),
+        "`points` must be at least 2": lambda: ld.sequence([(problem, 1.0)]).flow(model, points=1),
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_flow_of_tasks_of_other_losses_agrees_with_scipy():
+    draws = np.random.default_rng(5)
+    X, Y = draws.normal(size=(6, 3)), draws.integers(0, 2, (6, 2)).astype(float)
+    start = ld.TwoLayer(0.5 * draws.normal(size=(3, 4)), 0.5 * draws.normal(size=(2, 4)))
+    passage = ld.sequence([(ld.Logistic(X, Y), 2.0), (ld.factorization(np.ones((3, 2))), 0.5)]).flow(start, rtol=1e-11)
+    logistic = lambda Theta: X.T @ (1 / (1 + np.exp(-X @ Theta)) - Y)  # noqa: E731
+    scale = float(ld.Logistic(X, Y).scale)
+    U, V = integrated(lambda Theta: scale * logistic(Theta), start.U, start.V, [2.0])
+    U, V = integrated(lambda Theta: Theta - 1, U[-1], V[-1], [0.5])
+    assert relative_error(passage.Theta[-1], U[-1] @ V[-1].T) < 1e-8
