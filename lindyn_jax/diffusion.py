@@ -7,7 +7,6 @@ does; label noise is the gradient's change by `dB` on the targets. Both are matr
 reduced exactly, path by path.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,7 +128,7 @@ class Diffusion(eqx.Module):
     """
 
     samples: Any
-    factor: float = eqx.field(static=True)
+    factor: Float[Array, ""]
     std: Float[Array, ""] | None
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
@@ -139,7 +138,7 @@ class Diffusion(eqx.Module):
         if self.samples is not None:
             dw = motions.pop(0)
             small: Any = whole.parts(self.samples)[1]
-            parts.append(self.factor * small.weighted_gradient(Theta, len(dw) * dw - jnp.sum(dw)))
+            parts.append(self.factor.astype(Theta.dtype) * small.weighted_gradient(Theta, len(dw) * dw - jnp.sum(dw)))
         if self.std is not None:
             dB = self.std.astype(Theta.dtype) * motions.pop(0)
 
@@ -156,16 +155,16 @@ def _diffusion(noise, problem: AbstractProblem) -> Diffusion:
         raise ValueError(
             "Argument `noise` must be a Minibatch or a LabelNoise, but there is none: use `gradient_flow`."
         )
-    samples, factor, std, amplified, shapes = None, 0.0, None, 1.0, []
+    samples, factor, std, amplified, shapes = None, jnp.zeros(()), None, 1.0, []
     for part in parts:
         if isinstance(part, Minibatch):
             if part.indices is not None or part.replace == "epoch":
                 what = "given indices" if part.indices is not None else "epochs"
                 raise ValueError(f"`stochastic_flow` is the limit of independent batches, but those of {what} are not.")
             N, samples = part.check_size(problem), problem.plain.sampled()
-            factor = math.sqrt(batch_spread(part.size, N, part.replace is True) / N)
+            factor = jnp.sqrt(jnp.asarray(batch_spread(part.number, N, part.replace is True)) / N)
             # The noise of B labels, each of which counts N/B times.
-            amplified = math.sqrt(N / part.size)
+            amplified = jnp.sqrt(jnp.asarray(N / part.number))
             shapes.append((N,))
         elif isinstance(part, LabelNoise):
             if not problem.plain.is_linear_in_targets:

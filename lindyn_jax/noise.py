@@ -76,33 +76,42 @@ class Minibatch(AbstractNoise):
 
     **Args:**
 
-    - `size`: B, static. May be left out where `indices` are given.
+    - `size`: B, static. May be left out where `indices` are given. With `largest` it is a number that may be traced, one for each
+        trial of a batch or of an ensemble.
     - `key`: for the batches; step k draws from `fold_in(key, k)`. `stochastic_flow` has a key of its own and needs none here.
     - `replace`: `False`: each batch is a uniform set of B different samples; `True`: B independent samples; `"epoch"`: the
         samples are shuffled and used up in turn, then shuffled again. What N is not a multiple of B by is left out of an epoch,
         other samples each time.
     - `indices`: numbers of samples, shape (steps, B) or more steps, instead of random ones. Of traced ones that are out of
         range the loss is NaN.
+    - `largest`: the largest size, static: so many samples are drawn, of which the first `size` count. Of a traced size that is
+        no whole number from 1 to `largest` the loss is NaN.
 
     **Raises:** `ValueError` for a size below 1, or above N without replacement; for indices out of range or too few; for neither
-    a key nor indices in descent; for a problem that is not a sum over samples.
+    a key nor indices in descent; for a problem that is not a sum over samples, or, with `largest`, one whose losses of samples
+    are not known one by one.
 
-    **Notes:** weights and scale are kept: a batch of weighted samples counts them with their weights, times N/B.
+    **Notes:** weights and scale are kept: a batch of weighted samples counts them with their weights, times N/B. With `largest`
+    batches are the same as without for the same key, unless they are drawn without replacement from more than 64 B samples,
+    and a step costs what one on the largest batch does.
     """
 
     size: int = eqx.field(static=True)
     key: Key | None
     replace: bool | str = eqx.field(static=True)
     indices: Int[Array, "K B"] | None
+    # How many of the drawn samples count; `None` for all.
+    count: Float[Array, ""] | None
 
     @public
     def __init__(
         self,
-        size: int | None = None,
+        size: int | Float[ArrayLike, ""] | None = None,
         *,
         key: Key | None = None,
         replace: bool | Literal["epoch"] = False,
         indices: Int[ArrayLike, "K B"] | None = None,
+        largest: int | None = None,
     ):
         if replace not in (True, False):
             _checks.check_choice(replace, "replace", ("epoch",))
@@ -120,9 +129,14 @@ class Minibatch(AbstractNoise):
             indices, size = array, array.shape[1]
         if size is None:
             raise ValueError("One of the arguments `size` and `indices` must be given, but neither is.")
-        if _checks.is_traced(size) or size != int(size) or size < 1:
-            raise ValueError(f"Argument `size` must be a static whole number of at least 1, but is {size}.")
-        self.size, self.key, self.indices = int(size), key, indices
+        if largest is not None and indices is not None:
+            raise ValueError("Argument `largest` is about batches that are drawn, but `indices` are given.")
+        drawn: Any = size if largest is None else largest
+        if _checks.is_traced(drawn) or drawn != int(drawn) or drawn < 1:
+            name = "size" if largest is None else "largest"
+            raise ValueError(f"Argument `{name}` must be a static whole number of at least 1, but is {drawn}.")
+        self.size, self.key, self.indices = int(drawn), key, indices
+        self.count = None if largest is None else _count(size, self.size)
         self.replace = replace if replace == "epoch" else bool(replace)
 
     def check_size(self, problem: AbstractProblem) -> int:
@@ -132,10 +146,17 @@ class Minibatch(AbstractNoise):
             problem.sampled()
             raise ValueError(f"A {type(problem).__name__} does not say how many samples it has: give it `num_samples`.")
         if self.indices is None and self.replace is not True and self.size > num_samples:
+            name = "size" if self.count is None else "largest"
             raise ValueError(
-                f"Argument `size` must be at most the number of samples, {num_samples}, without replacement, but is {self.size}."
+                f"Argument `{name}` must be at most the number of samples, {num_samples}, without replacement, but is "
+                f"{self.size}."
             )
         return num_samples
+
+    @property
+    def number(self) -> int | Float[Array, ""]:
+        """B, the number of samples that count."""
+        return self.size if self.count is None else self.count
 
     def prepare(self, problem, steps, is_reduced):
         num_samples = self.check_size(problem)
@@ -155,7 +176,10 @@ class Minibatch(AbstractNoise):
                     raise ValueError(
                         f"Argument `indices` must lie between 0 and {num_samples - 1}, but is {values[where]} at index {where}."
                     )
-        return problem.sampled()
+        sampled = problem.sampled()
+        if self.count is not None:
+            sampled.weighed(jnp.ones(num_samples, problem.dtype))
+        return sampled
 
     def start(self, problem):
         is_epoch = self.replace == "epoch" and self.indices is None
@@ -164,17 +188,29 @@ class Minibatch(AbstractNoise):
     def draw(self, problem, state, step):
         if self.indices is not None:
             return problem.rows(self.indices[step]), state
+        index, state = self._index(self.check_size(problem), state, step)
+        if self.count is None:
+            return problem.rows(index), state
+        # All are taken, and those that count make up for the others; a size that is none makes all of them NaN.
+        counts = ~(jnp.arange(self.size) >= self.count)
+        weights = jnp.where(counts, self.size / self.count, 0).astype(problem.dtype)
+        return problem.rows(index).weighed(weights), state
+
+    def _index(self, N: int, state, step: Int[Array, ""]) -> tuple[Int[Array, " B"], Any]:
+        """The samples of a step, of which the first ones are those of a smaller batch."""
         # There is a key, as `prepare` has seen.
         root: Any = self.key
-        N, B = self.check_size(problem), self.size
+        B, count = self.size, self.count
         if self.replace == "epoch":
-            epoch, place = step // (N // B), step % (N // B)
+            number = B if count is None else jnp.nan_to_num(count, nan=1.0).astype(jnp.int32)
+            epoch, place = step // (N // number), step % (N // number)
             shuffled = lambda: jax.random.permutation(jax.random.fold_in(root, epoch), N).astype(jnp.int32)  # noqa: E731
             state = jax.lax.cond(place == 0, shuffled, lambda: state)
-            return problem.rows(jax.lax.dynamic_slice(state, (place * B,), (B,))), state
+            return state[jnp.minimum(place * number + jnp.arange(B), N - 1)], state
         key = jax.random.fold_in(root, step)
-        index = jax.random.randint(key, (B,), 0, N, jnp.int32) if self.replace else _subset(key, N, B)
-        return problem.rows(index), state
+        if self.replace:
+            return jax.random.randint(key, (B,), 0, N, jnp.int32), state
+        return _subset(key, N, B, in_random_order=count is not None), state
 
 
 class LabelNoise(AbstractNoise):
@@ -370,8 +406,19 @@ def prepare_noise(noise, problem: AbstractProblem, steps: int, is_reduced: bool)
     return Prepared(parts, problem) if parts else None
 
 
-def _subset(key: Key, N: int, B: int) -> Int[Array, " B"]:
-    """B different whole numbers below N, all sets of them equally likely."""
+def _count(size: Any, largest: Any) -> Float[Array, ""]:
+    """How many of the drawn samples count; NaN for a traced number that is no size."""
+    count = _checks.as_float(size, "size")
+    if count.ndim:
+        raise ValueError(f"Argument `size` must be a number, but has shape {count.shape}.")
+    is_size = (count >= 1) & (count <= largest) & (count == jnp.round(count))
+    if not _checks.is_traced(count, largest) and not is_size:
+        raise ValueError(f"Argument `size` must be a whole number from 1 to `largest`, {largest}, but is {count:g}.")
+    return jnp.where(is_size, count, jnp.nan)
+
+
+def _subset(key: Key, N: int, B: int, *, in_random_order: bool = False) -> Int[Array, " B"]:
+    """B different whole numbers below N, all sets of them equally likely, and all orders if asked for."""
     if N <= SHUFFLED * B:
         return jax.random.permutation(key, N)[:B].astype(jnp.int32)
     # Floyd's algorithm: the cost does not depend on N.
@@ -381,4 +428,5 @@ def _subset(key: Key, N: int, B: int) -> Int[Array, " B"]:
     def add(i, chosen):
         return chosen.at[i].set(jnp.where(jnp.any(chosen == draws[i]), last[i], draws[i]))
 
-    return jax.lax.fori_loop(0, B, add, jnp.full(B, -1, jnp.int32))
+    chosen = jax.lax.fori_loop(0, B, add, jnp.full(B, -1, jnp.int32))
+    return jax.random.permutation(jax.random.fold_in(key, 1), chosen) if in_random_order else chosen

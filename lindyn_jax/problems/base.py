@@ -113,6 +113,16 @@ class AbstractProblem(eqx.Module):
         """
         return self.sampled().rows(index)
 
+    def weighed(self, a: Float[Array, " N"]) -> "AbstractProblem":
+        """The problem in which the loss of sample i counts a_i times.
+
+        **Raises:** `ValueError` unless the losses of the samples are known one by one.
+        """
+        raise ValueError(
+            f"A {type(self).__name__} does not know the losses of its samples one by one, so that some cannot be left out: take "
+            "batches of one size, without `largest`."
+        )
+
     def noisy(self, draw: "Draw") -> "AbstractProblem":
         """The problem with noise on its targets: `draw(shape, dtype)` makes it.
 
@@ -228,6 +238,12 @@ class SampledProblem(AbstractProblem):
 
     def sampled(self) -> "SampledProblem":
         return self
+
+
+def times_weights(problem: Any, a: Float[Array, " N"]) -> Any:
+    """A problem with a field of weights, in which sample i counts a_i times."""
+    weights = a if problem.weights is None else a * problem.weights
+    return eqx.tree_at(lambda tree: tree.weights, problem, weights, is_leaf=lambda leaf: leaf is None)
 
 
 def check_index(index: Int[Array, " B"], num_samples: int) -> Int[Array, " B"]:

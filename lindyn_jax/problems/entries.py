@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .base import Draw, SampledProblem, check_index, take
+from .base import Draw, SampledProblem, check_index, take, times_weights
 
 
 class Entries(SampledProblem):
@@ -63,6 +63,9 @@ class Entries(SampledProblem):
         where = lambda problem: (problem.i, problem.j, problem.y, problem.weights, problem.scale)  # noqa: E731
         new = (*places, *some, self.scale * (self.num_samples / index.size))
         return eqx.tree_at(where, self, new, is_leaf=lambda leaf: leaf is None)
+
+    def weighed(self, a: Float[Array, " K"]) -> "Entries":
+        return times_weights(self, a)
 
     def noisy(self, draw: Draw) -> "Entries":
         return eqx.tree_at(lambda problem: problem.y, self, self.y + draw(self.y.shape, self.dtype))

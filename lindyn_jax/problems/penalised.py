@@ -121,6 +121,11 @@ class Penalised(AbstractProblem):
         """That of some samples, with the same terms on the weights."""
         return self._around(self.problem.rows(index))
 
+    def weighed(self, a: Float[Array, " N"]) -> "Penalised":
+        """That in which sample i counts a_i times, with the same terms on the weights."""
+        data: Any = self.problem
+        return self._around(data.weighed(a))
+
     def fresh(self, X: Float[Array, "B n"], Y: Float[Array, "B m"]) -> "Penalised":
         """That of other samples of a problem of inputs and outputs, with the same terms on the weights."""
         data: Any = self.problem

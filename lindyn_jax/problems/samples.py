@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
-from .base import take
+from .base import take, times_weights
 from .output import OutputProblem
 
 Problem = TypeVar("Problem", bound="SampleProblem")
@@ -69,6 +69,9 @@ class SampleProblem(OutputProblem):
         slopes = self.sample_gradients(self.output_scale * self._times(X, Theta), self.Y)
         factor = self.scale * self.output_scale
         return slopes * (factor if self.weights is None else factor * self.weights[:, None])
+
+    def weighed(self: Problem, a: Float[Array, " N"]) -> Problem:
+        return times_weights(self, a)
 
     def _with_samples(self: Problem, X, Y, design, scale, index: Int[Array, " B"] | None) -> Problem:
         weights = None if self.weights is None or index is None else take(self.weights, index)

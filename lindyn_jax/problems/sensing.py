@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import _checks
 from .._public import public
-from .base import Draw, SampledProblem, check_index, take
+from .base import Draw, SampledProblem, check_index, take, times_weights
 from .output import LossScale, loss_scale, mark, rank_of
 from .samples import read_weights
 
@@ -216,9 +216,10 @@ class MatrixSensing(SampledProblem):
         return eqx.tree_at(lambda problem: problem.y, self, self.y + draw(self.y.shape, self.dtype))
 
     def weighted_gradient(self, Theta: Float[Array, "n m"], a: Float[Array, " K"]) -> Float[Array, "n m"]:
-        weights = a if self.weights is None else a * self.weights
-        scaled = eqx.tree_at(lambda problem: problem.weights, self, weights, is_leaf=lambda leaf: leaf is None)
-        return scaled.loss_gradient(Theta)
+        return self.weighed(a).loss_gradient(Theta)
+
+    def weighed(self, a: Float[Array, " K"]) -> "MatrixSensing":
+        return times_weights(self, a)
 
 
 def _column_space(A: Dense | RankOne) -> Float[Array, "n r"] | None:
