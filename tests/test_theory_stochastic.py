@@ -27,7 +27,7 @@ def imbalance(model, problem):
     return U1.T @ U1 - V.T @ V
 
 
-def assert_mean(draws, expected, errors=4.5):
+def assert_mean(draws, expected, errors=4.0):
     """The mean of draws (trials first) is what is expected, to so many standard errors of each entry."""
     error = np.std(draws, axis=0) / np.sqrt(len(draws))
     np.testing.assert_array_less(np.abs(np.mean(draws, axis=0) - expected), errors * error)
@@ -194,6 +194,34 @@ def test_label_noise_makes_the_imbalance_decay():
     assert not theory.label_noise_decay(ld.factorization(np.ones((3, 2))), 0.1, 1.0, 3).applies
 
 
+def test_label_noise_on_batches_takes_the_more_imbalance_the_smaller_they_are():
+    # At a solution of two layers with r = m, all singular values 1, and more samples than directions.
+    rng = np.random.default_rng(1)
+    W, U, V = np.linalg.qr(rng.normal(size=(6, 2)))[0], np.diag([1.5, 1.2]), np.diag([0.5, 0.4])
+    problem, start = ld.LeastSquares(W, W @ U @ V.T), ld.TwoLayer(U, V)
+    noise = lambda key: ld.Minibatch(2, key=key) + ld.LabelNoise(1.0, key=key)  # noqa: E731
+    drifts = one_step_drifts(start, problem, 0.01, noise)
+    # Of one step: the law's rate times N/B, on what label noise moves.
+    expected = 3 * theory.label_noise_drift(start, problem, 0.01, 1.0)
+    assert_mean(drifts, expected)
+    law = theory.label_noise_decay(problem, 0.01, 1.0, 1.0, size=2)
+    assert relative_error(expected, (law.value - 1) * imbalance(start, problem)) < 1e-3 and bool(law.applies)
+    whole = theory.label_noise_decay(problem, 0.01, 1.0, 3.0)
+    assert relative_error(law.value, whole.value) < 1e-14
+    # Where networks are: at first that of the flow, in the end that of balanced layers.
+    X = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
+    seen = ld.LeastSquares(X, np.diag([2.0, 0.5]))
+    widths = np.array([1e2, 1e6])
+    first, last = (theory.label_noise_distance(seen, widths, 0.35, kept) for kept in (1.0, 0.0))
+    assert relative_error(first.rms, theory.sharp_distance(seen, widths, 0.35).rms) < 1e-13
+    assert relative_error(last.rms, np.sqrt(5 * 2.5) * widths**-0.35) < 1e-13 and bool(np.all(last.applies))
+    assert not theory.label_noise_distance(problem_of_unequal(), 1e3, 0.5).applies
+
+
+def problem_of_unequal():
+    return ld.LeastSquares(np.eye(2, 5) * np.array([[2.0], [1.0]]), np.ones((2, 2)))
+
+
 # -- mean square -------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +246,26 @@ def test_mean_square_step_of_one_layer_is_where_second_moments_stay(replace):
         < theory.batch_stable_step(model, problem, 4, replace=replace).value
         < 2 / theory.sharpness(model, problem).value
     )
+
+
+def test_second_moments_of_descent_stay_at_the_stable_step():
+    problem, _ = setting(N=5, n=3, m=1, scale=0.4)
+    problem, X = ld.LeastSquares(problem.X, problem.X @ np.ones((3, 1)), scale=0.4), np.asarray(problem.X)
+    eta = float(theory.batch_stable_step(ld.LinearModel(np.zeros((3, 1))), problem, 2).value)
+    hessians = np.array([2.0 * 0.5 * X[list(B)].T @ X[list(B)] for B in itertools.combinations(range(5), 2)])
+    values, vectors = np.linalg.eig(moments(hessians, eta))
+    C = np.real(vectors[:, np.argmax(np.real(values))]).reshape(3, 3)
+    C, trials = C / np.trace(C), 40_000
+    start = np.random.default_rng(8).normal(size=(trials, 3)) @ np.linalg.cholesky(C).T
+
+    def end(w, key):
+        noise, step = ld.Minibatch(2, key=key), ld.plain_descent(eta)
+        out = ld.gradient_descent(
+            ld.LinearModel(1 + w[:, None]), problem, 3, optimizer=step, noise=noise, observables=()
+        )
+        return jnp.outer(out.final.Theta[:, 0] - 1, out.final.Theta[:, 0] - 1)
+
+    assert_mean(np.asarray(jax.jit(jax.vmap(end))(start, jax.random.split(KEY, trials))), C)
 
 
 def test_mean_square_step_of_two_layers_is_that_of_all_weights():
@@ -299,17 +347,30 @@ def test_statements_refuse_what_they_do_not_know():
             call()
 
 
-def test_label_noise_ends_where_the_trace_is_least():
+GENERAL = np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.1, 0.0, 1.1]])
+
+
+@pytest.mark.parametrize(
+    ("X", "trials"),
+    [
+        (None, 1000),
+        pytest.param(None, 10_000, marks=pytest.mark.slow),
+        pytest.param(GENERAL, 10_000, marks=pytest.mark.slow),
+    ],
+    ids=["I", "I, many", "X, many"],
+)
+def test_label_noise_ends_where_the_trace_is_least(X, trials):
     start = ld.TwoLayer(np.array([[1.5, 0], [0, 1.2], [0, 0]]), np.diag([0.5, 0.4]))
-    problem, above = ld.factorization(start.product()), []
+    product = start.product()
+    problem, above = ld.factorization(product) if X is None else ld.LeastSquares(X, X @ product), []
 
     def ratio(model):
         said = theory.label_noise_loss(model, problem, 0.1, 1.0)
         return said.trace / said.least_trace
 
-    # m ||U||^2 + n ||V||^2 over 2 sqrt(nm) ||Theta||_*: one but for fluctuations, which are of first order in the step.
+    # For X = I m ||U||^2 + n ||V||^2 over 2 sqrt(nm) ||Theta||_*: one but for fluctuations, of first order in the step.
     for eta, steps in ((0.08, 400), (0.04, 1600)):
-        ends = noisy_path(start, problem, eta, 1.0, steps, 1000, ratio)
+        ends = noisy_path(start, problem, eta, 1.0, steps, trials, ratio)
         above.append((np.mean(ends) - 1, np.std(ends) / np.sqrt(len(ends))))
     print(above, ratio(start))
     assert above[0][0] < 0.2 * (ratio(start) - 1)

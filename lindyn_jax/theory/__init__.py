@@ -71,7 +71,14 @@ from .spectra import lemma_e1, lemma_e2
 from .stationary import Stationarity, StationaryPoint, stationarity, stationary_point
 from .step_bounds import descent_bounds, g19_theorem3, zero_mode_bounds
 from .steps import stable_step
-from .stochastic import batch_drift, label_noise_decay, label_noise_drift, label_noise_loss, online_drift
+from .stochastic import (
+    batch_drift,
+    label_noise_decay,
+    label_noise_distance,
+    label_noise_drift,
+    label_noise_loss,
+    online_drift,
+)
 from .tightness import tight_pairing, tight_start, tightness
 
 __all__ = [
@@ -124,6 +131,7 @@ __all__ = [
     "jump_steps",
     "jumps_are_separate",
     "label_noise_decay",
+    "label_noise_distance",
     "label_noise_drift",
     "label_noise_loss",
     "learning_order",

@@ -4,17 +4,20 @@ A step of descent along any gradient `G_U1 = G V, G_V = G^T U1` changes the imba
 exactly, whatever G is, since `G_U1^T U1 = V^T G_V`. So means over the noise are those of the squares of G, in closed form.
 """
 
-from typing import TypeVar
+import math
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from .. import _checks
 from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
 from ..exact._common import as_floats
 from ..models import AbstractModel
 from ..problems import AbstractProblem, LeastSquares, OutputProblem
+from ._numerics import hypot
 from .imbalance import moving_layers
 from .sharpness import sharpness
 
@@ -155,21 +158,28 @@ def label_noise_loss(
 @public
 @of_finite_state
 def label_noise_decay(
-    problem: LeastSquares, eta: Real[ArrayLike, ""], std: Real[ArrayLike, ""], steps: Real[ArrayLike, "..."]
+    problem: LeastSquares,
+    eta: Real[ArrayLike, ""],
+    std: Real[ArrayLike, ""],
+    steps: Real[ArrayLike, "..."],
+    *,
+    size: Real[ArrayLike, ""] | None = None,
 ) -> Statement:
-    r"""How much of the imbalance label noise leaves after k steps near a solution, `exp(-eta^2 q^2 delta^2 s^2 m k)`.
+    r"""How much of the imbalance label noise leaves after k steps near a solution, `exp(-eta^2 q^2 delta^2 s^2 m k N/B)`.
 
     For as many outputs as directions of the data, r = m, all of whose singular values are s (X = I: n = m and s = 1), the mean
     of D itself decays.
 
-    **Args:** `problem`; `eta`, the step size; `std`, delta; `steps`, k, of any shape.
+    **Args:** `problem`; `eta`, the step size; `std`, delta; `steps`, k, of any shape; `size`, B of a `Minibatch`, each of whose
+    labels counts N/B times, by default N.
 
     **Returns:** a `Statement`: `value`, the factor of D; `applies`, whether r = m and all singular values are equal to
     round-off. Otherwise D ends at another balance; see `label_noise_loss`.
 
-    **Raises:** `ValueError` for a link or a penalty.
+    **Raises:** `ValueError` for a link or a penalty, or a size below 1.
 
-    **Notes:** a limit of small steps: the fluctuation of the error around the solution adds terms of relative size O(eta).
+    **Notes:** a limit of small steps: the fluctuation of the error around the solution adds terms of relative size
+    O(eta N/B).
 
     **Source:** this package's own.
     """
@@ -178,23 +188,60 @@ def label_noise_decay(
     s, m = problem.singular_values, problem.num_outputs
     equal = s[0] - s[-1] <= 100 * jnp.finfo(s.dtype).eps * s[0]
     rate = eta**2 * problem.scale**2 * std**2 * jnp.mean(s**2) * m
+    if size is not None:
+        (size,) = as_floats(size=size)
+        _check_size(size)
+        rate = rate * problem.num_samples / size.astype(problem.dtype)
     return Statement(jnp.exp(-rate * steps), equal & (problem.rank == m))
 
 
-def batch_spread(size: int, num_samples: int, replace: bool) -> float:
+@public
+@of_finite_state
+def label_noise_distance(
+    problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real[ArrayLike, "..."], kept: Real[ArrayLike, "..."] = 1.0
+) -> Statement:
+    r"""Root mean square distance from the minimum-norm solution where wide networks are once noise has left a part of D.
+
+    `rms^2 = (n - r) h^{-2 alpha} sum_j sqrt(f^2 h^{2 - 4 alpha} + sigma_j(Theta_hat)^2)` for `D = f D(0)`: label noise moves
+    along the solutions, on which D fixes V V^T, and leaves the rows that the data do not see. For f = 1 it is
+    `sharp_distance`; for f = 0, balanced layers, it is `(n - r) h^{-2 alpha} ||Theta_hat||_*`, so that the distance falls as
+    h^{-alpha} where that of the flow falls as h^{1/2 - 2 alpha}.
+
+    **Args:** `problem`; `h`, width; `alpha`, exponent of the start; `kept`, f, such as `label_noise_decay(...).value`.
+
+    **Returns:** a `Statement` on `rms`; `level`, f h^{1 - 2 alpha}; `applies`, whether h >= r + m, r = m and all singular
+    values of the data are equal to round-off, as for `label_noise_decay`.
+
+    **Raises:** `ValueError` for a width that is not positive, a link or a penalty.
+
+    **Notes:** a limit of large widths and of small steps.
+
+    **Source:** this package's own.
+    """
+    problem.refuse_link("label_noise_distance")
+    _checks.check_positive(h, "h")
+    h, alpha, kept = (number.astype(problem.dtype) for number in as_floats(h=h, alpha=alpha, kept=kept))
+    level, sigma = kept * h ** (1 - 2 * alpha), jnp.linalg.svd(problem.reduced_theta_hat, compute_uv=False)
+    trace = sum(hypot(level, sigma[j]) for j in range(len(sigma))) + (problem.num_outputs - len(sigma)) * level
+    rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
+    applies = label_noise_decay(problem, 1.0, 0.0, 0.0).applies & (h >= problem.rank + problem.num_outputs)
+    return Statement(rms, jnp.broadcast_to(applies, rms.shape), name="rms", level=level)
+
+
+def batch_spread(size: Any, num_samples: int, replace: bool) -> Any:
     """c: the covariance of a batch's gradient is c times that of a sample's."""
     _check_size(size)
     if replace:
         return 1 / size
-    if size > num_samples:
+    if not _checks.is_traced(size) and size > num_samples:
         raise ValueError(
             f"Argument `size` must be at most the number of samples, {num_samples}, without replacement, but is {size}."
         )
     return (num_samples - size) / (size * (num_samples - 1)) if num_samples > 1 else 0.0
 
 
-def _check_size(size: int) -> None:
-    if size < 1:
+def _check_size(size: Any) -> None:
+    if not _checks.is_traced(size) and size < 1:
         raise ValueError(f"Argument `size` must be a whole number of at least 1, but is {size}.")
 
 
