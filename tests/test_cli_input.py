@@ -167,6 +167,7 @@ IDLE = [
     ("sweep", "lemma11", "--data", "gaussian", "--inputs", 5),
     ("sweep", "lemma11", "--samples", 5),
     ("sweep", "lemma11", "--centre"),
+    ("sweep", "lemma11", "--data", "digits", "--batch-size", 4),
     ("fit-lambda0", "--draw-target", "--subset-seed", 1),
     ("fit-lambda0", "--horizon", 1, "--relative-error", 0.1),
     ("fit-lambda0", "--data", "gaussian", "--draw-target"),

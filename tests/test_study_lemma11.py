@@ -130,6 +130,46 @@ def test_reduced_draws_have_the_law_of_full_size_ones(problem, kept):
         assert stats.ks_2samp(reduced, np.asarray(values / bound)).pvalue > 3e-4
 
 
+def test_descent_with_noise_leaves_less_of_the_imbalance():
+    rng = np.random.default_rng(2)
+    X = np.linalg.qr(rng.normal(size=(9, 4)))[0].T
+    problem = ld.LeastSquares(X, rng.normal(size=(4, 4)) / 4)
+    settings = study.Settings(steps=300, step_size=0.02, label_noise=1.0, batch_size=2)
+    chosen = study.Lemma11(problem, (1e6,), (0.5,), settings)
+    dataset = chosen.run(40, keep_trials=True)
+    starts = study.Lemma11(problem, (1e6,), (0.5,)).run(40, keep_trials=True)
+    # The lemma is about the same starts.
+    for name in study.RATIOS:
+        assert np.array_equal(dataset[name], starts[name])
+    assert set(dataset.data_vars) - set(starts.data_vars) == {*study.LEFT, "level_stays"}
+    summary = chosen.summarise(dataset)
+    kept = 1 - summary["imbalance_lost_mean"].item()
+    law = float(ld.theory.label_noise_decay(problem, 0.02, 1.0, 300, size=2).value)
+    # The law is one of small steps; a spread of single trials adds to the norm of what is left.
+    assert 0.75 < kept / law < 1.15 and law < 0.4
+    left = dataset["level_left"].values
+    assert summary["level_stays"].item() == np.mean(left > 1) and left.mean() < 2 * kept
+    rows = chosen.table(summary)[0]
+    assert rows.columns[-4:] == ("D lost", "level left", "dist/law", "(33) left") and len(rows.rows[0]) == 15
+    assert float(rows.rows[0][-2]) == pytest.approx(float(dataset["distance_over_law"].mean()), rel=1e-3)
+    # Noise draws the layers to balance, and wide networks nearer to the minimum-norm solution.
+    assert float(dataset["distance_over_law"].mean()) < 0.9
+    assert chosen.draw(dataset, summary, "a title").axes
+
+
+def test_descent_in_the_lemma_wants_steps_and_targets(problem):
+    data = ld.LeastSquares(np.eye(3, 5), np.ones((3, 2)))
+    for chosen, settings, match in (
+        (data, study.Settings(batch_size=2), "give its --steps"),
+        (data, study.Settings(momentum=0.5), "give its --steps"),
+        (problem, study.Settings(steps=5), "not only their sizes: give --data"),
+        (data, study.Settings(steps=-1), "must be at least 0, but is -1"),
+        (data, study.Settings(steps=5, batch_size=4), "A batch must have between 1 and 3 samples"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            study.Lemma11(chosen, (100.0,), (0.5,), settings).run(2)
+
+
 def test_reductions_and_trials_have_the_same_summary(problem, kept, store):
     trials = study.summarise(kept, problem, 0.1)
     reduced = study.summarise(open_reductions(store), problem, 0.1)

@@ -219,6 +219,48 @@ def test_descent_on_batches_ends_near_the_flow_and_loses_imbalance(problem, wide
     assert float(trial["imbalance_drift"]) > 0 and bool(trial["ok"])
 
 
+def test_momentum_and_weight_decay_of_a_trial_are_those_of_the_full_network(problem):
+    given = {"batch_size": 2, "label_noise": 0.3, "momentum": 0.7, "weight_decay": 0.05, "step_size": 0.01, "steps": 60}
+    settings, h = study.Settings(dynamics="descent", **given), 12.0
+    key = jax.random.key(3)
+    found = jax.jit(trial_of(problem, settings))(key, 0.5, h)
+    # The same start with the rows that the data do not see, of the size that it says they have, in NumPy.
+    core = ld.init.Gaussian(h, alpha=0.5).draw(problem, key=key)
+    Z = [np.asarray(W) for W in (core.U1, core.V, core.frozen)]
+    before = Z[0].T @ Z[0] - Z[1].T @ Z[1]
+    noisy, buffers = jax.random.fold_in(key, 1), [0 * W for W in Z]
+    for k in range(60):
+        index = np.asarray(jax.random.permutation(jax.random.fold_in(noisy, k), 5)[:2])
+        labels = jax.random.normal(jax.random.fold_in(jax.random.fold_in(noisy, 1), k), (2, 2))
+        X = np.asarray(problem.X)[index] @ np.asarray(problem.Phi1)
+        G = 5 / 2 * X.T @ (X @ Z[0] @ Z[1].T - np.asarray(problem.Y)[index] - 0.3 * np.asarray(labels))
+        steps = [step + 0.05 * W for step, W in zip((G @ Z[1], G.T @ Z[0], 0), Z, strict=True)]
+        buffers = [0.7 * b + step for b, step in zip(buffers, steps, strict=True)]
+        Z = [W - 0.01 * b for W, b in zip(Z, buffers, strict=True)]
+    after = Z[0].T @ Z[0] - Z[1].T @ Z[1]
+    np.testing.assert_allclose(found["distance"], np.linalg.norm(Z[2] @ Z[1].T), rtol=1e-11)
+    np.testing.assert_allclose(found["imbalance_lost"], 1 - np.linalg.norm(after) / np.linalg.norm(before), rtol=1e-9)
+    decay = np.linalg.norm(Z[2]) / np.linalg.norm(core.frozen)
+    law = ld.theory.conditional_distance(problem, Z[1], h, 0.5).mean_square
+    np.testing.assert_allclose(found["expected_distance"], decay * np.sqrt(law), rtol=1e-11)
+    assert bool(found["ok"]) and decay < 0.95 and found["imbalance_lost"] > 0.01
+
+
+def test_descent_has_columns_for_the_imbalance_lost_and_the_law_of_the_flow(problem):
+    settings = study.Settings(dynamics="descent", batch_size=3, momentum=0.5, steps=400)
+    chosen = study.Theorem12(problem, (1e4,), (0.5,), settings)
+    dataset = chosen.run(6)
+    summary = chosen.summarise(dataset)
+    table = chosen.table(summary)[0]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    rms = np.sqrt(np.mean(dataset["distance"].values ** 2)) / summary["sharp_rms"].item()
+    assert float(row["rms/law"]) == pytest.approx(rms, rel=1e-2)
+    assert float(row["D lost"]) == pytest.approx(float(dataset["imbalance_lost"].mean()), rel=1e-2)
+    assert summary["rms_over_law_low"] < summary["rms_over_law"] < summary["rms_over_law_high"]
+    assert float(dataset["excess_ratio"].max()) < 1e-3 and int(dataset["num_steps"].max()) == 400
+    assert ("sweep", "1 exponents x 1 widths x 6 trials by descent to step 400") in chosen.notes(6, "", "")
+
+
 def test_drift_of_every_flow_stays_below_1e_8(wide):
     assert float(wide["imbalance_drift"].max()) < 1e-8
 
@@ -309,6 +351,14 @@ def test_what_cannot_be_studied_is_refused(problem):
         ({"label_noise": 0.1}, "they need --dynamics descent"),
         ({"dynamics": "descent", "batch_size": 1000}, "A batch must have between 1 and"),
         ({"dynamics": "descent", "label_noise": -0.1}, "must be a number of at least 0, but is -0.1"),
+        ({"momentum": 0.5}, "Momentum, weight decay and --steps are those of descent"),
+        ({"weight_decay": 0.5}, "Momentum, weight decay and --steps are those of descent"),
+        ({"steps": 5}, "Momentum, weight decay and --steps are those of descent"),
+        ({"dynamics": "descent", "momentum": 1.0}, r"momentum must lie in \[0, 1\), but is 1"),
+        ({"dynamics": "descent", "weight_decay": -1.0}, "weight decay must be a number of at least 0, but is -1"),
+        ({"dynamics": "descent", "step_size": -1.0}, "step size must be a positive number, but is -1"),
+        ({"dynamics": "descent", "steps": 0}, "one step or more, but --steps is 0"),
+        ({"dynamics": "descent", "steps": 5, "stop": 0.1}, "leave out --stop and --max-steps"),
     ):
         with pytest.raises(ValueError, match=match):
             study.run(problem, [100], [0.5], 2, settings=study.Settings(**wrong))

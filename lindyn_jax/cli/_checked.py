@@ -24,7 +24,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("rank", "outputs"), (1, 10_000)),
     "num_processes": (1, 10**6),
     "process_id": (0, 10**6 - 1),
-    "label_noise": (0, 10**30),
+    **dict.fromkeys(("label_noise", "weight_decay"), (0, 10**30)),
+    "momentum": (0, 1),
+    "steps": (0, 2**31 - 1),
 }
 # Real numbers are positive and finite. These are shares as well.
 SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
@@ -162,6 +164,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         TARGETS,
         SUBSET,
+        Rule(
+            ("step_size", "batch_size", "label_noise", "momentum", "weight_decay"),
+            lambda values: values["steps"] != 0,
+            only("with --steps"),
+        ),
     ),
     "completion": (
         Rule(

@@ -99,6 +99,9 @@ def ratios_against_width(ax, summary) -> None:
         else:
             look = {"color": colour, "marker": marker, "mfc": "none", "ls": ":"}
             ax.plot(widths, row[f"{name}_max"].values, label=text.replace("median", "largest"), **look)
+    if "level_left_mean" in row:
+        look = {"color": COLOURS[0], "marker": MARKERS[3], "mfc": "none", "ls": "--"}
+        ax.plot(widths, row["level_left_mean"].values, label="mean after descent", **look)
     ax.axhline(1, color="0.5", lw=0.8, ls="--", label="bound")
     for key, text in (("h0", "printed $h_0$"), ("h0_level", "$h_0$ for (33) alone")):
         if widths.min() <= summary.attrs[key] <= widths.max():

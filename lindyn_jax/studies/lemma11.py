@@ -1,7 +1,8 @@
 """Monte Carlo study of M22's Lemma 11: how often its three events hold for Gaussian starts, and from which width on.
 
 A trial draws the reduced form of a start and looks whether (33), (34) and (35) hold. Neither the width nor the number of
-inputs is a size of anything that is computed: a million inputs and a width of 1e9 cost what small ones do.
+inputs is a size of anything that is computed: a million inputs and a width of 1e9 cost what small ones do. The lemma is about
+starts, whose imbalance the flow keeps; asked for steps of descent, a trial takes these and looks what is left of it.
 """
 
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -12,18 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .. import init, theory
+from .. import init, observables, theory
 from .._checks import check_count
 from .._public import public
 from ..data._common import on_one_line
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments
+from ..trajectory import FINISHED
+from . import _descending
 from ._grid import check_grid, floats
+from ._record import of_problem
 from .study import Options, Shown, Study, Table
 
 EVENTS = ("level_is_large", "coupling_is_small", "product_is_small", "all_hold")
 SHARP_EVENTS = ("coupling_is_small_ds", "product_is_small_ds")
 RATIOS = ("level_ratio", "coupling_ratio", "product_ratio")
+# After steps of descent.
+LEFT = {"imbalance_lost": "D lost", "level_left": "level left", "distance_over_law": "dist/law"}
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "alpha": {"long_name": "exponent of the start", "convention": "entries are N(0, h^(-2 alpha))"},
@@ -38,14 +44,35 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "coupling_ratio": {"long_name": "||[V U2^T; U1 U2^T]||_F over its bound (34)", "units": "1"},
     "product_ratio": {"long_name": "||U1 V^T||_F over its bound (35)", "units": "1"},
     "exponents_disagree": {"long_name": "trials in which an event holds at one exponent and fails at another"},
-    "ok": {"long_name": "whether all numbers of the trial are finite"},
+    "level_stays": {"long_name": "event (33) of Lemma 11 after the steps: Delta > h^(1 - 2 alpha)"},
+    **_descending.ATTRIBUTES,
+    "level_left": {"long_name": "Delta/h^(1 - 2 alpha) after the steps", "units": "1"},
+    "distance_over_law": {
+        "long_name": "||U2 V^T||_F after the steps over the sharp law of the flow",
+        "units": "1",
+        "convention": "not there where the data see all inputs",
+    },
+    "ok": {"long_name": "whether all numbers of the trial are finite, and the steps did not diverge"},
 }
 
 
 class Settings(NamedTuple):
-    """What is asked. **Fields:** `delta`, the failure probability of the lemma."""
+    """What is asked.
+
+    **Fields:** `delta`, the failure probability of the lemma; `steps` of descent, after which the imbalance that is left is
+    measured; `step_size`, `None` for half of what is stable; `batch_size`, `label_noise`, `momentum` and `weight_decay` of
+    descent.
+    """
 
     delta: Annotated[float, "Failure probability of Lemma 11."] = 0.1
+    steps: Annotated[
+        int, "Steps of descent from each start, after which the imbalance left is measured; needs data."
+    ] = 0
+    step_size: _descending.StepSize = None
+    batch_size: _descending.BatchSize = None
+    label_noise: _descending.LabelStd = 0.0
+    momentum: _descending.Momentum = 0.0
+    weight_decay: _descending.Decay = 0.0
 
 
 @public
@@ -122,7 +149,21 @@ class Lemma11(Study):
         return {"alpha": self.alphas, "width": self._swept()}
 
     def check(self) -> None:
-        check_grid(self._swept(), self.alphas, self.settings.delta)
+        """Refuses at once what cannot be studied.
+
+        **Raises:** `ValueError` for widths outside 1 to 1e12 or not whole, exponents that are not positive, delta outside (0, 1);
+        noise, momentum or decay without steps, steps without targets, or settings that no descent can have.
+        """
+        settings = self.settings
+        check_grid(self._swept(), self.alphas, settings.delta)
+        if settings.steps < 0:
+            raise ValueError(f"The number of steps must be at least 0, but is {settings.steps}.")
+        if settings.steps == 0 and not (_descending.is_plain(settings) and settings.step_size is None):
+            raise ValueError("Batches, noise, momentum, decay and step sizes are those of descent: give its --steps.")
+        if settings.steps > 0:
+            if not eqx.is_array(self.problem.Y):
+                raise ValueError("Descent needs inputs and targets, and not only their sizes: give --data.")
+            _descending.check(settings, self.problem)
 
     def trial(self, key, alpha, width) -> dict[str, Array]:
         problem, delta = self.problem, self.settings.delta
@@ -131,6 +172,7 @@ class Lemma11(Study):
         paper = theory.lemma11(problem, width, alpha, delta)
         sharp = theory.lemma11(problem, width, alpha, delta, constant="davidson-szarek")
         return {
+            **self._left(start, key, alpha, width),
             "level_is_large": events.level_is_large,
             "coupling_is_small": events.coupling_is_small,
             "product_is_small": events.product_is_small,
@@ -142,8 +184,30 @@ class Lemma11(Study):
             "product_ratio": events.product / paper.product,
         }
 
+    def _left(self, start, key, alpha, width) -> dict[str, Array]:
+        """What steps of descent leave of the imbalance of a start, and where they are."""
+        problem, steps = self.problem, self.settings.steps
+        if steps == 0:
+            return {}
+        run = _descending.descend(start, problem, self.settings, steps, key=jax.random.fold_in(key, 1))
+        left = theory.imbalance(run.final, problem).level / width ** (1 - 2 * alpha)
+        outputs = {
+            "imbalance_lost": _descending.imbalance_lost(start, run.final, problem),
+            "level_left": left,
+            "level_stays": left > 1,
+            "ok": run.result == FINISHED,
+        }
+        if problem.num_frozen > 0:
+            law = theory.sharp_distance(problem, width, alpha).rms
+            outputs["distance_over_law"] = observables.frozen_product_norm(run.final, problem) / law
+        return outputs
+
+    def _after(self) -> list[str]:
+        """The numbers that are measured after the steps."""
+        return [] if self.settings.steps == 0 else list(LEFT)[: 3 if self.problem.num_frozen > 0 else 2]
+
     def reductions(self) -> dict[str, AbstractReduction]:
-        """Counts of the events, moments and quantile sketches of the three ratios."""
+        """Counts of the events, moments and quantile sketches of the three ratios; moments of what is left after steps."""
 
         def disagree(outputs):
             held = jnp.stack([outputs[event] for event in (*EVENTS, *SHARP_EVENTS)])
@@ -151,6 +215,9 @@ class Lemma11(Study):
 
         kept: dict[str, AbstractReduction] = {event: Count(event) for event in (*EVENTS, *SHARP_EVENTS)}
         kept["exponents_disagree"] = Count(disagree, ("width",))
+        kept |= {f"{name}_moments": Moments(name) for name in self._after()}
+        if self._after():
+            kept["level_stays"] = Count("level_stays")
         for ratio in RATIOS:
             kept[f"{ratio}_moments"] = Moments(ratio)
             # Half a per cent a bin over six decades.
@@ -161,7 +228,9 @@ class Lemma11(Study):
         return list(EVENTS)
 
     def recorded(self) -> dict[str, Any]:
-        return {"data_dtype": str(self.problem.dtype), **self._sizes(), **self.settings._asdict()}
+        # Starts depend on the sizes alone, descent on all of the data.
+        data = of_problem(self.problem) if self.settings.steps > 0 else {"data_dtype": str(self.problem.dtype)}
+        return {**data, **self._sizes(), **self.settings._asdict()}
 
     def noted(self):
         return {"level_ratio": init.warn_of_lost_digits(self.problem.dtype, max(self._swept()))}
@@ -174,7 +243,7 @@ class Lemma11(Study):
         evaluations = 2 ** (26 if batch == "vmap" else 22)
         p = self.problem.rank + self.problem.num_outputs
         points = len(self._swept()) * len(self.alphas)
-        largest = max(1, max(64, evaluations // (p + 1) ** 2) // points)
+        largest = max(1, max(64, evaluations // ((p + 1) ** 2 * max(1, self.settings.steps))) // points)
         return super().run(trials, batch=batch, **{"largest_chunk": largest, **options})
 
     def summarise(self, dataset):
@@ -216,15 +285,21 @@ class Lemma11(Study):
                         *(f"{float(row[name]):.4f}" for name in values),
                         hypothesis(bool(row["applies"])),
                         "met" if bool(row["applies_ds"]) else "not met",
+                        *(f"{float(row[f'{name}_mean']):.4g}" for name in self._after()),
+                        *([f"{float(row['level_stays']):.4f}"] if self._after() else []),
                     ]
                 )
             rows.append(None)
+        columns = ("alpha", "width", "(33)", "(34)", "(35)", "all", "level", "34/bound", "35/bound", "Lemma 11", "D-S")
+        # The means after descent.
+        columns = (*columns, *(LEFT[name] for name in self._after()))
+        columns = (*columns, *(["(33) left"] if self._after() else []))
         known = summary.attrs
         parts = [
             Table(
                 "How often events (33) to (35) of Lemma 11 hold [exact 95%]; mean of Delta/h^(1 - 2 alpha); 95% quantiles of the "
                 "norms in (34), (35) over their bounds",
-                ("alpha", "width", "(33)", "(34)", "(35)", "all", "level", "34/bound", "35/bound", "Lemma 11", "D-S"),
+                columns,
                 rows,
                 ("Lemma 11", "D-S"),
             ),
@@ -247,6 +322,7 @@ class Lemma11(Study):
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
         sweep = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
+        sweep += f", {self.settings.steps} steps of descent each" if self._after() else ""
         return [("problem", on_one_line(f"{source}: {self._named_sizes()}")), ("sweep", sweep)]
 
     def title(self, source: str, done: int) -> str:
@@ -254,8 +330,8 @@ class Lemma11(Study):
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
         points = len(self.alphas) * len(self._swept())
-        what = f"{trials} kept trials at {points} points"
-        return (3 * 10 * points * trials, what, "leave out --keep-trials") if keep_trials else None
+        what, numbers = f"{trials} kept trials at {points} points", 10 + 2 * len(self._after())
+        return (3 * numbers * points * trials, what, "leave out --keep-trials") if keep_trials else None
 
     def _sizes(self) -> dict[str, int]:
         return {"n": self.problem.num_inputs, "r": self.problem.rank, "m": self.problem.num_outputs}

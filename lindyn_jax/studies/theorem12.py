@@ -16,33 +16,18 @@ from jaxtyping import Array, Float
 
 from .. import init, observables, theory
 from .._checks import check_choice, check_tolerance
+from .._norms import quotient
 from .._public import public
-from ..descent import gradient_descent, plain_descent
 from ..flow import gradient_flow
 from ..limits import flow_to_limit
-from ..noise import LabelNoise, Minibatch
 from ..problems import LeastSquares
-from ..statistics import (
-    QUANTILES,
-    AbstractReduction,
-    Count,
-    Histogram,
-    Interval,
-    Moments,
-    Values,
-    mean_interval,
-    mean_slope,
-    named,
-    rms_slope,
-    standard_error,
-)
-from ..theory.stochastic import batch_spread
+from ..statistics import AbstractReduction, Count, Histogram, Moments, Values
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
+from . import _descending
 from ._grid import check_grid, floats
+from ._theorem12_summary import EVENTS, grid_of, summary_of, table_of
 from .lemma11 import hypothesis as hypothesis
-from .study import Options, Shown, Study, Table, power, sizes_of
-
-EVENTS = ("level_is_large", "coupling_is_small", "product_is_small")
+from .study import Options, Shown, Study, Table, sizes_of
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "alpha": {"long_name": "exponent of the start", "convention": "entries are N(0, h^(-2 alpha))"},
@@ -63,6 +48,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "residual": {"long_name": "||Phi1^T (Theta - Theta_hat)||_F at the stop", "convention": "vanishes in the limit"},
     "excess_ratio": {"long_name": "(L - L*)/(L(0) - L*) at the stop", "units": "1"},
     "imbalance_drift": {"long_name": "||D - D(0)||_F at the stop"},
+    **_descending.ATTRIBUTES,
     "time": {"long_name": "time (flow) or steps (descent) until the stop"},
     "num_steps": {"long_name": "steps of the solver", "units": "1"},
     "result": {"long_name": "how the run ended", "codes": {str(code): text for code, text in RESULTS.items()}},
@@ -81,8 +67,9 @@ class Settings(NamedTuple):
     t to infinity (1e-8 for descent and for the explicit solvers, which have none); `delta`, the failure probability in Lemma
     11 and Theorem 12; `step_size` of descent, `None` for half the stable step of each start; `max_steps`, the budget of a
     trial, `None` for 1e4 in the limit, 1e5 on the way to a stop and 1e6 of descent; `rtol` of the flow, `None` for 1e-6 in the
-    limit and 1e-9 on the way to a stop; `solver` of the flow; `batch_size` and `label_noise` of descent, whose default step is
-    then one that is stable in mean square.
+    limit and 1e-9 on the way to a stop; `solver` of the flow; `batch_size`, `label_noise`, `momentum` and `weight_decay` of
+    descent, whose default step is then one that is stable with them, in mean square; `steps` of descent after which a trial
+    ends in place of a stop, which labels with noise and decayed weights may never reach.
     """
 
     dynamics: Annotated[Literal["flow", "descent"], "flow or descent."] = "flow"
@@ -92,7 +79,7 @@ class Settings(NamedTuple):
         Shown("none: t = infinity; 1e-8 for descent and explicit solvers"),
     ] = None
     delta: Annotated[float, "Failure probability of Lemma 11 and Theorem 12."] = 0.1
-    step_size: Annotated[float | None, "Step of descent.", Shown("from the sharpness of each start")] = None
+    step_size: _descending.StepSize = None
     max_steps: Annotated[
         int | None, "Step budget of a trial.", Shown("1e4 to infinity, 1e5 with --stop, descent 1e6")
     ] = None
@@ -101,8 +88,11 @@ class Settings(NamedTuple):
         str,
         "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5.",
     ] = "auto"
-    batch_size: Annotated[int | None, "Samples in a step of descent, without replacement.", Shown("all")] = None
-    label_noise: Annotated[float, "Standard deviation of noise on the targets, anew at every step of descent."] = 0.0
+    batch_size: _descending.BatchSize = None
+    label_noise: _descending.LabelStd = 0.0
+    momentum: _descending.Momentum = 0.0
+    weight_decay: _descending.Decay = 0.0
+    steps: Annotated[int | None, "Steps of descent after which a trial ends, in place of a stop."] = None
 
     @property
     def to_limit(self) -> bool:
@@ -112,6 +102,8 @@ class Settings(NamedTuple):
     @property
     def budget(self) -> int:
         """The most steps that a trial may take."""
+        if self.steps is not None:
+            return self.steps
         if self.max_steps is not None:
             return self.max_steps
         if self.to_limit:
@@ -146,28 +138,18 @@ def expected_steps(problem: LeastSquares, width: float, alpha: float, settings: 
     For the implicit solver 40 and 13 for each decade of the condition number (at a tolerance of 1e-6); for an explicit method
     the stiffness of the end of training times its length,
     `log(1/stop)/2 * (lambda_1/lambda_r) * sqrt(1 + (sigma_max(Theta_hat)/h^{1 - 2 alpha})^2)` over the width of the stability
-    region in units of the fastest rate: about 5 for the explicit solvers here, 1 for descent at half its stable step.
+    region in units of the fastest rate: about 5 for the explicit solvers here, 1 for descent at half its stable step. Of descent
+    for a number of steps it is that.
     """
+    if settings.steps is not None:
+        return float(settings.steps)
     if settings.dynamics == "flow" and settings.solver in ("auto", "radau"):
         return 40 + 13 * math.log10(float(problem.condition))
     level = float(width) ** (1 - 2 * alpha)
     target = float(jnp.linalg.norm(problem.reduced_theta_hat, ord=2))
     stiffness = float(problem.condition) * math.hypot(level, target) / level
-    region = 5.0 if settings.dynamics == "flow" else 1.0 / float(_slowdown(problem, settings.batch_size))
+    region = 5.0 if settings.dynamics == "flow" else 1.0 / float(_descending.slowdown(problem, settings.batch_size))
     return math.log(1 / settings.stopping_ratio) / 2 * stiffness / region
-
-
-def _slowdown(problem: LeastSquares, size: int | None) -> Array:
-    """By how much shorter steps on batches have to be to be stable in mean square.
-
-    With `c` of `theory.batch_drift`, `E[H_B^2] = (1 - c) H^2 + c N sum_i H_i^2 <= ((1 - c) lambda_1 + c N max_i |x_i|^2) H`.
-    """
-    if size is None:
-        return jnp.ones((), problem.dtype)
-    N, X = problem.num_samples, problem.X
-    spread = batch_spread(size, N, False)
-    longest = 1.0 if X is None else jnp.max(jnp.sum(X**2, axis=1))
-    return 1 - spread + spread * N * longest / problem.data_singular_values[0] ** 2
 
 
 class Theorem12(Study):
@@ -228,12 +210,15 @@ class Theorem12(Study):
             raise ValueError(f"The stop is a ratio of excess losses and must lie in (0, 1), but is {settings.stop:g}.")
         if settings.dynamics == "flow" and (settings.batch_size is not None or settings.label_noise != 0):
             raise ValueError("Batches and noise on the labels are those of steps: they need --dynamics descent.")
-        if settings.batch_size is not None and not 1 <= settings.batch_size <= problem.num_samples:
-            raise ValueError(
-                f"A batch must have between 1 and {problem.num_samples} samples, but --batch-size is {settings.batch_size}."
-            )
-        if not 0 <= settings.label_noise < math.inf:
-            raise ValueError(f"The noise of labels must be a number of at least 0, but is {settings.label_noise:g}.")
+        if settings.dynamics == "flow" and not (_descending.is_plain(settings) and settings.steps is None):
+            raise ValueError("Momentum, weight decay and --steps are those of descent: they need --dynamics descent.")
+        _descending.check(settings, problem)
+        if settings.steps is not None:
+            if settings.steps < 1:
+                raise ValueError(f"A trial takes one step or more, but --steps is {settings.steps}.")
+            if settings.stop is not None or settings.max_steps is not None:
+                raise ValueError("With --steps a trial ends after these: leave out --stop and --max-steps.")
+            return
         if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
             return
         steps, width, alpha = max(
@@ -273,29 +258,19 @@ class Theorem12(Study):
                 max_steps=settings.budget,
             )
         else:
-            step = settings.step_size
-            if step is None:
-                step = theory.stable_step(start, problem) / _slowdown(problem, settings.batch_size)
-            key, noise = jax.random.fold_in(key, 1), []
-            if settings.batch_size is not None:
-                noise.append(Minibatch(settings.batch_size, key=key))
-            if settings.label_noise > 0:
-                noise.append(LabelNoise(settings.label_noise, key=key))
-            trajectory = gradient_descent(
+            trajectory = _descending.descend(
                 start,
                 problem,
+                settings,
                 settings.budget,
-                optimizer=plain_descent(step),
-                noise=noise,
-                observables=(),
-                stop=settings.stopping_ratio,
-                differentiate="forward",
+                key=jax.random.fold_in(key, 1),
+                stop=None if settings.steps is not None else settings.stopping_ratio,
             )
         end = trajectory.final
         bias = end.frozen_product(problem)
         excess = observables.excess_loss(end, problem)
         result = trajectory.result
-        if settings.dynamics == "descent":
+        if settings.dynamics == "descent" and settings.steps is None:
             result = jnp.where((result != STOPPED) & (result != DIVERGED), STEP_LIMIT, result)
         return {
             "level": events.level,
@@ -307,14 +282,17 @@ class Theorem12(Study):
             "start_coupling": observables.frozen_product_norm(start, problem),
             "distance": jnp.linalg.norm(bias),
             "distance_2": jnp.linalg.norm(bias, ord=2),
-            "expected_distance": jnp.sqrt(theory.conditional_distance(problem, end.V, width, alpha).mean_square),
+            # Frozen rows are as they were but for their decay.
+            "expected_distance": quotient(end.frozen_rows(problem)[1], start.frozen_rows(problem)[1])
+            * jnp.sqrt(theory.conditional_distance(problem, end.V, width, alpha).mean_square),
             "residual": jnp.linalg.norm(end.product() - problem.reduced_theta_hat),
             "excess_ratio": excess / observables.excess_loss(start, problem),
             "imbalance_drift": observables.imbalance_drift(end, problem, start),
+            "imbalance_lost": _descending.imbalance_lost(start, end, problem),
             "time": trajectory.stats["final_time"],
             "num_steps": trajectory.stats["num_steps"],
             "result": result,
-            "ok": result == (FINISHED if settings.to_limit else STOPPED),
+            "ok": result == (FINISHED if settings.to_limit or settings.steps is not None else STOPPED),
         }
 
     def reductions(self) -> dict[str, AbstractReduction]:
@@ -322,7 +300,7 @@ class Theorem12(Study):
 
         The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
         """
-        sharp = np.asarray(theory.sharp_distance(self.problem, *_grid(self.alphas, self._swept())[::-1]).rms, float)
+        sharp = np.asarray(theory.sharp_distance(self.problem, *grid_of(self.alphas, self._swept())[::-1]).rms, float)
         low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
         log_widths = np.log(np.asarray(self._swept(), float))
         centred = log_widths - log_widths.mean()
@@ -347,6 +325,7 @@ class Theorem12(Study):
                 "distance", low=low, high=high, bins=math.ceil(math.log(high / low) / 0.01)
             ),
             "drift_moments": Moments("imbalance_drift"),
+            "lost_moments": Moments("imbalance_lost"),
             "slope_moments": Moments(slope, ("alpha",)),
         }
 
@@ -367,110 +346,18 @@ class Theorem12(Study):
         (`..._low`, `..._high`), median, 95% quantile, mean, standard error and root mean square of the distance, the theorem's
         bound (`log10_bound`) and how many times the 95% quantile it is (`log10_bound_over_q95`), its width
         (`log10_theorem_width`), whether its hypotheses hold (`applies`) and those of Lemma 11 (`lemma11_applies`), the sharp law
-        (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, counts of
-        trials and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials, `slope`) and
+        (`sharp_rms`) and the exact one for the V(inf) of these trials (`exact_rms`), of which it is the wide limit, the root mean
+        square over the sharp law (`rms_over_law`) and the share of the imbalance lost (`imbalance_lost`) with their intervals,
+        counts of trials and failures; and over alpha, on these widths, the log-log slope of the distance (mean over trials,
+        `slope`) and
         of its root mean square (`rms_slope`), with intervals that hold the starts shared by all widths against each other, and
         those of the two laws (`exact_slope`, `sharp_slope`). Of more than a thousand trials the quantiles are read from a sketch,
         good to 1%, and the interval of `rms_slope` is that of the first thousand, narrowed as the root of their number.
         """
-        import xarray as xr
-
-        problem, delta, dims = self.problem, self.settings.delta, ("alpha", "width")
-        reduced, kept = self.reduced(dataset).transpose(*dims, ...), self.reductions()
-        merged = {name: reduced[name].values for name in kept}
-        count = int(reduced["trials_computed"])
-        shape, log_widths = merged["successes"].shape, np.log(reduced["width"].values)
-        moments, first = merged["distance_moments"], merged["distance"][..., :count]
-        log_slope = lambda rms: mean_slope(log_widths, np.log(np.where(rms > 0, rms, np.nan))[:, None]).value  # noqa: E731
-
-        def mean_of(name):
-            return np.where(merged[name][..., 0] > 0, merged[name][..., 1], np.nan)
-
-        if first.shape[-1] == count:
-            seen = [row[np.isfinite(row)] for row in first.reshape(math.prod(shape), -1)]
-            quantiles = {q: [np.quantile(row, q) if row.size else np.nan for row in seen] for _, q in QUANTILES}
-        else:
-            read = kept["distance_histogram"].statistics("distance_histogram", merged, count)
-            quantiles = {q: read[f"distance_{word}"] for word, q in QUANTILES}
-        A, H = _grid(reduced["alpha"].values, reduced["width"].values)
-        bound, sharp = theory.theorem12(problem, H, A, delta), theory.sharp_distance(problem, H, A)
-        values = {
-            name: array for event in EVENTS for name, array in kept[event].statistics(event, merged, count).items()
-        }
-        values |= {word: np.reshape(quantiles[q], shape) for word, q in QUANTILES}
-        values |= {
-            "mean": mean_interval(moments).value,
-            "standard_error": standard_error(moments),
-            "rms": np.sqrt(mean_of("square_moments")),
-            "exact_rms": np.sqrt(mean_of("expected_moments")),
-            "log10_bound": np.asarray(bound.log_bound) / math.log(10),
-            "log10_theorem_width": np.asarray(bound.log_width) / math.log(10),
-            "applies": np.asarray(bound.applies),
-            "lemma11_applies": np.asarray(theory.lemma11(problem, H, A, delta).applies),
-            "sharp_rms": np.asarray(sharp.rms),
-            "trials": np.full(shape, count),
-            "failures": count - merged["successes"],
-        }
-        values["log10_bound_over_q95"] = values["log10_bound"] - np.log10(
-            np.where(values["q95"] > 0, values["q95"], np.nan)
-        )
-        slopes = named("slope", mean_interval(merged["slope_moments"]))
-        rms_slopes = []
-        for rms, distances in zip(values["rms"], first, strict=True):
-            slope, (value, low, _) = log_slope(rms), rms_slope(log_widths, distances)
-            half = (value - low) * math.sqrt(distances.shape[-1] / max(count, 1))
-            rms_slopes.append((slope, slope - half, slope + half))
-        slopes |= named("rms_slope", Interval(*np.array(rms_slopes).T))
-        for name in ("exact", "sharp"):
-            slopes[f"{name}_slope"] = np.array([log_slope(rms) for rms in values[f"{name}_rms"]])
-        return xr.Dataset(
-            {
-                **{name: (dims, np.broadcast_to(array, shape)) for name, array in values.items()},
-                **{name: ("alpha", array) for name, array in slopes.items()},
-                "max_drift": np.max(merged["drift_moments"][..., 4], initial=0.0),
-            },
-            {name: reduced[name] for name in dims},
-            {"delta": delta, "interval": "95%"},
-        )
+        return summary_of(self, dataset)
 
     def table(self, summary) -> list[Table | str]:
-        rows = []
-        for alpha in summary["alpha"].values:
-            for width in summary["width"].values:
-                row = summary.sel(alpha=alpha, width=width)
-                rows.append(
-                    [
-                        f"{alpha:g}",
-                        f"{width:g}" if width < 1e5 else f"{width:.3g}",
-                        *(
-                            f"{float(row[e]):.2f} [{float(row[e + '_low']):.2f}, {float(row[e + '_high']):.2f}]"
-                            for e in EVENTS
-                        ),
-                        *(f"{float(row[name]):.3g}" for name in ("median", "q95", "sharp_rms")),
-                        *(power(float(row[name])) for name in ("log10_bound", "log10_bound_over_q95")),
-                        hypothesis(bool(row["applies"])),
-                        str(int(row["failures"])),
-                    ]
-                )
-            rows.append(None)
-        columns = ("alpha", "width", "(33)", "(34)", "(35)", "median", "95%", "sharp law", "bound", "bound/95%")
-        title = "Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [exact 95%]"
-        parts: list[Table | str] = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",))]
-        for alpha in summary["alpha"].values:
-            row = summary.sel(alpha=alpha)
-            width = float(row["log10_theorem_width"].values.ravel()[0])
-
-            def interval(name, row=row):
-                low, high = float(row[f"{name}_low"]), float(row[f"{name}_high"])
-                return f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "(no interval)"
-
-            needs = f"speaks from h = {power(width)} on" if math.isfinite(width) else "never speaks at this exponent"
-            parts.append(
-                f"alpha {alpha:g}: slope of log distance {float(row['slope']):.4f} {interval('slope')}, of its rms "
-                f"{float(row['rms_slope']):.4f} {interval('rms_slope')}; exact law {float(row['exact_slope']):.4f}, sharp law "
-                f"{float(row['sharp_slope']):.4f}; the theorem {needs}"
-            )
-        return [*parts, f"largest imbalance drift {float(summary['max_drift']):.1e}"]
+        return table_of(self, summary)
 
     def draw(self, dataset, summary, title: str):
         from .. import plots
@@ -481,6 +368,7 @@ class Theorem12(Study):
         problem, settings = self.problem, self.settings
         steps = max(expected_steps(problem, w, a, settings) for w in self._swept() for a in self.alphas)
         end = "t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}"
+        end = end if settings.steps is None else f"step {settings.steps}"
         sizes = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
         return [
             ("data", description),
@@ -496,10 +384,10 @@ class Theorem12(Study):
         return f"{source}: {sizes_of(self.problem)}; {done} trials a point"
 
     def held(self, trials: int, keep_trials: bool) -> tuple[int | float, str, str] | None:
-        # Seventeen numbers a trial, read and summarised at once.
+        # Eighteen numbers a trial, read and summarised at once.
         points = len(self.alphas) * len(self._swept())
         what = f"{trials} trials at {points} points"
-        return (3 * 17 * points * trials, what, "choose fewer, or --no-keep-trials") if keep_trials else None
+        return (3 * 18 * points * trials, what, "choose fewer, or --no-keep-trials") if keep_trials else None
 
 
 @public
@@ -513,11 +401,6 @@ def summarise(dataset, problem: LeastSquares, delta: float):
     """`Theorem12.summarise` of a dataset from `run`, `open_sweep` or `open_reductions`."""
     grid = floats(dataset["width"]), floats(dataset["alpha"])
     return Theorem12(problem, *grid, Settings(delta=delta)).summarise(dataset)
-
-
-def _grid(alphas, widths) -> tuple[Float[Array, "a w"], Float[Array, "a w"]]:
-    A, H = np.meshgrid(np.asarray(alphas, float), np.asarray(widths, float), indexing="ij")
-    return jnp.asarray(A), jnp.asarray(H)
 
 
 @public
