@@ -27,12 +27,14 @@ SIZES = {
     "descent-steps": {"trials": 2, "points": 3, "steps": 8},
     "wide-limit": {"trials": 2, "points": 11, "d": 12, "widths": (100, 10000)},
     "conditioning": {"trials": 2, "decades": 6, "explicit_decades": 2},
+    "sgd-imbalance": {"trials": 20, "steps": 1500, "points": 16, "widths": (100, 1_000_000), "fit_steps": 500},
     "g19-figure1": {"times": tuple(np.union1d(np.geomspace(0.5, 6000, 80), AUTOENCODER["inputs"]["t"]).tolist())},
     "g19-figure2": {"steps": 10_000, "points": 150},
     "g19-table1": {},
 }
 # Drawn from the same data as another one.
 TWINS = {"m22-figure4": "m22-figure2", "m22-figure5": "m22-figure2", "m22-figure6": "m22-figure3"}
+TWINS["sgd-bias"] = "sgd-imbalance"
 
 
 def path_of(name: str) -> Path:

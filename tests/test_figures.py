@@ -562,6 +562,30 @@ def test_wide_networks_follow_the_wide_limit_up_to_the_square_root_of_the_width(
 # -- the machinery -------------------------------------------------------------------------------------------------------
 
 
+def test_noise_takes_the_imbalance_by_the_laws_at_every_width_and_batch(made):
+    numbers = made("sgd-imbalance")[0].numbers
+    rate, error = (np.array(numbers[f"{name}rate over the law"]) for name in ("", "standard error of the "))
+    # The law is one of small steps: it is right to a few per cent here, which differ by the batch.
+    assert np.all(np.abs(rate - 1) < 4 * error + 0.03) and np.all(error < 0.03)
+    lost, error = (np.array(numbers[name]) for name in ("lost until fitted", "standard error of what is lost"))
+    law = np.array(numbers["mean drift along the path"])
+    # One sample at a time loses more than all at once, at every width.
+    assert np.all(lost[0] > 2 * lost[-1]) and np.all(law[0] > 2 * law[-1])
+    assert np.all(np.abs(lost - law) < 4 * error + 0.1 * law)
+
+
+def test_noise_on_the_labels_takes_wide_networks_nearer_and_batches_do_not(made):
+    numbers = made("sgd-bias")[0].numbers
+    law = np.array(numbers["law of the imbalance left over the flow's"])
+    ends, error = (np.array(numbers[name]) for name in ("noisy labels given V", "standard error with noise given V"))
+    # Of narrow networks the law of infinite width is a few per cent off.
+    assert np.all(law < 0.9) and np.all(np.abs(ends[:, -1] - law[-1]) < 4 * error[:, -1] + 0.03)
+    alone, error = (np.array(numbers[name]) for name in ("the same given V", "standard error given V"))
+    assert np.all(np.abs(alone[:, -1] - 1) < 4 * error[:, -1] + 0.005)
+    for name in ("slopes, batches alone", "slopes, noisy labels"):
+        np.testing.assert_allclose(numbers[name], -0.5, atol=0.01)
+
+
 def test_a_failed_run_is_left_out_and_counted():
     values = xr.Dataset({"x": ("trial", [1.0, 2.0, np.inf]), "ok": ("trial", [True, False, True])})
     assert _common.failures(values) == (1, 3)

@@ -25,6 +25,8 @@ from . import (
     m22_figure7,
     m22_imbalances,
     m22_widths,
+    sgd_bias,
+    sgd_imbalance,
     sharp_law,
     t21_figure1,
     t21_figure2,
@@ -44,7 +46,7 @@ FIGURES: dict[str, Figure] = {
     **_merged(t21_figure1, t21_figure2, t21_figure3, t21_table2),
     # Of which those from the same data are in one file.
     **dict(sorted(_merged(m22_widths, m22_imbalances, m22_figure7).items())),
-    **_merged(sharp_law, tightness, descent_steps, wide_limit, conditioning),
+    **_merged(sharp_law, tightness, descent_steps, wide_limit, conditioning, sgd_imbalance, sgd_bias),
     **_merged(g19_figure1, g19_figure2, g19_table1),
 }
 
