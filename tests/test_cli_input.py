@@ -156,6 +156,8 @@ IDLE = [
     ("simulate", "--start", "spectral", "--std", "1"),
     ("simulate", "--start", "spectral", "--alpha", "1"),
     ("simulate", "--start", "spectral", "--seed", "1"),
+    ("sequence", "--change", "reversed", "--tasks-seed", "1"),
+    ("sequence", "--step-size", "0.1"),
     ("audit", "--positive", "2"),
     ("audit", "--dynamics", "flow", "--step-size", "0.1"),
     ("audit", "--dynamics", "descent", "--solver", "lie"),

@@ -1,5 +1,8 @@
 """Networks go through tasks one after another: by flow, descent and closed form, with the same answer where they have one."""
 
+import json
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,3 +170,36 @@ def test_flow_of_tasks_of_other_losses_agrees_with_scipy():
     U, V = integrated(lambda Theta: scale * logistic(Theta), start.U, start.V, [2.0])
     U, V = integrated(lambda Theta: Theta - 1, U[-1], V[-1], [0.5])
     assert relative_error(passage.Theta[-1], U[-1] @ V[-1].T) < 1e-8
+
+
+def test_command_of_reversed_tasks_tells_what_is_forgotten(monkeypatch, capsys, tmp_path):
+    options = {"shape": "3,2", "tasks": 3, "change": "reversed", "width": 1e9, "duration": 3, "points": 4}
+    given = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sequence", *given, "--json", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        ld.cli.main()
+    assert ended.value.code in (None, 0)
+    found = json.loads(capsys.readouterr().out)
+    losses = np.array(found["losses"])
+    assert len(found["time"]) == 10 and np.all(np.diff(found["time"]) > 0)
+    np.testing.assert_allclose(np.array(found["task_losses"])[[0, 3, 6, 9]], losses, rtol=1e-12)
+    # The third task is the first one: what the second has undone, and no loss of its own.
+    np.testing.assert_allclose(losses[:, 0], losses[:, 2], rtol=1e-12)
+    np.testing.assert_allclose(found["forgetting"][1][0], losses[2, 0] - losses[1, 0], rtol=1e-12)
+    assert losses[2, 0] > 1e3 * losses[1, 0]
+    assert (tmp_path / "out/trajectory.csv").exists() and (tmp_path / "out/figure.png").exists()
+
+
+def test_targets_of_further_tasks_are_what_they_are_said_to_be():
+    problem = ld.factorization(np.arange(6.0).reshape(2, 3))
+    tasks = {
+        change: [
+            np.asarray(task.Y)
+            for task in ld.studies.Tasks(problem, ld.init.Gaussian(9), tasks=3, change=change).problems()
+        ]
+        for change in ("fresh", "reversed", "permuted")
+    }
+    np.testing.assert_array_equal(tasks["reversed"], [problem.Y, -problem.Y, problem.Y])
+    for Y in tasks["permuted"]:
+        assert {tuple(column) for column in Y.T} == {tuple(column) for column in np.asarray(problem.Y).T}
+    assert not np.array_equal(tasks["fresh"][1], tasks["fresh"][2])

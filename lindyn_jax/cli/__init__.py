@@ -11,6 +11,7 @@ from ..studies.fit_lambda0 import FitLambda0
 from ..studies.lemma11 import Lemma11
 from ..studies.simulate import Simulate
 from ..studies.study import Study
+from ..studies.tasks import Tasks
 from ..studies.theorem12 import Theorem12
 from . import _endings, commutation, figure, info, simulate
 from ._checked import Checked
@@ -43,6 +44,7 @@ sweep.command("theorem12", cls=Checked)(command(Theorem12, run))
 sweep.command("lemma11", cls=Checked)(command(Lemma11, run))
 sweep.command("completion", cls=Checked)(command(Completion, run))
 app.command("simulate", cls=Checked)(command(Simulate, simulate.run))
+app.command("sequence", cls=Checked)(command(Tasks, simulate.run))
 app.command("audit", cls=Checked)(command(Audit, run))
 app.command("figure", cls=Checked)(figure.figure)
 app.command("fit-lambda0", cls=Checked)(command(FitLambda0, run))

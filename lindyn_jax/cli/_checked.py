@@ -14,11 +14,12 @@ LARGEST = 2**63 - 1
 
 # Least and most of every option that is a whole number, whatever the command.
 BOUNDS: dict[str, tuple[int, int]] = {
-    **dict.fromkeys(("seed", "subset_seed"), (0, LARGEST)),
+    **dict.fromkeys(("seed", "subset_seed", "tasks_seed"), (0, LARGEST)),
     "samples": (1, LARGEST),
     "trials": (1, 10**9),
     **dict.fromkeys(("chunk", "max_steps", "batch_size"), (1, 2**31 - 1)),
     "points": (2, 10**6),
+    "tasks": (1, 1000),
     "nodes": (4, 10_000),
     "inputs": (1, 10**15),
     **dict.fromkeys(("rank", "outputs"), (1, 10_000)),
@@ -120,17 +121,25 @@ def _is_preset(name: str | None) -> bool:
     return name in PRESETS
 
 
+STARTS = (
+    Rule(("alpha", "std", "seed"), unless("start", "spectral"), only("for starts other than spectral")),
+    Rule(("positive", "negative"), unless("start", "gaussian", "balanced", "spectral"), only("with --start imbalance")),
+    Rule(("u0", "v0"), unless("start", "gaussian", "balanced", "imbalance"), only("with --start spectral")),
+)
+
 # Of every command, in the order in which they are asked.
 RULES: dict[str, tuple[Rule, ...]] = {
     "simulate": (
         *DATA,
-        Rule(("alpha", "std", "seed"), unless("start", "spectral"), only("for starts other than spectral")),
-        Rule(
-            ("positive", "negative"),
-            unless("start", "gaussian", "balanced", "spectral"),
-            only("with --start imbalance"),
-        ),
-        Rule(("u0", "v0"), unless("start", "gaussian", "balanced", "imbalance"), only("with --start spectral")),
+        *STARTS,
+        STEP,
+        SOLVER,
+        RTOL,
+    ),
+    "sequence": (
+        *DATA,
+        *STARTS,
+        Rule(("tasks_seed",), unless("change", "reversed"), only("for fresh or permuted targets")),
         STEP,
         SOLVER,
         RTOL,

@@ -1,4 +1,4 @@
-"""What `lindyn-jax simulate` does with its options, which `Simulate` names."""
+"""What `lindyn-jax simulate` and `sequence` do with their options, which `Simulate` and `Tasks` name."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from typing import Any
 
 import typer
 
-from ..studies.simulate import Simulate, check_folder, save
+from ..studies.simulate import check_folder, save
 from ..studies.study import data_notes
 from ._common import as_json, configure, consoles, refuse_file, save_figure, say, written
 from ._study import read, show
 
 
-def run(study: type[Simulate], values: Mapping[str, Any]) -> None:
+def run(study: type[Any], values: Mapping[str, Any]) -> None:
     """Moves one start, saves, and prints; fails where the run or the saving does."""
     configure()
     from .. import plots
