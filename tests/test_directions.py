@@ -64,6 +64,14 @@ def best(problem):
     return w / np.linalg.norm(w)
 
 
+def by_support_vectors(problem):
+    """The direction of scikit-learn's machine, of samples and their mirror images: these leave no intercept."""
+    svm = pytest.importorskip("sklearn.svm", reason="needs the extra `data`")
+    X, y = np.asarray(problem.X), np.asarray(problem.Y)[:, 0]
+    found = svm.SVC(kernel="linear", C=1e10, tol=1e-10).fit(np.r_[X, -X], np.r_[y, 1 - y]).coef_[0]
+    return found / np.linalg.norm(found)
+
+
 @pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_angle_to_the_largest_margin_falls_like_one_over_log_t(depth, problem, best):
     ts = np.logspace(2, 12, 6)
@@ -76,6 +84,7 @@ def test_the_angle_to_the_largest_margin_falls_like_one_over_log_t(depth, proble
     )
     assert bool(out.ok)
     Theta = np.asarray(out.observables["Theta"])[..., 0]
+    np.testing.assert_allclose(best, by_support_vectors(problem), atol=1e-6)
     along = Theta @ best
     angles = np.arctan2(np.linalg.norm(Theta - along[:, None] * best, axis=1), along)
     products = angles * np.log(ts)

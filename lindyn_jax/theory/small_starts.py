@@ -45,9 +45,9 @@ def small_start_bound(
 
     **Notes:** the bound is `log(d)/log(2 N/alpha^2)` to first order: it tends to zero, slowly. At alpha = 1e-4, d = 6 and N = 3
     it is 10%, and for 1% it takes alpha = 1e-39. Most problems end far closer. Where the dual of the least nuclear norm can have
-    singular values of at most 1 - delta beside those of the minimum, which are 1, the excess falls like `alpha^{2 delta}`: of
-    200 random problems with three measurements of 6 x 6, 193 ended within 1% from alpha = 1e-4, and all with delta of .25 or
-    more did.
+    singular values of at most 1 - delta beside those of the minimum, which are 1, the excess falls like `alpha^{2 delta}`. Of
+    300 random problems with three measurements of 6 x 6 none had more than `5.4 alpha^{2 delta}` at alpha = 1e-4, and 92% were
+    within 1%, all with delta of .35 or more among them; the worst was 2.5%.
 
     **Source:** this package's own, from the potential of Gunasekar et al. (2017): it is convex and vanishes at zero, so that
     `sum f(sigma_i)` lies between `d f(N/d)` and `f(N)`.
