@@ -100,7 +100,7 @@ class TaskSequence(eqx.Module):
 
         **Notes:** differentiable in starts, targets and durations as `gradient_flow` is.
 
-        **Source:** Braun et al. (2022), sections 5 and 6.
+        **Source:** Braun et al. (2022).
         """
         share, functions = self._prepared(model, points, observables)
 
@@ -176,7 +176,7 @@ class TaskSequence(eqx.Module):
 
         **Notes:** accuracy and derivatives, second ones too, are those of `exact.riccati` and `exact.linear`.
 
-        **Source:** T21 Proposition 5 and 1, from task to task; Braun et al. (2022), section 5, for lambda0 = 0.
+        **Source:** T21 Proposition 5 and 1, from task to task; Braun et al. (2022) for lambda0 = 0.
         """
         share, _ = self._prepared(model, points, ())
         solve = _solution(model)

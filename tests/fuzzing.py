@@ -137,6 +137,8 @@ OWN = {
     **{name: {"u": np.linspace(0.5, 1, n), "v": np.linspace(0.3, -0.1, n)} for name in ("Diagonal", "DiagonalDifference")},
     "exact.diagonal_limit": {"u0": np.full((n, m), 0.7), "v0": 0.1 * Y[:n]},
     "theory.deterministic_equivalent": {"eigenvalues": np.linspace(-1.0, 2.5, n), "variance": 0.5},
+    "theory.regression_errors": {"ratio": 0.6, "signal": 1.0, "start": 0.2, "noise": 0.3},
+    "data.hierarchy": {"depth": 2, "branching": 2},
     "sequence": {"tasks": ((FACTORS, 1.0), (FACTORS, 0.5))},
     "Minibatch": {"size": 2}, "Online": {"sampler": lambda key: (X, Y)},
     "stochastic_flow": {"noise": ld.Minibatch(2), "step_size": 0.1},

@@ -712,3 +712,26 @@ def test_members_of_an_archive_that_are_no_arrays_are_named(tmp_path):
         archive.writestr("Y", "nor this")
     with pytest.raises(DataError, match=r"Member `X` of file .* is no array"):
         load(path)
+
+
+@pytest.mark.parametrize(("depth", "branching"), [(1, 2), (3, 2), (2, 3)])
+def test_modes_of_a_tree_are_in_closed_form(depth, branching):
+    tree = data.hierarchy(depth, branching)
+    Y, count = tree.dataset.Y, branching**depth
+    assert tree.dataset.X.shape == (count, count) and Y.shape == (count, sum(branching**l for l in range(depth + 1)))
+    np.testing.assert_allclose(tree.items * tree.sigma @ tree.features.T, Y, atol=1e-13)
+    for vectors in (tree.items, tree.features):
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(count), atol=1e-13)
+    np.testing.assert_allclose(np.linalg.svd(Y, compute_uv=False)[:count], tree.sigma, rtol=1e-12)
+    # Broad distinctions are the strongest.
+    assert np.all(np.diff(tree.sigma) <= 0) and np.all(np.diff(tree.levels) >= 0)
+
+
+def test_trees_that_are_none_or_too_large_are_refused():
+    for arguments, match in (
+        ((0, 2), "`depth` must be"),
+        ((2, 1), "`branching` must be"),
+        ((40, 2), "more than 10000"),
+    ):
+        with pytest.raises(data.DataError, match=match):
+            data.hierarchy(*arguments)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import relative_error, tolerance
+from scipy.stats import ks_2samp
 
 import lindyn_jax as ld
 from lindyn_jax import observables as obs
@@ -400,3 +401,68 @@ def test_every_observable_is_a_number_where_it_is_defined_and_one_sentence_elsew
             with pytest.raises(ValueError, match=r"^[^\n]+\.$"):
                 function(*arguments)
     assert refused > 25
+
+
+# -- similarity, stable rank, and the loss on other data ------------------------------------------------------------------
+
+
+def test_similarity_of_the_hidden_layer_is_that_of_the_samples(rng):
+    problem = ld.LeastSquares(rng.normal(size=(5, 7)), rng.normal(size=(5, 2)))
+    start, model = (ld.TwoLayer(rng.normal(size=(7, 4)), rng.normal(size=(2, 4))) for _ in range(2))
+
+    def turn(G, before):
+        return 1 - np.sum(G * before) / np.linalg.norm(G) / np.linalg.norm(before)
+
+    samples = [problem.X @ network.U @ network.U.T @ problem.X.T for network in (model, start)]
+    outputs = [network.V @ network.V.T for network in (model, start)]
+    np.testing.assert_allclose(
+        ld.observables.input_similarity_distance(model, problem, start), turn(*samples), rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        ld.observables.output_similarity_distance(model, problem, start), turn(*outputs), rtol=1e-10
+    )
+    np.testing.assert_allclose(ld.observables.output_gram(model, problem), outputs[0], rtol=1e-12)
+    plain = ld.factorization(np.ones((7, 2)))
+    np.testing.assert_allclose(ld.observables.input_gram(model, plain), model.U @ model.U.T, rtol=1e-12)
+    assert ld.observables.input_similarity_distance(start, problem, start) == 0
+    with pytest.raises(ValueError, match="`input_gram` is defined for networks with hidden layers, but"):
+        ld.observables.input_gram(ld.LinearModel(np.ones((7, 2))), problem)
+
+
+def test_stable_rank_is_between_one_and_the_rank(rng):
+    problem = ld.factorization(np.ones((4, 3)))
+    stable = lambda Theta: float(ld.observables.stable_rank(ld.LinearModel(Theta), problem))  # noqa: E731
+    Theta = rng.normal(size=(4, 3))
+    assert stable(Theta) == pytest.approx(np.sum(Theta**2) / np.linalg.norm(Theta, ord=2) ** 2)
+    assert stable(1e-200 * np.eye(4, 3)) == pytest.approx(3) and stable(np.zeros((4, 3))) == 0
+
+
+def test_the_test_loss_of_drawn_cores_has_the_law_of_full_networks(rng):
+    n, m, h, draws = 6, 2, 5, 1500
+    problem = ld.LeastSquares(rng.normal(size=(3, n)), rng.normal(size=(3, m)))
+    other = ld.LeastSquares(rng.normal(size=(8, n)), rng.normal(size=(8, m)))
+
+    def drawn(key):
+        first, second = jax.random.split(key)
+        core = ld.init.gaussian_core(problem, h, std=0.6, key=first)
+        return ld.observables.on(other, "loss", key=second)(core, problem)
+
+    def full(key):
+        return ld.observables.loss(ld.init.gaussian(n, m, h, std=0.6, key=key), other)
+
+    keys = jax.random.split(jax.random.key(0), (2, draws))
+    losses = [np.asarray(jax.jit(jax.vmap(one))(each)) for one, each in zip((drawn, full), keys, strict=True)]
+    assert ks_2samp(*losses).pvalue > 1e-3
+    # Without what the data do not see the law is another one.
+    blind = jax.jit(
+        jax.vmap(
+            lambda key: other.loss(problem.from_data(ld.init.gaussian_core(problem, h, std=0.6, key=key).product()))
+        )
+    )
+    assert ks_2samp(blind(keys[0]), losses[1]).pvalue < 1e-6
+    with pytest.raises(ValueError, match="or give `on` a key"):
+        ld.observables.on(other, "loss")(ld.init.gaussian_core(problem, 1e9, std=0.6, key=keys[0, 0]), problem)
+    wide = ld.init.gaussian_core(problem, 1e9, alpha=0.5, key=keys[0, 0])
+    test = ld.observables.on(other, "loss", key=keys[0, 1])
+    path = ld.gradient_flow(wide, problem, [1.0], observables={"test": test}, solver="tsit5")
+    assert np.isfinite(path.observables["test"]).all()

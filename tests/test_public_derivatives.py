@@ -67,11 +67,17 @@ NO_ROW = {
 }
 
 
+# Observables of a network and where it began.
+CHANGES = (
+    "imbalance_drift", "kernel_distance", "input_similarity_distance", "output_similarity_distance", "measure",
+)  # fmt: skip
+
+
 def given(fuzzing):
     """Arguments other than those of the valid calls: in general position, or with a rank that is stated."""
     n, m, draws = fuzzing.n, fuzzing.m, np.random.default_rng(5 + fuzzing.seed)
     wide = ld.TwoLayer(draws.normal(size=(n, n + m + 2)), draws.normal(size=(m, n + m + 2)))
-    other = {"start": wide, "model": ld.TwoLayer(wide.U + 1, wide.V)}
+    other = {"start": wide, "model": ld.TwoLayer(wide.U + 1, wide.V[::-1])}
     few = ld.LeastSquares(fuzzing.X[: n - 1], fuzzing.Y[: n - 1])
     bounds = ("convergence_constant", "corollary4", "corollary5", "corollary6", "loss_bound", "growth_bound")
     covariance = {"rank": 3, "Sigma_x": np.diag([3.0, 2.0, 1.0]) + 0.5}
@@ -84,7 +90,7 @@ def given(fuzzing):
         "theory.top_projector": {"A": fuzzing.X, "k": jnp.asarray(1)},
         "init.deep_gaussian": {"std": 0.1},
         "init.gaussian_with_imbalance": {"imbalance": 0.0},
-        **{f"observables.{name}": other for name in ("imbalance_drift", "kernel_distance", "measure")},
+        **{f"observables.{name}": other for name in CHANGES},
         **{f"observables.{name}": penalized for name in ("penalty", "total_loss")},
         "observables.frozen_product_norm": {"problem": few},
         "theory.coupling": {"problem": few},

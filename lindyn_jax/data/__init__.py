@@ -8,6 +8,7 @@ and every way in which a file can be wrong ends in a `DataError` of one sentence
 from ._common import Count, DataError, Dataset, describe
 from .covariances import COMPLETIONS, Commutation, commutation
 from .drawn import autoencoder, gaussian, low_rank
+from .hierarchies import Hierarchy, hierarchy
 from .idx import read_idx
 from .loading import KNOWN, load
 from .matrices import Matrix, load_matrix
@@ -19,11 +20,13 @@ __all__ = [
     "Count",
     "DataError",
     "Dataset",
+    "Hierarchy",
     "Matrix",
     "autoencoder",
     "commutation",
     "describe",
     "gaussian",
+    "hierarchy",
     "load",
     "load_matrix",
     "low_rank",

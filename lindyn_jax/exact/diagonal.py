@@ -56,7 +56,7 @@ def diagonal_limit(
 
     **Example:** `diagonal_limit(problem, jnp.full(n, 1e-3), jnp.zeros(n)).value` is nearly the solution of least l1 norm.
 
-    **Source:** Woodworth et al. (2020), Theorem 1, for any start; the hypentropy is that of Ghai, Hazan and Singer (2020).
+    **Source:** Woodworth et al. (2020), for any start; the hypentropy is that of Ghai, Hazan and Singer (2020).
     """
     check_quadratic(problem, "diagonal_limit")
     _checks.check_choice(form, "form", FORMS)

@@ -130,10 +130,10 @@ class AbstractModel(eqx.Module):
         Theta = self.product()
         return Theta - problem.from_data(problem.to_data(Theta))
 
-    def full_product(self, problem: AbstractProblem) -> Float[Array, "n m"]:
-        """Theta in the coordinates of the inputs, of a reduced network too.
+    def full_product(self, problem: AbstractProblem, key: Any = None) -> Float[Array, "n m"]:
+        """Theta in the coordinates of the inputs, of a reduced network too; of one that was drawn with a frame drawn by `key`.
 
-        **Raises:** `ValueError` for a core that was drawn without the rows that its data do not see.
+        **Raises:** `ValueError` for a core that was drawn, without a key for the rows that its data do not see.
         """
         return self.product()
 

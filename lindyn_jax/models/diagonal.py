@@ -92,7 +92,7 @@ class DiagonalDifference(AbstractDiagonal):
 
     **Example:** `DiagonalDifference(jnp.full(6, 0.1), jnp.full(6, 0.1)).product()` is zero, and no saddle.
 
-    **Source:** Woodworth et al. (2020), section 4.
+    **Source:** Woodworth et al. (2020).
     """
 
     u: Weights

@@ -1,6 +1,6 @@
 """A network in its smallest exact form: an ordinary small one, and what is known of the rest."""
 
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import equinox as eqx
 import jax
@@ -260,17 +260,24 @@ class Reduction(AbstractModel):
             self._refuse_unknown()
         return None
 
-    def full_product(self, problem: AbstractProblem) -> Float[Array, "n m"]:
+    def full_product(self, problem: AbstractProblem, key: Any = None) -> Float[Array, "n m"]:
         if self.bases is not None:
             return self.lift().product()
         if not self.core.leaves_inputs:
             return self.product()
-        if problem.num_frozen > 0:
+        seen = problem.from_data(self.product())
+        if problem.num_frozen == 0:
+            return seen
+        if key is None:
             raise ValueError(
                 "An observable on other data needs all of Theta, but the model was drawn without the rows that its own data do "
-                "not see: use a start of full size."
+                "not see: use a start of full size, or give `on` a key."
             )
-        return problem.from_data(self.product())
+        outside: Any = self.frozen_product(problem)
+        # A uniform frame outside of the data's: that of Gaussian columns, with positive diagonal of R.
+        columns = jax.random.normal(key, (problem.num_inputs, outside.shape[0]), outside.dtype)
+        Q, R = jnp.linalg.qr(columns - problem.from_data(problem.to_data(columns)))
+        return seen + (Q * jnp.sign(jnp.diagonal(R))) @ outside
 
     def frozen_rows(self, problem: AbstractProblem) -> tuple[Float[Array, "f k"], Float[Array, ""]]:
         if self.frozen is None:

@@ -16,9 +16,10 @@ from .losses import (
     reconstruction_error,
     total_loss,
 )
-from .products import alignment, effective_rank, mode_strengths, nuclear_norm, singular_values
+from .products import alignment, effective_rank, mode_strengths, nuclear_norm, singular_values, stable_rank
 from .imbalances import imbalance_drift, imbalance_spectrum
 from .kernels import kernel_distance
+from .similarity import input_gram, input_similarity_distance, output_gram, output_similarity_distance
 from .classes import accuracy, least_margin
 from .elsewhere import on
 from .coordinates import reduced_product
@@ -37,6 +38,8 @@ __all__ = [
     "frozen_product_norm",
     "imbalance_drift",
     "imbalance_spectrum",
+    "input_gram",
+    "input_similarity_distance",
     "kernel_distance",
     "least_margin",
     "loss",
@@ -45,10 +48,13 @@ __all__ = [
     "nuclear_norm",
     "observable",
     "on",
+    "output_gram",
+    "output_similarity_distance",
     "penalty",
     "reconstruction_error",
     "reduced_product",
     "resolve",
     "singular_values",
+    "stable_rank",
     "total_loss",
 ]

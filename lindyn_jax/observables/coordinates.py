@@ -26,6 +26,16 @@ def chains(model: AbstractModel, problem: AbstractProblem) -> bool:
     return layers is not None and len(layers) > 1
 
 
+def kind_of_chain(model: AbstractModel, problem: AbstractProblem, name: str) -> tuple[Array, ...]:
+    """The moving layers of a network with hidden layers, or a refusal."""
+    layers = model.moving_layers(problem)
+    if layers is None or len(layers) < 2:
+        raise ValueError(
+            f"`{name}` is defined for networks with hidden layers, but the model is a {type(model).__name__}."
+        )
+    return layers
+
+
 def moving(model, problem: AbstractProblem) -> tuple[Float[Array, "r k"], Float[Array, "m k"]]:
     """U1 = Phi1^T U and V of a network of two layers."""
     if not two_layers(model, problem):

@@ -62,6 +62,22 @@ def effective_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
 
 
 @observable(
+    label="squared Frobenius over squared spectral norm of Theta",
+    symbol="stable rank",
+    panel="nuclear norm and effective rank",
+    reduced=True,
+)
+@public
+def stable_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
+    """`||Theta||_F^2/sigma_1^2`: between 1 and the rank, k for k equal singular values; 0 for Theta = 0.
+
+    **Source:** Rudelson and Vershynin (2007).
+    """
+    sigma = singular_values(model, problem)
+    return jnp.sum(quotient(sigma, sigma[0]) ** 2)
+
+
+@observable(
     label="phi_i^T Theta psi_i along the modes of X^T Y",
     symbol=r"$\phi_i^T \Theta \psi_i$",
     panel="modes of $X^T Y$",

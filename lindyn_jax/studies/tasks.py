@@ -30,7 +30,7 @@ class Tasks(Settled):
     `"permuted"`, their columns in another order; `duration`, of each, by default `default_horizon` of the start; `tasks_seed`,
     of their targets; `dynamics`, `step_size`, `points` of each task, `solver`, `rtol` as in `simulate`.
 
-    **Source:** Braun et al. (2022), sections 5 and 6.
+    **Source:** Braun et al. (2022).
     """
 
     problem: LeastSquares

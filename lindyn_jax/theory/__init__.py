@@ -32,6 +32,7 @@ from .distance import (
     sharp_distance,
     wide_gram,
 )
+from .generalisation import regression_errors
 from .growth import coupling_bound, growth_bound, growth_rate, travel_bound
 from .imbalance import (
     Balance,
@@ -167,6 +168,7 @@ __all__ = [
     "rate_spectrum",
     "reduced_rank_from_covariances",
     "reduced_rank_regression",
+    "regression_errors",
     "sample_distance",
     "scalar_rate",
     "scalar_rate_bound",
