@@ -28,6 +28,7 @@ SIZES = {
     "wide-limit": {"trials": 2, "points": 11, "d": 12, "widths": (100, 10000)},
     "conditioning": {"trials": 2, "decades": 6, "explicit_decades": 2},
     "sgd-imbalance": {"trials": 20, "steps": 1500, "points": 16, "widths": (100, 1_000_000), "fit_steps": 500},
+    "trees": {"points": 60},
     "g19-figure1": {"times": tuple(np.union1d(np.geomspace(0.5, 6000, 80), AUTOENCODER["inputs"]["t"]).tolist())},
     "g19-figure2": {"steps": 10_000, "points": 150},
     "g19-table1": {},

@@ -782,3 +782,14 @@ def test_the_same_seed_gives_the_same_data(made):
 def test_figures_are_part_of_the_package():
     assert ld.figures is figures
     assert ld.open_figure is figures.open_figure
+
+
+def test_trees_are_learned_from_the_root_as_the_small_start_says(made):
+    result, dataset = made("trees")
+    numbers = result.numbers
+    assert dataset["depth"].values.tolist() == [2, 3, 4] and all(numbers["broad before fine"])
+    assert max(numbers["largest deviation from the law over sigma"]) < 1e-2
+    for depth, row in zip((2, 3, 4), numbers["half times"], strict=True):
+        # ln(sigma/a - 1)/(2 sigma) with a = size/2, the mean strength of the start, and sigma^2 = 2^{D - l + 1} - 1.
+        sigma = np.sqrt(2.0 ** (depth - np.arange(depth + 1) + 1) - 1)
+        np.testing.assert_allclose(row[: depth + 1], np.log(sigma / 5e-7 - 1) / (2 * sigma), rtol=1e-2)

@@ -13,8 +13,8 @@ errors = ld.theory.regression_errors
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 def test_errors_are_those_of_draws(ratio):
-    n, draws, rng = 120, 60, np.random.default_rng(int(10 * ratio))
-    signal, start, noise, ts = 0.8, 0.4, 0.5, np.array([0.3, 2.0, 10.0])
+    n, draws, rng = 60, 100, np.random.default_rng(int(10 * ratio))
+    signal, start, noise, ts = 0.8, 0.4, 0.5, np.array([0.3, 1.0, 3.0])
     tests, trains = [], []
     for _ in range(draws):
         X = rng.normal(size=(int(ratio * n), n)) / np.sqrt(n)
@@ -30,8 +30,8 @@ def test_errors_are_those_of_draws(ratio):
     assert bool(found.applies)
     for values, expected in ((tests, found.test), (trains, found.train)):
         standard = np.std(values, axis=0, ddof=1) / np.sqrt(draws)
-        assert np.all(standard < 0.15 * expected)
-        # Three standard errors, and what is left of order 1/n.
+        assert np.all(standard < 0.25 * expected)
+        # Small enough for one thread. Three standard errors, and what is left of order 1/n.
         assert np.all(np.abs(np.mean(values, axis=0) - expected) < 3 * standard + expected / n)
 
 

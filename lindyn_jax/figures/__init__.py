@@ -33,6 +33,7 @@ from . import (
     t21_figure3,
     t21_table2,
     tightness,
+    trees,
     wide_limit,
 )
 from ._common import OWN, Figure, failures, finite, reporting, write
@@ -46,7 +47,7 @@ FIGURES: dict[str, Figure] = {
     **_merged(t21_figure1, t21_figure2, t21_figure3, t21_table2),
     # Of which those from the same data are in one file.
     **dict(sorted(_merged(m22_widths, m22_imbalances, m22_figure7).items())),
-    **_merged(sharp_law, tightness, descent_steps, wide_limit, conditioning, sgd_imbalance, sgd_bias),
+    **_merged(sharp_law, tightness, descent_steps, wide_limit, conditioning, sgd_imbalance, sgd_bias, trees),
     **_merged(g19_figure1, g19_figure2, g19_table1),
 }
 
