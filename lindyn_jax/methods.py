@@ -24,7 +24,8 @@ from .solvers import (
     internal_tolerance,
 )
 
-# Up to this many impulses, r m, steps under a loss other than least squares factor a dense matrix of that size.
+# Up to this many impulses, r m, steps under a loss other than least squares factor a dense matrix of that size. Of more, steps by
+# GMRES would cost more than the explicit ones of completions down to losses of 1e-6 (benchmarks/results/krylov.md).
 MOST_IMPULSES = 1000
 
 Built = tuple[Float[Array, ""], diffrax.AbstractSolver, diffrax.AbstractStepSizeController]
