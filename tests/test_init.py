@@ -59,6 +59,17 @@ def test_cores_have_the_law_of_reduced_draws(h, problem):
     assert np.mean(full[:, 0] > 0) > 0.2  # the level of imbalance is not a constant
 
 
+def test_one_factor_may_begin_at_zero(problem):
+    key, other = jax.random.split(jax.random.key(3))
+    for std, zero, drawn in (((0.5, 0), "V", "U"), ((0, 0.5), "U", "V")):
+        full = ld.init.gaussian(n, m, 40, std=std, key=key)
+        core = ld.init.gaussian_core(problem, 1e9, std=std, key=other)
+        assert not np.any(getattr(full, zero)) and np.std(getattr(full, drawn)) > 0.3
+        path = ld.gradient_flow(core, problem, [1e-9], observables=("loss",), solver="tsit5")
+        # The start is no saddle: the factor that is not zero moves the other.
+        assert not np.any(core.product()) and path.observables["loss"][0] < ld.observables.loss(core, problem)
+
+
 def test_moments_of_cores_are_exact():
     case = load_cases("m22")["gaussian_init_moments"]
     given, expected = case["inputs"], case["expected"]
@@ -351,7 +362,7 @@ ONE = "Give exactly one of `std` and `alpha`"
         ("gaussian", (2, 2, 3), {}, ONE),
         ("gaussian", (2, 2, 3), {"std": 1.0, "alpha": 0.5}, ONE),
         ("gaussian", (2, 2, 3), {"std": -1.0}, "`std` must be a positive number, but is -1.0"),
-        ("gaussian", (2, 2, 3), {"std": (1.0, 0.0)}, "`std` must be a positive number, but is 0.0"),
+        ("gaussian", (2, 2, 3), {"std": (0.0, 0.0)}, "`std` must be a positive number, but is 0.0"),
         ("gaussian", (2, 2, 3), {"alpha": 0.0}, "`alpha` must be a positive number"),
         ("gaussian", (2, 2, 0), {"std": 1.0}, "`h` must be at least 1, but is 0"),
         ("gaussian_core", ("problem", 2.5), {"std": 1.0}, "`h` must be a whole number from 1 to 1e12, but is 2.5"),

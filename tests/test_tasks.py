@@ -56,6 +56,15 @@ def test_closed_form_is_the_flow(lambda0):
     np.testing.assert_allclose(U.T @ U - V.T @ V, lambda0 * np.eye(2), atol=1e-12)
 
 
+def test_closed_forms_of_homogeneous_imbalance_are_integrations_to_eleven_digits():
+    Y, ts = np.asarray(reversal().tasks[0].Y), np.array([0.3, 1.0, 2.5])
+    for lambda0 in (-10.0, -3.0, -1.0, -0.1, 0.0, 0.1, 1.0, 3.0, 10.0):
+        start = balanced_start(lambda0)
+        U, V = integrated(lambda Theta: Theta - Y, start.U, start.V, ts, rtol=1e-13)
+        exact = ld.exact.homogeneous_product(Y, start.U, start.V, lambda0, ts)
+        assert relative_error(exact, U @ np.swapaxes(V, 1, 2)) < 1e-11
+
+
 def test_closed_form_knows_scales_inputs_and_other_networks():
     draws = np.random.default_rng(2)
     X = 1.7 * np.linalg.qr(draws.normal(size=(6, 3)))[0]

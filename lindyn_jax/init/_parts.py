@@ -42,10 +42,16 @@ def stds_of(std: Std | None, alpha: Number | None, h: Number) -> tuple[Number, N
         raise ValueError(
             "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
         )
-    std_U, std_V = pair_of(std)
-    _checks.check_positive(std_U, "std")
-    _checks.check_positive(std_V, "std")
-    return std_U, std_V
+    return check_stds(pair_of(std))
+
+
+def check_stds(stds: tuple[Number, Number]) -> tuple[Number, Number]:
+    """Refuses standard deviations of U and V that are no positive numbers, but for one of zero beside one that is none."""
+    zero = [not _checks.is_traced(value) and value == 0 for value in stds]
+    for value, absent in zip(stds, zero, strict=True):
+        if not absent or all(zero):
+            _checks.check_positive(value, "std")
+    return stds
 
 
 def size_of(value: int, name: str) -> int:

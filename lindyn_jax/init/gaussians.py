@@ -22,7 +22,8 @@ def gaussian(
 ) -> TwoLayer:
     """A Gaussian start of full size: independent entries N(0, std^2), or N(0, h^{-2 alpha}).
 
-    **Args:** the sizes of U (n, h) and V (m, h); exactly one of `std` (a number, or one for U and one for V) and `alpha`;
+    **Args:** the sizes of U (n, h) and V (m, h); exactly one of `std` (a number, or one for U and one for V, of which one may be
+    zero: `(s, 0)` is a start whose product is zero, as that of low-rank adapters) and `alpha`;
     `dtype`, by default the default float type.
 
     **Raises:** `ValueError` unless exactly one of `std` and `alpha` is given, positive; or for sizes below 1.
