@@ -33,6 +33,7 @@ from .distance import (
     wide_gram,
 )
 from .generalisation import regression_errors
+from .growing_modes import growing_modes
 from .growth import coupling_bound, growth_bound, growth_rate, travel_bound
 from .imbalance import (
     Balance,
@@ -122,6 +123,7 @@ __all__ = [
     "g19_corollary1",
     "g19_theorem2",
     "g19_theorem3",
+    "growing_modes",
     "growth_bound",
     "growth_rate",
     "hessian_sharpness",
