@@ -1,5 +1,6 @@
 """How the suite runs: its setting, the order of its files, and what its tests share."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,23 @@ def pytest_configure(config):
         import setting  # noqa: F401
 
 
+def left_to_the_long_suite():
+    """Name of a test -> the cases of it that are kept."""
+    lines = Path(__file__).with_name("long.txt").read_text().splitlines()
+    entries = [re.match(r"(\w+::\w+)((?: \[.*?\](?= \[|$))*)$", line).groups() for line in lines if line[0] != "#"]
+    return {name: set(re.findall(r" \[(.*?)\](?= \[|$)", cases)) for name, cases in entries}
+
+
+# Before tests are chosen by their marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     import jax
 
+    kept, slow = left_to_the_long_suite(), pytest.mark.slow
+    for item in items:
+        name = f"{item.path.stem.removeprefix('test_')}::{item.originalname}"
+        if name in kept and (not kept[name] or item.callspec.id not in kept[name]):
+            item.add_marker(slow)
     place = {f"test_{name}": number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     if jax.default_backend() == "cpu":

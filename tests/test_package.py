@@ -77,3 +77,11 @@ def test_info_tells_versions_devices_precision_and_cache(tmp_path):
     assert told["float"] == "float64"
     assert told["devices"] >= 1
     assert told["compilation_cache"]["folder"] == str(tmp_path)
+
+
+def test_what_is_left_to_the_long_suite_exists():
+    folder = Path(__file__).parent
+    names = re.findall(r"^(\w+)::(\w+)", (folder / "long.txt").read_text(), re.MULTILINE)
+    assert len(names) > 50
+    missing = [name for file, name in names if f"\ndef {name}(" not in (folder / f"test_{file}.py").read_text()]
+    assert not missing
