@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._norms import norm
+from .._norms import all_finite, norm
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
@@ -56,7 +56,8 @@ def input_similarity_distance(model: AbstractModel, problem: AbstractProblem, st
     **Source:** representational similarity as in Braun et al. (2022), without the subtraction of means.
     """
     s = problem.singular_values[:, None]
-    return _turn(*(s * input_gram(network, problem) * s.T for network in (model, start)))
+    distance = _turn(*(s * input_gram(network, problem) * s.T for network in (model, start)))
+    return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
 @observable(
@@ -77,7 +78,9 @@ def output_similarity_distance(
 
     **Source:** representational similarity as in Braun et al. (2022), without the subtraction of means.
     """
-    return _turn(*(output_gram(network, problem) for network in (model, start)))
+    # The other layers have no say in it, but nothing is said of a network that is not finite.
+    distance = _turn(*(output_gram(network, problem) for network in (model, start)))
+    return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
 def _turn(G: Array, before: Array) -> Float[Array, ""]:

@@ -46,7 +46,7 @@ def growing_modes(model: AbstractModel, problem: LeastSquares) -> Statement:
     U1, V = moving_layers(model, problem)
     strengths = jnp.sum((P.T @ U1 + QT @ V) ** 2, axis=1) / 4
     lam = q * jnp.mean(s**2)
-    there = strengths > 0
+    there = (strengths > 0) & jnp.isfinite(strengths)
     half = aligned_half_time(q * sigma, lam, -jnp.log(jnp.where(there, strengths, 1)) / 2).value
     equal = jnp.max(s) - jnp.min(s) <= 100 * jnp.finfo(s.dtype).eps * jnp.max(s)
     weakest = jnp.min(sigma) / s[-1] ** 2
