@@ -6,6 +6,7 @@ data's coordinates a batch costs B x r. All that is random comes from `fold_in(k
 cut into blocks does not change it.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -132,7 +133,7 @@ class Minibatch(AbstractNoise):
         if largest is not None and indices is not None:
             raise ValueError("Argument `largest` is about batches that are drawn, but `indices` are given.")
         drawn: Any = size if largest is None else largest
-        if _checks.is_traced(drawn) or drawn != int(drawn) or drawn < 1:
+        if _checks.is_traced(drawn) or not math.isfinite(drawn) or drawn != int(drawn) or drawn < 1:
             name = "size" if largest is None else "largest"
             raise ValueError(f"Argument `{name}` must be a static whole number of at least 1, but is {drawn}.")
         self.size, self.key, self.indices = int(drawn), key, indices

@@ -16,7 +16,7 @@ from .._checks import check_tolerance
 from .._derivatives import unknown
 from .._finite import of_finite_state
 from .._linalg import round_off
-from .._norms import norm, quotient
+from .._norms import all_finite, norm, quotient
 from .._public import public
 from .._statement import Statement
 from ..problems import AbstractProblem, MatrixCompletion, MatrixSensing
@@ -56,6 +56,9 @@ def min_nuclear_norm(problem: AbstractProblem, *, rtol: float | None = None, max
     check_tolerance(rtol, "rtol", problem.dtype)
     if not max_steps >= 1:
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
+    # The SVD of what is not finite need not end.
+    known = all_finite(problem)
+    problem = jax.tree.map(lambda leaf: jnp.where(known, leaf, 0) if eqx.is_inexact_array(leaf) else leaf, problem)
     Theta, normal, Z, size, lower, steps = _least_nuclear(problem, rtol=rtol, max_steps=max_steps)
     # Theta and the multipliers are held: to first order the value moves with the measurements alone.
     held = jax.lax.stop_gradient
