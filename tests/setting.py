@@ -28,6 +28,11 @@ if jaxlib.version.__version_info__ < (0, 10):
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)])
 
+# Commands keep their programs in the user's folder; those of the tests do not.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+    jax.config.update("jax_enable_compilation_cache", False)
+
 # Tracing makes and drops millions of small objects, none of which the collector frees: it may look less often.
 gc.set_threshold(200_000, 50, 100)
 

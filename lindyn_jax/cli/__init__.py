@@ -24,7 +24,8 @@ app = typer.Typer(
     help="""Learning dynamics of overparametrized linear networks: one trajectory, thousands of them, and the papers' figures.
 
     Commands compute in float64, say on standard error what they do, and print a table (or JSON with --json); studies and
-    figures are written to the folder --out as well. A first try, about a minute on two cores:
+    figures are written to the folder --out as well. Compiled programs are kept in your cache folder, of which `info` says what
+    is in it; --no-cache after any command does without. A first try, about a minute on two cores:
 
     lindyn-jax sweep theorem12 --data digits --samples 30 --centre
     """,

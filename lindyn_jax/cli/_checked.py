@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from typer.core import TyperCommand
 
-from . import _endings
+from . import _cache, _endings
 
 # Signed, so that a seed survives wherever numbers are kept.
 LARGEST = 2**63 - 1
@@ -215,7 +215,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 class Checked(TyperCommand):
-    """A command whose options are checked against the tables above before it runs."""
+    """A command whose options are checked against the tables above before it runs; all can do without kept programs."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        _cache.State.wanted = _cache.OPTION not in options
+        return super().parse_args(ctx, [arg for arg in options if arg != _cache.OPTION] + args[len(options) :])
 
     def invoke(self, ctx) -> Any:
         # Fields of a study of the user's are what they are.

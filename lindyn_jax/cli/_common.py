@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import _endings
+from . import _cache, _endings
 
 TargetsOption = Annotated[
     str | None, typer.Option(help="Target columns of a csv, which needs them, with commas between them.")
@@ -70,6 +70,7 @@ def configure(*, distributed: bool = False) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    _cache.turn_on()
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # In a process that already runs JAX the number of devices is settled.

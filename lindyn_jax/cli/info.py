@@ -1,7 +1,9 @@
 """`lindyn-jax info`."""
 
 import json
+from pathlib import Path
 
+from . import _cache
 from ._common import JsonOption, configure
 
 
@@ -12,17 +14,26 @@ def info(json_: JsonOption = False) -> None:
     from ..ensemble import describe_environment
 
     environment = describe_environment()
+    place = jax_setting("jax_compilation_cache_dir")
+    kept_there = _cache.held(Path(place)) if place else _cache.Held(0, 0)
+    own = place == str(_cache.folder())
     cache = {
         "folder": jax_setting("jax_compilation_cache_dir") if jax_setting("jax_enable_compilation_cache") else None,
         "least_seconds": jax_setting("jax_persistent_cache_min_compile_time_secs"),
+        "programs": kept_there.programs,
+        "bytes": kept_there.size,
+        "most_bytes": _cache.MOST_BYTES if own else None,
     }
     if json_:
         print(json.dumps({**environment, "compilation_cache": cache}, indent=1))
         return
     if cache["folder"]:
-        kept = f"{cache['folder']}, for programs that take {cache['least_seconds']:g} s or more to compile"
+        limit = f" of at most {_cache.MOST_BYTES / 2**20:.0f}" if own else ""
+        kept = f"{cache['folder']}, {kept_there.programs} programs, {kept_there.size / 2**20:.1f}{limit} MiB"
+        if cache["least_seconds"] > 0:
+            kept += f", for programs that take {cache['least_seconds']:g} s or more to compile"
     else:
-        kept = "off: every process compiles anew; set JAX_COMPILATION_CACHE_DIR to a folder to keep compiled programs"
+        kept = "off: every process compiles anew"
     number = environment["devices"]
     lines = {
         "versions": ", ".join(f"{package} {version}" for package, version in environment["versions"].items()),

@@ -1,5 +1,6 @@
 """The compiled batch: all grid points times the trials of a chunk, over the local devices, and their reductions."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -63,7 +64,7 @@ class Runner:
         self.outputs = {
             name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in lowered.out_info.items()
         }
-        self.compiled = lowered.compile()
+        self._lowered = lowered
         collect = np.argsort(self.deal)[: self.size]
         shape = tuple(len(values) for values in grid.values())
 
@@ -91,6 +92,11 @@ class Runner:
             for name, output in self.outputs.items()
         }
         self.reduced = jax.eval_shape(reduce, whole, jax.ShapeDtypeStruct((), jnp.int32))
+
+    @functools.cached_property
+    def compiled(self):
+        """The program, made when it is first asked for."""
+        return self._lowered.compile()
 
     @property
     def memory(self) -> float:

@@ -279,6 +279,15 @@ class SweepStore:
         return self._attributes()["chunk"]
 
     @told
+    def is_finished(self) -> bool:
+        """Whether every chunk is there, every file as it was written, and none was left out by an early stop."""
+        attributes = self._attributes()
+        stop = self._stop(attributes)
+        if stop is None or stop[0] or any(self._wrong(key, known) for key, known in attributes["files"].items()):
+            return False
+        return bool(np.all(self.snapshot().complete))
+
+    @told
     def snapshot(self, known: np.ndarray | None = None) -> Snapshot:
         """What the store holds at this moment, every file of every complete chunk checked.
 

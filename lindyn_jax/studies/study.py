@@ -197,6 +197,8 @@ class Study(Settled):
             # Where trials are always kept, reductions are read off them.
             reductions=None if always else self.reductions(),
             keep_trials=always or (self.asked("keep_trials", True) if keep_trials is None else keep_trials),
+            # What a trial of these studies puts out follows from the settings.
+            trust_store=type(self).__module__.partition(".")[0] == __name__.partition(".")[0],
             stop_when=None if precision is None else lambda merged, count: self._narrow(merged, count, precision),
             batch=batch,
             **options,
