@@ -26,7 +26,7 @@ from .models import (
     WideLimit,
 )
 from .noise import FullBatch, LabelNoise, Minibatch, Online, Teacher
-from .optimizers import polar_descent
+from .optimizers import Descent, polar_descent
 from .problems import (
     AbstractProblem,
     CustomProblem,
@@ -63,6 +63,7 @@ __all__ = [
     "AbstractProblem",
     "CustomProblem",
     "DeepLinear",
+    "Descent",
     "Diagonal",
     "DiagonalDifference",
     "Direction",

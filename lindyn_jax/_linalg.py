@@ -1,12 +1,10 @@
 """Small pieces of linear algebra that the reduction and the statements share."""
 
 import math
-from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def round_off(A: Float[Array, "n m"]) -> float:
@@ -18,42 +16,38 @@ def round_off(A: Float[Array, "n m"]) -> float:
     return 8 * math.sqrt(min(A.shape)) * float(jnp.finfo(A.dtype).eps)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def row_factor(Z: Float[Array, "p h"], strict: bool = False) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
+@jax.custom_jvp
+def row_factor(Z: Float[Array, "p h"]) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
     """Thin factorization `Z = L Q^T`: L lower triangular (or trapezoidal), Q with orthonormal columns, k = min(p, h).
 
     The derivative keeps Q horizontal (`Q^T dQ = 0`), so `dL = dZ Q`: it needs no inverse for anything that depends on L
     alone. For h > p, `dQ` needs L to be invertible. Where it is not, no smooth factorization of this width exists: `dQ` is
-    then NaN, or raises an error if `strict`, but is never a wrong number.
+    then NaN.
     """
     Q, R = jnp.linalg.qr(Z.T)
     return R.T, Q
 
 
 @row_factor.defjvp
-def _row_factor_jvp(strict, primals, tangents):
+def _row_factor_jvp(primals, tangents):
     (Z,), (dZ,) = primals, tangents
-    factors: tuple[Array, Array] = row_factor(Z, strict)
+    factors: tuple[Array, Array] = row_factor(Z)
     L, Q = factors
     p, h = Z.shape
     dL = dZ @ Q
     if h <= p:
         return (L, Q), (dL, jnp.zeros_like(Q))
     outside = dZ - dL @ Q.T
-    magnitude = jnp.abs(jnp.diagonal(L))
-    deficient = jnp.min(magnitude) <= round_off(Z) * jnp.max(magnitude)
-    safe = jnp.where(deficient, jnp.nan, L)
-    if strict:
-        # On the primal value: transposing a check of the tangent would drop the error, and the cotangent with it.
-        safe = eqx.error_if(
-            safe,
-            deficient,
-            "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
-            "starts) does not pass through the width reduction: start from a reduced one (`reduce`), or pass `reduce=False` to "
-            "`gradient_flow` or `gradient_descent`.",
-        )
+    # On the primal value: transposing a check of the tangent would drop it, and the cotangent with it.
+    safe = jnp.where(is_deficient(L), jnp.nan, L)
     dQ = jax.scipy.linalg.solve_triangular(safe, outside, lower=True).T
     return (L, Q), (dL, dQ)
+
+
+def is_deficient(L: Float[Array, "p p"]) -> Bool[Array, ""]:
+    """Whether the rows of `Z = L Q^T`, more columns than rows, are linearly dependent to round-off."""
+    magnitude = jnp.abs(jnp.diagonal(L))
+    return jnp.min(magnitude) <= round_off(L) * jnp.max(magnitude)
 
 
 def signature_spectrum(Z: Float[Array, "p h"], signs: Float[Array, " p"]) -> Float[Array, " k"]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
 from ._equivariance import extra_arguments, refuse_unrunnable
+from ._keyed import compiled, keyed
 from ._public import public
 from ._stop import as_stop
 from .flow import all_finite, check_finite_start, check_not_saddle
@@ -81,6 +81,7 @@ def gradient_descent(
     _checks.check_choice(differentiate, "differentiate", ("reverse", "forward"))
     moved = prepare(model, problem, reduce)
     reduced = moved.is_reduced or (reduce and is_reducible(moved, problem))
+    optimizer = jax.tree.map(keyed, optimizer)
     if not isinstance(optimizer, EquivariantTransformation):
         refuse_unrunnable(optimizer, model.to_state())
         if reduced:
@@ -110,13 +111,13 @@ class EquivariantTransformation(optax.GradientTransformation):
 
 @public
 def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
-    """Plain gradient descent, `optax.sgd(step_size)`, known to commute with the reduction.
+    """Plain gradient descent, `optax.sgd(step_size)`, known to commute with the reduction; another step size compiles nothing.
 
     **Args:** `step_size`, eta; may be traced, one for each trajectory of a batch.
 
     **Source:** G19 (5).
     """
-    return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, step_size))
+    return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, jnp.asarray(step_size)))
 
 
 # Functions with names, and the step size as data: such a transformation can be pickled, and another step compiles nothing.
@@ -136,7 +137,7 @@ class _Carry(NamedTuple):
     halted: Bool[Array, ""]
 
 
-@eqx.filter_jit
+@compiled
 def _descend(
     model, problem, save_at, stop, steps, optimizer, noise, functions, reduce, lifted, keep_models, reverse, whole
 ) -> Trajectory:

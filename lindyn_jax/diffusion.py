@@ -20,11 +20,13 @@ from jaxtyping import Array, ArrayLike, Float
 from . import _checks
 from . import observables as obs
 from ._driver import Run, run
+from ._keyed import compiled
 from ._public import public
 from .flow import check_flow, result_code
 from .noise import AbstractNoise, Key, LabelNoise, Minibatch, as_parts
 from .problems import AbstractProblem
 from .reduction import prepare
+from .solvers import integrate
 from .theory.stochastic import batch_spread
 from .trajectory import M, Trajectory
 
@@ -149,6 +151,13 @@ class Diffusion(eqx.Module):
         return sum(parts[1:], parts[0])
 
 
+class Path(diffrax.VirtualBrownianTree):
+    """A Brownian path that does not look, at run time, whether it is asked within its interval."""
+
+    def _evaluate(self, r):
+        return jax.tree.map(lambda key, shape: self._evaluate_leaf(key, r, shape), self.key, self.shape)
+
+
 def _diffusion(noise, problem: AbstractProblem) -> Diffusion:
     parts = as_parts(noise)
     if not parts:
@@ -181,7 +190,7 @@ def _diffusion(noise, problem: AbstractProblem) -> Diffusion:
     return Diffusion(samples, factor, std, tuple(shapes))
 
 
-@eqx.filter_jit
+@compiled
 def _flow(
     model, problem, ts, diffusion, eta, key, substeps, functions, max_steps, adjoint, reduce, lifted, keep_models
 ) -> Trajectory:
@@ -215,24 +224,23 @@ def _flow(
         # The steps are where they are: a Brownian path has no derivative in time.
         dt = jax.lax.stop_gradient(eta) / substeps
         zero = jnp.zeros((), ts.dtype)
-        motion = diffrax.VirtualBrownianTree(zero, ts[-1], tol=dt / 2, shape=structures, key=key)
-        solution = diffrax.diffeqsolve(
+        make: Any = Path
+        unit = make(0.0, 1.0, tol=0.5, shape=structures, key=key)
+        motion = eqx.tree_at(lambda path: (path.t0, path.t1, path.tol), unit, (zero, ts[-1], dt / 2 / ts[-1]))
+        solution = integrate(
             diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(spread, motion)),
             diffrax.Euler(),
-            t0=zero,
-            t1=ts[-1],
-            dt0=jnp.minimum(dt, ts[-1]),
-            y0=moving,
-            saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=ts, fn=seen), diffrax.SubSaveAt(t1=True))),
+            ts[-1],
+            moving,
+            None,
+            controller=diffrax.ConstantStepSize(),
+            first=jnp.minimum(dt, ts[-1]),
+            observe=(ts, seen),
             max_steps=max_steps,
             adjoint=adjoint,
-            throw=False,
         )
-        ys: Any = solution.ys
-        times: Any = solution.ts
-        saved, last = ys
-        final = at(times[1][-1], jax.tree.map(lambda leaf: leaf[-1], last))
-        stats = {"final_time": times[1][-1], "num_steps": solution.stats["num_steps"]}
-        return Run(ts, saved, final, result_code(solution.result, final), stats)
+        final = at(solution.time, solution.y)
+        stats = {"final_time": solution.time, "num_steps": solution.num_steps}
+        return Run(ts, solution.observed, final, result_code(solution.result, final), stats)
 
     return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)

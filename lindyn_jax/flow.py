@@ -1,7 +1,7 @@
 """Gradient flow, integrated by diffrax with the model itself as the state."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import diffrax
 import equinox as eqx
@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
+from ._keyed import compiled
 from ._public import public
 from ._stop import AbstractStop, as_stop
 from .methods import METHODS, AbstractMethod, as_method
@@ -22,7 +23,7 @@ from .problems import AbstractProblem, LeastSquares
 from .problems.least_squares import is_least_squares
 from .reduction import check_fits, check_kinds, is_reducible, prepare
 from .reduction.forms import reduced_form
-from .solvers import is_lost, largest_singular_value, lost_on_the_way, norm
+from .solvers import Solution, integrate, is_lost, largest_singular_value, lost_on_the_way, norm
 from .trajectory import M, Trajectory
 
 # Above this product of horizon and fastest rate the implicit solver is the cheaper one.
@@ -143,7 +144,7 @@ def default_adjoint() -> diffrax.AbstractAdjoint:
     return diffrax.ForwardMode() if nothing else diffrax.RecursiveCheckpointAdjoint()
 
 
-@eqx.filter_jit
+@compiled
 def _flow(
     model, problem, ts, stop, rtol, atol, functions, methods, max_steps, adjoint, reduce, lifted, keep_models
 ) -> Trajectory:
@@ -173,54 +174,43 @@ def _flow(
                 scale = jnp.sqrt(jnp.asarray(sum(jnp.size(leaf) for leaf in jax.tree.leaves(moving)), ts.dtype))
                 least = jnp.minimum(atol, 1e-3 * jnp.maximum(least_error, jnp.finfo(ts.dtype).tiny) / scale)
 
-            def reached(t, y, args, **kwargs):
+            def reached(t, y, args):
                 _, fixed, problem = args
                 with jax.default_matmul_precision("highest"):
                     return stop.measure(moved(t, eqx.combine(y, fixed), problem), problem) <= target
 
-            event = diffrax.Event(reached)
+            event = reached
 
-        def integrate(method, ts):
+        def moved_by(method, ts):
             tolerance, solver, controller = method.build(rtol, least, ts)
-            solution = diffrax.diffeqsolve(
+            solution = integrate(
                 diffrax.ODETerm(velocity),
                 solver,
-                t0=jnp.zeros((), ts.dtype),
-                t1=ts[-1],
-                dt0=_first_step(start, small, ts[-1], tolerance),
-                y0=moving,
-                args=(small, fixed, problem),
-                saveat=diffrax.SaveAt(
-                    subs=(
-                        diffrax.SubSaveAt(ts=ts, fn=seen),
-                        diffrax.SubSaveAt(t1=True),
-                    ),
-                    controller_state=True,
-                ),
-                stepsize_controller=controller,
-                event=event,
+                ts[-1],
+                moving,
+                (small, fixed, problem),
+                controller=controller,
+                first=_first_step(start, small, ts[-1], tolerance),
+                observe=(ts, seen),
+                reached=event,
                 max_steps=max_steps,
                 adjoint=adjoint,
-                throw=False,
             )
-            ys: Any = solution.ys
-            times: Any = solution.ts
-            saved, last = ys
-            final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], last), fixed)
+            final = eqx.combine(solution.y, fixed)
             roundoff = lost_on_the_way(solution.controller_state, final)
             code = result_code(solution.result, final)
             code = jnp.where((code <= trajectory.STOPPED) & is_lost(roundoff), trajectory.LOST, code)
-            end = times[1][-1]
+            end = solution.time
             final = moved(end, final, problem)
             if stop is not None:
                 end = jnp.where(code == trajectory.STOPPED, end + _later(whole, final, problem, stop), end)
-            return Run(ts, saved, final, code, statistics(solution, end, method.is_implicit, roundoff))
+            return Run(ts, solution.observed, final, code, statistics(solution, end, method.is_implicit, roundoff))
 
         if len(methods) == 1:
-            return integrate(methods[0], ts)
+            return moved_by(methods[0], ts)
         stiff = _is_stiff(whole, problem, ts[-1], stop)
         # Both are compiled; the one that is not wanted gets no time to integrate over.
-        explicit, implicit = (integrate(method, jnp.where(stiff == i, ts, 0)) for i, method in enumerate(methods))
+        explicit, implicit = (moved_by(method, jnp.where(stiff == i, ts, 0)) for i, method in enumerate(methods))
         return jax.tree.map(lambda a, b: jnp.where(stiff, b, a), explicit, implicit)._replace(ts=ts)
 
     return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)
@@ -251,13 +241,13 @@ def _later(start: AbstractModel, final: AbstractModel, problem: AbstractProblem,
     return -(level - fixed(level)) / jnp.where(slope < 0, slope, -jnp.finfo(slope.dtype).tiny)
 
 
-def statistics(solution: diffrax.Solution, end: Array, is_implicit: bool, roundoff: Array) -> dict[str, Array]:
+def statistics(solution: Solution, end: Array, is_implicit: bool, roundoff: Array) -> dict[str, Array]:
     """What a `Trajectory` tells of an integration."""
     return {
         "final_time": end,
-        "num_steps": solution.stats["num_steps"],
-        "num_accepted": solution.stats["num_accepted_steps"],
-        "num_rejected": solution.stats["num_rejected_steps"],
+        "num_steps": solution.num_steps,
+        "num_accepted": solution.num_accepted,
+        "num_rejected": solution.num_steps - solution.num_accepted,
         "implicit": jnp.asarray(is_implicit),
         "roundoff": roundoff,
     }
@@ -275,7 +265,7 @@ def _first_step(start: AbstractModel, problem: AbstractProblem, horizon: Array, 
     return jnp.minimum(jnp.where(fastest > 0, rtol**0.25 / jnp.where(fastest > 0, fastest, 1), horizon), horizon)
 
 
-@eqx.filter_jit
+@compiled
 def _is_stiff_start(model, problem, horizon, stop, reduce) -> Array:
     """`_is_stiff` for a start that is not in its smallest form yet."""
     small = not problem.plain.is_quadratic and reduce and is_reducible(model, problem)
@@ -303,25 +293,21 @@ def _arrives(whole: AbstractModel, problem: AbstractProblem, horizon: Array, sto
     def velocity(t, y, args):
         return eqx.filter(eqx.combine(y, fixed).velocity(small), start.moving())
 
-    def reached(t, y, args, **kwargs):
-        if stop is None:
-            return False
-        return stop.measure(whole.with_core(eqx.combine(y, fixed)), problem) <= stop.target(whole, problem)
+    def reached(t, y, args):
+        ending = cast(AbstractStop, stop)
+        return ending.measure(whole.with_core(eqx.combine(y, fixed)), problem) <= ending.target(whole, problem)
 
-    solution = diffrax.diffeqsolve(
+    solution = integrate(
         diffrax.ODETerm(velocity),
         solver,
-        t0=jnp.zeros_like(horizon),
-        t1=horizon,
-        dt0=None,
-        y0=moving,
-        args=(small, fixed),
-        saveat=diffrax.SaveAt(t1=True),
-        stepsize_controller=controller,
-        event=None if stop is None else diffrax.Event(reached),
+        horizon,
+        moving,
+        (small, fixed),
+        controller=controller,
+        first=None,
+        reached=None if stop is None else reached,
         max_steps=min(int(PILOT * max(1.0, (small.rank * small.num_outputs / PILOT_IMPULSES) ** 3)), MOST_PILOT),
         adjoint=diffrax.ForwardMode(),
-        throw=False,
     )
     return diffrax.is_okay(solution.result)
 
@@ -348,7 +334,7 @@ def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, s
     return stiffness
 
 
-@eqx.filter_jit
+@compiled
 def _rate_by_power_steps(start: AbstractModel, problem: AbstractProblem) -> Array:
     """About the fastest rate at a start of any kind, from below: power steps with the derivative of its velocity."""
     moving, fixed = eqx.partition(start, start.moving())

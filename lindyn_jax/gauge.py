@@ -68,7 +68,7 @@ def find_gauge(model: TwoLayer, problem: LeastSquares | Penalised) -> Gauge:
     data: Any = problem.plain
     target = data.theta_hat
     Phi, singular_values, PsiT = jax.lax.stop_gradient(jnp.linalg.svd(jax.lax.stop_gradient(target)))
-    L, Q = row_factor(jnp.concatenate([model.U, model.V]), True)
+    L, Q = row_factor(jnp.concatenate([model.U, model.V]))
     U1, V = problem.to_data(L[:n]), L[n:]
     D = U1.T @ U1 - V.T @ V
     eigenvalues, P = jax.lax.stop_gradient(jnp.linalg.eigh(jax.lax.stop_gradient(D)))

@@ -6,8 +6,6 @@ that is left is known: to first order the flow still moves by the least `dZ` tha
 gradient of another loss to zero.
 """
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax
@@ -17,6 +15,7 @@ from jaxtyping import Array, Float
 from . import _checks, trajectory
 from . import observables as obs
 from ._driver import Run, run
+from ._keyed import compiled
 from ._public import public
 from ._rest import is_limit
 from .flow import (
@@ -33,7 +32,8 @@ from .models import Reduction, TwoLayer
 from .problems import AbstractProblem
 from .problems.least_squares import is_least_squares
 from .reduction import check_fits, check_kinds
-from .solvers import grown_roundoff, is_lost
+from .reduction.forms import refuse_dependent_rows
+from .solvers import grown_roundoff, integrate, is_lost
 from .trajectory import Trajectory
 
 
@@ -113,6 +113,7 @@ def flow_to_limit(
     check_fits(model, problem)
     check_not_saddle(model, problem)
     check_finite_start(model, problem)
+    refuse_dependent_rows(model, problem)
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, model.moving())))
     if rtol is None:
         rtol = 1e-8 if dtype == jnp.float64 else 1e-5
@@ -123,7 +124,7 @@ def flow_to_limit(
     return _flow_to_limit(model, problem, jnp.asarray(rtol, dtype), obs.resolve(observables), max_steps, adjoint)
 
 
-@eqx.filter_jit
+@compiled
 def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Trajectory:
     def advance(whole, observe):
         start, small = whole.parts(problem)
@@ -132,29 +133,26 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         def velocity(t, y, args):
             return eqx.filter(eqx.combine(y, fixed).velocity(args[0]), start.moving())
 
-        def reached(t, y, args, **kwargs):
+        def reached(t, y, args):
             y, (problem, _) = jax.lax.stop_gradient((y, args))
             with jax.default_matmul_precision("highest"):
                 return is_limit(y.U, y.V, problem, 0.1 * rtol)
 
         horizon = jax.lax.stop_gradient(_horizon(start, small).astype(rtol.dtype))
         tolerance, solver, controller = METHODS["radau"].build(rtol, jnp.zeros_like(rtol), None)
-        solution = diffrax.diffeqsolve(
+        solution = integrate(
             diffrax.ODETerm(velocity),
             solver,
-            t0=jnp.zeros((), rtol.dtype),
-            t1=horizon,
-            dt0=_first_step(start, small, horizon, tolerance),
-            y0=moving,
-            args=(small, fixed),
-            saveat=diffrax.SaveAt(t1=True, controller_state=True),
-            stepsize_controller=controller,
-            event=diffrax.Event(reached),
+            horizon,
+            moving,
+            (small, fixed),
+            controller=controller,
+            first=_first_step(start, small, horizon, tolerance),
+            reached=reached,
             max_steps=max_steps,
             adjoint=adjoint,
-            throw=False,
         )
-        final = eqx.combine(jax.tree.map(lambda leaf: leaf[-1], solution.ys), fixed)
+        final = eqx.combine(solution.y, fixed)
         code = result_code(solution.result, final)
         # Reaching the horizon is not reaching the limit; meeting the event is.
         finished, stopped = code == trajectory.FINISHED, code == trajectory.STOPPED
@@ -164,8 +162,7 @@ def _flow_to_limit(model, problem, rtol, functions, max_steps, adjoint) -> Traje
         final = whole.with_core(final)
         values, models = observe(final, problem)
         values = {name: trajectory.failed_to_inf(code == trajectory.FINISHED, x)[None] for name, x in values.items()}
-        times: Any = solution.ts
-        stats = statistics(solution, times[-1], True, roundoff)
+        stats = statistics(solution, solution.time, True, roundoff)
         return Run(jnp.full(1, jnp.inf, rtol.dtype), (values, models), final, code, stats)
 
     return run(model, problem, functions, advance, reduce=True)

@@ -1,6 +1,8 @@
-"""Optimizers that are matrices times the weights, of which the width reduction is exact."""
+"""Optimizers of which the width reduction is exact, and whose numbers are data."""
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,68 @@ from .descent import EquivariantTransformation
 
 # Coefficients of the quintic that drives all singular values towards 1 fast, and no nearer than about 0.3.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+@public
+def Descent(
+    step_size: Float[ArrayLike, ""] | Callable[[Array], Any],
+    momentum: Float[ArrayLike, ""] | int | None = None,
+    *,
+    nesterov: bool = False,
+    weight_decay: Float[ArrayLike, ""] | int | None = None,
+) -> EquivariantTransformation:
+    """Gradient descent whose numbers are data: with others of them nothing is compiled again.
+
+    `G' = G + weight_decay W`, `M+ = momentum M + G'` and `W+ = W - eta M+`, or of `G' + momentum M+` with `nesterov`: what
+    `optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(step_size, momentum, nesterov))` does, number by number.
+
+    **Args:** `step_size`, eta, or a function of the number of the step, counted from 0, such as one of optax's schedules (as a
+    `jax.tree_util.Partial` or a module its constants are data too); `momentum`, in [0, 1), and `weight_decay`, by default none.
+    All may be traced, one for each trajectory of a batch.
+
+    **Raises:** `ValueError` for a momentum outside [0, 1) or a weight decay that is negative.
+
+    **Notes:** known to commute with the reduction: all that it does to gradients is to scale and to add them.
+
+    **Example:** `gradient_descent(model, problem, 100, optimizer=Descent(1e-2, momentum=0.9))`
+
+    **Source:** G19 (5); Polyak 1964 for momentum.
+    """
+    if momentum is not None:
+        _check_momentum(momentum)
+    if weight_decay is not None:
+        _checks.check_not_negative(weight_decay, "weight_decay")
+    if nesterov and momentum is None:
+        raise ValueError("Argument `nesterov` looks ahead along a momentum, but there is none: pass `momentum`.")
+    eta = step_size if callable(step_size) else jnp.asarray(step_size)
+    rest = (None if number is None else jnp.asarray(number) for number in (momentum, weight_decay))
+    start: Any = _counted if momentum is None else _counted_and_zeros
+    return EquivariantTransformation(start, jax.tree_util.Partial(_descend, eta, *rest, nesterov=bool(nesterov)))
+
+
+def _counted(params) -> tuple[Array, None]:
+    return jnp.zeros((), jnp.int32), None
+
+
+def _counted_and_zeros(params) -> tuple[Array, Any]:
+    return jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params)
+
+
+def _descend(eta, momentum, weight_decay, updates, state, params=None, *, nesterov):
+    step, trace = state
+    size: Any = eta(step) if callable(eta) else eta
+    if weight_decay is not None:
+        updates = jax.tree.map(lambda g, W: g + jnp.asarray(weight_decay, g.dtype) * W, updates, params)
+    if momentum is not None:
+        add = lambda m, g: jnp.asarray(momentum, g.dtype) * m + g  # noqa: E731
+        trace = jax.tree.map(add, trace, updates)
+        updates = jax.tree.map(add, trace, updates) if nesterov else trace
+    return jax.tree.map(lambda g: jnp.asarray(-size, g.dtype) * g, updates), (step + 1, trace)
+
+
+def _check_momentum(momentum) -> None:
+    if not _checks.is_traced(momentum) and not 0 <= np.asarray(momentum) < 1:
+        raise ValueError(f"Argument `momentum` must lie in [0, 1), but is {momentum}.")
 
 
 @public
@@ -44,11 +108,11 @@ def polar_descent(
 
     **Source:** Jordan et al. 2024 (Muon).
     """
-    if not _checks.is_traced(momentum) and not 0 <= np.asarray(momentum) < 1:
-        raise ValueError(f"Argument `momentum` must lie in [0, 1), but is {momentum}.")
+    _check_momentum(momentum)
     if newton_schulz is not None and (operator.index(newton_schulz) < 1):
         raise ValueError(f"Argument `newton_schulz` must be at least 1 step, but is {newton_schulz}.")
-    update = jax.tree_util.Partial(_update, step_size, momentum, nesterov=bool(nesterov), steps=newton_schulz)
+    numbers = jnp.asarray(step_size), jnp.asarray(momentum)
+    update = jax.tree_util.Partial(_update, *numbers, nesterov=bool(nesterov), steps=newton_schulz)
     return EquivariantTransformation(_zeros, update)
 
 

@@ -9,7 +9,19 @@ import lindyn_jax
 
 ROOT = Path(lindyn_jax.__file__).parent
 LAYERS = (
-    ("_linalg", "_roots", "_svd", "_checks", "_derivatives", "_equivariance", "_files", "_norms", "_polar", "_public"),
+    (
+        "_linalg",
+        "_roots",
+        "_svd",
+        "_checks",
+        "_derivatives",
+        "_equivariance",
+        "_files",
+        "_keyed",
+        "_norms",
+        "_polar",
+        "_public",
+    ),
     ("problems",),
     ("models", "_finite", "_modes", "_statement"),
     ("init", "observables", "trajectory", "reduction", "gauge", "solvers", "statistics"),

@@ -244,8 +244,9 @@ def test_derivatives_at_balanced_starts_need_the_full_size(problem, rng):
         out = ld.gradient_descent(moved, problem, 10, optimizer=SGD, reduce=reduce)
         return out.final_observables["loss"] + jnp.sum(jnp.sin(out.final.V))
 
-    with pytest.raises(eqx.EquinoxRuntimeError, match="pass `reduce=False`"):
-        jax.block_until_ready(eqx.filter_jit(jax.grad(lambda size: value(size, True)))(jnp.asarray(0.0)))
+    with pytest.raises(ValueError, match="pass `reduce=False`"):
+        jax.grad(lambda size: value(size, True))(jnp.asarray(0.0))
+    assert np.isnan(jax.jit(jax.grad(lambda size: value(size, True)))(jnp.asarray(0.0)))
     slope = float(jax.jit(jax.grad(lambda size: value(size, False)))(0.0))
     step, function = 1e-6, jax.jit(lambda size: value(size, False))
     difference = (float(function(step)) - float(function(-step))) / (2 * step)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import methods
 from ..flow import _first_step
-from ..solvers import RelativeController, growth_reach
+from ..solvers import RelativeController, growth_reach, integrate
 
 
 def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple[Float[Array, ""], Bool[Array, ""]]:
@@ -20,7 +20,7 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
     method: Any = methods.as_method(solver)
     if not method.takes_any:
         raise ValueError(f"Argument `solver` must be a solver for any model, but {method.name} is for {method.moves}.")
-    solver = method.solver
+    _, solver, _ = method.build(rtol, jnp.zeros_like(rtol), None)
     norm = jnp.sum(problem.Ytil**2)
     tiny = jnp.finfo(norm.dtype).tiny
 
@@ -37,24 +37,19 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
     first_step = _first_step(start, problem, infinity, rtol)
     if first_step is None:
         raise ValueError(f"The fastest rate of a {type(start).__name__} is not known, which sets the first step.")
-    policy = {
-        "max_steps": max_steps,
-        "adjoint": diffrax.ForwardMode(),
-        "throw": False,
-    }
-    coarse = diffrax.diffeqsolve(
+    policy: dict[str, Any] = {"max_steps": max_steps, "adjoint": diffrax.ForwardMode()}
+    coarse = integrate(
         diffrax.ODETerm(velocity),
         solver,
-        t0=jnp.zeros_like(rtol),
-        t1=infinity,
-        dt0=first_step,
-        y0=moving,
-        args=(problem, fixed),
-        stepsize_controller=RelativeController(rtol, reach=growth_reach(solver, rtol)),
-        event=diffrax.Event(lambda t, y, args, **kwargs: excess(y) <= 0),
+        infinity,
+        moving,
+        (problem, fixed),
+        controller=RelativeController(rtol, reach=growth_reach(solver, rtol)),
+        first=first_step,
+        reached=lambda t, y, args: excess(y) <= 0,
         **policy,
     )
-    behind, end = _end(coarse)
+    behind, end = coarse.time, coarse.y
     reached = (coarse.result == diffrax.RESULTS.event_occurred) & (excess(moving) > 0)
 
     # From the step that went past the end, back to it with the error in place of the time.
@@ -67,22 +62,18 @@ def first_time(start, problem, relative_error, rtol, solver, max_steps) -> tuple
     first = jnp.where(reached, excess(end), -1)
     # The state is the time and the weights, in units of their own: a floor that is small beside both.
     floor = 1e-3 * rtol * jax.lax.stop_gradient(jnp.minimum(behind, optax.tree.norm(end)))
-    back = diffrax.diffeqsolve(
+    back = integrate(
         diffrax.ODETerm(per_excess),
         solver,
+        jnp.where(reached, 0, first),
+        (behind, jax.tree.map(lambda last, before: jnp.where(reached, last, before), end, moving)),
+        None,
         t0=first,
-        t1=jnp.where(reached, 0, first),
-        dt0=-first / 4,
-        y0=(behind, jax.tree.map(lambda last, before: jnp.where(reached, last, before), end, moving)),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=floor),
+        controller=diffrax.PIDController(rtol=rtol, atol=floor),
+        first=-first / 4,
         **policy,
     )
     reached &= back.result == diffrax.RESULTS.successful
-    time: Array = _end(back)[1][0]
+    time: Array = back.y[0]
     T = jax.lax.stop_gradient(jnp.where(reached, time, behind))
     return jnp.where(jnp.isfinite(T) & (T > 0), T, first_step), reached
-
-
-def _end(solution: diffrax.Solution) -> tuple[Float[Array, ""], Any]:
-    """The last time and the state there."""
-    return jax.tree.map(lambda leaf: leaf[-1], (solution.ts, solution.ys))

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import _checks
 from .._equivariance import extra_arguments
+from .._keyed import compiled
 from .._norms import total
 from .._public import public
 from ..trajectory import Trajectory
@@ -132,7 +133,7 @@ def fit(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _fit(parameters, simulate, loss, optimizer, steps, gradient_tolerance, run, autodiff) -> Fit:
     moving, fixed = eqx.partition(parameters, eqx.is_inexact_array)
     dtype = gradient_tolerance.dtype

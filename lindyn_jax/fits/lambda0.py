@@ -28,13 +28,14 @@ from ._follow import Given, follow
 from ._horizon import first_time
 from ._objective import Objective, clenshaw_curtis, integrate, ratio
 
-FITTED, NO_HORIZON, DEPENDENT_ROWS, FLOW_FAILED = range(4)
+FITTED, NO_HORIZON, DEPENDENT_ROWS, FLOW_FAILED, ANISOTROPIC = range(5)
 
 LAMBDA0_RESULTS = {
     FITTED: "fitted: both signs are answered; see `converged` and `at_edge`",
     NO_HORIZON: "no horizon: the plain flow did not come down to the relative error that ends it",
     DEPENDENT_ROWS: "dependent rows: the start needs method='riccati', which was not known while tracing",
     FLOW_FAILED: "flow failed: the plain flow could not be integrated to the horizon",
+    ANISOTROPIC: "anisotropic: the data need method='flow', which was not known while tracing",
 }
 
 METHODS = ("closed", "riccati", "flow")
@@ -338,6 +339,7 @@ def _fit(
     result = jnp.where(independent, FITTED, DEPENDENT_ROWS)
     result = jnp.where(reached, result, NO_HORIZON)
     result = jnp.where(finished[0], result, FLOW_FAILED)
+    result = jnp.where(jnp.isnan(objective.speed), ANISOTROPIC, result)
     fit = Lambda0Fit(
         **minima,
         at_zero=at_zero,
@@ -366,10 +368,10 @@ def _objective(
     problem, U1, V, ts, path, weights, rtol, method, adjoint, solver, max_steps
 ) -> tuple[Objective, Bool[Array, ""]]:
     s = problem.singular_values
-    speed = (problem.scale * jnp.mean(s**2)).astype(V.dtype)
+    speed: Any = (problem.scale * jnp.mean(s**2)).astype(V.dtype)
     closed, independent = None, jnp.ones((), bool)
     if method != "flow" and problem.X is not None:
-        speed = eqx.error_if(speed, _spread(s) > 100 * jnp.finfo(s.dtype).eps, _ANISOTROPIC)
+        speed = jnp.where(_spread(s) > 100 * jnp.finfo(s.dtype).eps, jnp.nan, speed)
     if method == "closed":
         closed, independent = prepare(problem.reduced_theta_hat.astype(V.dtype), U1, V)
         path = closed.rotate(path)

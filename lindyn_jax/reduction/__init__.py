@@ -25,7 +25,7 @@ from ..models import (
     refuse_matrix_penalty,
 )
 from ..problems import AbstractProblem
-from .forms import reduced_form
+from .forms import reduced_form, refuse_dependent_rows
 from .optimizers import require_exact
 from .subspaces import find_subspaces, helps, project
 
@@ -47,20 +47,21 @@ def reduce(
 
     **Args:** `model`, a `TwoLayer` whose U has n rows and V has m rows, a `SymmetricFactors` or a `DeepLinear`; `problem`;
     `subspaces`, for a `DeepLinear` those of `find_subspaces`, which makes them from the concrete weights by default: inside jit
-    they must be given, and weights that do not respect them are an error at run time.
+    they must be given, and the core of weights that do not respect them is NaN.
 
     **Returns:** a `Reduction`, whose core is of the same kind; `lift(reduce(model, problem))` is the model, to round-off.
 
     **Raises:** `ValueError` for another kind of model, sizes that do not fit the problem, or a problem with a penalty whose
     Lambda is a matrix; for a deep network none of whose hidden layers becomes smaller, as with Gaussian middle layers (the
-    message says which sizes were found), or whose weights are traced while `subspaces` are not given. Differentiating with
-    respect to a start whose moving rows are linearly dependent raises an error for h > r + m (h > n for tied layers): use
-    `reduce=False` in the solvers.
+    message says which sizes were found), or whose weights are traced while `subspaces` are not given, or do not respect
+    given ones. Differentiating with respect to a start whose moving rows are linearly dependent is refused for h > r + m (h > n
+    for tied layers), and NaN inside jit: use `reduce=False` in the solvers.
 
     **Source:** M22 section 2.1 for the data's part; the width's part is the invariance of the gradient under rotations.
     """
     check_fits(model, problem)
     refuse_matrix_penalty(problem)
+    refuse_dependent_rows(model, problem)
     return reduced_form(model, problem, subspaces)
 
 
@@ -85,7 +86,10 @@ def is_reducible(model: AbstractModel, problem: AbstractProblem) -> bool:
 @public
 def prepare(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractModel:
     """What the solvers move, if it is reduced outside of jit: deep networks with concrete weights that become smaller."""
-    return _prepared(model, problem) if reduce else model
+    if reduce:
+        refuse_dependent_rows(model, problem)
+        return _prepared(model, problem)
+    return model
 
 
 @functools.singledispatch

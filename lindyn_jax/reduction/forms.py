@@ -4,11 +4,13 @@ import functools
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._linalg import row_factor
-from .._norms import norm
+from .. import _checks
+from .._linalg import is_deficient, row_factor
+from .._norms import all_finite, norm
 from ..models import (
     AbstractModel,
     Bases,
@@ -52,7 +54,7 @@ def _two_layer_parts(
     r, m = problem.rank, problem.num_outputs
     U1, V, Q = problem.to_data(model.U), model.V, None
     if model.width > r + m:
-        L, Q = row_factor(jnp.concatenate([V, U1]), True)
+        L, Q = row_factor(jnp.concatenate([V, U1]))
         V, U1 = L[:m], L[m:]
     if problem.num_frozen == 0:
         return U1, V, Q, None, None, None
@@ -66,7 +68,7 @@ def _two_layer_parts(
 def _(model: SymmetricFactors, problem, subspaces) -> Reduction:
     core, Q = model, None
     if model.width > model.U.shape[0]:
-        L, Q = row_factor(model.U, True)
+        L, Q = row_factor(model.U)
         core = SymmetricFactors(L)
     return Reduction(core, model.width, bases=Bases(None, (Q,), (None, None)))
 
@@ -76,7 +78,49 @@ def _(model: DeepLinear, problem, subspaces) -> Reduction:
     found = subspaces is None
     subspaces = find_subspaces(model, problem) if found else tuple(subspaces)
     check_subspaces(model, subspaces, found)
-    return project(model, problem, subspaces, not found)
+    reduced = project(model, problem, subspaces, not found)
+    known = not found and not _checks.is_traced(*reduced.core.layers)
+    if known and bool(all_finite(model) & ~all_finite(reduced.core)):
+        raise ValueError(
+            "The subspaces are not invariant under this network: find them from its own start with `find_subspaces`."
+        )
+    return reduced
+
+
+def refuse_dependent_rows(model: AbstractModel, problem: AbstractProblem) -> None:
+    """Refuses derivatives of a start whose moving rows are linearly dependent, where its numbers are known; else they are NaN."""
+    if not _checks.is_traced(*jax.tree.leaves((model, problem))) or not model.is_reducible(problem):
+        return
+    # What is differentiated outside of jit has known numbers below its tangents.
+    model, problem = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, (model, problem))
+    if _checks.is_traced(*jax.tree.leaves((model, problem))):
+        return
+    L = _factored_rows(reduced_form(model, problem, None))
+    if L is not None and bool(is_deficient(L)):
+        raise ValueError(
+            "The derivative with respect to a start whose moving rows are linearly dependent (balanced, zero or low-rank "
+            "starts) does not pass through the width reduction: start from a reduced one (`reduce`), or pass `reduce=False` to "
+            "`gradient_flow` or `gradient_descent`."
+        )
+
+
+@functools.singledispatch
+def _factored_rows(reduced: Any) -> Array | None:
+    """L of `Z = L Q^T` where the width was factored out."""
+    return None
+
+
+@_factored_rows.register
+def _(reduced: Reduction) -> Array | None:
+    hidden: list[Any] = [] if reduced.bases is None else list(reduced.bases.hidden)
+    if len(hidden) != 1 or hidden[0] is None:
+        return None
+    first, last = reduced.core.layers
+    return jnp.concatenate([last.T, first])[: hidden[0].shape[1]]
+
+
+for _kind in (Momentum, Polar):
+    _factored_rows.register(_kind, lambda reduced: _factored_rows(reduced.network))
 
 
 @reduced_form.register

@@ -2,6 +2,7 @@
 
 from .control import NormController, RelativeController, grown_roundoff, growth_reach, lost_on_the_way
 from .group import imbalance, project, pseudo_orthogonal
+from .integrate import Solution, integrate
 from .lie import LieRK4, group_reach
 from .radau import ImpulseRadau, dense_jacobian, impulse_reach, internal_tolerance
 from .roots import ScaledChord
@@ -14,12 +15,14 @@ __all__ = [
     "NormController",
     "RelativeController",
     "ScaledChord",
+    "Solution",
     "dense_jacobian",
     "group_reach",
     "grown_roundoff",
     "growth_reach",
     "imbalance",
     "impulse_reach",
+    "integrate",
     "internal_tolerance",
     "is_dense",
     "is_lost",

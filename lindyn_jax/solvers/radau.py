@@ -93,7 +93,7 @@ class CollocationInterpolation(StateInterpolation):
 
 def _lagrange(nodes: np.ndarray, at: Array) -> Array:
     """Values at `at` of the Lagrange polynomials of `nodes`, shape (len(at), len(nodes))."""
-    columns = []
+    columns, nodes = [], nodes.astype(at.dtype)
     for i, node in enumerate(nodes):
         others = np.delete(nodes, i)
         columns.append(jnp.prod((at[:, None] - others) / (node - others), axis=1))

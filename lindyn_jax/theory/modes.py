@@ -94,7 +94,7 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     safe_sigma, safe_lam = jnp.where(there, sigma, 1), jnp.where(there, lam, 1)
     height = jnp.where(there, ratio(safe_sigma, safe_lam), 0)
     gain = jnp.log(ratio(safe_sigma, safe_lam)) + 2 * d
-    below, short = there & (gain >= np.log(2)), there & (gain > 0)
+    below, short = there & (gain >= float(np.log(2))), there & (gain > 0)
     gain = jnp.where(short, gain, 1)
     half = jnp.where(short, (gain + jnp.log(-jnp.expm1(-gain))) / (2 * safe_sigma), jnp.where(there, 0, jnp.inf))
     separate = jnp.all((sigma[:-1] > sigma[1:]) | ~there[1:])
