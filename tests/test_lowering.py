@@ -35,6 +35,7 @@ IN_LOOPS = {
     "flow_to_limit": IMPLICIT,
     "limit": IMPLICIT,
     "fit_lambda0": {"eigh", "qr", "triangular_solve", "cholesky"},
+    "exact.diagonal_limit": {"qr", "triangular_solve"},
     "exact.riccati_general": {"lu", "triangular_solve"},
     "theory.batch_stable_step": {"eigh"},
     "theory.hessian_sharpness": {"eigh"},

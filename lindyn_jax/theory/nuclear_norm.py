@@ -5,7 +5,7 @@ left, whatever it did.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -58,8 +58,8 @@ def min_nuclear_norm(problem: AbstractProblem, *, rtol: float | None = None, max
         raise ValueError(f"Argument `max_steps` must be at least 1, but is {max_steps}.")
     # The SVD of what is not finite need not end.
     known = all_finite(problem)
-    problem = jax.tree.map(lambda leaf: jnp.where(known, leaf, 0) if eqx.is_inexact_array(leaf) else leaf, problem)
-    Theta, normal, Z, size, lower, steps = _least_nuclear(problem, rtol=rtol, max_steps=max_steps)
+    filled: Any = jax.tree.map(lambda leaf: jnp.where(known, leaf, 0) if eqx.is_inexact_array(leaf) else leaf, problem)
+    Theta, normal, Z, size, lower, steps = _least_nuclear(filled, rtol=rtol, max_steps=max_steps)
     # Theta and the multipliers are held: to first order the value moves with the measurements alone.
     held = jax.lax.stop_gradient
     value = held(size) + _paired(problem, held(Theta), held(normal))
