@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and the one sentence that bad input gets."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 import lindyn_jax as ld
 from lindyn_jax import cli
-from lindyn_jax.cli import _common
+from lindyn_jax.cli import _cache, _common
 
 SMALL = ["--alphas", "0.5", "--widths", "100,1000", "--trials", "4"]
 
@@ -161,3 +162,29 @@ def test_widths_are_log_spaced_whole_numbers():
     assert _common.widths_of("1e2:1e4:3") == [100, 1000, 10000]
     assert _common.widths_of("1000,10") == [10, 1000]
     assert _common.widths_of("1:10:4") == [1, 2, 5, 10]
+
+
+def test_programs_are_kept_in_the_users_folder_unless_no_command_is_to(call, tmp_path):
+    assert call("info", "--no-cache")[0] == 0 and not _cache.State.wanted
+    assert call("info")[0] == 0 and _cache.State.wanted
+    program = (
+        "import jax; from lindyn_jax.cli import _cache; _cache.State.wanted = {}; _cache.turn_on(); "
+        "jax.jit(lambda x: x + 1)(1.0); print(*_cache.held(_cache.folder()))"
+    )
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    held = []
+    for wanted in (True, False):
+        ran = subprocess.run(
+            [sys.executable, "-c", program.format(wanted)], env=os.environ | environment, capture_output=True, text=True
+        )
+        held.append(ran.stdout.split())
+    assert held[0] == held[1] and all(int(number) > 0 for number in held[0])
+
+
+def test_what_was_not_used_for_longest_leaves_a_full_folder_of_programs(tmp_path):
+    for age, name in enumerate(("new", "old", "oldest")):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    _cache.shorten(tmp_path, 150)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert _cache.held(tmp_path) == (1, 100)

@@ -420,3 +420,24 @@ def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=match):
             ld.run_ensemble(trial, grid, 2, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("keep_trials", [True, False])
+def test_a_trusted_store_that_is_finished_is_read_without_a_look_at_the_trial(keep_trials, tmp_path):
+    options = {"key": jax.random.key(0), "keep_trials": keep_trials, "reductions": {"mean": Moments("u")}}
+
+    def run(trial, trials=4, **more):
+        return ld.run_ensemble(trial, {"x": [1.0, 2.0]}, trials, store=tmp_path / "s", chunk=2, **options, **more)
+
+    def gone(key, x):
+        raise AssertionError("the trial was looked at")
+
+    first = run(lambda key, x: {"u": x * jax.random.uniform(key)})
+    assert same_bits(first, run(gone, trust_store=True)) == []
+    with pytest.raises(AssertionError, match="looked at"):
+        run(gone)
+    # What is not finished is computed.
+    group = zarr.open_group(tmp_path / "s", mode="r+")
+    group[COMPLETE][1:] = False
+    with pytest.raises(AssertionError, match="looked at"):
+        run(gone, trust_store=True)

@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +118,16 @@ def test_measurements_that_contradict_each_other_leave_the_least_loss():
 def test_nothing_but_zeros_has_the_least_nuclear_norm_zero():
     found = theory.min_nuclear_norm(ld.MatrixCompletion(np.zeros((3, 2)), np.ones((3, 2))))
     assert (float(found.value), float(found.gap), bool(found.applies)) == (0, 0, True)
+
+
+@pytest.mark.parametrize("entry", [np.inf, np.nan])
+def test_nothing_is_said_of_measurements_that_are_not_finite(entry):
+    rng = np.random.default_rng(0)
+    known = ld.MatrixSensing(rng.normal(size=(4, 3, 2)), rng.normal(size=4))
+    wrong = eqx.tree_at(lambda problem: problem.A.A, known, known.A.A.at[0, 0, 0].set(entry))
+    least, bound = theory.min_nuclear_norm(wrong), theory.small_start_bound(wrong, 1e-4)
+    assert np.isnan(least.value) and not bool(least.applies)
+    assert np.isnan(bound.value) and not bool(bound.applies)
 
 
 def test_statements_refuse_other_problems_and_budgets():

@@ -497,6 +497,7 @@ def refused():
     batch, labels = ld.Minibatch(3, key=KEY), ld.LabelNoise(0.1, key=KEY)
     wide = ld.TwoLayer(np.tile(U, 3), np.tile(V, 3))
     yield "`size` must be a static whole number of at least 1, but is 0", lambda: ld.Minibatch(0, key=KEY)
+    yield "`size` must be a static whole number of at least 1, but is nan", lambda: ld.Minibatch(np.nan, key=KEY)
     yield (
         "`size` must be at most the number of samples, 12, without replacement, but is 13",
         lambda: run(ld.Minibatch(13, key=KEY)),

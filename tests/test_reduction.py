@@ -253,6 +253,22 @@ def test_derivatives_at_balanced_starts_need_the_full_size(problem, rng):
     assert abs(difference - slope) < 1e-7 * abs(difference)
 
 
+def test_dependent_rows_are_seen_where_the_data_leave_out_outputs(rng):
+    A = rng.normal(size=(6, n, m))
+    A[:, :, 1:] = 0
+    sensing = ld.MatrixSensing(A, rng.normal(size=6))
+    start = start_of(rng, 12)
+    assert ld.reduce(start, sensing).core.V.shape[0] == 1
+
+    def value(size, V):
+        moved = ld.TwoLayer(start.U + size, jnp.asarray(V) + size)
+        return ld.gradient_descent(moved, sensing, 3, optimizer=SGD).final_observables["loss"]
+
+    assert np.isfinite(jax.grad(value)(0.0, start.V))
+    with pytest.raises(ValueError, match="pass `reduce=False`"):
+        jax.grad(value)(0.0, np.broadcast_to(start.V[0], start.V.shape))
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------------
 
 

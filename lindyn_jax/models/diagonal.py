@@ -7,7 +7,6 @@ is known in closed form up to a convex problem of r numbers: `exact.diagonal_lim
 from abc import abstractmethod
 from typing import ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -23,8 +22,15 @@ Weights = Float[Array, "n"] | Float[Array, "n m"]
 class AbstractDiagonal(AbstractModel):
     """A network whose entries of Theta have two weights each. **Fields:** `u`, `v`, shape (n, m), or (n,) for m = 1."""
 
-    u: eqx.AbstractVar[Weights]
-    v: eqx.AbstractVar[Weights]
+    u: Weights
+    v: Weights
+    is_gradient_flow: ClassVar[bool] = True
+
+    @public
+    def __init__(
+        self, u: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"], v: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"]
+    ):
+        self.u, self.v = _pair(u, v)
 
     @property
     @abstractmethod
@@ -62,16 +68,6 @@ class Diagonal(AbstractDiagonal):
     degrees.
     """
 
-    u: Weights
-    v: Weights
-    is_gradient_flow: ClassVar[bool] = True
-
-    @public
-    def __init__(
-        self, u: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"], v: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"]
-    ):
-        self.u, self.v = _pair(u, v)
-
     @property
     def entries(self) -> Weights:
         return self.u * self.v
@@ -94,16 +90,6 @@ class DiagonalDifference(AbstractDiagonal):
 
     **Source:** Woodworth et al. (2020).
     """
-
-    u: Weights
-    v: Weights
-    is_gradient_flow: ClassVar[bool] = True
-
-    @public
-    def __init__(
-        self, u: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"], v: Float[ArrayLike, "n"] | Float[ArrayLike, "n m"]
-    ):
-        self.u, self.v = _pair(u, v)
 
     @property
     def entries(self) -> Weights:

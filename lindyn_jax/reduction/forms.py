@@ -115,7 +115,7 @@ def _(reduced: Reduction) -> Array | None:
     hidden: list[Any] = [] if reduced.bases is None else list(reduced.bases.hidden)
     if len(hidden) != 1 or hidden[0] is None:
         return None
-    first, last = reduced.core.layers
+    first, last = reduced.layers
     return jnp.concatenate([last.T, first])[: hidden[0].shape[1]]
 
 

@@ -4,14 +4,14 @@ import math
 from typing import Annotated, Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from .. import observables, theory
 from .._norms import norm, quotient
-from ..descent import EquivariantTransformation, gradient_descent, plain_descent
+from ..descent import gradient_descent, plain_descent
 from ..models import AbstractModel
 from ..noise import LabelNoise, Minibatch
+from ..optimizers import Descent
 from ..problems import LeastSquares, Penalised
 from ..theory.stochastic import batch_spread
 from ..trajectory import Trajectory
@@ -87,10 +87,7 @@ def descend(
         noise.append(Minibatch(settings.batch_size, key=key))
     if settings.label_noise > 0:
         noise.append(LabelNoise(settings.label_noise, key=key))
-    optimizer = plain_descent(step)
-    if settings.momentum > 0:
-        # A sum of gradients, which commutes with the reduction as they do.
-        optimizer = EquivariantTransformation(*optax.sgd(step, settings.momentum))
+    optimizer = Descent(step, settings.momentum) if settings.momentum > 0 else plain_descent(step)
     decay = settings.weight_decay
     return gradient_descent(
         start,

@@ -222,7 +222,7 @@ def label_noise_distance(
     _checks.check_positive(h, "h")
     h, alpha, kept = (number.astype(problem.dtype) for number in as_floats(h=h, alpha=alpha, kept=kept))
     level, sigma = kept * h ** (1 - 2 * alpha), jnp.linalg.svd(problem.reduced_theta_hat, compute_uv=False)
-    trace = sum(hypot(level, sigma[j]) for j in range(len(sigma))) + (problem.num_outputs - len(sigma)) * level
+    trace = jnp.sum(hypot(level[..., None], sigma), axis=-1) + (problem.num_outputs - len(sigma)) * level
     rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
     applies = label_noise_decay(problem, 1.0, 0.0, 0.0).applies & (h >= problem.rank + problem.num_outputs)
     return Statement(rms, jnp.broadcast_to(applies, rms.shape), name="rms", level=level)
