@@ -201,7 +201,7 @@ OWN = {
 
 
 def is_checked(value):
-    return hasattr(vars(value).get("__init__") if inspect.isclass(value) else value, "is_checked")
+    return hasattr(value.__init__ if inspect.isclass(value) else value, "is_checked")
 
 
 def public():
