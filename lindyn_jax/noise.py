@@ -23,8 +23,8 @@ from .problems import AbstractProblem, LeastSquares
 from .problems._functions import as_tree
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
-# Up to this many times the batch, all samples are shuffled for it; beyond, it is drawn one by one.
-SHUFFLED = 64
+# Beyond this many pairs of a batch for each sample, all samples are shuffled for it, as costs less then.
+PAIRS = 256
 
 
 class AbstractNoise(eqx.Module):
@@ -93,7 +93,7 @@ class Minibatch(AbstractNoise):
     are not known one by one.
 
     **Notes:** weights and scale are kept: a batch of weighted samples counts them with their weights, times N/B. With `largest`
-    batches are the same as without for the same key, unless they are drawn without replacement from more than 64 B samples,
+    batches are the same as without for the same key, unless without replacement the largest has more than 16 sqrt(N) samples,
     and a step costs what one on the largest batch does.
     """
 
@@ -211,7 +211,7 @@ class Minibatch(AbstractNoise):
         key = jax.random.fold_in(root, step)
         if self.replace:
             return jax.random.randint(key, (B,), 0, N, jnp.int32), state
-        return _subset(key, N, B, in_random_order=count is not None), state
+        return _subset(key, N, B), state
 
 
 class LabelNoise(AbstractNoise):
@@ -418,16 +418,30 @@ def _count(size: Any, largest: Any) -> Float[Array, ""]:
     return jnp.where(is_size, count, jnp.nan)
 
 
-def _subset(key: Key, N: int, B: int, *, in_random_order: bool = False) -> Int[Array, " B"]:
-    """B different whole numbers below N, all sets of them equally likely, and all orders if asked for."""
-    if N <= SHUFFLED * B:
+def _subset(key: Key, N: int, B: int) -> Int[Array, " B"]:
+    """B different whole numbers below N, all sets of them in all orders equally likely."""
+    if B * B > PAIRS * N:
         return jax.random.permutation(key, N)[:B].astype(jnp.int32)
-    # Floyd's algorithm: the cost does not depend on N.
-    last = jnp.arange(N - B, N, dtype=jnp.int32)
-    draws = jax.random.randint(key, (B,), 0, last + 1, jnp.int32)
+    return picked(jax.random.randint(key, (B,), 0, N - jnp.arange(B), jnp.int32), N)
 
-    def add(i, chosen):
-        return chosen.at[i].set(jnp.where(jnp.any(chosen == draws[i]), last[i], draws[i]))
 
-    chosen = jax.lax.fori_loop(0, B, add, jnp.full(B, -1, jnp.int32))
-    return jax.random.permutation(jax.random.fold_in(key, 1), chosen) if in_random_order else chosen
+def picked(places: Int[Array, " B"], N: int) -> Int[Array, " B"]:
+    """What the shuffle of Fisher and Yates draws from the whole numbers below N, which are never laid out.
+
+    Draw i takes what lies at one of the first N - i places and puts there what lies at the last of these. What that is follows
+    from the earlier draws, without a loop over them.
+    """
+    B = len(places)
+    i = jnp.arange(B, dtype=jnp.int32)
+
+    def latest(wanted: Int[Array, " B"]) -> Int[Array, " B"]:
+        """For each draw the latest of the earlier ones that took from this place, -1 if none did."""
+        return jnp.max(jnp.where((places == wanted[:, None]) & (i < i[:, None]), i, -1), axis=1)
+
+    # Draw i moved what lay at place N - 1 - i: its own number, or what an earlier draw had moved there, and so on.
+    source = latest(N - 1 - i)
+    source = jnp.where(source < 0, i, source)
+    for _ in range((B - 1).bit_length()):
+        source = source[source]
+    same = latest(places)
+    return jnp.where(same < 0, places, N - 1 - source[same])

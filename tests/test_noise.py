@@ -16,7 +16,7 @@ from test_losses import KINDS, make, num_terms
 
 import lindyn_jax as ld
 from lindyn_jax import trajectory
-from lindyn_jax.noise import prepare_noise
+from lindyn_jax.noise import picked, prepare_noise
 
 CASES = load_cases("minibatch")
 PAGES = Path(__file__).parent.parent / ".docs/pages"
@@ -244,7 +244,7 @@ def drawn(noise, N, steps):
     return np.asarray(jax.jit(lambda made: jax.lax.scan(step, made.start(), jnp.arange(steps))[1])(made))
 
 
-@pytest.mark.parametrize(("count", "size"), [(9, 4), (200, 3)])
+@pytest.mark.parametrize(("count", "size"), [(9, 4), (200, 3), (300, 290)])
 def test_batches_without_replacement_are_uniform_sets(count, size):
     steps = 4000
     index = drawn(ld.Minibatch(size, key=KEY), count, steps)
@@ -259,13 +259,18 @@ def test_batches_without_replacement_are_uniform_sets(count, size):
     assert abs(pairs - expected) < 4 * np.sqrt(expected / steps)
 
 
+@pytest.mark.parametrize(("count", "size"), [(5, 3), (4, 4), (3, 1)])
+def test_every_ordered_set_comes_of_one_choice_of_places(count, size):
+    places = list(itertools.product(*(range(count - i) for i in range(size))))
+    sets = np.asarray(jax.vmap(lambda places: picked(places, count))(jnp.asarray(places, jnp.int32)))
+    assert sorted(map(tuple, sets.tolist())) == list(itertools.permutations(range(count), size))
+
+
 def test_the_first_of_the_largest_batch_are_uniform_sets():
-    # Drawn one by one: the order is none of those draws.
     steps, count = 4000, 200
     index = drawn(ld.Minibatch(2, key=KEY, largest=3), count, steps)
     assert index.shape == (steps, 3) and all(len(set(row)) == 3 for row in index.tolist())
-    early = np.mean(index[:, 0] < count - 3), (count - 3) / count
-    assert abs(early[0] - early[1]) < 4 * np.sqrt(early[1] * (1 - early[1]) / steps)
+    assert np.array_equal(index[:, :2], drawn(ld.Minibatch(2, key=KEY), count, steps))
     share = np.bincount(index[:, :2].ravel(), minlength=count) / steps
     # The largest of two hundred.
     assert np.max(np.abs(share - 0.01)) < 5 * np.sqrt(0.01 / steps)
