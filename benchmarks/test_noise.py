@@ -1,20 +1,25 @@
 """Descent on batches: cost against width, against the number of samples, and beside a full-size loop."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import noise_trials
 import numpy as np
 import optax
 from common import record, seconds
+from noise_trials import BATCH, ETA, WIDTH, setting
 
 import lindyn_jax as ld
 from lindyn_jax import data
 
-
-def setting():
-    drawn = data.load("digits", samples=200, centre=True)
-    return ld.LeastSquares(drawn.X / 16, drawn.Y, scale="averaged")
+# Steps of the full-size loop.
+LOOP = 100
 
 
 def test_a_step_on_a_batch_costs_the_same_at_every_width():
@@ -55,39 +60,80 @@ def test_a_batch_costs_the_same_from_any_number_of_samples():
         assert max(taken) < 5 * min(taken), replace
 
 
-def test_many_trials_beside_a_full_size_loop():
-    # Of 10,000 trials of 10,000 steps so many: trials are independent and equally long.
-    problem, steps, trials, width = setting(), 10_000, 32, 10_000
-
-    @jax.jit
-    def many(keys):
-        def run(key):
-            start = ld.init.gaussian_core(problem, float(width), alpha=0.5, key=key)
-            noise = ld.Minibatch(16, key=key)
-            out = ld.gradient_descent(start, problem, steps, optimizer=optax.sgd(0.01), noise=noise, observables=())
-            return out.final.product()
-
-        return jax.lax.map(run, keys)
-
-    each = seconds(lambda: many(jax.random.split(jax.random.key(0), trials)), 1) / trials / steps
-    X, Y, rng = np.asarray(problem.X), np.asarray(problem.Y), np.random.default_rng(0)
-    U, V = (rng.normal(size=(rows, width)) / width**0.5 for rows in (X.shape[1], Y.shape[1]))
-    begin, few = time.perf_counter(), 100
-    for _ in range(few):
-        index = rng.choice(len(X), 16, replace=False)
+def numpy_loop(X, Y, U, V, batches):
+    """Full-size descent on these batches by NumPy."""
+    for index in batches:
         inside = X[index] @ U
-        slopes = 2 * (inside @ V.T - Y[index]) / 16
-        U, V = U - 0.01 * X[index].T @ (slopes @ V), V - 0.01 * slopes.T @ inside
-    loop = (time.perf_counter() - begin) / few
-    rows = [
-        {"run": f"{trials} of 10,000 trials of {steps} steps, one program", "us_per_step": 1e6 * each},
-        {"run": f"NumPy loop over the full network, h = {width}, {few} steps", "us_per_step": 1e6 * loop},
-        {"run": "ratio", "ratio": loop / each},
-        {
-            "run": "10,000 trials of 10,000 steps, extrapolated",
-            "hours": each * 1e8 / 3600,
-            "hours_loop": loop * 1e8 / 3600,
-        },
-    ]
-    print(rows, record("noise_trials", rows))
-    assert jnp.all(jnp.isfinite(many(jax.random.split(jax.random.key(0), trials)))) and loop > each
+        slopes = 2 * (inside @ V.T - Y[index]) / len(index)
+        U, V = U - ETA * X[index].T @ (slopes @ V), V - ETA * slopes.T @ inside
+    return U, V
+
+
+def torch_loop(X, Y, U, V, batches):
+    """The same by PyTorch, as networks are trained with it: two linear layers, autograd, `optim.SGD`."""
+    import torch
+
+    X, Y = torch.tensor(X), torch.tensor(Y)
+    layers = [torch.nn.Linear(*W.shape[::-1], bias=False, dtype=X.dtype) for W in (U.T, V)]
+    for layer, W in zip(layers, (U.T, V), strict=True):
+        layer.weight.data = torch.tensor(np.ascontiguousarray(W))
+    network = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(network.parameters(), lr=ETA)
+    for index in torch.tensor(np.asarray(batches)):
+        optimizer.zero_grad()
+        loss = torch.sum((network(X[index]) - Y[index]) ** 2) / len(index)
+        loss.backward()
+        optimizer.step()
+    return layers[0].weight.detach().numpy().T, layers[1].weight.detach().numpy()
+
+
+def test_many_trials_beside_a_full_size_loop():
+    # Of 10,000 trials of 10,000 steps so many as TRIALS says: trials are independent and equally long.
+    rows, wanted = [], 10_000 * 10_000
+    peer, name = (torch_loop, "PyTorch") if importlib.util.find_spec("torch") else (numpy_loop, "NumPy")
+    for dtype in ("float64", "float32"):
+        program = str(Path(noise_trials.__file__))
+        ended = subprocess.run(
+            [sys.executable, program], capture_output=True, text=True, env={**os.environ, "FLOAT": dtype}
+        )
+        assert ended.returncode == 0, ended.stderr
+        row = json.loads(ended.stdout)
+        assert row["ok"] == row["trials"]
+        problem, rng = noise_trials.setting(dtype), np.random.default_rng(0)
+        X, Y = np.asarray(problem.X), np.asarray(problem.Y)
+        U, V = ((rng.normal(size=(k, WIDTH)) / WIDTH**0.5).astype(dtype) for k in (X.shape[1], Y.shape[1]))
+        batches = np.array([rng.choice(len(X), BATCH, replace=False) for _ in range(LOOP)])
+        # The loop is the same descent.
+        ends = peer(X, Y, U, V, batches[:20])
+        ours = ld.gradient_descent(
+            ld.TwoLayer(U, V), problem, 20, optimizer=ld.plain_descent(ETA), noise=ld.Minibatch(indices=batches[:20])
+        ).final
+        Theta = np.asarray(ours.product())
+        assert np.linalg.norm(ends[0] @ ends[1].T - Theta) < (1e-10 if dtype == "float64" else 1e-4) * np.linalg.norm(
+            Theta
+        )
+        begin, cpu = time.perf_counter(), time.process_time()
+        peer(X, Y, U, V, batches)
+        loop, loop_cpu = (time.perf_counter() - begin) / LOOP, (time.process_time() - cpu) / LOOP
+        hours = {"hours for 1e8 steps": wanted * row["us_per_step"] / 3.6e9}
+        rows += [
+            {"run": f"{row['trials']} trials of {row['steps']} steps", **row, **hours},
+            {
+                "run": f"{name}, full size, h = {WIDTH}",
+                "trials": 1,
+                "steps": LOOP,
+                "float": dtype,
+                "us_per_step": 1e6 * loop,
+                "cpu_us_per_step": 1e6 * loop_cpu,
+                "hours for 1e8 steps": wanted * loop / 3600,
+            },
+            {
+                "run": "ratio",
+                "float": dtype,
+                "us_per_step": 1e6 * loop / row["us_per_step"],
+                "cpu_us_per_step": 1e6 * loop_cpu / row["cpu_us_per_step"],
+            },
+        ]
+        print(*rows[-3:], sep="\n")
+    print(record("noise_trials", rows))
+    assert all(row["cpu_us_per_step"] > 100 for row in rows if row["run"] == "ratio")
