@@ -1,145 +1,25 @@
 """Learning dynamics of overparametrized linear networks: exact, batched and differentiable."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
-from . import data, exact, init, observables, reduction, studies, theory
-from .descent import gradient_descent, plain_descent
-from .diffusion import stochastic_flow
-from .directions import Direction, direction
-from .ensemble import SweepStore, masked, open_reductions, open_sweep, run_ensemble
-from .fits import Fit, Lambda0Fit, fit, fit_lambda0, lambda0_objective, lambda0_path
-from .flow import gradient_flow
-from .gauge import Gauge, find_gauge, from_gauge, to_gauge
-from .limits import flow_to_limit, limit
-from .models import (
-    AbstractModel,
-    DeepLinear,
-    Diagonal,
-    DiagonalDifference,
-    LinearModel,
-    Momentum,
-    Polar,
-    Reduction,
-    SymmetricFactors,
-    TwoLayer,
-    WideLimit,
-)
-from .noise import FullBatch, LabelNoise, Minibatch, Online, Teacher
-from .optimizers import Descent, polar_descent
-from .problems import (
-    AbstractProblem,
-    CustomProblem,
-    GeneralLoss,
-    Huber,
-    ImbalancePenalty,
-    LeastSquares,
-    Logistic,
-    MatrixCompletion,
-    MatrixSensing,
-    OutputProblem,
-    Penalised,
-    Poisson,
-    Softmax,
-    factorization,
-)
-from .reduction import find_subspaces, lift, reduce
-from .studies.study import Study
-from .tasks import Passage, TaskSequence, sequence
-from .theory import stable_step
-from .trajectory import RESULTS, Trajectory
-
 if TYPE_CHECKING:
-    # What `__getattr__` imports.
-    from . import cli as cli
-    from . import figures, plots
-    from .figures import open_figure
+    from ._names import *  # noqa: F403
+    from ._names import __all__ as __all__
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "RESULTS",
-    "AbstractModel",
-    "AbstractProblem",
-    "CustomProblem",
-    "DeepLinear",
-    "Descent",
-    "Diagonal",
-    "DiagonalDifference",
-    "Direction",
-    "Fit",
-    "FullBatch",
-    "Gauge",
-    "GeneralLoss",
-    "Huber",
-    "ImbalancePenalty",
-    "LabelNoise",
-    "Lambda0Fit",
-    "LeastSquares",
-    "LinearModel",
-    "Logistic",
-    "MatrixCompletion",
-    "MatrixSensing",
-    "Minibatch",
-    "Momentum",
-    "Online",
-    "OutputProblem",
-    "Passage",
-    "Penalised",
-    "Poisson",
-    "Polar",
-    "Reduction",
-    "Softmax",
-    "Study",
-    "SweepStore",
-    "SymmetricFactors",
-    "TaskSequence",
-    "Teacher",
-    "Trajectory",
-    "TwoLayer",
-    "WideLimit",
-    "data",
-    "direction",
-    "exact",
-    "factorization",
-    "figures",
-    "find_gauge",
-    "find_subspaces",
-    "fit",
-    "fit_lambda0",
-    "flow_to_limit",
-    "from_gauge",
-    "gradient_descent",
-    "gradient_flow",
-    "init",
-    "lambda0_objective",
-    "lambda0_path",
-    "lift",
-    "limit",
-    "masked",
-    "observables",
-    "open_figure",
-    "open_reductions",
-    "open_sweep",
-    "plain_descent",
-    "plots",
-    "polar_descent",
-    "reduce",
-    "reduction",
-    "run_ensemble",
-    "sequence",
-    "stable_step",
-    "stochastic_flow",
-    "studies",
-    "theory",
-    "to_gauge",
-]
-
 
 def __getattr__(name: str):
-    # Drawing and commands are imported when they are first asked for: a simulation needs neither.
-    if name in ("plots", "figures", "cli"):
-        return importlib.import_module(f"{__name__}.{name}")
-    if name == "open_figure":
-        return importlib.import_module(f"{__name__}.figures").open_figure
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Everything is imported when the first name is asked for. The import of a module of the package, which asks here as well, is
+    # of that module alone: a command imports what it needs, after it has said how JAX is to start.
+    importing = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
+    if importing or (name.startswith("_") and name != "__all__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    names = importlib.import_module(f"{__name__}._names")
+    return globals()[name] if name in globals() else getattr(names, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *importlib.import_module(f"{__name__}._names").__all__]

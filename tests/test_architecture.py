@@ -21,6 +21,7 @@ LAYERS = (
         "_norms",
         "_polar",
         "_public",
+        "_text",
     ),
     ("problems",),
     ("models", "_finite", "_modes", "_statement"),
@@ -34,6 +35,8 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# What imports all of the package.
+WHOLE = {"__init__", "__main__", "_names"}
 DRAWING = {"plots", "studies", "figures", "cli"}
 
 
@@ -72,18 +75,18 @@ def own(path, **options):
 
 def test_the_reading_of_imports_sees_them():
     assert "models" in own(ROOT / "flow.py") and "diffrax" in imports(ROOT / "flow.py")
-    assert {"problems", "theory"} <= own(ROOT / "__init__.py")
+    assert {"problems", "theory"} <= own(ROOT / "_names.py")
 
 
 def test_every_module_has_a_layer():
-    parts = {part_of(path) for path in files()} - {"__init__", "__main__"}
+    parts = {part_of(path) for path in files()} - WHOLE
     assert parts <= set(LEVEL), f"give {sorted(parts - set(LEVEL))} a place in LAYERS"
 
 
 def test_imports_go_one_way():
     for path in files():
         part = part_of(path)
-        if part in ("__init__", "__main__"):
+        if part in WHOLE:
             continue
         higher = {name for name in own(path) if LEVEL.get(name, -1) > LEVEL[part]}
         assert not higher, f"{path.relative_to(ROOT)} imports {sorted(higher)} from a layer above it"
@@ -108,9 +111,40 @@ def test_importing_the_package_is_light_and_sets_nothing():
         "import sys, jax\n"
         "before = jax.config.jax_enable_x64\n"
         "import lindyn_jax\n"
+        "lindyn_jax.gradient_flow\n"
         "heavy = {'matplotlib', 'zarr', 'xarray', 'typer', 'rich', 'pandas', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, sorted(heavy)\n"
         "assert jax.config.jax_enable_x64 == before == False\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_list_of_commands_imports_none_of_them():
+    program = (
+        "import contextlib, sys\n"
+        "from lindyn_jax import cli\n"
+        "for words in (['--help'], ['sweep', '--help'], ['sweep', 'lemma']):\n"
+        "    sys.argv = ['lindyn-jax', *words]\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        cli.main()\n"
+        "heavy = {'jax', 'numpy', 'matplotlib', 'xarray', 'lindyn_jax._names', 'lindyn_jax.studies'} & set(sys.modules)\n"
+        "assert not heavy, sorted(heavy)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "completion" in ended.stdout and "No such command 'lemma'" in ended.stderr
+
+
+def test_a_name_of_the_package_is_imported_alone_as_a_module_and_with_everything_as_a_name():
+    program = (
+        "import sys\n"
+        "from lindyn_jax import data, theory\n"
+        "assert 'lindyn_jax.flow' not in sys.modules\n"
+        "import lindyn_jax\n"
+        "assert lindyn_jax.observables.OBSERVABLES.keys() >= {'loss', 'rate_bound'}\n"
+        "assert set(lindyn_jax.__all__) <= set(dir(lindyn_jax))\n"
+        "assert lindyn_jax.ensemble.SweepStore is lindyn_jax.SweepStore and not hasattr(lindyn_jax, 'nothing')\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import lindyn_jax as ld
 from lindyn_jax.cli import app
+from lindyn_jax.cli._app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -56,6 +57,8 @@ def test_help_of_the_command_line_names_exit_codes_and_explains_every_option():
     groups = [app, *(group.typer_instance for group in app.registered_groups)]
     commands = [command for group in groups for command in group.registered_commands]
     assert len(commands) >= 8
+    shown = {command.name: inspect.getdoc(command.callback).partition("\n")[0] for command in commands}
+    assert shown == {path.split()[-1]: late.text for path, late in COMMANDS.items()}
     for command in commands:
         assert inspect.getdoc(command.callback), command.name
         for name, parameter in inspect.signature(command.callback).parameters.items():

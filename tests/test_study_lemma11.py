@@ -298,11 +298,33 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
     assert ld.open_sweep(out).attrs["settings"]["n"] == 10**6
 
 
+def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(command, monkeypatch, capsys):
+    out, drawn, draw = command[0], [], study.Lemma11.draw
+    monkeypatch.setattr(study.Lemma11, "draw", lambda self, *rest: drawn.append(rest[-1]) or draw(self, *rest))
+    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
+
+    def drawings():
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        assert f"{out / 'figure.png'}, {out / 'figure.pdf'}" in capsys.readouterr().out
+        return len(drawn)
+
+    picture = out / "figure.png"
+    assert drawings() == 0
+    for times, change in enumerate((picture.unlink, lambda: picture.write_bytes(b"of something else")), 1):
+        change()
+        assert (drawings(), drawings()) == (times, times)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not list(out.glob("*.partial*"))
+
+
 def test_a_finished_study_prints_its_table_although_the_picture_cannot_be_saved(command, monkeypatch, capsys):
-    def full(*arguments):
+    def full(*arguments, mark):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     out, printed = command
+    (out / "figure.pdf").unlink()
     monkeypatch.setattr("lindyn_jax.plots.save", full)
     monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
     with pytest.raises(SystemExit) as ended:

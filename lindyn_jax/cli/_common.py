@@ -1,15 +1,19 @@
 """What the commands share: options, reading of their values, consoles, progress and folders."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from .. import _files
+from .._text import on_one_line
 from . import _cache, _endings
 
 TargetsOption = Annotated[
@@ -328,13 +332,27 @@ def store_in(out: Path, name: str = "sweep.zarr"):
     return SweepStore(out / name)
 
 
-def save_figure(notes, figure, out: Path) -> list[Path]:
-    """Saves a figure; where that fails, a sentence says so and the numbers are printed all the same."""
+def mark_of(*drawn) -> str:
+    """What a picture is known by: this version of the package, and all that is drawn."""
+    from .. import __version__
+
+    return hashlib.sha256(json.dumps([__version__, *drawn], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def save_figure(notes, draw: Callable[[], Any], out: Path, mark: str = "") -> list[Path]:
+    """Saves a figure; where that fails, a sentence says so and the numbers are printed all the same.
+
+    **Args:** `draw`, which makes it, and is left alone where both pictures are there and hold the `mark`: to draw takes longer
+    than to read a store.
+    """
+    there = [out / "figure.png", out / "figure.pdf"]
+    if mark and all(mark.encode() in (_files.read(path) or b"") for path in there):
+        return there
     from .. import plots
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return plots.save(figure, out)
+        return plots.save(draw(), out, mark=mark)
     except OSError as error:
         notes.print(f"The picture cannot be saved in {written([out])} ({error.strerror or error}).")
         return []
@@ -342,8 +360,6 @@ def save_figure(notes, figure, out: Path) -> list[Path]:
 
 def written(paths) -> str:
     """Paths with commas between them, on one line whatever their names hold."""
-    from ..data._common import on_one_line
-
     return ", ".join(on_one_line(str(path)) for path in paths) or "not saved"
 
 
@@ -365,8 +381,6 @@ def computed(result, notes) -> int | None:
 
 def named(data: str) -> str:
     """The data's name without the folder it lies in: moving a file does not change the study."""
-    from ..data._common import on_one_line
-
     return on_one_line(",".join(Path(part).name for part in data.split(",")))
 
 

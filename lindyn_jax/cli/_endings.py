@@ -12,9 +12,7 @@ import signal
 import sys
 import threading
 
-import jax
-
-from ..data._common import on_one_line
+from .._text import on_one_line
 
 NAMES = {signal.SIGINT: "Interrupted"}
 for _name in ("SIGTERM", "SIGHUP"):
@@ -150,10 +148,17 @@ def run(command) -> int | str:
         return _refuse(described(error), 2)
     except MemoryError as error:
         return _refuse(f"The memory of this machine does not suffice ({error}): choose smaller sizes.", 1)
-    except jax.errors.JaxRuntimeError as error:
-        return _refuse(f"JAX could not run this: {str(error).splitlines()[0]}", 1)
     except ValueError as error:
         return _refuse(str(error), 2)
+    except _failures_of_jax() as error:
+        return _refuse(f"JAX could not run this: {str(error).splitlines()[0]}", 1)
+
+
+def _failures_of_jax() -> type[Exception]:
+    """Asked for when something else went wrong: a command that uses no JAX does not import it."""
+    import jax
+
+    return jax.errors.JaxRuntimeError
 
 
 def _refuse(text: str, code: int) -> int:

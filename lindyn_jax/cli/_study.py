@@ -34,6 +34,7 @@ from ._common import (
     configure,
     consoles,
     join,
+    mark_of,
     named,
     numbers,
     problem_of,
@@ -198,7 +199,7 @@ def _problem(study: type[Settled], values: Mapping[str, Any]):
 def run(study: type[Study], values: Mapping[str, Any]) -> None:
     """Runs a study over its grid, stores, and prints; what the commands of all studies do."""
     configure(distributed=True)
-    from .. import _checks, plots
+    from .. import _checks
     from ..ensemble import BATCHES
 
     _checks.check_choice(values["batch"], "batch", BATCHES)
@@ -221,8 +222,15 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     if done is None:
         return
     summary = chosen.summarise(dataset)
-    figure = chosen.draw(dataset, summary, chosen.title(plots.literal(source), done))
-    paths = save_figure(notes, figure, values["out"])
+
+    def draw():
+        from ..plots import literal
+
+        return chosen.draw(dataset, summary, chosen.title(literal(source), done))
+
+    # What a store holds follows from its attributes.
+    mark = mark_of(study.name, source, done, as_json(summary), dataset.attrs)
+    paths = save_figure(notes, draw, values["out"], mark)
     if values["json_"]:
         print(json.dumps(as_json(summary), indent=1))
         return

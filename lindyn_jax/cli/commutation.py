@@ -33,9 +33,9 @@ def commutation(
     singular vectors are completed to a basis: by the singular value decomposition, by the eigenvectors of Sigma_x on the
     complement (the least value), or not at all (thin). Nothing is trained.
     """
+    from .._text import on_one_line
     from ..data import COMPLETIONS, describe, load
     from ..data import commutation as measure
-    from ..data._common import on_one_line
 
     console, notes = consoles()
     results = []

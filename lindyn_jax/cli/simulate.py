@@ -15,7 +15,7 @@ from ._study import read, show
 def run(study: type[Any], values: Mapping[str, Any]) -> None:
     """Moves one start, saves, and prints; fails where the run or the saving does."""
     configure()
-    from .. import plots
+    from ..plots import literal
 
     chosen, source, description, record = read(study, values)
     out, label = values["out"], chosen.label()
@@ -27,8 +27,8 @@ def run(study: type[Any], values: Mapping[str, Any]) -> None:
     dataset = chosen.run(seed=values["seed"], record={"data": record["data"], "description": description})
     try:
         paths = save(dataset, out)
-        title = f"{plots.literal(source)}: {label}; {chosen.dynamics}"
-        paths += save_figure(notes, chosen.draw(dataset, dataset, title), out)
+        title = f"{literal(source)}: {label}; {chosen.dynamics}"
+        paths += save_figure(notes, lambda: chosen.draw(dataset, dataset, title), out)
     except OSError as error:
         # What took long is shown all the same.
         notes.print(f"The trajectory cannot be saved in {written([out])} ({error.strerror or error}).")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._public import public
+from .._text import on_one_line
 
 # Floats belong to the type so that they reach `whole`, which refuses them in a sentence.
 Count = SupportsIndex | float
@@ -45,11 +46,6 @@ def describe(dataset: Dataset) -> str:
         for number, noun in ((num_samples, "sample"), (num_inputs, "input"), (num_outputs, "output"))
     )
     return on_one_line(f"{dataset.name}: {sizes}; {dataset.description}")
-
-
-def on_one_line(text: str) -> str:
-    """`text` with line breaks and terminal codes escaped: names of files, arrays and columns may hold them."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

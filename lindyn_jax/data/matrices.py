@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from .._checks import is_name
 from .._public import public
-from ._common import Count, DataError, decoded, listed, on_one_line, read_bytes, whole
+from .._text import on_one_line
+from ._common import Count, DataError, decoded, listed, read_bytes, whole
 from .bundled import BUNDLED, read_bundled
 from .tables import MISSING, _decoded_text, _found_separator, _is_number, _rows, _stated_separator, _with_points
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import uuid
 import warnings
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..data._common import on_one_line
+from .._text import on_one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -59,8 +61,11 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
     }
 
 
-def save(figure, folder: Path, name: str = "figure") -> list[Path]:
-    """Saves a figure as PNG and PDF in a folder and returns the two paths."""
+def save(figure, folder: Path, name: str = "figure", mark: str = "") -> list[Path]:
+    """Saves a figure as PNG and PDF in a folder, each whole or not at all, and returns the two paths.
+
+    **Args:** `mark`, a word that both files hold: by it they are known again.
+    """
     folder = Path(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     # The font's own date makes its subsetter complain in every PDF.
@@ -73,8 +78,13 @@ def save(figure, folder: Path, name: str = "figure") -> list[Path]:
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
             # Logarithmic ticks have their final labels, and margins wide enough for them, in the second layout only.
             figure.draw_without_rendering()
-            for path in paths:
-                figure.savefig(path)
+            for path, field in zip(paths, ("Comment", "Keywords"), strict=True):
+                partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+                try:
+                    figure.savefig(partial, metadata={field: mark} if mark else None)
+                    os.replace(partial, path)
+                finally:
+                    partial.unlink(missing_ok=True)
     finally:
         log.setLevel(level)
     return paths

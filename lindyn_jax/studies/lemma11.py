@@ -16,7 +16,7 @@ from jaxtyping import Array
 from .. import init, observables, theory
 from .._checks import check_count
 from .._public import public
-from ..data._common import on_one_line
+from .._text import on_one_line
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments
 from ..trajectory import FINISHED
