@@ -168,7 +168,7 @@ OWN = {
     "exact.spectral_product": {"h": 3}, "exact.spectral_product_limit": {"h": 3},
     "init.spectral": {"h": 3}, "init.aligned": {"d": np.array([2.0, 3.0]), "h": 4}, "init.deep_aligned": {"d": np.array([2.0])},
     "init.deep_core": {"model": ld.DeepLinear((np.ones((3, 2)), np.ones((2, 2)))), "widths": (4,)},
-    "init.deep_orthogonal": {"sizes": (3, 4, 4, 2)},
+    "init.deep_orthogonal": {"sizes": (3, 4, 4, 2)}, "init.scaling": {"name": "mup"},
     "init.gaussian_with_imbalance": {"d": 3, "imbalance": 1.0},
     "init.warn_of_lost_digits": {"dtype": np.float64},
     "observables.measure": {"observables": {"drift": ld.observables.imbalance_drift}, "to_user": lambda model: model},

@@ -432,3 +432,143 @@ def test_starts_as_objects_draw_what_the_functions_return(rng):
     narrow = ld.LeastSquares(np.eye(3), np.ones((3, 2)))
     with pytest.raises(ValueError, match="as many inputs as outputs, but there are 3 and 2"):
         init.GaussianWithImbalance(6, 0.1, 2.0).draw(narrow, key=key)
+
+
+def test_a_start_object_begins_with_one_factor_at_zero(rng):
+    problem = ld.LeastSquares(rng.normal(size=(3, 5)), rng.normal(size=(3, 2)))
+    for std, zero in (((0.3, 0.0), "V"), ((0.0, 0.3), "U1")):
+        start = ld.init.Gaussian(40, std=std)
+        start.check(problem)
+        core = start.draw(problem, key=KEY)
+        assert not np.any(getattr(core, zero)) and not np.any(core.product())
+        assert np.any(core.velocity(problem).layers[zero == "V"])
+        # What has a product of zero is the saddle only where nothing else gives it weights.
+        ld.init.Imbalance(40, std=std).check(problem)
+        ld.init.Balanced(3, std=std, lambda0=0.5).check(problem)
+        with pytest.raises(ValueError, match="product of the start is zero, and so are balanced layers"):
+            ld.init.Balanced(40, std=std).check(problem)
+    for std in ((0.0, 0.0), (0.3, -1.0), 0.0):
+        with pytest.raises(ValueError, match="`std` must be a positive number"):
+            ld.init.Gaussian(40, std=std).check(problem)
+
+
+@pytest.mark.parametrize(
+    ("rows", "m", "h", "lambda0"), [(4, 2, 3, 1.3), (4, 2, 1, 1.3), (2, 4, 3, -0.7), (3, 3, 3, -2.0)]
+)
+def test_balanced_start_objects_have_the_imbalance_and_the_product_of_the_gaussian_one(rows, m, h, lambda0, rng):
+    problem = ld.LeastSquares(rng.normal(size=(rows, 5)), rng.normal(size=(rows, m)))
+    gaussian = ld.init.Gaussian(h, std=0.5).draw(problem, key=KEY)
+    start = ld.init.Balanced(h, std=0.5, lambda0=lambda0)
+    start.check(problem)
+    core = start.draw(problem, key=KEY)
+    D = np.asarray(core.U1.T @ core.U1 - core.V.T @ core.V)
+    unit = abs(lambda0) + np.linalg.norm(gaussian.product())
+    assert np.abs(D - lambda0 * np.diag(np.arange(rows + m) < h)).max() < tolerance("float64") * unit
+    assert relative_error(core.product(), gaussian.product()) < tolerance("float64")
+    outside = [np.linalg.norm(x.frozen_product(problem)) for x in (core, gaussian)]
+    # Of more directions than the product has, those of V are not the Gaussian ones.
+    assert relative_error(*outside) < tolerance("float64") if h <= rows else outside[0] < outside[1]
+    assert start.label() == f"balanced, h = {h}, std = 0.5, D = {lambda0:g} I"
+    # Widths are numbers of one program, and one that cannot have this imbalance is not finite.
+    norms = jax.vmap(
+        lambda width: jnp.sum(ld.init.Balanced(width, std=0.5, lambda0=lambda0).draw(problem, key=KEY).V ** 2)
+    )
+    found = norms(jnp.array([float(h), 50.0]))
+    np.testing.assert_allclose(found[0], jnp.sum(core.V**2), rtol=1e-12)
+    assert np.isnan(found[1])
+    with pytest.raises(ValueError, match=r"`lambda0` = .* needs a width of at most [rm] = \d, for every hidden"):
+        ld.init.Balanced(50, lambda0=lambda0).check(problem)
+
+
+def test_an_imbalance_that_is_traced_serves_both_signs(rng):
+    problem = ld.LeastSquares(rng.normal(size=(4, 3)), rng.normal(size=(4, 2)))
+
+    def spread(lambda0):
+        core = ld.init.Balanced(2, std=0.4, lambda0=lambda0).draw(problem, key=KEY)
+        return core.U1.T @ core.U1 - core.V.T @ core.V
+
+    found, known = jax.vmap(spread)(jnp.array([0.7, -0.7])), [spread(0.7), spread(-0.7)]
+    np.testing.assert_allclose(found, known, atol=1e-14)
+    np.testing.assert_allclose(found[0], 0.7 * np.diag([1, 1, 0, 0, 0]), atol=1e-14)
+
+
+# -- scalings by name ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ld.init.SCALINGS)
+def test_scalings_fall_with_the_width_as_they_say(name):
+    n, m = 5, 3
+    wide = [ld.init.scaling(name, n, h, m) for h in (1e9, 1e11)]
+    for i in (0, 1):
+        slope = np.log(wide[1].std[i] / wide[0].std[i]) / np.log(100)
+        assert abs(slope + wide[0].exponents[i]) < 1e-7
+    problem = ld.factorization(np.ones((n, m)))
+    start = ld.init.Scaled(name, 1e9)
+    start.check(problem)
+    drawn = start.draw(problem, key=KEY)
+    expected = ld.init.gaussian_core(problem, 1e9, std=wide[0].std, key=KEY)
+    for value, wanted in zip(drawn.layers, expected.layers, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-14)
+    # The order of the imbalance is what the exponents make of it, in the larger layer.
+    level = np.linalg.norm(drawn.U1, 2) ** 2 + np.linalg.norm(drawn.V, 2) ** 2
+    assert 0.05 < level / 1e9 ** (1 - 2 * min(wide[0].exponents)) < 5
+    assert start.label() == f"{name}, h = 1e+09"
+
+
+@pytest.mark.parametrize("name", ["ntk", "mup"])
+def test_scalings_with_multipliers_move_the_product_as_their_own_convention_does(name, rng):
+    n, m, h, eta = 4, 3, 30, 0.05
+    A, B, Y = rng.normal(size=(n, h)), rng.normal(size=(m, h)), rng.normal(size=(n, m))
+    said = ld.init.scaling(name, n, h, m)
+    U, V = said.std[0] * A, said.std[1] * B
+    # In their own convention: multiplier, standard deviations, and step sizes of U and V.
+    multiplier, stds, steps = {
+        "ntk": ((n * h) ** -0.5, (1.0, 1.0), (eta, eta)),
+        "mup": (1.0, (n**-0.5, 1 / h), (h * eta, eta / h)),
+    }[name]
+    own = [stds[0] * A, stds[1] * B]
+    for _ in range(25):
+        E = Y - multiplier * own[0] @ own[1].T
+        own = [own[0] + steps[0] * multiplier * E @ own[1], own[1] + steps[1] * multiplier * E.T @ own[0]]
+        E = Y - U @ V.T
+        U, V = U + eta * said.step * E @ V, V + eta * said.step * E.T @ U
+    np.testing.assert_allclose(U @ V.T, multiplier * own[0] @ own[1].T, rtol=1e-10)
+
+
+def test_scalings_refuse_other_names_and_sizes():
+    with pytest.raises(
+        ValueError, match="`name` must be one of 'xavier', 'he', 'lecun', 'ntk', 'mup', but is 'kaiming'"
+    ):
+        ld.init.scaling("kaiming", 3, 4, 2)
+    with pytest.raises(ValueError, match="`h` must be a positive number, but is 0"):
+        ld.init.scaling("he", 3, 0, 2)
+
+
+# -- isometries and residual layers --------------------------------------------------------------------------------------
+
+
+def test_isometric_layers_keep_lengths_and_have_the_smallest_exact_form(rng):
+    n, m, h = 3, 2, 12
+    deep = ld.init.deep_isometric((n, h, h, h, m), gain=(2.0, 0.5, 1.5, 1.0), key=KEY)
+    for W, gain in zip(deep.layers, (2.0, 0.5, 1.5, 1.0), strict=True):
+        np.testing.assert_allclose(np.linalg.svd(W, compute_uv=False), gain, rtol=1e-13)
+    problem = ld.LeastSquares(rng.normal(size=(4, n)), rng.normal(size=(4, m)))
+    assert max(ld.reduce(deep, problem).core.widths) == n + m
+    start = ld.init.DeepIsometric((h, h), gain=0.7).draw(problem, key=KEY)
+    expected = ld.init.deep_isometric((n, h, h, m), gain=0.7, key=KEY)
+    np.testing.assert_allclose(start.product(), expected.product(), rtol=1e-14)
+
+
+def test_residual_layers_are_the_identity_and_a_little(rng):
+    exact = ld.init.deep_residual((3, 5, 5, 2), std=0.0, key=KEY)
+    np.testing.assert_array_equal(exact.product(), np.eye(3, 2))
+    problem = ld.factorization(rng.normal(size=(4, 4)))
+    start = ld.init.DeepResidual((4, 4), std=1e-3).draw(problem, key=KEY)
+    for W in start.layers:
+        assert 1e-4 < np.abs(W - np.eye(4)).max() < 6e-3
+    # From the identity itself a symmetric network stays symmetric.
+    still = ld.init.DeepResidual((4, 4), std=0.0).draw(problem, key=KEY)
+    moved = ld.gradient_descent(still, ld.factorization(np.diag([-1.0, 2, 3, 4])), 50, optimizer=ld.plain_descent(0.01))
+    assert float(moved.final.product()[0, 0]) > 0
+    with pytest.raises(ValueError, match="`std` must be a number of at least 0"):
+        ld.init.deep_residual((3, 3), std=-1.0, key=KEY)

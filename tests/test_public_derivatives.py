@@ -89,6 +89,8 @@ def given(fuzzing):
         "theory.reduced_rank_from_covariances": covariance,
         "theory.top_projector": {"A": fuzzing.X, "k": jnp.asarray(1)},
         "init.deep_gaussian": {"std": 0.1},
+        "init.deep_isometric": {"gain": 0.7},
+        "init.scaling": {"n": 3.0, "h": 10.0, "m": 2.0},
         "init.gaussian_with_imbalance": {"imbalance": 0.0},
         **{f"observables.{name}": other for name in CHANGES},
         **{f"observables.{name}": penalized for name in ("penalty", "total_loss")},

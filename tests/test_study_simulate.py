@@ -94,6 +94,12 @@ def test_labels_tell_starts_apart():
 
 
 BAD_STARTS = {
+    "wide for its imbalance": (
+        init.Balanced(9, lambda0=1.0),
+        "`lambda0` = 1 needs a width of at most r = 3, for every",
+    ),
+    "zero": (init.Balanced(9, std=(0.3, 0)), "product of the start is zero, and so are balanced layers"),
+    "scaling": (init.Scaled("mean", 9), "`name` must be one of 'xavier'"),
     "fraction": (init.Gaussian(2.5), "whole number from 1 to 1e12, but is 2.5"),
     "too wide": (init.Gaussian(1e13), "whole number from 1 to 1e12"),
     "narrow": (init.Balanced(1), r"needs a width of at least min\(r, m\) = 2, not 1"),

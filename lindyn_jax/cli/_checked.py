@@ -32,7 +32,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
 # Real numbers are positive and finite. These are shares as well.
 SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
 # The study says which of these a start can have.
-FREE = ("width", "alpha")
+FREE = ("width", "alpha", "lambda0")
 
 
 class Rule(NamedTuple):
@@ -111,7 +111,7 @@ STEP = Rule(
 SOLVER = Rule(("solver",), unless("dynamics", "descent"), only("with --dynamics flow"))
 RTOL = Rule(("rtol",), unless("dynamics", "descent"), only("with --dynamics flow"))
 PRESET = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
-PRESET += ("start", "widths", "alphas", "std", "positive", "negative")
+PRESET += ("start", "widths", "alphas", "std", "positive", "negative", "lambda0")
 
 
 def _is_preset(name: str | None) -> bool:
@@ -121,10 +121,23 @@ def _is_preset(name: str | None) -> bool:
     return name in PRESETS
 
 
+KINDS = ("gaussian", "balanced", "spectral", "imbalance", "xavier", "he", "lecun", "ntk", "mup")
+
+
+def with_start(*kinds: str) -> Callable[[Mapping[str, Any]], bool]:
+    return unless("start", *(kind for kind in KINDS if kind not in kinds))
+
+
 STARTS = (
     Rule(("alpha", "std", "seed"), unless("start", "spectral"), only("for starts other than spectral")),
-    Rule(("positive", "negative"), unless("start", "gaussian", "balanced", "spectral"), only("with --start imbalance")),
-    Rule(("u0", "v0"), unless("start", "gaussian", "balanced", "imbalance"), only("with --start spectral")),
+    Rule(
+        ("alpha", "std"),
+        unless("start", *KINDS[4:]),
+        "Option --{option} contradicts --start, which names a scaling: leave out one of them.",
+    ),
+    Rule(("positive", "negative"), with_start("imbalance"), only("with --start imbalance")),
+    Rule(("u0", "v0"), with_start("spectral"), only("with --start spectral")),
+    Rule(("lambda0",), with_start("balanced"), only("with --start balanced")),
 )
 
 # Of every command, in the order in which they are asked.
@@ -155,6 +168,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ("positive", "negative"),
             lambda values: not set(values["start"]) <= {"gaussian", "balanced"},
             only("with --start imbalance"),
+        ),
+        Rule(
+            ("lambda0",),
+            lambda values: not set(values["start"]) <= {"gaussian", "imbalance"},
+            only("with --start balanced"),
         ),
         STEP,
         SOLVER,

@@ -11,6 +11,8 @@ from ._common import numbers, widths_of
 Positive = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
 Negative = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
 
+Level = Annotated[float, typer.Option(help="The number lambda0 of balanced starts with D = lambda0 I, of any sign.")]
+
 
 def _text(kind: Any, text: str) -> Any:
     return Annotated[kind, typer.Option(help=text)]
@@ -19,7 +21,13 @@ def _text(kind: Any, text: str) -> Any:
 # Field -> name, annotation and default of the options that it is read from.
 OPTIONS: dict[str, tuple[tuple[str, Any, Any], ...]] = {
     "start": (
-        ("start", _text(str, "gaussian, balanced, spectral, or imbalance (prescribed)."), "gaussian"),
+        (
+            "start",
+            _text(
+                str, "gaussian, balanced, spectral, imbalance (prescribed); or xavier, he, lecun, ntk, mup: scalings."
+            ),
+            "gaussian",
+        ),
         ("width", _text(float, "Hidden width h, 1 to 1e12."), 1000),
         (
             "alpha",
@@ -31,6 +39,7 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any], ...]] = {
         ("negative", Negative, "1"),
         ("u0", _text(str, "Strengths of the modes in U for spectral: one number, or a list."), "0.1"),
         ("v0", _text(str, "Strengths of the modes in V for spectral: one number, or a list."), "0.1"),
+        ("lambda0", Level, 0.0),
     ),
     "starts": (
         ("start", _text(list[str], "gaussian, balanced or imbalance (prescribed); repeat for several."), ["gaussian"]),
@@ -47,6 +56,7 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any], ...]] = {
         ),
         ("positive", Positive, "1"),
         ("negative", Negative, "1"),
+        ("lambda0", Level, 0.0),
     ),
 }
 
@@ -62,18 +72,21 @@ def one_or_list(text: str, name: str) -> float | tuple[float, ...]:
     return values[0] if len(values) == 1 else values
 
 
-def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1"):
+def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1", lambda0=0.0):
     from .. import _checks
+    from ..init import SCALINGS, Scaled
     from ..init.starts import STARTS
 
-    _checks.check_choice(kind, "kind", tuple(STARTS))
+    _checks.check_choice(kind, "kind", (*STARTS, *SCALINGS))
+    if kind in SCALINGS:
+        return Scaled(kind, width)
     texts = {"std": std, "positive": positive, "negative": negative, "u0": u0, "v0": v0}
     values = {name: None if text is None else one_or_list(text, name) for name, text in texts.items()}
-    values |= {"h": width, "alpha": alpha}
+    values |= {"h": width, "alpha": alpha, "lambda0": lambda0}
     return STARTS[kind](**{field.name: values[field.name] for field in dataclasses.fields(STARTS[kind])})
 
 
-def starts_of(kinds, widths, alphas, stds, positive, negative) -> dict:
+def starts_of(kinds, widths, alphas, stds, positive, negative, lambda0) -> dict:
     """Every kind at every width and scale, each named by what tells it from the others."""
     from .. import _checks
 
@@ -90,5 +103,5 @@ def starts_of(kinds, widths, alphas, stds, positive, negative) -> dict:
                 scale = f"alpha = {alpha:g}" if std is None else f"std = {std}"
                 varied = ((kind, len(kinds)), (f"h = {width:g}", len(widths)), (scale, len(scales)))
                 label = ", ".join(text for text, count in varied if count > 1) or kind
-                starts[label] = start_of(kind, width, alpha, std, positive, negative)
+                starts[label] = start_of(kind, width, alpha, std, positive, negative, lambda0=lambda0)
     return starts

@@ -5,10 +5,19 @@ Functions return weights; starts as objects (`Gaussian`, `Balanced`, ...) are dr
 cost that does not depend on the width, so that the width is a number that can be mapped over.
 """
 
-from .deep import deep_aligned, deep_balanced, deep_core, deep_gaussian, deep_orthogonal
+from .deep import (
+    deep_aligned,
+    deep_balanced,
+    deep_core,
+    deep_gaussian,
+    deep_isometric,
+    deep_orthogonal,
+    deep_residual,
+)
 from .designed import balanced, with_imbalance
 from .gaussians import gaussian, gaussian_core, gaussian_with_imbalance, invariant, warn_of_lost_digits
 from .modes import aligned, spectral
+from .scalings import SCALINGS, Scaling, scaling
 from .starts import (
     AbstractGaussianStart,
     AbstractStart,
@@ -17,16 +26,20 @@ from .starts import (
     DeepAligned,
     DeepBalanced,
     DeepGaussian,
+    DeepIsometric,
     DeepOrthogonal,
+    DeepResidual,
     FromFunction,
     Gaussian,
     GaussianWithImbalance,
     Imbalance,
     Invariant,
+    Scaled,
     Spectral,
 )
 
 __all__ = [
+    "SCALINGS",
     "AbstractGaussianStart",
     "AbstractStart",
     "Aligned",
@@ -34,12 +47,16 @@ __all__ = [
     "DeepAligned",
     "DeepBalanced",
     "DeepGaussian",
+    "DeepIsometric",
     "DeepOrthogonal",
+    "DeepResidual",
     "FromFunction",
     "Gaussian",
     "GaussianWithImbalance",
     "Imbalance",
     "Invariant",
+    "Scaled",
+    "Scaling",
     "Spectral",
     "aligned",
     "balanced",
@@ -47,11 +64,14 @@ __all__ = [
     "deep_balanced",
     "deep_core",
     "deep_gaussian",
+    "deep_isometric",
     "deep_orthogonal",
+    "deep_residual",
     "gaussian",
     "gaussian_core",
     "gaussian_with_imbalance",
     "invariant",
+    "scaling",
     "spectral",
     "warn_of_lost_digits",
     "with_imbalance",

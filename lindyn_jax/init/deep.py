@@ -76,6 +76,56 @@ def deep_orthogonal(
 
 
 @public
+def deep_isometric(sizes: Sequence[int], *, gain: Number | Sequence[Number] = 1.0, dtype=None, key: Key) -> DeepLinear:
+    """A deep network of multiples of random isometries: `W_l^T W_l = c_l^2 I` or `W_l W_l^T = c_l^2 I`, whichever can be.
+
+    All singular values of the product of hidden layers of one width are equal, whatever the depth. Where n, m <= h, the
+    smallest exact form has hidden layers of size r + m.
+
+    **Args:** `sizes`, (n, h_1, ..., h_{L-1}, m); `gain`, the c_l, one number or one for each layer; `dtype`, by default the
+    default float type.
+
+    **Raises:** `ValueError` for fewer than two sizes, sizes below 1, or gains that are not positive or not one for each layer.
+
+    **Source:** Saxe, McClelland and Ganguli (2014), their random orthogonal starts.
+    """
+    sizes = _sizes(sizes)
+    dtype = _checks.as_dtype(dtype)
+    gains, keys = _each(gain, "gain", len(sizes) - 1), jax.random.split(key, len(sizes) - 1)
+
+    def isometry(rows: int, columns: int, key: Key) -> Float[Array, "rows columns"]:
+        Q = frame(max(rows, columns), min(rows, columns), key, dtype)
+        return Q if rows >= columns else Q.T
+
+    parts = zip(gains, pairwise(sizes), keys, strict=True)
+    return DeepLinear(tuple(jnp.asarray(c, dtype) * isometry(*shape, k) for c, shape, k in parts))
+
+
+@public
+def deep_residual(sizes: Sequence[int], *, std: Number, dtype=None, key: Key) -> DeepLinear:
+    """A deep network of layers close to the identity, `W_l = I + std * G_l` with independent Gaussian entries.
+
+    **Args:** `sizes`, (n, h_1, ..., h_{L-1}, m), of layers whose shapes differ the first rows or columns of I; `std`, at least 0,
+    of the entries; `dtype`, by default the default float type.
+
+    **Raises:** `ValueError` for fewer than two sizes, sizes below 1, or a negative std.
+
+    **Notes:** from `std=0`, the identity in every layer, square networks stay symmetric wherever the target is, and cannot learn
+    one with a negative eigenvalue (Bartlett, Helmbold and Long, 2018).
+
+    **Source:** Hardt and Ma (2017).
+    """
+    sizes = _sizes(sizes)
+    dtype = _checks.as_dtype(dtype)
+    _checks.check_not_negative(std, "std")
+    parts = zip(pairwise(sizes), jax.random.split(key, len(sizes) - 1), strict=True)
+    scale = jnp.asarray(std, dtype)
+    return DeepLinear(
+        tuple(jnp.eye(*shape, dtype=dtype) + scale * jax.random.normal(k, shape, dtype) for shape, k in parts)
+    )
+
+
+@public
 def deep_core(model: DeepLinear, widths: Sequence[int], *, key: Key | None = None) -> DeepLinear:
     """A deep network embedded in wider hidden layers: `W_l = S_{l-1} core_l S_l^T` with orthonormal columns of S_l.
 

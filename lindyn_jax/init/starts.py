@@ -13,6 +13,7 @@ import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,11 +23,12 @@ from jaxtyping import Array
 from .. import _checks
 from ..models import AbstractModel, DeepLinear, Reduction, TwoLayer
 from ..problems import LeastSquares, factorization
-from ._parts import Key, Number, Std, pair_of, stds_of
-from .deep import deep_aligned, deep_balanced, deep_gaussian, deep_orthogonal
+from ._parts import Key, Number, Std, check_stds, pair_of, stds_of
+from .deep import deep_aligned, deep_balanced, deep_gaussian, deep_isometric, deep_orthogonal, deep_residual
 from .designed import balanced, with_imbalance
 from .gaussians import gaussian_core, gaussian_with_imbalance, invariant
 from .modes import aligned, spectral
+from .scalings import scaling
 
 Numbers = Number | tuple[Number, ...]
 
@@ -57,8 +59,8 @@ class AbstractGaussianStart(AbstractStart):
 
     Starts with the same key, width and `std_U std_V` have the same product: what differs is the imbalance alone.
 
-    **Fields:** `h`, the width, a whole number from 1 to 1e12; `std`, of the entries (a number, or one for U and one for V), or
-    `alpha`, the exponent in N(0, h^{-2 alpha}): 0.5 where neither is given. All may be traced.
+    **Fields:** `h`, the width, a whole number from 1 to 1e12; `std`, of the entries (a number, or one for U and one for V, of
+    which one may be zero), or `alpha`, the exponent in N(0, h^{-2 alpha}): 0.5 where neither is given. All may be traced.
     """
 
     h: eqx.AbstractVar[Number]
@@ -99,11 +101,11 @@ class AbstractGaussianStart(AbstractStart):
             raise ValueError(f"A start of kind {kind} needs a width of at least {why} = {least}, not {self.h:g}.")
         if self.std is not None and self.alpha is not None:
             raise ValueError("Give only one of `std` and `alpha`: the scale of the start by value or by exponent.")
-        for value, name in ((self.alpha, "alpha"), *((value, "std") for value in _as_tuple(self.std))):
-            if value is not None:
-                _checks.check_positive(value, name)
-        _check_sizes(self.scales())
-        if self.std is not None and min(map(float, self.scales())) < 1e-100:
+        if self.alpha is not None:
+            _checks.check_positive(self.alpha, "alpha")
+        stds = self.scales() if self.std is None else check_stds(self.scales())
+        _check_sizes(stds)
+        if self.std is not None and min(float(std) for std in stds if std) < 1e-100:
             raise ValueError(
                 f"With standard deviations of {listed(self.std)} the squares of the weights vanish: the start is the saddle at "
                 "zero, which gradients never leave. Use a larger one."
@@ -134,25 +136,70 @@ class Gaussian(AbstractGaussianStart):
 
 
 class Balanced(AbstractGaussianStart):
-    """`D = 0` with the product of the Gaussian start of the same scale and key, also outside the range of the data.
+    """`D = lambda0 I` with the product of the Gaussian start of the same scale and key, also outside the range of the data.
 
-    **Fields:** as `AbstractGaussianStart`, with h >= min(r, m). **Source:** M22 section 5.2.
+    **Fields:** as `AbstractGaussianStart`, with h >= min(r, m); `lambda0`, by default 0: with other ones every hidden direction
+    has that imbalance, so that h <= r if it is positive and h <= m if it is negative. A traced one serves widths up to
+    min(r, m). **Source:** M22 section 5.2; `balanced`.
     """
 
     h: Number
     std: Numbers | None = None
     alpha: Number | None = None
+    lambda0: Number = 0.0
 
     def least_width(self, problem: LeastSquares) -> tuple[int, str]:
-        return min(problem.rank, problem.num_outputs), "min(r, m)"
+        return (1, "1") if self._is_imbalanced() else (min(problem.rank, problem.num_outputs), "min(r, m)")
+
+    def check(self, problem: LeastSquares) -> None:
+        super().check(problem)
+        if _checks.is_traced(*jax.tree.leaves(self)):
+            return
+        _checks.check_finite(self.lambda0, "lambda0")
+        if not self._is_imbalanced():
+            if 0 in self.scales():
+                raise ValueError(
+                    "The product of the start is zero, and so are balanced layers of it: that is the saddle at zero, which "
+                    "gradients never leave. Give both layers weights, or an imbalance `lambda0`."
+                )
+            return
+        _check_sizes([math.sqrt(abs(self.lambda0))])
+        most, words = self._most(problem)
+        if float(self.h) > most:
+            raise ValueError(
+                f"A start with `lambda0` = {self.lambda0:g} needs a width of at most {words} = {most}, for every "
+                f"hidden direction has that imbalance, not {self.h:g}."
+            )
 
     def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
-        core = balanced(_seen(problem), gaussian.product(), problem.rank + problem.num_outputs)
+        size = problem.rank + problem.num_outputs
+        if self._is_imbalanced():
+            most = self._most(problem)[0]
+            core = balanced(_seen(problem), gaussian.product(), most, lambda0=self.lambda0)
+            # The directions that the width has, and NaN for more than can be.
+            width: Any = gaussian.width
+            live: Array = jnp.where(width <= most, jnp.arange(most) < width, jnp.nan)
+            core = TwoLayer(*(jnp.pad(live * W, ((0, 0), (0, size - most))) for W in (core.U, core.V)))
+        else:
+            core = balanced(_seen(problem), gaussian.product(), size)
         frozen = None if gaussian.frozen is None else gaussian.frozen_product(problem)
         if frozen is not None:
             # As far as the row space of the inside product allows.
             frozen = frozen @ jnp.linalg.pinv(core.V.T)
         return Reduction(core, gaussian.width, problem.num_frozen, frozen, coordinates=problem.coordinates)
+
+    def label(self) -> str:
+        return f"{super().label()}, D = {self.lambda0:g} I" if self._is_imbalanced() else super().label()
+
+    def _is_imbalanced(self) -> bool:
+        return _checks.is_traced(self.lambda0) or bool(self.lambda0 != 0)
+
+    def _most(self, problem: LeastSquares) -> tuple[int, str]:
+        """The largest width that has this imbalance, and its name."""
+        r, m = problem.rank, problem.num_outputs
+        if _checks.is_traced(self.lambda0):
+            return min(r, m), "min(r, m)"
+        return (r, "r") if self.lambda0 > 0 else (m, "m")
 
 
 class Imbalance(AbstractGaussianStart):
@@ -200,6 +247,25 @@ class Imbalance(AbstractGaussianStart):
 
     def label(self) -> str:
         return f"{super().label()}, D = +{listed(self.positive)}, -{listed(self.negative)}"
+
+
+class Scaled(AbstractStart):
+    """A Gaussian start in a scaling that goes by a name. **Fields:** `scaling`, one of `SCALINGS`; `h`, the width, 1 to 1e12."""
+
+    scaling: str = eqx.field(static=True)
+    h: Number
+
+    def check(self, problem: LeastSquares) -> None:
+        self._gaussian(problem).check(problem)
+
+    def draw(self, problem: LeastSquares, *, key: Key) -> Reduction:
+        return self._gaussian(problem).draw(problem, key=key)
+
+    def label(self) -> str:
+        return f"{self.scaling}, h = {self.h:g}"
+
+    def _gaussian(self, problem: LeastSquares) -> Gaussian:
+        return Gaussian(self.h, std=scaling(self.scaling, problem.num_inputs, self.h, problem.num_outputs).std)
 
 
 class Spectral(AbstractStart):
@@ -301,6 +367,26 @@ class DeepOrthogonal(AbstractStart):
     def draw(self, problem: LeastSquares, *, key: Key) -> DeepLinear:
         sizes = _layers(problem, self.widths)
         return deep_orthogonal(sizes, std=self.std, gain=self.gain, dtype=problem.dtype, key=key)
+
+
+class DeepIsometric(AbstractStart):
+    """Isometries in every layer. **Fields:** `widths` of the hidden layers; `gain` as in `deep_isometric`."""
+
+    widths: tuple[int, ...]
+    gain: Numbers = 1.0
+
+    def draw(self, problem: LeastSquares, *, key: Key) -> DeepLinear:
+        return deep_isometric(_layers(problem, self.widths), gain=self.gain, dtype=problem.dtype, key=key)
+
+
+class DeepResidual(AbstractStart):
+    """Layers close to the identity. **Fields:** `widths` of the hidden layers; `std` as in `deep_residual`."""
+
+    widths: tuple[int, ...]
+    std: Number
+
+    def draw(self, problem: LeastSquares, *, key: Key) -> DeepLinear:
+        return deep_residual(_layers(problem, self.widths), std=self.std, dtype=problem.dtype, key=key)
 
 
 class DeepBalanced(AbstractStart):
