@@ -54,6 +54,7 @@ def write(tmp_path):
         ("iris", (150, 4), 3),
         ("wine", (178, 13), 3),
         ("breast-cancer", (569, 30), 2),
+        ("semantic", (20, 20), 31),
         ("diabetes", (442, 10), 1),
         ("linnerud", (20, 3), 3),
         ("gaussian", (100, 500), 1),
@@ -735,3 +736,62 @@ def test_trees_that_are_none_or_too_large_are_refused():
     ):
         with pytest.raises(data.DataError, match=match):
             data.hierarchy(*arguments)
+
+
+# -- teachers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [None, 40])
+def test_a_teacher_is_made_of_the_decompositions_that_it_names(samples):
+    made = data.teacher(n=8, m=5, spectrum=(3, 2, 0.5), variances=data.power_law(8, 1.5), samples=samples, seed=3)
+    X, Y, E = made.dataset.X, made.dataset.Y, made.directions
+    Sigma = (E * made.variances) @ E.T
+    np.testing.assert_allclose(np.linalg.eigvalsh(Sigma)[::-1], np.arange(1.0, 9) ** -1.5, rtol=1e-12)
+    np.testing.assert_allclose((made.left * made.sigma) @ made.right.T, made.Theta, atol=1e-14)
+    np.testing.assert_allclose(X @ made.Theta, Y, atol=1e-13)
+    np.testing.assert_allclose(Sigma @ made.Theta, (made.left * made.correlation) @ made.right.T, atol=1e-13)
+    for frame in (made.left, made.right, E):
+        np.testing.assert_allclose(frame.T @ frame, np.eye(frame.shape[1]), atol=1e-13)
+    if samples is None:
+        np.testing.assert_allclose(X.T @ X, Sigma, atol=1e-14)
+        found = np.linalg.svd(X.T @ Y, compute_uv=False)
+        np.testing.assert_allclose(found[:3], np.sort(made.correlation)[::-1], rtol=1e-12)
+        assert found[3] < 1e-14
+    else:
+        assert X.shape == (40, 8)
+
+
+def test_a_teacher_of_its_own_directions_does_not_know_the_correlation_and_noise_has_its_size():
+    made = data.teacher(n=30, m=4, spectrum=(1, 1), samples=2000, aligned=False, noise=0.2, seed=1)
+    assert made.correlation is None
+    assert np.linalg.norm(made.directions[:, :2].T @ made.left, 2) < 0.9
+    noise = made.dataset.Y - made.dataset.X @ made.Theta
+    assert abs(noise.std() / 0.2 - 1) < 5 / np.sqrt(2 * noise.size)
+    assert abs(made.dataset.X.std() - 1) < 0.02
+
+
+def test_spiked_covariances_have_their_spikes():
+    np.testing.assert_array_equal(data.spiked(5, (3, -0.5)), [4, 0.5, 1, 1, 1])
+    for match, call in {
+        "`spikes` must be at most n = 1 finite": lambda: data.spiked(1, (1, 1)),
+        "above -1, but is": lambda: data.spiked(3, (-1,)),
+        "`exponent` must be at least 0": lambda: data.power_law(3, -1),
+        "no variance to vanish": lambda: data.power_law(1000, 200),
+        r"`spectrum` must be 1 to min\(n, m\) = 2 positive": lambda: data.teacher(n=2, m=3),
+        "`variances` must be n = 3 positive": lambda: data.teacher(n=3, m=3, variances=(1, 2)),
+        "`noise` must be a finite standard deviation": lambda: data.teacher(noise=-1),
+    }.items():
+        with pytest.raises(DataError, match=match):
+            call()
+
+
+def test_the_semantic_table_tells_kinds_apart_before_their_members():
+    table = data.semantic()
+    assert table.X.shape == (20, 20) and table.Y.shape == (20, len(table.target_names)) and set(table.Y.flat) == {0, 1}
+    assert len({tuple(row) for row in table.Y}) == 20
+    items = np.linalg.svd(table.Y)[0]
+    # The second mode, after what all have in common, sets plants apart from all else.
+    plants = table.Y[:, table.target_names.index("needs light")] > 0
+    assert plants.sum() == 6 and len(set(np.sign(items[plants, 1]))) == len(set(np.sign(items[~plants, 1]))) == 1
+    assert items[plants, 1][0] * items[~plants, 1][0] < 0
+    np.testing.assert_array_equal(load("Semantic").Y, table.Y)

@@ -12,6 +12,8 @@ from .hierarchies import Hierarchy, hierarchy
 from .idx import read_idx
 from .loading import KNOWN, load
 from .matrices import Matrix, load_matrix
+from .semantic import semantic
+from .teachers import Teacher, power_law, spiked, teacher
 
 __all__ = [
     "COMPLETIONS",
@@ -22,6 +24,7 @@ __all__ = [
     "Dataset",
     "Hierarchy",
     "Matrix",
+    "Teacher",
     "autoencoder",
     "commutation",
     "describe",
@@ -30,5 +33,9 @@ __all__ = [
     "load",
     "load_matrix",
     "low_rank",
+    "power_law",
     "read_idx",
+    "semantic",
+    "spiked",
+    "teacher",
 ]

@@ -11,9 +11,12 @@ from ._common import Count, DataError, Dataset, whole
 from .arrays import read_npz, read_pair
 from .bundled import BUNDLED, read_bundled
 from .drawn import gaussian
+from .semantic import semantic
 from .tables import read_csv
 
-KNOWN = (*BUNDLED, "gaussian")
+# Made here, by name.
+MADE = {"gaussian": gaussian, "semantic": semantic}
+KNOWN = (*BUNDLED, *MADE)
 
 
 @public
@@ -31,8 +34,8 @@ def load(
 
     - `spec`: one of
         - a name in `KNOWN`, in any case and with `_` for `-` if you like: scikit-learn's bundled sets, with classes as
-          one-hot targets, or `"gaussian"` for `gaussian()` with its defaults. A name goes before a file of that name: write
-          `./digits` for the file;
+          one-hot targets, `"gaussian"` for `gaussian()` with its defaults, or `"semantic"`. A name goes before a file of that
+          name: write `./digits` for the file;
         - `FILE.npz`, with arrays X, shape (N, n), and Y, shape (N, m) or (N,);
         - `FILE.csv` or `FILE.tsv`, with a header. Columns that `targets` does not name are features. Separators (comma,
           semicolon, tab, bar or spaces, or a first line `sep=;`), decimal commas and the encoding are found out, and what has
@@ -90,7 +93,7 @@ def _read(spec: str | os.PathLike, targets: str | Sequence[str] | None) -> Datas
     if targets is not None and not is_csv:
         raise DataError(f"Argument `targets` names columns of a csv file, but the data are `{text}`: leave it out.")
     if known:
-        return gaussian() if name == "gaussian" else read_bundled(name)
+        return MADE[name]() if name in MADE else read_bundled(name)
     if os.path.isdir(path):
         raise DataError(f"`{text}` is a folder: name a file in it.")
     if os.path.exists(path):

@@ -178,7 +178,7 @@ class Balanced(AbstractGaussianStart):
             core = balanced(_seen(problem), gaussian.product(), most, lambda0=self.lambda0)
             # The directions that the width has, and NaN for more than can be.
             width: Any = gaussian.width
-            live: Array = jnp.where(width <= most, jnp.arange(most) < width, jnp.nan)
+            live: Any = jnp.where(width <= most, jnp.arange(most) < width, jnp.nan)
             core = TwoLayer(*(jnp.pad(live * W, ((0, 0), (0, size - most))) for W in (core.U, core.V)))
         else:
             core = balanced(_seen(problem), gaussian.product(), size)
