@@ -46,12 +46,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """Frees compiled programs between files where they become many: those of the whole suite need too many memory maps."""
+    """Frees compiled programs between files where they become many: those of the whole suite need too many memory maps.
+
+    What is left of a file stays until then, and is no longer looked through for what could be freed: ten seconds each time.
+    """
+    import gc
+
     import jax
 
     yield
+    gc.freeze()
     maps = Path("/proc/self/maps")
     if not maps.exists() or len(maps.read_bytes().splitlines()) > 40_000:
+        gc.unfreeze()
         jax.clear_caches()
 
 
