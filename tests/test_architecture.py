@@ -136,6 +136,17 @@ def test_a_list_of_commands_imports_none_of_them():
     assert "completion" in ended.stdout and "No such command 'lemma'" in ended.stderr
 
 
+def test_a_study_is_read_without_solvers():
+    program = (
+        "import sys\n"
+        "from lindyn_jax import studies\n"
+        "heavy = {'diffrax', 'optimistix', 'matplotlib', 'xarray'} & set(sys.modules)\n"
+        "assert not heavy, sorted(heavy)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_name_of_the_package_is_imported_alone_as_a_module_and_with_everything_as_a_name():
     program = (
         "import sys\n"

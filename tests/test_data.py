@@ -79,7 +79,9 @@ def test_classes_become_one_hot_columns_in_the_order_of_their_labels():
 
     Y = load("digits").Y
     assert np.all(Y.sum(axis=1) == 1) and set(np.unique(Y)) == {0.0, 1.0}
-    assert np.array_equal(Y.argmax(axis=1), load_digits().target)
+    bunch, digits = load_digits(), load("digits")
+    assert np.array_equal(Y.argmax(axis=1), bunch.target)
+    assert np.array_equal(digits.X, bunch.data) and list(digits.feature_names) == bunch.feature_names
     assert load("iris").target_names == ("setosa", "versicolor", "virginica")
     assert load("digits").target_names == tuple("0123456789")
 

@@ -19,7 +19,7 @@ from lindyn_jax.cli._common import as_json
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies.audit import LOSS_STATEMENTS, RATE_STATEMENTS, audit, figure3, labelled, summarise
 
-module = sys.modules["lindyn_jax.studies.audit"]
+flow = sys.modules["lindyn_jax.flow"]
 TRIALS = 4
 
 
@@ -33,8 +33,8 @@ def figure(preset):
     """The audit of M22's Fig. 3 and 6 at an eighth of its size; its trial is traced once."""
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        original = module.gradient_flow
-        patch.setattr(module, "gradient_flow", lambda *a, **k: calls.append(1) or original(*a, **k))
+        original = flow.gradient_flow
+        patch.setattr(flow, "gradient_flow", lambda *a, **k: calls.append(1) or original(*a, **k))
         dataset = audit(preset.problem, preset.starts, TRIALS, points=11, **preset.options)
     assert len(calls) == 1
     return dataset

@@ -8,10 +8,7 @@ from jaxtyping import Array, Float
 
 from .. import observables, theory
 from .._norms import norm, quotient
-from ..descent import gradient_descent, plain_descent
 from ..models import AbstractModel
-from ..noise import LabelNoise, Minibatch
-from ..optimizers import Descent
 from ..problems import LeastSquares, Penalised
 from ..theory.stochastic import batch_spread
 from ..trajectory import Trajectory
@@ -82,6 +79,10 @@ def descend(
     start: AbstractModel, problem: LeastSquares, settings: Any, steps: int, *, key, stop: float | None = None
 ) -> Trajectory:
     """Descent of at most so many steps, to the stop if there is one."""
+    from ..descent import gradient_descent, plain_descent
+    from ..noise import LabelNoise, Minibatch
+    from ..optimizers import Descent
+
     step, noise = step_of(start, problem, settings), []
     if settings.batch_size is not None:
         noise.append(Minibatch(settings.batch_size, key=key))

@@ -18,9 +18,7 @@ from jaxtyping import Array
 from .. import init, theory
 from .._checks import check_choice, check_tolerance, is_name
 from .._public import public
-from ..descent import gradient_descent, plain_descent
 from ..ensemble import run_ensemble
-from ..flow import gradient_flow
 from ..models import Reduction, TwoLayer
 from ..problems import LeastSquares
 from ..trajectory import RESULTS
@@ -255,6 +253,9 @@ class Audit(Study):
         return float(self.step_size) * numbers, numbers
 
     def trial(self, key, case) -> dict[str, Array]:
+        from ..descent import gradient_descent, plain_descent
+        from ..flow import gradient_flow
+
         problem, rtol = self.problem, self._accuracy()
         ts, numbers = self._times()
         ts = jnp.asarray(ts, problem.dtype)

@@ -14,9 +14,6 @@ from jaxtyping import Array
 
 from .. import _checks, init
 from .. import observables as obs
-from ..fits import fit_lambda0, lambda0_path
-from ..fits.lambda0 import METHODS, check_isotropic
-from ..flow import gradient_flow
 from ..models import WideLimit
 from ..problems import LeastSquares, factorization
 from ..statistics import AbstractReduction, Count, Moments, standard_error
@@ -96,6 +93,8 @@ class FitLambda0(Study):
         standard deviation, horizon or relative error that is not positive; a target that is drawn for data with inputs; an
         unknown method, or one whose closed form does not hold for these data; nodes that are not a multiple of 4.
         """
+        from ..fits.lambda0 import METHODS, check_isotropic
+
         problem, settings, least = self.problem, self.settings, min(self.widths)
         check_grid(self.widths, [0.5], 0.1)
         for name in ("std", "relative_error", "horizon"):
@@ -122,6 +121,9 @@ class FitLambda0(Study):
                 )
 
     def trial(self, key, width) -> dict[str, Array]:
+        from ..fits import fit_lambda0, lambda0_path
+        from ..flow import gradient_flow
+
         problem, settings = self.problem, self.settings
         key_target, key_start = jax.random.split(key)
         mine = problem

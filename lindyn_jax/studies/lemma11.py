@@ -256,8 +256,12 @@ class Lemma11(Study):
         """
         dims, delta, summary = ("alpha", "width"), self.settings.delta, super().summarise(dataset)
         A, H = np.meshgrid(summary["alpha"].values, summary["width"].values, indexing="ij")
-        paper = theory.lemma11(self.problem, H, A, delta)
-        sharp = theory.lemma11(self.problem, H, A, delta, constant="davidson-szarek")
+        paper, sharp = jax.jit(
+            lambda H, A: (
+                theory.lemma11(self.problem, H, A, delta),
+                theory.lemma11(self.problem, H, A, delta, constant="davidson-szarek"),
+            )
+        )(H, A)
         summary = summary.rename(exponents_disagree="disagree").assign(
             applies=(dims, np.asarray(paper.applies)),
             applies_ds=(dims, np.asarray(sharp.applies)),

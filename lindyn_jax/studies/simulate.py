@@ -15,9 +15,7 @@ from jaxtyping import Array, Float
 from .. import _files, init, theory
 from .._checks import check_choice, check_positive, is_name
 from .._public import public
-from ..descent import gradient_descent, plain_descent
 from ..ensemble import describe_environment, save_dataset
-from ..flow import gradient_flow
 from ..models import AbstractModel, Reduction, Rest, TwoLayer
 from ..observables import OBSERVABLES, attributes
 from ..problems import LeastSquares
@@ -199,6 +197,9 @@ class Simulate(Settled):
     def run(self, *, seed: int = 0, record: Mapping[str, Any] | None = None):
         """Moves the start; as `simulate`."""
         import xarray as xr
+
+        from ..descent import gradient_descent, plain_descent
+        from ..flow import gradient_flow
 
         self.check()
         problem, start, dynamics, observables = self.problem, as_start(self.start), self.dynamics, self._observed()

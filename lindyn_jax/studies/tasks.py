@@ -12,7 +12,6 @@ from .. import init
 from .._checks import check_choice, check_positive
 from ..ensemble import describe_environment
 from ..problems import LeastSquares
-from ..tasks import sequence
 from ..trajectory import RESULTS
 from ._record import of_problem, of_start
 from ._starts import as_start
@@ -101,6 +100,8 @@ class Tasks(Settled):
         **Raises:** `ValueError` as `check` and `TaskSequence` do.
         """
         import xarray as xr
+
+        from ..tasks import sequence
 
         self.check()
         start = as_start(self.start)

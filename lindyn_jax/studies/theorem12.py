@@ -5,6 +5,7 @@ excess-loss ratio), and measures `||Theta(inf) - Theta_hat||`. Width and exponen
 whole grid.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -18,8 +19,6 @@ from .. import init, observables, theory
 from .._checks import check_choice, check_tolerance
 from .._norms import quotient
 from .._public import public
-from ..flow import gradient_flow
-from ..limits import flow_to_limit
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments, Values
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
@@ -233,6 +232,9 @@ class Theorem12(Study):
             )
 
     def trial(self, key, alpha, width) -> dict[str, Array]:
+        from ..flow import gradient_flow
+        from ..limits import flow_to_limit
+
         problem, settings = self.problem, self.settings
         start = init.Gaussian(width, alpha=alpha).draw(problem, key=key)
         events = theory.lemma11_events(start, problem, alpha, settings.delta)
@@ -295,13 +297,17 @@ class Theorem12(Study):
             "ok": result == (FINISHED if settings.to_limit or settings.steps is not None else STOPPED),
         }
 
+    @functools.cached_property
+    def _law(self) -> np.ndarray:
+        """The sharp law at every point of the grid."""
+        return np.asarray(theory.sharp_distance(self.problem, *grid_of(self.alphas, self._swept())[::-1]).rms, float)
+
     def reductions(self) -> dict[str, AbstractReduction]:
         """Counts of events and of successes, moments, a quantile sketch, slopes of trials, and the first thousand distances.
 
         The sketch of the distance spans six decades on either side of the sharp law, at 1% a bin.
         """
-        sharp = np.asarray(theory.sharp_distance(self.problem, *grid_of(self.alphas, self._swept())[::-1]).rms, float)
-        low, high = float(sharp.min()) * 1e-6, float(sharp.max()) * 1e6
+        low, high = float(self._law.min()) * 1e-6, float(self._law.max()) * 1e6
         log_widths = np.log(np.asarray(self._swept(), float))
         centred = log_widths - log_widths.mean()
         weights = centred / max(float(centred @ centred), np.finfo(float).tiny)
