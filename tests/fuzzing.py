@@ -166,6 +166,7 @@ OWN = {
     "exact.riccati_general": {**dict.fromkeys(("A", "R", "Q", "P0"), np.eye(3)), "ts": np.array([0.0, 1.0])},
     **{f"exact.homogeneous{name}": HOMOGENEOUS for name in ("", "_factors", "_grams", "_limit", "_product", "_rates")},
     "init.gaussian": {"std": 0.1}, "init.gaussian_core": {"std": 0.1}, "init.invariant": {"std": 0.1},
+    "exact.neuron": {"target": U[:, 0], "w0": U[:, 0] + V[0, 0], "a0": 0.4},
     "exact.spectral_product": {"h": 3}, "exact.spectral_product_limit": {"h": 3},
     "init.spectral": {"h": 3}, "init.aligned": {"d": np.array([2.0, 3.0]), "h": 4}, "init.deep_aligned": {"d": np.array([2.0])},
     "init.deep_core": {"model": ld.DeepLinear((np.ones((3, 2)), np.ones((2, 2)))), "widths": (4,)},

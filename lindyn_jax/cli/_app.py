@@ -105,6 +105,11 @@ COMMANDS = {
         "studies.completion:Completion",
         STUDY,
     ),
+    "sweep phases": Late(
+        "Lazy and rich learning of two layers: how far the kernel turns, over scale, imbalance and width of the start.",
+        "studies.phases:Phases",
+        STUDY,
+    ),
 }
 
 

@@ -29,6 +29,7 @@ from .homogeneous import (
 )
 from .linear import linear, linear_descent, linear_descent_rate, linear_limit, linear_rate
 from .mode import Mode, mode, mode_constant, mode_limit, mode_rate
+from .neuron import Neuron, neuron
 from .polar import polar_modes, polar_time
 from .riccati import riccati
 from .spectral import spectral, spectral_limit, spectral_product, spectral_product_limit, spectral_rate
@@ -45,6 +46,7 @@ from .symmetric import (
 __all__ = [
     "Limit",
     "Mode",
+    "Neuron",
     "Rate",
     "Time",
     "aligned",
@@ -78,6 +80,7 @@ __all__ = [
     "mode_constant",
     "mode_limit",
     "mode_rate",
+    "neuron",
     "plateau",
     "polar_modes",
     "polar_time",

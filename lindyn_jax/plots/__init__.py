@@ -20,6 +20,7 @@ from .house import legend_below as legend_below
 from .house import literal, save, style
 from .house import mark as mark
 from .house import ribbon as ribbon
+from .phases import phase_map, phases
 from .trajectories import observables_against_time, trajectory
 from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
 
@@ -40,6 +41,8 @@ __all__ = [
     "observables_against_time",
     "path_errors",
     "path_singular_values",
+    "phase_map",
+    "phases",
     "rates_and_bounds",
     "ratio_against",
     "ratios_against_width",
