@@ -135,6 +135,7 @@ PART = {
     "theory.covariance_problem": covariances,
     "theory.sharpness": lambda found: (found.value, found.deviation),
     "theory.hessian_sharpness": lambda found: found.value,
+    "observables.hessian_top": lambda found: found[:3],
     "theory.batch_stable_step": lambda found: found.value,
     "theory.min_nuclear_norm": lambda found: found.value,
 }

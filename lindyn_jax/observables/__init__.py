@@ -18,9 +18,11 @@ from .losses import (
 )
 from .products import alignment, effective_rank, mode_strengths, nuclear_norm, singular_values, stable_rank
 from .imbalances import imbalance_drift, imbalance_spectrum
-from .kernels import kernel_distance
+from .kernels import kernel_distance, neural_tangent_kernel
 from .similarity import input_gram, input_similarity_distance, output_gram, output_similarity_distance
 from .classes import accuracy, least_margin
+from .curvature import hessian_spectrum, hessian_top
+from .noises import gradient_noise, noise_covariance
 from .elsewhere import on
 from .coordinates import reduced_product
 from .registry import OBSERVABLES, attributes, measure, observable, resolve
@@ -36,6 +38,9 @@ __all__ = [
     "effective_rank",
     "excess_loss",
     "frozen_product_norm",
+    "gradient_noise",
+    "hessian_spectrum",
+    "hessian_top",
     "imbalance_drift",
     "imbalance_spectrum",
     "input_gram",
@@ -45,6 +50,8 @@ __all__ = [
     "loss",
     "measure",
     "mode_strengths",
+    "neural_tangent_kernel",
+    "noise_covariance",
     "nuclear_norm",
     "observable",
     "on",

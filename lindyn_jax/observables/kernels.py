@@ -37,7 +37,7 @@ def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: Abstr
 
     **Raises:** `ValueError` for two networks of different depth or kind.
     """
-    kernel, before = tangent_kernel(model, problem), tangent_kernel(start, problem)
+    (kernel, _), (before, _) = tangent_kernel(model, problem), tangent_kernel(start, problem)
     if len(kernel) != len(before):
         raise ValueError(
             f"The kernel distance compares networks of one depth, but the kernel of the model has {len(kernel)} terms and that "
@@ -60,14 +60,31 @@ def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: Abstr
     return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
+@public
+def neural_tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "k k"]:
+    """The tangent kernel, `J J^T` of the outputs with respect to all weights, in the data's coordinates.
+
+    As in `kernel_distance`, with `S Phi1^T` in place of X: that of the outputs of all samples is `(W kron I) K (W kron I)^T` with
+    `X = W S Phi1^T`.
+
+    **Returns:** shape (r m, r m), by rows of the r x m outputs.
+
+    **Example:** `gradient_flow(start, problem, ts, observables={"ntk": neural_tangent_kernel})`.
+
+    **Source:** Jacot, Gabriel and Hongler (2018); for the wide limit this package's own.
+    """
+    pairs, log = tangent_kernel(model, problem)
+    return jnp.exp(log) * total(jnp.kron(P, Q) for P, Q in pairs)
+
+
 @functools.singledispatch
-def tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> list[tuple[Array, Array]]:
-    """Pairs (P, Q): up to a positive factor the kernel is the sum of all `P kron Q`, P in the data's coordinates."""
+def tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> tuple[list[tuple[Array, Array]], Array]:
+    """Pairs (P, Q) and a logarithm: the kernel is `e^log` times the sum of all `P kron Q`, P in the data's coordinates."""
     s = problem.singular_values / problem.singular_values[0]
     layers = model.moving_layers(problem)
     if layers is None:
-        K = jacobian_kernel(model, problem)
-        return [(K, jnp.ones((1, 1), K.dtype))]
+        K, log = jacobian_kernel(model, problem)
+        return [(K, jnp.ones((1, 1), K.dtype))], log
     # Products of many small or large layers leave the range of floats: each is kept at size 1, and its logarithm beside it.
     ahead = [_unit(jnp.diag(s), 0.0)]
     for i, W in enumerate(layers[:-1]):
@@ -79,9 +96,10 @@ def tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> list[tuple
         behind.append(_unit(W @ B, log))
     logs = jnp.stack([2 * (a + b) for (_, a), (_, b) in zip(ahead, reversed(behind), strict=True)])
     largest = jnp.max(logs)
-    weights = jnp.exp(logs - jnp.where(jnp.isneginf(largest), 0, largest))
-    pairs = zip(weights, ahead, reversed(behind), strict=True)
-    return [(weight * (A @ A.T), B.T @ B) for weight, (A, _), (B, _) in pairs]
+    largest = jnp.where(jnp.isneginf(largest), 0, largest)
+    parts = zip(jnp.exp(logs - largest), ahead, reversed(behind), strict=True)
+    pairs = [(weight * (A @ A.T), B.T @ B) for weight, (A, _), (B, _) in parts]
+    return pairs, largest + 2 * jnp.log(problem.singular_values[0])
 
 
 @tangent_kernel.register(WideLimit)
@@ -91,7 +109,8 @@ def _wide_kernel(model, problem):
     unit = jnp.where(unit == 0, 1, unit)
     rows, columns = gram_roots(model.Theta / unit, model.level / unit)
     seen = problem.to_data(problem.to_data(rows).T)
-    return [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
+    pairs = [(s[:, None] * seen * s, jnp.eye(columns.shape[0], dtype=s.dtype)), (jnp.diag(s**2), columns)]
+    return pairs, jnp.log(unit) + 2 * jnp.log(problem.singular_values[0])
 
 
 def _unit(A: Array, log: Array | float) -> tuple[Array, Array]:
@@ -104,8 +123,8 @@ def _inner(first: list[tuple[Array, Array]], second: list[tuple[Array, Array]]) 
     return total(jnp.sum(P * R) * jnp.sum(Q * S) for P, Q in first for R, S in second)
 
 
-def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "k k"]:
-    """`J J^T` with the derivatives J of `S Phi1^T Theta` with respect to all weights, up to a positive factor.
+def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> tuple[Float[Array, "k k"], Float[Array, ""]]:
+    """`J J^T` with the derivatives J of `S Phi1^T Theta` with respect to all weights, divided by a factor, and its logarithm.
 
     It is the tangent kernel of the outputs X Theta in the data's coordinates, k = r m, for any network that can be
     differentiated; of r m rows with as many entries as there are weights.
@@ -121,4 +140,4 @@ def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> Float[Arr
     # Squares of the derivatives stay in range.
     unit = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
     rows = [(J / unit).reshape(J.shape[0], -1) for J in jacobian]
-    return total(A @ A.T for A in rows)
+    return total(A @ A.T for A in rows), 2 * jnp.log(unit) + 2 * jnp.log(problem.singular_values[0])

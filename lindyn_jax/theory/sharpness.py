@@ -9,7 +9,6 @@ the data's coordinates) and B_l of those after it. Its largest eigenvalue takes 
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float
@@ -19,7 +18,7 @@ from .._finite import of_finite_state
 from .._public import public
 from .._statement import Statement
 from ..models import AbstractModel, chain
-from ..observables import total_loss
+from ..observables.curvature import hessian_product
 from ..problems import AbstractProblem, LeastSquares
 from ..reduction import check_fits
 from ._numerics import norm
@@ -133,7 +132,7 @@ def hessian_sharpness(
         )
     weights, _ = ravel_pytree(eqx.filter(model, model.moving()))
     rtol = _default_rtol(rtol, problem.dtype).astype(weights.dtype)
-    value, residual, num_steps = largest_eigenvalue((model, problem), _hessian_product, weights.shape, rtol, max_steps)
+    value, residual, num_steps = largest_eigenvalue((model, problem), hessian_product, weights.shape, rtol, max_steps)
     return Statement(value, jnp.isfinite(value), residual=residual, converged=residual <= rtol, num_steps=num_steps)
 
 
@@ -141,15 +140,6 @@ def _curvature(given, M: Float[Array, "r m"]) -> Float[Array, "r m"]:
     """The operator of `sharpness`, of the pairs `(S A_l A_l^T S, B_l^T B_l)` and q."""
     pairs, scale = given
     return scale * sum(P @ M @ Q for P, Q in pairs)
-
-
-def _hessian_product(given, v: Float[Array, " p"]) -> Float[Array, " p"]:
-    """The Hessian of the loss of a model on a problem times a vector of all weights."""
-    model, problem = given
-    moved, rest = eqx.partition(model, model.moving())
-    weights, unravel = ravel_pytree(moved)
-    gradient = jax.grad(lambda weights: total_loss(eqx.combine(unravel(weights), rest), problem))
-    return jax.jvp(gradient, (weights,), (v,))[1]
 
 
 def moving_chain(model: AbstractModel, problem: LeastSquares) -> tuple[Float[Array, "_ _"], ...]:
