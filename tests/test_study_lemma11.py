@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 import lindyn_jax as ld
 from lindyn_jax import cli
+from lindyn_jax.cli import _study
 from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies import lemma11 as study
@@ -151,6 +153,14 @@ def test_descent_with_noise_leaves_less_of_the_imbalance():
     assert summary["level_stays"].item() == np.mean(left > 1) and left.mean() < 2 * kept
     rows = chosen.table(summary)[0]
     assert rows.columns[-4:] == ("D lost", "level left", "dist/law", "(33) left") and len(rows.rows[0]) == 15
+    for room in (80, 160):
+        printed = io.StringIO()
+        _study.show(Console(file=printed, width=room), [rows])
+        lines = printed.getvalue().splitlines()
+        assert max(map(len, lines)) <= room and "…" not in printed.getvalue()
+        # All of it, in parts that begin with what names the rows.
+        heads = [line.split()[:2] == ["alpha", "width"] for line in lines]
+        assert sum(heads) == (2 if room == 160 else 3) and all(cell in printed.getvalue() for cell in rows.rows[0])
     assert float(rows.rows[0][-2]) == pytest.approx(float(dataset["distance_over_law"].mean()), rel=1e-3)
     # Noise draws the layers to balance, and wide networks nearer to the minimum-norm solution.
     assert float(dataset["distance_over_law"].mean()) < 0.9
@@ -390,6 +400,7 @@ def test_two_processes_write_the_numbers_of_one(command, tmp_path):
 TWENTY = """
 import contextlib, io, pathlib, sys, time
 from lindyn_jax import cli
+from lindyn_jax.cli import _study
 from lindyn_jax.cli import _study
 
 _study.save_figure = lambda *picture: []

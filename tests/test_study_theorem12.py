@@ -10,6 +10,7 @@ import lindyn_jax as ld
 from lindyn_jax import data
 from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import rms_slope
+from lindyn_jax.studies import _descending
 from lindyn_jax.studies import theorem12 as study
 
 
@@ -259,6 +260,40 @@ def test_descent_has_columns_for_the_imbalance_lost_and_the_law_of_the_flow(prob
     assert summary["rms_over_law_low"] < summary["rms_over_law"] < summary["rms_over_law_high"]
     assert float(dataset["excess_ratio"].max()) < 1e-3 and int(dataset["num_steps"].max()) == 400
     assert ("sweep", "1 exponents x 1 widths x 6 trials by descent to step 400") in chosen.notes(6, "", "")
+
+
+@pytest.mark.parametrize(
+    ("noise", "above"),
+    [
+        ({"label_noise": 0.2}, 0.1),
+        ({"batch_size": 4, "momentum": 0.5, "label_noise": 0.1}, 0.15),
+        ({"weight_decay": 0.01}, 0.01),
+    ],
+    ids=["labels", "batches", "decay"],
+)
+def test_a_stop_that_noise_or_decay_keep_descent_from_is_refused(noise, above):
+    # More samples than directions: batches do not fit all of them.
+    rng = np.random.default_rng(7)
+    W, Phi = (np.linalg.qr(rng.normal(size=(rows, 3)))[0] for rows in (8, 6))
+    drawn = ld.LeastSquares(W * np.array([1.2, 1.0, 0.9]) @ Phi.T, rng.normal(size=(8, 2)))
+    settings = study.Settings(dynamics="descent", step_size=0.05, **noise)
+    # Small starts are balanced.
+    chosen = lambda **more: study.Theorem12(drawn, (1e6,), (0.7,), settings._replace(**more))  # noqa: E731
+    floor = _descending.floor(drawn, settings, 1e6, 0.7)
+    with pytest.raises(ValueError, match=f"keep the excess loss near {floor:.1g} of the start's .* give --steps"):
+        chosen().check()
+    chosen(stop=min(0.9, 2 * floor)).check()
+    # And there it stays, a little above for the step.
+    ended = chosen(steps=400).run(400)["excess_ratio"].values
+    error = ended.std(ddof=1) / ended.size**0.5
+    print(floor, ended.mean(), error)
+    assert -4 * error < ended.mean() - floor < above * floor + 4 * error and error < 0.1 * floor
+
+
+def test_batches_of_samples_that_are_all_fitted_come_to_the_stop(problem):
+    settings = study.Settings(dynamics="descent", batch_size=3, stop=1e-6)
+    assert _descending.floor(problem, settings, 1e4, 0.5) < 1e-20
+    assert bool(study.run(problem, [1e4], [0.5], 4, settings=settings)["ok"].all())
 
 
 def test_drift_of_every_flow_stays_below_1e_8(wide):

@@ -251,16 +251,37 @@ def _print(part: str, console) -> None:
 
 @_print.register
 def _(part: Table, console) -> None:
+    from rich.measure import Measurement
+
+    wide = console.options.update(max_width=100_000)
+    begin, end, size = part.named, part.named + 1, len(part.columns)
+    while begin < size:
+        # As many columns as there is room for, but one at least: a cell that is cut is not read.
+        drawn = _drawn(part, begin, end)
+        while (
+            end < size
+            and Measurement.get(console, wide, longer := _drawn(part, begin, end + 1)).maximum <= console.width
+        ):
+            drawn, end = longer, end + 1
+        console.print(drawn)
+        begin, end = end, end + 1
+
+
+def _drawn(part: Table, begin: int, end: int):
+    """The table of some of the columns, after those that name the rows."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Drawn
 
-    padding = (0, 0, 0, 1) if part.tight else (0, 1)
-    drawn = Drawn(title=part.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
-    for name in part.columns:
+    def chosen(row):
+        return [*row[: part.named], *row[begin:end]]
+
+    padding, title = (0, 0, 0, 1) if part.tight else (0, 1), part.title if begin == part.named else None
+    drawn = Drawn(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
+    for name in chosen(part.columns):
         drawn.add_column(name, justify="left" if name in part.words else "right", no_wrap=True)
     for row in part.rows:
         if row is None:
             drawn.add_section()
         else:
-            drawn.add_row(*row)
-    console.print(drawn)
+            drawn.add_row(*chosen(row))
+    return drawn

@@ -205,7 +205,7 @@ def tables(summary) -> list[Table | str]:
     title = (
         f"Statements (tightness: bound / true along the {dynamics[0]}, medians over the starts; intervals: exact 95%)"
     )
-    parts.append(Table(title, columns, rows, columns[:3], tight=False))
+    parts.append(Table(title, columns, rows, columns[:3], tight=False, named=2))
     for case in summary["case"].values:
         row = summary.sel(case=case)
         parts.append(

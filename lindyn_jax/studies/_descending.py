@@ -64,6 +64,44 @@ def slowdown(problem: LeastSquares, size: int | None) -> Array:
     return 1 - spread + spread * N * longest / problem.data_singular_values[0] ** 2
 
 
+def floor(problem: LeastSquares, settings: Any, width: float, alpha: float) -> float:
+    """About where the excess loss of wide networks stays, over that of the start: 0 where nothing keeps it from falling.
+
+    At a solution noise of covariance C keeps up an error whose excess loss is eta/4 tr C in the mean. For labels that is
+    `eta q delta^2/4 tr H`, see `theory.label_noise_loss`; for batches C is the spread of samples that are not fitted. With
+    `tr C = tr(P U1 U1^T) + tr(Q V V^T)` it is least where the layers are balanced, `2 ||P^(1/2) Theta Q^(1/2)||_*`, to where
+    noise draws them. Momentum mu acts as the step `eta/(1 - mu)`. Weight decay beta leaves the gradient `-beta W` by Theta, where
+    W has the singular values `sigma/hypot(a, sigma)` while the layers are those of the wide limit, `a = h^(1 - 2 alpha)`.
+
+    **Notes:** to first order in the step, below what it is.
+    """
+    q, s, Theta, m = problem.scale, problem.singular_values, problem.reduced_theta_hat, problem.num_outputs
+    left, sigma, _ = jnp.linalg.svd(Theta, full_matrices=False)
+    level = float(width) ** (1 - 2 * alpha)
+    step = settings.step_size
+    if step is None:
+        curvature = q * s[0] ** 2 * (level + jnp.hypot(level, 2 * sigma[0])) * slowdown(problem, settings.batch_size)
+        step = (1 - settings.momentum) / (curvature + settings.weight_decay)
+    N = problem.num_samples
+    size = N if settings.batch_size is None else settings.batch_size
+    labels = settings.label_noise**2 * N / size
+    P, Q = labels * m * jnp.diag(s**2), labels * jnp.sum(s**2) * jnp.eye(m)
+    if size < N:
+        # Frozen directions, which the studies are about, are those of given inputs.
+        data: Any = problem.X
+        X, spread = problem.output_scale * problem.to_data(data.T).T, batch_spread(size, N, False) * N
+        errors = problem.Y - problem.predict(problem.theta_hat)
+        P += spread * (X.T * jnp.sum(errors**2, axis=1)) @ X
+        Q += spread * (errors.T * jnp.sum(X**2, axis=1)) @ errors
+    roots = [(vectors * jnp.sqrt(jnp.maximum(values, 0))).T for values, vectors in map(jnp.linalg.eigh, (P, Q))]
+    least = 2 * jnp.sum(jnp.linalg.svd(roots[0] @ Theta @ roots[1].T, compute_uv=False))
+    kept = step / (1 - settings.momentum) * q**2 * least / 4
+    decayed = (left * (sigma / jnp.hypot(level, sigma))) / s[:, None]
+    kept += settings.weight_decay**2 / (2 * q) * jnp.sum(decayed**2)
+    start = q / 2 * (jnp.sum((s[:, None] * Theta) ** 2) + m * jnp.sum(s**2) * float(width) ** (1 - 4 * alpha))
+    return float(kept / start)
+
+
 def step_of(start: AbstractModel, problem: LeastSquares, settings: Any) -> Any:
     """The step that is asked for, or half of what is stable at the end of training, in mean square, and with decay.
 

@@ -113,7 +113,7 @@ def table_of(study: "Theorem12", summary) -> list[Table | str]:
     columns = ("alpha", "width", "(33)", "(34)", "(35)", "median", "95%", "sharp law")
     columns = (*columns, *(("rms/law", "D lost") if descends else ()), "bound", "bound/95%")
     title = "Distance to the minimum-norm solution, and how often events (33) to (35) of Lemma 11 hold [exact 95%]"
-    parts: list[Table | str] = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",))]
+    parts: list[Table | str] = [Table(title, (*columns, "Theorem 12", "failed"), rows, ("Theorem 12",), named=2)]
     for alpha in summary["alpha"].values:
         row = summary.sel(alpha=alpha)
         width = float(row["log10_theorem_width"].values.ravel()[0])

@@ -341,7 +341,7 @@ class Completion(Study):
         columns = ("depth", "observed", "scale", "width", "test", "convex", "train", "eff. rank", "ratio")
         columns = (*columns, "within 1%", f"test < {summary.attrs['recovered']:g}", "beats convex", "failed")
         unseen = round(float(((1 - summary["covered"]) * summary["trials"]).sum()))
-        parts: list[Table | str] = [Table(title, columns, rows, ("depth",))]
+        parts: list[Table | str] = [Table(title, columns, rows, ("depth",), named=4)]
         if unseen:
             parts.append(
                 f"{unseen} trials found no mask that sees every row and column: observe more, or leave some out"

@@ -306,6 +306,7 @@ class Lemma11(Study):
                 columns,
                 rows,
                 ("Lemma 11", "D-S"),
+                named=2,
             ),
             f"delta = {known['delta']:g}: Lemma 11 as printed speaks above h0 = {known['h0']:.5g} (w = {known['w']:.4f}), with "
             f"the Davidson-Szarek constant (D-S) above {known['h0_ds']:.5g} (w = {known['w_ds']:.4f}), (33) alone above "

@@ -49,13 +49,19 @@ class Option(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table in words. **Fields:** `title`; `columns`; `rows`, `None` between sections; `words`, columns that are no numbers."""
+    """A table in words.
+
+    **Fields:** `title`; `columns`; `rows`, `None` between sections; `words`, columns that are no numbers; `tight`, with little
+    space between columns; `named`, how many of the first columns name the rows: where a table is wider than the screen it is
+    printed in parts, and they begin each.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str] | None]
     words: Sequence[str] = ()
     tight: bool = True
+    named: int = 1
 
 
 @typing.dataclass_transform(eq_default=False)
@@ -273,7 +279,7 @@ class Study(Settled):
         for place in np.ndindex(*(summary.sizes[name] for name in dims)):
             row = summary.isel(dict(zip(dims, place, strict=True)))
             rows.append([*(f"{float(row[name]):g}" for name in dims), *(_number(row, name) for name in shown)])
-        return [Table(f"{type(self).__name__} [95%]", (*dims, *shown), rows)]
+        return [Table(f"{type(self).__name__} [95%]", (*dims, *shown), rows, named=len(dims))]
 
     def draw(self, dataset, summary, title: str):
         """The picture; by default a panel for each column of the table, against the last axis of the grid.

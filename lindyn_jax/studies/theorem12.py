@@ -220,6 +220,8 @@ class Theorem12(Study):
             return
         if settings.solver in ("auto", "radau", "kvaerno5") and settings.dynamics == "flow":
             return
+        if settings.dynamics == "descent" and not _descending.is_plain(settings):
+            self._check_stop()
         steps, width, alpha = max(
             (expected_steps(problem, w, a, settings), w, a) for w in self._swept() for a in self.alphas
         )
@@ -230,6 +232,20 @@ class Theorem12(Study):
                 f"trial (h = {width:g}, alpha = {alpha:g}), more than the budget of {settings.budget:g}: take fewer samples, a "
                 "looser --stop, a larger --max-steps, or, for the flow, --solver auto."
             )
+
+    def _check_stop(self) -> None:
+        """Refuses a stop that noise or decay keep descent from."""
+        problem, settings = self.problem, self.settings
+        floor, w, a = max(
+            (_descending.floor(problem, settings, w, a), w, a) for w in self._swept() for a in self.alphas
+        )
+        if floor <= settings.stopping_ratio:
+            return
+        steps = expected_steps(problem, w, a, settings._replace(stop=min(floor, 0.5)))
+        raise ValueError(
+            f"Noise or decay keep the excess loss near {floor:.1g} of the start's (h = {w:g}, alpha = {a:g}), above the stop of "
+            f"{settings.stopping_ratio:g}: give --steps, of which about {steps:.1g} lead there, or a larger --stop."
+        )
 
     def trial(self, key, alpha, width) -> dict[str, Array]:
         from ..flow import gradient_flow
