@@ -34,6 +34,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make(folder: Path) -> None:
+    """Makes a folder and those that lead to it, and asks the disk for what is new."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(made):
+        each.mkdir(exist_ok=True)
+        sync(each.parent)
+
+
 def put(path: Path, data: bytes) -> None:
     """Writes a file so that after a loss of power either it or what was there before is there."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")

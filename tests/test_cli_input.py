@@ -223,7 +223,7 @@ ABSURD = [
     ("sweep", "lemma11", "--delta", "nan"),
     ("sweep", "lemma11", "--precision", "nan"),
     ("sweep", "lemma11", "--widths", "1:2:100000000"),
-    ("sweep", "lemma11", "--coordinator", "nonsense", "--num-processes", 1, "--process-id", 0),
+    ("sweep", "lemma11", "--cluster", "nonsense"),
     ("fit-lambda0", "--nodes", 10**9),
     ("fit-lambda0", "--nodes", 7),
     ("fit-lambda0", "--relative-error", "2"),

@@ -114,7 +114,7 @@ def test_the_chunk_is_fitted_to_the_memory_of_the_device(trials, monkeypatch):
         trial, {n: np.array(v) for n, v in GRID.items()}, jax.random.key(3), 64, "map", KEPT
     ).memory
     # Room for half of what 64 trials need, of which half may be used.
-    monkeypatch.setattr("lindyn_jax.ensemble.run.free_memory", lambda: needed / 2)
+    monkeypatch.setattr("lindyn_jax.ensemble.work.free_memory", lambda: needed / 2)
     tight = run(chunk=None, largest_chunk=64)
     assert 1 <= tight.attrs["chunk"] <= 32
     assert same_bits(free, tight) == []
@@ -129,40 +129,31 @@ def test_a_store_gives_the_reductions_that_memory_gives(reduced, tmp_path):
     assert same_bits(open_reductions(tmp_path / "both"), reduced) == []
 
 
-def test_processes_share_out_the_chunks_of_one_store(trials, reduced, tmp_path):
-    for index in (2, 0, 1):
-        part = run(store=tmp_path / "store", process=(index, 3))
-        assert bool(part["computed"].all()) == (index == 1)
-    assert same_bits(ld.open_sweep(tmp_path / "store").drop_vars("computed"), trials) == []
-    assert same_bits(open_reductions(tmp_path / "store"), reduced) == []
+def test_a_run_goes_on_where_an_earlier_one_stopped(trials, tmp_path):
+    class Ended(Exception):
+        pass
 
+    def end(done, total):
+        if done == 32 * 6:
+            raise Ended
 
-def test_another_number_of_processes_goes_on_where_the_first_stopped(trials, tmp_path):
+    with pytest.raises(Ended):
+        run(store=tmp_path / "store", progress=end)
+    assert progress_of(ld.open_sweep(tmp_path / "store")) == (32, 100, False)
     computed = []
-    run(store=tmp_path / "store", process=(1, 3))
     whole = run(store=tmp_path / "store", progress=lambda done, total: computed.append(done))
-    # Chunks 1 and 4 of 7 are there already, 32 trials at six points, and are not computed again.
+    # Chunks 0 and 1 of 7 are there already, 32 trials at six points, and are not computed again.
     assert computed[0] == 32 * 6
     assert len(computed) == 1 + 5
     assert same_bits(whole.drop_vars("computed"), trials) == []
 
 
-def test_a_process_with_other_settings_is_refused(tmp_path):
-    run(store=tmp_path / "store", process=(0, 2), settings={"stop": 1e-8})
+def test_a_run_with_other_settings_is_refused(tmp_path):
+    run(32, store=tmp_path / "store", settings={"stop": 1e-8})
     with pytest.raises(StoreError, match=r"stop is 1e-08 there and 1e-06 here"):
-        run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-6})
+        run(32, store=tmp_path / "store", settings={"stop": 1e-6})
     with pytest.raises(StoreError, match="keep_trials is true there and false here"):
-        run(store=tmp_path / "store", process=(1, 2), settings={"stop": 1e-8}, keep_trials=False)
-
-
-def test_the_progress_of_a_result_is_that_of_its_values_whatever_others_wrote_since(tmp_path):
-    first = run(store=tmp_path / "store", process=(0, 2))
-    reduced = open_reductions(tmp_path / "store")
-    last = run(store=tmp_path / "store", process=(1, 2))
-    # Process 0 of 2 has chunks 0, 2, 4 and 6 of 7, the last one of 4 trials.
-    assert progress_of(first) == progress_of(reduced) == (52, 100, False)
-    assert np.all(reduced["sketch"].values.sum(axis=-1) <= 52)
-    assert progress_of(last) == (100, 100, False)
+        run(32, store=tmp_path / "store", settings={"stop": 1e-8}, keep_trials=False)
 
 
 def outputs(**values):
@@ -303,10 +294,9 @@ def test_stopping_early_depends_on_the_chunk_only(trials, tmp_path):
     reduced = run(stop_when=narrow, keep_trials=False)
     assert int(reduced["trials_computed"]) == stop
 
-    # Process 1 of 3 first does all its chunks, one beyond the stop among them: they are there, but do not count.
-    run(store=tmp_path / "store", stop_when=narrow, process=(1, 3))
-    for index in (2, 0):
-        shared = run(store=tmp_path / "store", stop_when=narrow, process=(index, 3))
+    # Of a run to the end, chunks beyond the stop are there, but do not count.
+    run(store=tmp_path / "store")
+    shared = run(store=tmp_path / "store", stop_when=narrow)
     assert int(shared["computed"].sum()) == stop
     assert same_bits(shared.drop_vars("computed").isel(trial=slice(0, stop)), expected) == []
     assert same_bits(open_reductions(tmp_path / "store"), reduced) == []
@@ -377,25 +367,8 @@ def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(stu
         assert same_bits(opened(tmp_path / "one"), opened(tmp_path / "resumed")) == []
 
 
-def test_processes_are_those_of_the_command_line_or_of_a_step_of_slurm(monkeypatch):
-    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    assert ensemble.join_processes() == (0, 1)
-    assert ensemble.join_processes(None, 4, 2) == (2, 4)
-    # The batch script itself is not a step of srun: alone it must compute everything.
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    assert ensemble.join_processes() == (0, 1)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setenv("SLURM_PROCID", "3")
-    assert ensemble.join_processes() == (3, 4)
-    assert ensemble.join_processes(None, 2, 0) == (0, 2)
-
-
-def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch):
+def test_what_cannot_be_run_is_refused():
     for options, match in (
-        ({"process": (0, 2)}, "2 processes need a store"),
-        ({"process": (2, 2), "store": tmp_path}, "run from 0 to 1 for 2 processes, but this one is 2"),
         ({"keep_trials": False, "reductions": None}, "Nothing would be kept"),
         ({"stop_when": narrow, "reductions": None}, "pass `reductions` as well"),
         ({"reductions": {"value": Moments("value", ("scale",))}}, "Reduction `value` has shape"),
@@ -404,13 +377,6 @@ def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=match):
             run(**options)
-    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
-    with pytest.raises(ValueError, match="Give both"):
-        ensemble.join_processes(None, 2, None)
-    with pytest.raises(ValueError, match="run from 0 to 1 for 2 processes, but this one is 2"):
-        ensemble.join_processes(None, 2, 2)
-    with pytest.raises(ValueError, match="A coordinator needs to know"):
-        ensemble.join_processes("localhost:1")
     with pytest.raises(ValueError, match="must return a dictionary"):
         ld.run_ensemble(lambda key, x: x, {"x": [1.0]}, 2, key=jax.random.key(0))
     for grid, match in (

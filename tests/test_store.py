@@ -1,4 +1,4 @@
-"""The store: made in one move, shared by processes, and never believing a chunk that is not complete."""
+"""The store: made in one move, written by several workers, and never believing a chunk that is not complete."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def test_of_two_processes_that_make_the_store_at_once_one_wins(tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["sweep.zarr"]
 
 
-def test_half_written_files_are_cleared_away_only_when_no_other_process_may_be_writing_them(store):
+def test_half_written_files_are_cleared_away_only_when_no_worker_may_be_writing_them(store):
     leftover = store.path / "distance" / "c.partial"
     leftover.parent.mkdir(exist_ok=True)
     leftover.write_text("half")
@@ -196,14 +196,6 @@ def test_a_chunk_that_is_written_after_a_sweep_was_opened_is_neither_read_nor_co
     assert progress_of(dataset) == (4, 10, False)
     assert np.isnan(dataset["distance"].values[:, 4:]).all()
     assert not dataset["ok"].values[:, 4:].any()
-
-
-def test_a_stop_that_another_process_has_seen_later_is_kept(store):
-    store.set_stop({"chunks": 2, "trials": 8})
-    store.set_stop(None, seen=1)
-    assert store.progress()[2]
-    store.set_stop(None, seen=2)
-    assert not store.progress()[2]
 
 
 def test_settings_with_nan_are_those_of_their_own_store(tmp_path):

@@ -1,11 +1,10 @@
-"""The Lemma 11 study against measured frequencies, exact moments and full-size draws, and its two-process runs."""
+"""The Lemma 11 study against measured frequencies, exact moments and full-size draws."""
 
 import contextlib
 import errno
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -354,7 +353,6 @@ def test_bad_input_gets_one_sentence(command, monkeypatch, capsys):
     for more, sentence in (
         (["--delta", "1"], "must lie in (0, 1)"),
         (["--precision", "-1"], "must be a positive number"),
-        (["--num-processes", "2"], "Give both"),
         (["--rank", "7", "--inputs", "5"], "rank of the data is at most"),
         (["--seed", "1"], "seed is 0 there and 1 here"),
         (["--trials", "0"], "--trials must be at least 1"),
@@ -367,99 +365,6 @@ def test_bad_input_gets_one_sentence(command, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert ended.value.code == 2
         assert sentence in error.strip().splitlines()[-1]
-
-
-def start(out, *more):
-    arguments = [*ARGUMENTS, "--out", str(out), *map(str, more)]
-    command = [sys.executable, "-m", "lindyn_jax", "sweep", "lemma11", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_two_processes_write_the_numbers_of_one(command, tmp_path):
-    out, printed = command
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    arguments = ("--coordinator", coordinator, "--num-processes", 2, "--process-id")
-    running = [start(tmp_path, *arguments, index) for index in (0, 1)]
-    ended = [process.communicate(timeout=280) for process in running]
-    for process, (_, error) in zip(running, ended, strict=True):
-        assert process.returncode == 0, error
-    for opened in (ld.open_sweep, open_reductions):
-        one, two = opened(out), opened(tmp_path)
-        assert set(one.variables) == set(two.variables)
-        for name in one.variables:
-            assert one[name].values.tobytes() == two[name].values.tobytes(), name
-    # The process that ends last prints the summary of the whole, and so may the other.
-    tables = [output.replace(str(tmp_path), str(out)) for output, _ in ended if output]
-    assert tables
-    assert all(table.splitlines()[:-1] == printed.splitlines()[:-1] for table in tables)
-
-
-# Twenty sweeps after one another in a process that starts each of them together with the other one.
-TWENTY = """
-import contextlib, io, pathlib, sys, time
-from lindyn_jax import cli
-from lindyn_jax.cli import _study
-from lindyn_jax.cli import _study
-
-_study.save_figure = lambda *picture: []
-
-folder, index, *arguments = sys.argv[1:]
-folder = pathlib.Path(folder)
-for seed in range(20):
-    (folder / f"ready-{seed}-{index}").touch()
-    while not (folder / f"ready-{seed}-{1 - int(index)}").exists():
-        time.sleep(0.001)
-    store = ["--seed", str(seed), "--out", str(folder / f"{seed}")]
-    sys.argv = ["lindyn-jax", *arguments, *store, "--num-processes", "2", "--process-id", index]
-    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
-        cli.main()
-    (folder / f"printed-{seed}-{index}").write_text(printed.getvalue())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_twenty_runs_of_two_processes_print_the_summary_of_one(tmp_path, monkeypatch, capsys):
-    script, arguments = tmp_path / "twenty.py", ["sweep", "lemma11", "--inputs", "20", "--rank", "5", "--outputs", "2"]
-    script.write_text(TWENTY)
-    arguments += ["--widths", "13,31,1e9", "--alphas", "0.5", "--trials", "400", "--chunk", "20", "--json"]
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), str(index), *arguments], stderr=subprocess.PIPE, text=True
-        )
-        for index in (0, 1)
-    ]
-    for process in running:
-        error = process.communicate(timeout=1500)[1]
-        assert process.returncode == 0, error
-    summaries = 0
-    for seed in range(20):
-        monkeypatch.setattr(
-            sys, "argv", ["lindyn-jax", *arguments, "--seed", str(seed), "--out", str(tmp_path / f"one-{seed}")]
-        )
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert not ended.value.code
-        expected = json.loads(capsys.readouterr().out)
-        found = [(tmp_path / f"printed-{seed}-{index}").read_text() for index in (0, 1)]
-        # The process that ends last prints the summary, and so may the other.
-        assert any(found), seed
-        for text in filter(None, found):
-            assert json.loads(text) == expected, seed
-            summaries += 1
-    print(f"{summaries} summaries of 20 runs, all of them right")
-
-
-@pytest.mark.slow
-def test_a_process_that_disagrees_is_refused_whichever_is_first(tmp_path):
-    running = [start(tmp_path, "--num-processes", 2, "--process-id", index, "--seed", index) for index in (0, 1)]
-    ended = [process.communicate(timeout=280)[1] for process in running]
-    assert sorted(process.returncode for process in running) == [0, 2]
-    refused = ended[0] if running[0].returncode else ended[1]
-    assert "made with other settings" in refused
-    assert "seed is" in refused
 
 
 @pytest.mark.parametrize(

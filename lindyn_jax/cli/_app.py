@@ -23,7 +23,7 @@ EPILOG = (
 )
 SWEEP = """Monte Carlo studies over widths and exponents, stored in a folder and resumable.
 
-    The same command goes on after an interruption, with any number of devices and processes.
+    The same command goes on after an interruption, with any number of devices and workers.
     """
 
 

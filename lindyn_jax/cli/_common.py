@@ -39,14 +39,14 @@ BatchOption = Annotated[
 Precision = Annotated[
     float | None, typer.Option(help="Stop as soon as every 95% interval of the summary is narrower than this.")
 ]
-Coordinator = Annotated[
-    str | None, typer.Option(help="HOST:PORT where several processes meet once; without it they share the store only.")
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where chunks are computed: tcp://HOST:PORT of a Dask scheduler, its scheduler file FILE.json, or local:N for N "
+        "processes of this machine. Needs the extra `cluster`.",
+        show_default="the devices of this process",
+    ),
 ]
-NumProcesses = Annotated[
-    int | None,
-    typer.Option(help="How many processes write to this --out.", show_default="the tasks of srun's step, or 1"),
-]
-ProcessId = Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")]
 DataOption = Annotated[
     str,
     typer.Option(
@@ -63,11 +63,14 @@ SubsetSeedOption = Annotated[
 MOST_NUMBERS = 10_000
 
 
-def configure(*, distributed: bool = False) -> None:
-    """Precision, host devices and threads as the commands want them; called before JAX does anything.
+def configure() -> None:
+    """Precision, host devices and threads as the commands want them; called before JAX does anything."""
+    prepare_process(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    find_devices()
 
-    **Args:** `distributed`, whether `join` follows, before which no device may be touched.
-    """
+
+def prepare_process(devices: int) -> None:
+    """Precision, threads and cache of a process that has so many host devices, if that is still to be settled."""
     # Trials are spread over devices already; threads inside each small factorization would only wait for one another. Read
     # when JAX first calls LAPACK, so this is in time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -76,12 +79,9 @@ def configure(*, distributed: bool = False) -> None:
     jax.config.update("jax_enable_x64", True)
     _cache.turn_on()
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # In a process that already runs JAX the number of devices is settled.
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cores)
-    if not distributed:
-        find_devices()
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def find_devices() -> None:
@@ -93,19 +93,6 @@ def find_devices() -> None:
     except RuntimeError as error:
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(f"JAX finds no device (JAX_PLATFORMS is {wanted!r}): {str(error).splitlines()[0]}") from None
-
-
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None):
-    """Which of how many processes this one is, as `ensemble.join_processes`; from then on devices are there."""
-    from ..ensemble import join_processes
-
-    if coordinator is not None:
-        host, _, port = coordinator.rpartition(":")
-        if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
-            raise ValueError(f"Option --coordinator must be HOST:PORT, such as node1:1234, but is {coordinator!r}.")
-    process = join_processes(coordinator, num_processes, process_id)
-    find_devices()
-    return process
 
 
 def refuse_too_large(count: float, what: str, instead: str) -> None:
@@ -324,8 +311,8 @@ def store_in(out: Path, name: str = "sweep.zarr"):
 
     refuse_file(out)
     if out.is_dir() and not (out / name).is_dir():
-        # A store that another process is making at this moment has such a name.
-        others = [path for path in out.iterdir() if not path.name.startswith(f".{name}.building")]
+        # So begin a store that is being made at this moment, and its lock.
+        others = [path for path in out.iterdir() if not path.name.startswith(f".{name}.")]
         if others and not (out / name).is_dir():
             what = "sweep store" if name == "sweep.zarr" else "store of this study"
             raise ValueError(f"{out} is not empty and holds no {what} ({name}): choose another --out.")
@@ -363,19 +350,13 @@ def written(paths) -> str:
     return ", ".join(on_one_line(str(path)) for path in paths) or "not saved"
 
 
-def computed(result, notes) -> int | None:
-    """Trials behind the summary; `None`, and a sentence, while other processes still compute theirs."""
+def computed(result, notes) -> int:
+    """Trials behind the summary, and a sentence if they are less than were asked for."""
     from ..ensemble import progress_of
 
-    done, wanted, stopped = progress_of(result)
+    done, _, stopped = progress_of(result)
     if stopped:
         notes.print(f"stopped early: {done} trials a point make every interval as narrow as asked")
-    elif done < wanted:
-        notes.print(
-            f"This process has done its share; {done} of {wanted} trials a point are there. The process that ends last prints "
-            "the summary, and so does the same command for a single process later."
-        )
-        return None
     return done
 
 

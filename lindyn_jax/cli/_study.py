@@ -13,17 +13,16 @@ import typer
 from ..studies.study import Option, Settled, Study, Table, check_precision, option_of, options_of
 from . import _starts
 from ._checked import is_given
+from ._cluster import cluster_of
 from ._common import (
     BatchOption,
     CentreOption,
     ChunkOption,
-    Coordinator,
+    ClusterOption,
     DataOption,
     JsonOption,
     LossScaleOption,
-    NumProcesses,
     Precision,
-    ProcessId,
     Progress,
     SamplesOption,
     ShapeOption,
@@ -33,7 +32,6 @@ from ._common import (
     computed,
     configure,
     consoles,
-    join,
     mark_of,
     named,
     numbers,
@@ -71,9 +69,7 @@ RUN: dict[str, tuple[Any, Any]] = {
         True,
     ),
     "precision": (Precision, None),
-    "coordinator": (Coordinator, None),
-    "num_processes": (NumProcesses, None),
-    "process_id": (ProcessId, None),
+    "cluster": (ClusterOption, None),
 }
 FOLDER = "Folder for the store and the figure; resumes what is there."
 PAIRED = "Seed of the choice of rows; of the data for --data gaussian."
@@ -198,13 +194,12 @@ def _problem(study: type[Settled], values: Mapping[str, Any]):
 
 def run(study: type[Study], values: Mapping[str, Any]) -> None:
     """Runs a study over its grid, stores, and prints; what the commands of all studies do."""
-    configure(distributed=True)
+    configure()
     from .. import _checks
     from ..ensemble import BATCHES
 
     _checks.check_choice(values["batch"], "batch", BATCHES)
     check_precision(values.get("precision"))
-    process = join(*(values.get(name) for name in ("coordinator", "num_processes", "process_id")))
     chosen, source, description, record = read(study, values)
     trials, keep = values["trials"], values.get("keep_trials", True)
     held = chosen.held(trials, keep)
@@ -213,14 +208,13 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     store = store_in(values["out"], study.store)
 
     console, notes = consoles()
+    cluster = cluster_of(values.get("cluster"), notes)
     for word, text in chosen.notes(trials, source, description):
         say(notes, word, text)
-    with interruptible(), Progress(notes) as progress:
+    with interruptible(), cluster as executor, Progress(notes) as progress:
         asked = {name: values[name] for name in list(RUN)[:6] if name in values}
-        dataset = chosen.run(**asked, record=record, store=store, process=process, progress=progress)
+        dataset = chosen.run(**asked, record=record, store=store, executor=executor, progress=progress)
     done = computed(dataset, notes)
-    if done is None:
-        return
     summary = chosen.summarise(dataset)
 
     def draw():

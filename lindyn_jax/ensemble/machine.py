@@ -1,7 +1,7 @@
-"""Processes, memory, random generators and versions: the machine that an ensemble runs on."""
+"""Memory, random generators and versions: the machine that an ensemble runs on."""
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,55 +11,6 @@ from .. import _checks
 
 # Generators whose numbers under vmap depend on which keys are batched together.
 UNBATCHED = ("rbg", "unsafe_rbg")
-
-
-class Processes(NamedTuple):
-    """Which of how many processes this one is. **Fields:** `index`, from 0; `count`."""
-
-    index: int
-    count: int
-
-
-def join_processes(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> Processes:
-    """Finds out which of how many processes this one is; to be called before JAX is used.
-
-    **Args:**
-
-    - `coordinator`: `HOST:PORT` on the host of process 0. With it the processes meet through `jax.distributed`, which makes
-        sure that there are as many as they think, and part again at once: from then on one that dies takes no other with it.
-        Without it they do not meet.
-    - `count`, `index`: number of processes and index of this one, from 0. By default those of the SLURM job step that this
-        process belongs to; (1, 0) outside one.
-
-    **Returns:** a `Processes`.
-
-    **Raises:** `ValueError` when only one of count and index is given, for an index that is not one of count, or a coordinator
-    without them.
-
-    **Notes:** nothing else is agreed on here. The settings are: all processes write to one store, which belongs to the settings
-    of the process that made it, and others are refused by `SweepStore.prepare`. A step of SLURM is what `srun` starts: in
-    the batch script itself, and on a login node, there is one process.
-    """
-    step = "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ
-    if count is None and index is None and step:
-        count, index = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_PROCID"])
-    if (count is None) != (index is None):
-        raise ValueError("Give both the number of processes and the index of this one, or neither.")
-    if count is None or index is None:
-        if coordinator is not None:
-            raise ValueError(
-                "A coordinator needs to know the number of processes and the index of this one: give both, or start the "
-                "processes by srun."
-            )
-        count, index = 1, 0
-    if count < 1 or not 0 <= index < count:
-        raise ValueError(f"Process indices run from 0 to {count - 1} for {count} processes, but this one is {index}.")
-    if coordinator is not None:
-        jax.distributed.initialize(coordinator, count, index)
-        # The devices of this process are settled by now and stay its own.
-        jax.local_devices()
-        jax.distributed.shutdown()
-    return Processes(index, count)
 
 
 def free_memory() -> float:

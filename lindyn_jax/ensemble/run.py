@@ -2,9 +2,12 @@
 
 Trial t has the key `fold_in(key, t)` at every grid point, so results do not depend on how the work is cut up, and points of
 the grid are compared on common random numbers. A chunk of trials is the unit of work, of storage and of resume: it is spread
-over the local devices, reduced on one of them, and only then leaves it. Several processes share out the chunks by number.
+over the devices of a process, reduced on one of them, and only then leaves it. Chunks are tasks of an executor, the local devices
+by default; they are merged here, in their order.
 """
 
+import concurrent.futures
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,14 +20,18 @@ from jaxtyping import Array, PRNGKeyArray, UInt32
 from .. import _checks, observables
 from .._public import public
 from ..statistics import AbstractReduction
-from .batches import BATCHES, Runner, Trial
-from .machine import UNBATCHED, describe_environment, free_memory, generator_of, key_words
+from .batches import BATCHES, Trial
+from .driver import driving
+from .machine import UNBATCHED, generator_of, key_words
 from .names import TRIAL, Variable, check_name, check_names
 from .reading import Merged, open_reductions, open_sweep
 from .store import SweepStore, warn_of_damage
+from .work import Here, Parts, Program, Task, compute, survey
 
 Progress = Callable[[int, int], None]
 StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
+# Chunks that an executor is given at once, and seconds after which progress is told without any.
+IN_FLIGHT, PATIENCE = 64, 2.0
 
 
 @public
@@ -45,7 +52,7 @@ def run_ensemble(
     reductions: Mapping[str, AbstractReduction] | None = None,
     keep_trials: bool = True,
     stop_when: StopWhen | None = None,
-    process: tuple[int, int] | None = None,
+    executor: concurrent.futures.Executor | None = None,
     trust_store: bool = False,
 ):
     """Runs `trial(key, **point)` for every point of a grid and every trial.
@@ -80,23 +87,26 @@ def run_ensemble(
     - `keep_trials`: whether to keep the outputs of every trial. Without them the memory in use is that of one chunk, whatever
         the number of trials.
     - `stop_when`: function of (merged reductions, trials behind them), asked after each chunk in their order whether that is
-        enough. Which chunk is the last depends on the seed and the chunk only, not on devices, processes or restarts.
+        enough. Which chunk is the last depends on the seed and the chunk only, not on devices, workers or restarts.
     - `trust_store`: whether a store that is finished and was made with these settings is read without a look at `trial`. By
         default its outputs must be those of the store, which takes as long as tracing it.
-    - `process`: (index, number of processes): this one computes every chunk whose number has that remainder, and the others do
-        the rest in the same store. By default the index and number that `jax.distributed` knows: (0, 1) without it.
+    - `executor`: where chunks are computed, any `concurrent.futures.Executor`: `client.get_executor()` of a Dask client, a
+        `ProcessPoolExecutor` of spawned processes, or threads. One worker a device does best; workers write their chunks to the
+        store themselves. By default the local devices, one chunk after another.
 
     **Returns:** an `xarray.Dataset` with dimensions (grid names..., `trial`, ...), read lazily from the store if there is
     one. Failed trials keep their values and are flagged by `ok`; `masked` removes them. With `keep_trials=False` it holds the
     merged reductions over the grid, and the number of trials behind them as `trials_computed`.
 
     **Raises:** `ValueError` for an empty grid or one that is not numbers, trials or chunk below 1, a trial function that does
-    not return a dictionary of arrays, neither trials nor reductions to keep, several processes without a store, names that a
-    store cannot hold beside one another, keys of rbg in lock step; `StoreError` for a store made with other settings or for
-    other outputs, and for a disk that cannot be used.
+    not return a dictionary of arrays, neither trials nor reductions to keep, names that a store cannot hold beside one
+    another, keys of rbg in lock step; `StoreError` for a store made with other settings or for other outputs, one that another
+    run computes for at the moment, and for a disk that cannot be used; `ensemble.WorkerError` for a worker of other versions
+    or precision; and what an executor raises.
 
-    **Notes:** reductions are merged in the order of the chunks and do not depend on devices, processes or restarts; another
-    chunk size moves the last digits of their means. Under `"map"` and `"blocks"` no bit of a trial depends on the devices.
+    **Notes:** reductions are merged in the order of the chunks and do not depend on devices, workers or restarts; another
+    chunk size moves the last digits of their means. `"auto"` looks at the devices of this process, not of workers.
+    Under `"map"` and `"blocks"` no bit of a trial depends on the devices.
     """
     import xarray as xr
 
@@ -118,13 +128,6 @@ def run_ensemble(
             f"Argument `key` is of the generator {generator}, whose numbers depend on which trials are computed in lock step: "
             f'pass `batch="map"`, or `jax.random.key(seed, impl="threefry2x32")`.'
         )
-    rank, processes = (jax.process_index(), jax.process_count()) if process is None else process
-    if not 0 <= rank < processes:
-        raise ValueError(
-            f"Process indices run from 0 to {processes - 1} for {processes} processes, but this one is {rank}."
-        )
-    if processes > 1 and store is None:
-        raise ValueError(f"{processes} processes need a store that all of them can write to: pass `store`.")
     names, shape = tuple(grid), tuple(len(values) for values in grid.values())
     points = int(np.prod(shape))
     settings = {
@@ -156,98 +159,86 @@ def run_ensemble(
     else:
         chunk = min(_checks.check_count(chunk, "chunk"), trials)
 
-    def make(chunk: int) -> Runner:
-        return Runner(trial, grid, key, chunk, batch, reductions)
-
-    run = make(chunk)
-    while fit and chunk > 1 and run.memory > (free := free_memory() / 2):
-        chunk = max(1, min(chunk // 2, int(chunk * free / run.memory)))
-        run = make(chunk)
+    engine = Here() if executor is None else executor
+    program = Program(Parts(trial, grid, key, batch, reductions))
+    known = engine.submit(survey, program, chunk, fit).result()
     described = observables.attributes() | dict(attributes or {})
-    variables = _variables(run.outputs, names, shape, trials, dims or {}, described) if keep_trials else {}
-    reduced = _reduced_variables(run.reduced, reductions, names, described)
+    variables = _variables(known.outputs, names, shape, trials, dims or {}, described) if keep_trials else {}
+    reduced = _reduced_variables(known.reduced, reductions, names, described)
     coordinates = {**grid, TRIAL: np.arange(trials)} if keep_trials else grid
     check_names(variables, coordinates, reduced)
-    environment = describe_environment()
-    if store is not None:
-        recorded = {"environment": environment}
-        chunk = store.prepare(variables, coordinates, settings, recorded, trials, chunk, reduced, processes > 1)
-        if chunk != run.chunk:
-            # Another process made the store, with the chunk that suits its devices.
-            run = make(chunk)
-        snapshot = store.snapshot()
-        warn_of_damage(store, snapshot)
-        complete = snapshot.complete
-        arrays = {}
-    else:
-        complete = np.zeros(-(-trials // chunk), bool)
-        arrays = {name: np.empty(variable.shape, variable.dtype) for name, variable in variables.items()}
-    total = len(complete)
-    prefix = _Prefix({name: reduction.merging for name, reduction in reductions.items()}, stop_when, trials, chunk)
-    follow = bool(reductions) and (stop_when is not None or store is None)
-    ours: dict[int, dict[str, np.ndarray]] = {}
-
-    def advance() -> None:
-        while follow and not prefix.stopped and prefix.chunks < total and complete[prefix.chunks]:
-            index = prefix.chunks
-            prefix.add(ours.pop(index) if store is None or index in ours else store.read_reduced(index))
-
-    sizes = np.minimum(chunk, trials - np.arange(total) * chunk)
-
-    def report() -> None:
-        if progress is not None:
-            progress(points * int(np.sum(sizes[complete])), points * trials)
-
-    advance()
-    if store is not None and not prefix.stopped:
-        # What an earlier run found narrow enough is not for this one.
-        store.set_stop(None, seen=None if stop_when is None else prefix.chunks)
-    report()
-    for index in range(rank, total, processes):
-        if prefix.stopped:
-            break
-        if complete[index]:
-            continue
-        part = slice(index * chunk, min((index + 1) * chunk, trials))
-        outputs, parts = run(part.start, part.stop - part.start)
-        values = {}
-        every = (slice(None),) * len(shape)
-        for name in variables:
-            value = np.asarray(outputs[name])
-            values[name] = value.reshape(*shape, chunk, *value.shape[2:])[(*every, slice(0, part.stop - part.start))]
+    with contextlib.nullcontext() if store is None else driving(store.path):
+        chunk, arrays = known.chunk, {}
         if store is not None:
-            store.write(index, part, values, parts)
-        for name in arrays:
-            arrays[name][(*every, part)] = values[name]
-        complete[index] = True
-        if follow:
-            if index == prefix.chunks:
-                ours[index] = parts
-            if store is not None and processes > 1:
-                complete = store.complete(complete)
-            advance()
-        report()
-
-    if store is not None:
-        if follow and processes > 1:
-            # Others may have gone on since this one wrote its last chunk.
-            complete = store.complete(complete)
-            advance()
-        stop = {"chunks": prefix.chunks, "trials": prefix.trials} if prefix.stopped else None
-        store.set_stop(stop, seen=None if stop_when is None else prefix.chunks)
-        return _opened(store, keep_trials, grid, attributes)
-    else:
-        attrs = {"settings": settings, "environment": environment, "chunk": chunk, "trials": trials}
-        if keep_trials:
-            dataset = xr.Dataset(
-                {name: (variables[name].dims, value, variables[name].attributes) for name, value in arrays.items()},
-                coords=coordinates,
-                attrs=attrs,
+            recorded = {"environment": known.environment}
+            chunk = store.prepare(
+                variables, coordinates, settings, recorded, trials, chunk, reduced, executor is not None
             )
-            if prefix.stopped:
-                dataset = dataset.isel({TRIAL: slice(0, prefix.trials)})
+            snapshot = store.snapshot()
+            warn_of_damage(store, snapshot)
+            complete = snapshot.complete
         else:
-            dataset = prefix.merged.dataset(reduced, grid, prefix.trials, attrs)
+            complete = np.zeros(-(-trials // chunk), bool)
+            arrays = {name: np.empty(variable.shape, variable.dtype) for name, variable in variables.items()}
+        prefix = _Prefix({name: reduction.merging for name, reduction in reductions.items()}, stop_when, trials, chunk)
+        follow = bool(reductions) and (stop_when is not None or store is None)
+        ours: dict[int, Mapping[str, np.ndarray]] = {}
+        sizes = np.minimum(chunk, trials - np.arange(len(complete)) * chunk)
+
+        def advance() -> None:
+            while follow and not prefix.stopped and prefix.chunks < len(complete) and complete[prefix.chunks]:
+                index = prefix.chunks
+                prefix.add(ours.pop(index) if store is None or index in ours else store.read_reduced(index))
+
+        def report() -> None:
+            if progress is not None:
+                progress(points * int(np.sum(sizes[complete])), points * trials)
+
+        advance()
+        if store is not None and not prefix.stopped:
+            # What an earlier run found narrow enough is not for this one.
+            store.set_stop(None)
+        report()
+        task = Task(chunk, trials, None if store is None else store.path.absolute(), keep_trials, follow)
+        waiting = np.flatnonzero(~complete).tolist()[::-1]
+        pending: dict[concurrent.futures.Future, int] = {}
+        try:
+            while (waiting or pending) and not prefix.stopped:
+                while waiting and len(pending) < (1 if executor is None else IN_FLIGHT):
+                    index = waiting.pop()
+                    pending[engine.submit(compute, program, task, index)] = index
+                done, _ = concurrent.futures.wait(pending, PATIENCE, concurrent.futures.FIRST_COMPLETED)
+                for future in sorted(done, key=pending.__getitem__):
+                    index = pending.pop(future)
+                    values, parts = future.result()
+                    for name, array in arrays.items():
+                        place = slice(index * chunk, min((index + 1) * chunk, trials))
+                        array[(*(slice(None),) * len(shape), place)] = values[name]
+                    complete[index] = True
+                    if follow:
+                        ours[index] = parts
+                    advance()
+                    report()
+                if not done:
+                    report()
+        finally:
+            for future in pending:
+                future.cancel()
+        if store is not None:
+            store.set_stop({"chunks": prefix.chunks, "trials": prefix.trials} if prefix.stopped else None)
+    if store is not None:
+        return _opened(store, keep_trials, grid, attributes)
+    attrs = {"settings": settings, "environment": known.environment, "chunk": chunk, "trials": trials}
+    if keep_trials:
+        dataset = xr.Dataset(
+            {name: (variables[name].dims, value, variables[name].attributes) for name, value in arrays.items()},
+            coords=coordinates,
+            attrs=attrs,
+        )
+        if prefix.stopped:
+            dataset = dataset.isel({TRIAL: slice(0, prefix.trials)})
+    else:
+        dataset = prefix.merged.dataset(reduced, grid, prefix.trials, attrs)
     return _attributed(dataset, grid, attributes)
 
 

@@ -3,8 +3,7 @@
 A chunk of trials is written variable by variable, asked onto the disk, and then marked as complete by length and checksum of
 each of its files. A process killed or cut from power at any moment therefore leaves complete chunks marked, and everything
 else is computed again to the same bits; so is a chunk that lost or changed a file since. Whoever reads takes one snapshot of
-what is complete and reads nothing else. Several processes may write chunks of their own to one store: it appears in one move,
-made by the fastest of them, and the others go on only if their settings are its settings.
+what is complete and reads nothing else. Workers of one run write chunks of their own to one store, which appears in one move.
 """
 
 import contextlib
@@ -188,7 +187,7 @@ class SweepStore:
         """Makes the store, in one move, or checks that the one there was made with the same settings and for the same outputs.
 
         **Args:** `variables`, of the single trials; `coordinates`; `settings`; further `attributes`; `trials` and `chunk`, their
-        numbers; `reduced`, what is kept of each chunk as a whole; `shared`, whether other processes may be writing.
+        numbers; `reduced`, what is kept of each chunk as a whole; `shared`, whether workers may still be writing.
 
         **Returns:** the trials a chunk of the store: those of the process that made it.
 
@@ -200,9 +199,7 @@ class SweepStore:
         if self.check(settings):
             self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
             return self.chunk
-        made = [folder for folder in (self.path.parent, *self.path.parent.parents) if not folder.exists()]
-        for folder in reversed(made):
-            folder.mkdir(exist_ok=True)
+        _files.make(self.path.parent)
         with self._building() as building:
             build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
             try:
@@ -212,8 +209,7 @@ class SweepStore:
                 if not self.check(settings):
                     raise
                 self._resume(variables, coordinates, settings, attributes, trials, reduced, True)
-        for folder in (self.path.parent, *(folder.parent for folder in made)):
-            _files.sync(folder)
+        _files.sync(self.path.parent)
         return self.chunk
 
     @contextlib.contextmanager
@@ -239,7 +235,7 @@ class SweepStore:
                 gone = where in ([], [host]) and not alive(process)
                 if gone or time.time() - folder.stat().st_mtime > 3600:
                     shutil.rmtree(folder, ignore_errors=True)
-            # Another process may be in the middle of moving such a file into place.
+            # A worker may be in the middle of moving such a file into place.
             if not shared:
                 for leftover in self.path.rglob("*.partial"):
                     leftover.unlink(missing_ok=True)
@@ -288,10 +284,8 @@ class SweepStore:
         return bool(np.all(self.snapshot().complete))
 
     @told
-    def snapshot(self, known: np.ndarray | None = None) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """What the store holds at this moment, every file of every complete chunk checked.
-
-        **Args:** `known`, which chunks are complete for certain: their files are neither checked nor listed.
 
         **Raises:** `StoreError` if what describes the store is damaged.
         """
@@ -309,9 +303,9 @@ class SweepStore:
                 f"{self.path} is damaged (the record of an early stop): the run that made it, started again, mends it."
             )
         count = -(-attributes["trials"] // attributes["chunk"])
-        complete = np.zeros(count, bool) if known is None else known.copy()
+        complete = np.zeros(count, bool)
         damaged = {}
-        for index in np.flatnonzero(~complete).tolist():
+        for index in range(count):
             marked, wrong = self._marked(attributes, index)
             if marked or wrong:
                 wrongs = (f"{key} {w}" for key, known in marked.items() if (w := self._wrong(key, known)))
@@ -345,9 +339,15 @@ class SweepStore:
         chunks, trials = np.frombuffer(data[:16], "<u8").tolist()
         return chunks, trials
 
-    def complete(self, known: np.ndarray | None = None) -> np.ndarray:
-        """Which chunks are complete; those `known` to be are not looked at again."""
-        return self.snapshot(known).complete
+    def complete(self) -> np.ndarray:
+        """Which chunks are complete."""
+        return self.snapshot().complete
+
+    @told
+    def holds(self, index: int) -> bool:
+        """Whether one chunk is complete, its files checked."""
+        marked, wrong = self._marked(self._attributes(), index)
+        return bool(marked) and wrong is None and not any(self._wrong(key, known) for key, known in marked.items())
 
     @told
     def write(
@@ -370,9 +370,9 @@ class SweepStore:
                 names = ", ".join(f"`{name}`" for name in sorted(set(given) ^ set(expected)))
                 raise StoreError(f"The store {self.path} and this chunk do not have the same outputs: {names}.")
         paths = [self.path / key for key in files_of(layout, index)]
-        # Neither believed nor read while it is written over.
-        for path in (self.path / mark_of(index), *paths):
-            path.unlink(missing_ok=True)
+        # Not believed while it is written over. Files are replaced whole: two workers that write the same chunk do not
+        # miss each other's.
+        (self.path / mark_of(index)).unlink(missing_ok=True)
         group = _group(self.path, "r+")
         # A file that is not there is lost, and not one that holds zeros.
         with zarr.config.set({"array.write_empty_chunks": True}):
@@ -420,18 +420,14 @@ class SweepStore:
         return int(now.computed.sum()), now.attributes["trials"], now.stop is not None
 
     @told
-    def set_stop(self, stop: Mapping[str, Any] | None, seen: int | None = None) -> None:
+    def set_stop(self, stop: Mapping[str, Any] | None) -> None:
         """Records after how many chunks the study was stopped early, or that it was not.
 
-        **Args:** `stop`, with `chunks` and `trials`; `seen`, of how many chunks it is known that they do not stop the study: a
-        stop that another process has recorded after more of them is kept.
+        **Args:** `stop`, with `chunks` and `trials`.
         """
         attributes = self._attributes()
-        there = self._stop(attributes)
         wanted = (0, 0) if stop is None else (int(stop["chunks"]), int(stop["trials"]))
-        if stop is None and seen is not None and there is not None and there[0] > seen:
-            return
-        if there != wanted:
+        if self._stop(attributes) != wanted:
             write_stop(self.path, attributes["identity"], wanted)
 
 

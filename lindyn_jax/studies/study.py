@@ -177,7 +177,7 @@ class Study(Settled):
 
         **Args:** `trials` at each point of the grid; `seed`; `keep_trials`, whether every trial is kept, and not only reductions;
         `precision`, to stop as soon as every 95% interval of `precise` is narrower; `record`, further entries for the stored
-        settings; `options` go to `run_ensemble` (`store`, `chunk`, `progress`, `process`).
+        settings; `options` go to `run_ensemble` (`store`, `chunk`, `progress`, `executor`).
 
         **Returns:** an `xarray.Dataset` over the grid and `trial`, or of the merged reductions over the grid.
 
