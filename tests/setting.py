@@ -70,6 +70,9 @@ def checked_once(typechecker, jaxtyped=jaxtyping.jaxtyped):
     """
 
     def decorate(function):
+        # It looks at who calls it.
+        if getattr(function, "__qualname__", "") == "__getattr__":
+            return function
         checked = jaxtyped(typechecker=typechecker)(function)
         if not inspect.isfunction(function):
             return checked
