@@ -14,16 +14,19 @@ from .gauge import Gauge, find_gauge, from_gauge, to_gauge
 from .limits import flow_to_limit, limit
 from .models import (
     AbstractModel,
+    Branched,
     DeepLinear,
     Diagonal,
     DiagonalDifference,
     LinearModel,
+    LoRA,
     Momentum,
     Polar,
     Reduction,
     SymmetricFactors,
     TwoLayer,
     WideLimit,
+    gated_inputs,
 )
 from .noise import FullBatch, LabelNoise, Minibatch, Online, Teacher
 from .optimizers import Descent, polar_descent
@@ -42,6 +45,7 @@ from .problems import (
     Poisson,
     Softmax,
     factorization,
+    residual,
 )
 from .reduction import find_subspaces, lift, reduce
 from .studies.study import Study
@@ -59,6 +63,7 @@ __all__ = [
     "RESULTS",
     "AbstractModel",
     "AbstractProblem",
+    "Branched",
     "CustomProblem",
     "DeepLinear",
     "Descent",
@@ -75,6 +80,7 @@ __all__ = [
     "Lambda0Fit",
     "LeastSquares",
     "LinearModel",
+    "LoRA",
     "Logistic",
     "MatrixCompletion",
     "MatrixSensing",
@@ -107,6 +113,7 @@ __all__ = [
     "fit_lambda0",
     "flow_to_limit",
     "from_gauge",
+    "gated_inputs",
     "gradient_descent",
     "gradient_flow",
     "init",
@@ -124,6 +131,7 @@ __all__ = [
     "polar_descent",
     "reduce",
     "reduction",
+    "residual",
     "run_ensemble",
     "sequence",
     "stable_step",

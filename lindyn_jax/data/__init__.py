@@ -10,6 +10,7 @@ from .covariances import COMPLETIONS, Commutation, commutation
 from .drawn import autoencoder, gaussian, low_rank
 from .hierarchies import Hierarchy, hierarchy
 from .idx import read_idx
+from .in_context import in_context
 from .loading import KNOWN, load
 from .matrices import Matrix, load_matrix
 from .semantic import semantic
@@ -30,6 +31,7 @@ __all__ = [
     "describe",
     "gaussian",
     "hierarchy",
+    "in_context",
     "load",
     "load_matrix",
     "low_rank",

@@ -3,6 +3,7 @@
 Each knows its end-to-end matrix and its velocity under gradient flow; descent uses minus the velocity as the gradient.
 """
 
+from .adapters import Branched, LoRA, gated_inputs
 from .base import AbstractChain, AbstractModel, refuse_matrix_penalty
 from .chains import chain, chain_gradients
 from .deep import DeepLinear
@@ -18,10 +19,12 @@ __all__ = [
     "AbstractFlow",
     "AbstractModel",
     "Bases",
+    "Branched",
     "DeepLinear",
     "Diagonal",
     "DiagonalDifference",
     "LinearModel",
+    "LoRA",
     "Momentum",
     "Outputs",
     "Polar",
@@ -32,5 +35,6 @@ __all__ = [
     "WideLimit",
     "chain",
     "chain_gradients",
+    "gated_inputs",
     "refuse_matrix_penalty",
 ]

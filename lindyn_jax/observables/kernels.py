@@ -129,7 +129,7 @@ def jacobian_kernel(model: AbstractModel, problem: AbstractProblem) -> tuple[Flo
     It is the tangent kernel of the outputs X Theta in the data's coordinates, k = r m, for any network that can be
     differentiated; of r m rows with as many entries as there are weights.
     """
-    weights, rest = eqx.partition(model, eqx.is_inexact_array)
+    weights, rest = eqx.partition(model, model.moving())
     s = problem.singular_values / problem.singular_values[0]
 
     def outputs(weights):

@@ -15,6 +15,7 @@ from .output import OutputProblem
 from .penalised import Penalised
 from .penalty import ImbalancePenalty
 from .poisson import Poisson
+from .residual import residual
 from .sensing import MatrixSensing
 from .softmax import Softmax
 
@@ -33,4 +34,5 @@ __all__ = [
     "Poisson",
     "Softmax",
     "factorization",
+    "residual",
 ]

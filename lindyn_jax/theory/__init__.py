@@ -47,6 +47,7 @@ from .imbalance import (
     num_conservation_laws,
     spectrum_edges,
 )
+from .in_context import InContext, in_context_covariances
 from .jumps import descent_step_limit, jump_steps, jumps_are_separate, separation_steps
 from .least_losses import least_excess_loss, stationary_product
 from .max_margin import max_margin
@@ -88,6 +89,7 @@ __all__ = [
     "ConditionalDistance",
     "Drift",
     "Imbalance",
+    "InContext",
     "Lemma11Events",
     "NTKRescaling",
     "SpectrumEdges",
@@ -129,6 +131,7 @@ __all__ = [
     "hessian_sharpness",
     "imbalance",
     "imbalances",
+    "in_context_covariances",
     "instantaneous_rate",
     "invariant_set",
     "jump_steps",
