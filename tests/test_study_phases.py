@@ -80,6 +80,21 @@ def test_few_samples_leave_what_the_start_had_where_they_do_not_see():
     np.testing.assert_allclose(large, 0.5 * 1e6, rtol=0.2)
 
 
+@pytest.mark.slow
+def test_corners_of_the_published_diagram_at_full_size():
+    # 200 x 200, rank 5, noise of the teacher's size: the ends of both axes of Tu, Aranguri and Jacot (2024).
+    ends = {"scales": (200**-1.1, 200**-0.4), "widths": (float(int(200**1.75)), float(int(200**2.8)))}
+    study = Phases(shape=(200.0, 200.0), rank=5, **ends, settings=Settings(points=30, rtol=1e-4))
+    trials = study.run(2, keep_trials=True)
+    assert bool(trials["ok"].all())
+    corner = trials.mean("trial").isel(imbalance=0)
+    rich, lazy = corner.isel(scale=0, width=0), corner.isel(scale=1, width=1)
+    assert 0.04 < rich["best_test_error"] < 0.07 and lazy["best_test_error"] > 0.5
+    assert rich["kernel_distance"] > 0.4 and lazy["kernel_distance"] < 1e-6
+    assert 4 < rich["stable_rank"] < 5.5 and lazy["stable_rank"] > 7
+    assert rich["time"] > 1000 * lazy["time"]
+
+
 WRONG = {
     "rank": (["--rank", "21"], "lies between 1 and 20"),
     "shape": (["--shape", "20"], "two whole numbers"),

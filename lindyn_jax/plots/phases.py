@@ -31,8 +31,10 @@ def phase_map(ax, summary, name: str, axes: tuple[str, str]) -> None:
     if min(excess.shape) > 1 and excess.min() < 0 < excess.max():
         ax.contour(excess, levels=[0], colors="w", linestyles="--", linewidths=1.2)
     for axis, set_ticks in zip(axes, (ax.set_yticks, ax.set_xticks), strict=True):
-        places = np.unique(np.linspace(0, summary.sizes[axis] - 1, 5).round().astype(int))
-        set_ticks(places, [f"{summary[axis].values[place]:.3g}" for place in places])
+        places = np.unique(np.linspace(0, summary.sizes[axis] - 1, 4).round().astype(int))
+        set_ticks(
+            places, [f"{summary[axis].values[place]:.2g}".replace("e+0", "e").replace("e+", "e") for place in places]
+        )
     ax.set(xlabel=AXES[axes[1]], ylabel=AXES[axes[0]])
     ax.set_title(title)
     ax.spines[:].set_visible(False)
