@@ -2,14 +2,15 @@
 
 A Riccati flow never changes the rank of its start, but makes anything grow that is there: round-off of columns that are linearly
 dependent would end as large as a mode. What counts as round-off is asked of every entry for itself, so that a start with
-modes of 1 and 1e-50 keeps both.
+modes of 1 and 1e-50 keeps both. Most starts are far from such a question, and what tells them is cheap.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 
 @jax.custom_jvp
@@ -20,10 +21,14 @@ def start_factor(Z: Float[Array, "p h"]) -> tuple[Float[Array, "p k"], Float[Arr
     h <= p this is exact to any order, because Q is a constant rotation. For h > p, `dQ` needs rows that are linearly
     independent, and is NaN where they are not.
     """
-    left, right = _eliminate(Z)
-    # Rows of `right`, scaled to one size, are far from dependent: reflections keep the digits of each.
-    Q, R = jnp.linalg.qr(right.T)
-    return left @ R.T, Q
+    p, h = Z.shape
+    if h <= p:
+        L, Q = Z, jnp.eye(h, dtype=Z.dtype)
+    else:
+        Q, R = jnp.linalg.qr(Z.T)
+        L = R.T
+    (L, Q), _ = unless_good((L, Q), _is_independent(Z if h <= p else Z.T), _by_elimination, Z)
+    return L, Q
 
 
 @start_factor.defjvp
@@ -36,6 +41,39 @@ def _start_factor_jvp(primals, tangents):
         return (L, Q), (dL, jnp.zeros_like(Q))
     safe = jnp.where(jnp.all(jnp.any(L != 0, axis=0)), L, jnp.nan)
     return (L, Q), (dL, jnp.linalg.solve(safe, dZ - dL @ Q.T).T)
+
+
+def unless_good(
+    found: PyTree, good: Bool[Array, ""], better: Callable[[Array], PyTree], of: Array
+) -> tuple[PyTree, Bool[Array, ""]]:
+    """What was found, or `better(of)`, and whether it was good.
+
+    By a loop of at most one step: unlike a `cond`, it costs nothing in a batch of good ones.
+    """
+
+    def step(carry: tuple) -> tuple:
+        # What depends on nothing in a loop would be computed before it, needed or not.
+        here, good = jax.lax.optimization_barrier((of, carry[1]))
+        return better(here), ~good
+
+    return jax.lax.while_loop(lambda carry: ~carry[1], step, (found, good))
+
+
+def _is_independent(Z: Float[Array, "p h"]) -> Bool[Array, ""]:
+    """Whether columns, scaled to one size, are so far from dependent that no rank is to be decided."""
+    size = jnp.max(jnp.abs(Z), axis=0)
+    Z = Z / jnp.where(size > 0, size, 1)
+    Z = Z / jnp.sqrt(jnp.sum(Z**2, axis=0))
+    C = jnp.linalg.cholesky(Z.T @ Z, symmetrize_input=False)
+    inverse = jax.scipy.linalg.solve_triangular(C, jnp.eye(Z.shape[1], dtype=Z.dtype), lower=True)
+    return jnp.sum(inverse**2) <= float(jnp.finfo(Z.dtype).eps) ** (-2 / 3)
+
+
+def _by_elimination(Z: Array) -> tuple[Float[Array, "p k"], Float[Array, "h k"]]:
+    left, right = _eliminate(Z)
+    # Rows of `right`, scaled to one size, are far from dependent: reflections keep the digits of each.
+    Q, R = jnp.linalg.qr(right.T)
+    return left @ R.T, Q
 
 
 @jax.jit
