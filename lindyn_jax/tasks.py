@@ -17,7 +17,7 @@ from . import observables as obs
 from ._public import public, role_of
 from .descent import gradient_descent, plain_descent
 from .exact import homogeneous_condition, linear
-from .exact.riccati import riccati_factors
+from .exact.riccati import checked_factors
 from .flow import gradient_flow
 from .models import AbstractModel, LinearModel, SymmetricFactors, TwoLayer
 from .problems import AbstractProblem
@@ -298,7 +298,7 @@ def _(model: SymmetricFactors) -> Callable:
         if problem.frame is not None:
             raise ValueError("The closed form of tied layers is that of `factorization`: use `flow` for other data.")
         A = q * s * (target + target.T)
-        return jax.vmap(SymmetricFactors)(riccati_factors(A, 4 * q * s**2, model.U, ts))
+        return jax.vmap(SymmetricFactors)(checked_factors(A, 4 * q * s**2, model.U, ts))
 
     return solve
 
@@ -324,7 +324,7 @@ def _(model: TwoLayer) -> Callable:
         level = q * s**2 * lambda0 / 2
         cross = q * s * target
         A = jnp.block([[level * jnp.eye(n, dtype=U1.dtype), cross], [cross.T, -level * jnp.eye(m, dtype=U1.dtype)]])
-        L = riccati_factors(A, q * s**2, jnp.concatenate([U1, model.V]), ts)
+        L = checked_factors(A, q * s**2, jnp.concatenate([U1, model.V]), ts)
         return jax.vmap(lambda L: TwoLayer(problem.from_data(L[:n]), L[n:]))(L)
 
     return solve

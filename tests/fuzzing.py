@@ -162,7 +162,7 @@ OWN = {
     **{f"exact.{name}": SYMMETRIC for name in (
         "symmetric", "symmetric_converges", "symmetric_entry_rates", "symmetric_factors", "symmetric_limit", "symmetric_rate"
     )},
-    **{f"exact.riccati{name}": RICCATI for name in ("", "_limit", "_rate")},
+    **{f"exact.riccati{name}": RICCATI for name in ("", "_factors", "_limit", "_rate")},
     "exact.riccati_general": {**dict.fromkeys(("A", "R", "Q", "P0"), np.eye(3)), "ts": np.array([0.0, 1.0])},
     **{f"exact.homogeneous{name}": HOMOGENEOUS for name in ("", "_factors", "_grams", "_limit", "_product", "_rates")},
     "init.gaussian": {"std": 0.1}, "init.gaussian_core": {"std": 0.1}, "init.invariant": {"std": 0.1},

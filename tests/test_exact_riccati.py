@@ -1,6 +1,7 @@
 """The Riccati flow against values of 4000 digits, its own semigroup, its limit, and finite differences."""
 
 import decimal
+import importlib
 from decimal import Decimal
 
 import jax
@@ -10,7 +11,9 @@ import pytest
 from helpers import Compiled, load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
+from lindyn_jax.exact import _dominant as dominant
 
+riccati = importlib.import_module("lindyn_jax.exact.riccati")
 exact = Compiled(ld.exact)
 
 
@@ -75,6 +78,67 @@ def test_values_and_two_derivatives_agree_with_4000_digits(dtype, wide):
                 for j, factor in enumerate(stretch):
                     error = relative_error(result[i][j], case["expected"][key][j])
                     assert error <= tolerance(dtype, factor**order), (case["name"], key, j, error)
+
+
+def test_times_in_any_order_give_the_same_solution_and_one_time_its_factor(rng):
+    A, U0 = rng.normal(size=(6, 6)), rng.normal(size=(6, 3))
+    A, ts = A + A.T, np.array([3.0, 0.0, 1e6, 0.02, 0.3, 0.3])
+    P, L = exact.riccati(A, 1.5, U0, ts), exact.riccati_factors(A, 1.5, U0, ts)
+    assert P.shape == (6, 6, 6) and L.shape == (6, 6, 3)
+    assert relative_error(L @ np.swapaxes(L, 1, 2), P) <= tolerance("float64")
+    for t, at in zip(ts, P, strict=True):
+        assert relative_error(at, product(A, 1.5, U0, t)) <= tolerance("float64")
+
+
+def steps_of(A, U0, ts):
+    """The solution, with the rows that dominate chosen by elimination at every time, and at which times that is done anyway."""
+    a, Phi = jnp.linalg.eigh(A)
+    a = riccati.merge_eigenvalues(a)
+    B, scale = riccati.in_eigenbasis(Phi, U0)
+    g, k = jnp.asarray(1.5, A.dtype), U0.shape[1]
+
+    def at(state, t):
+        m, r, log_ratio = riccati._log_scales(t * a, g, t, B)
+        logs = jnp.concatenate([jnp.zeros((2, k), A.dtype), jnp.stack([m, r])], axis=1)
+        state, _ = dominant.follow(state, B, scale, logs)
+        (_, scaled), _ = dominant._measured(dominant.eliminate(B, scale, logs), logs)
+        low = jnp.exp(t * a - m - r)[:, None] * scaled[k:]
+        L = Phi @ riccati._solved(scaled, t * g * jnp.exp(log_ratio), low).T
+        return state, (L @ L.T, ~dominant._measured(state, logs)[1])
+
+    return jax.lax.scan(at, dominant.first(B, scale), ts)[1]
+
+
+def test_rows_chosen_by_whole_matrices_give_the_solution_of_elimination(rng, dtype):
+    draws, p, h = 40, 8, 4
+    frames = np.linalg.qr(rng.normal(size=(draws, p, p)))[0]
+    a = rng.choice([-1.0, -0.5, 0, 0, 1, 1, 1.5], size=(draws, p))
+    a[::2] = rng.normal(size=(draws // 2, p))
+    A = np.einsum("bij,bj,bkj->bik", frames, a, frames)
+    A, U0 = (A + np.swapaxes(A, 1, 2)) / 2, rng.normal(size=(draws, p, h))
+    # A size of its own for every column, and for every row.
+    U0[::3] *= 10.0 ** rng.uniform(-6, 0, size=(len(U0[::3]), 1, h))
+    U0[1::3] *= 10.0 ** rng.uniform(-4, 0, size=(len(U0[1::3]), p, 1))
+    ts = np.array([0, 1e-3, 0.1, 0.5, 1, 2, 5, 20, 100, 1e6], dtype)
+    A, U0 = A.astype(dtype), U0.astype(dtype)
+    expected, eliminated = jax.jit(jax.vmap(steps_of, (0, 0, None)))(A, U0, ts)
+    P = jax.jit(jax.vmap(lambda A, U0: ld.exact.riccati(A, 1.5, U0, ts)))(A, U0)
+    # float32 has fewer digits to spare, and takes the safe way more often.
+    assert np.mean(eliminated) <= (0.01 if dtype == np.float64 else 0.2)
+    for i in range(draws):
+        for j, t in enumerate(ts):
+            assert relative_error(P[i, j], expected[i, j]) <= tolerance(
+                dtype, max(1, 2 * t) if np.all(a[i] <= 0) else 100
+            )
+
+
+def test_a_start_that_misses_a_growing_direction_is_eliminated(rng):
+    A, U0 = np.diag([2.0, 1.0, 0.5, -1.0]), rng.normal(size=(4, 2))
+    U0[0] = U0[1]
+    A[0, 0] = 1.0
+    turned = HADAMARD @ A @ HADAMARD, HADAMARD @ U0
+    _, eliminated = jax.jit(steps_of)(*turned, np.array([0.1, 100.0]))
+    assert list(eliminated) == [False, True]
 
 
 def test_start_of_any_width_gives_a_factor_of_the_start_at_time_zero(rng):
@@ -316,7 +380,7 @@ def test_bad_input_is_refused():
         ld.exact.riccati(A, 1, U0, -1.0)
     with pytest.raises(ValueError, match="`U0` must be finite"):
         ld.exact.riccati(A, 1, U0 * np.nan, 1.0)
-    with pytest.raises(ValueError, match=r"`t` must be a number, but has shape \(2,\): use jax.vmap"):
-        ld.exact.riccati.__wrapped__(A, 1, U0, np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"`ts` must have shape \(T,\), but has shape \(1, 2\)"):
+        ld.exact.riccati.__wrapped__(A, 1, U0, np.array([[0.0, 1.0]]))
     with pytest.raises(ValueError, match=r"`g` must be a number, but has shape \(2,\): use jax.vmap"):
         ld.exact.riccati.__wrapped__(A, np.ones(2), U0, 1.0)

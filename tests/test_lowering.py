@@ -28,14 +28,34 @@ SAID = {
 DOUBLE = ("init.gaussian_core", "exact.linear_descent")
 FAMILIES = ("solvers and problems", "exact", "init", "observables", "reduction", "theory")
 LIBRARY = {"eigh", "svd", "geqrf", "qr", "householder_product", "lu", "cholesky", "triangular_solve", "eig", "schur"}
+# Of a Riccati solution: at each time, and where rows are chosen anew.
+RICCATI = {"cholesky", "lu", "qr", "triangular_solve"}
 IMPLICIT = {"eigh", "lu", "triangular_solve", "cholesky"}
 # Decompositions in loops, of which a GPU makes one small call after the other: all there are.
 IN_LOOPS = {
     "gradient_flow": IMPLICIT,
     "flow_to_limit": IMPLICIT,
     "limit": IMPLICIT,
-    "fit_lambda0": {"eigh", "qr", "triangular_solve", "cholesky"},
+    "fit_lambda0": RICCATI | {"eigh"},
     "exact.diagonal_limit": {"qr", "triangular_solve"},
+    "exact.decayed": RICCATI,
+    **{f"exact.homogeneous{name}": RICCATI for name in ("", "_factors", "_grams", "_product")},
+    **{f"exact.{name}{part}": RICCATI for name in ("riccati", "symmetric") for part in ("", "_factors")},
+    # Where the rank of the start is to be decided.
+    **{
+        f"exact.{name}": {"qr"}
+        for name in (
+            "decayed_limit",
+            "homogeneous_limit",
+            "homogeneous_rates",
+            "riccati_limit",
+            "riccati_rate",
+            "symmetric_converges",
+            "symmetric_entry_rates",
+            "symmetric_limit",
+            "symmetric_rate",
+        )
+    },
     "exact.riccati_general": {"lu", "triangular_solve"},
     "theory.batch_stable_step": {"eigh"},
     "theory.hessian_sharpness": {"eigh"},
@@ -43,8 +63,8 @@ IN_LOOPS = {
     "theory.min_nuclear_norm": {"eigh", "svd"},
     "theory.small_start_bound": {"eigh", "svd"},
 }
-# No wider than what moves: r + m coordinates, and r m impulses.
-WIDEST = max(fuzzing.n + fuzzing.m, fuzzing.n * fuzzing.m)
+# No wider than what moves: r + m coordinates, of which closed forms choose with as many rows besides, and r m impulses.
+WIDEST = max(2 * (fuzzing.n + fuzzing.m), fuzzing.n * fuzzing.m)
 
 
 def programs(family):

@@ -128,7 +128,7 @@ def seen(model):
 PART = {
     "exact.homogeneous_factors": gram,
     "exact.symmetric_factors": gram,
-    "exact.riccati": gram,
+    "exact.riccati_factors": gram,
     "init.with_imbalance": seen,
     "theory.tight_start": seen,
     "theory.decoupled_problem": covariances,

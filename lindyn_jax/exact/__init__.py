@@ -31,7 +31,7 @@ from .linear import linear, linear_descent, linear_descent_rate, linear_limit, l
 from .mode import Mode, mode, mode_constant, mode_limit, mode_rate
 from .neuron import Neuron, neuron
 from .polar import polar_modes, polar_time
-from .riccati import riccati
+from .riccati import riccati, riccati_factors
 from .spectral import spectral, spectral_limit, spectral_product, spectral_product_limit, spectral_rate
 from .symmetric import (
     symmetric,
@@ -86,6 +86,7 @@ __all__ = [
     "polar_time",
     "reduced_rank",
     "riccati",
+    "riccati_factors",
     "riccati_general",
     "riccati_limit",
     "riccati_rate",

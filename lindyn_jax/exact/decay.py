@@ -13,7 +13,7 @@ from .._public import public
 from ._common import Limit, as_times, check_not_negative
 from .asymptotics import limit_from
 from .homogeneous import Number, check_homogeneous
-from .riccati import riccati_factors
+from .riccati import checked_factors
 
 
 @public
@@ -44,7 +44,7 @@ def decayed(
     **Source:** this package's own; without decay T21 Proposition 5 at lambda0 = 0.
     """
     A, R0 = _check(Y, U0, V0, weight_decay)
-    L = riccati_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
+    L = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
     n = jnp.shape(Y)[0]
     return L[:, :n] @ jnp.swapaxes(L[:, n:], 1, 2)
 

@@ -20,7 +20,7 @@ from .._linalg import round_off, signature_spectrum
 from .._public import public
 from ._common import Limit, Rate, as_times, hypot
 from .asymptotics import entry_rates, is_generic, least, limit_from, reach
-from .riccati import riccati_factors
+from .riccati import checked_factors
 
 Number = Real[ArrayLike, ""]
 
@@ -93,7 +93,7 @@ def homogeneous_factors(
     **Args:**, **Raises:**, **Source:** as for `homogeneous`.
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
-    return riccati_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
+    return checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
 
 
 @public

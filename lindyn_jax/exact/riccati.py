@@ -7,16 +7,14 @@ imbalance (A = [[lambda0/2 I, Y], [Y^T, -lambda0/2 I]], g = 1). In the eigenbasi
 
 and is bounded although E and K are not. Three ideas keep it so.
 
-*Scales as logarithms.* Only the column space of [I; K^{1/2} B] matters. Its rows have sizes from 1 to e^{t a_i}; we choose
-the rows that dominate (complete pivoting on log-sizes), make them the identity, and every other row is then of order one.
+*Scales as logarithms.* Only the column space of [I; K^{1/2} B] matters. Its rows have sizes from 1 to e^{t a_i}; those that
+dominate are made the identity, and every other row is then of order one: `_dominant`.
 
 *Right scalings are free.* They cancel from P, so they are constants for the derivative, and what is differentiated is
 smooth even at t = 0.
 
-*No eigenvector needs to be differentiated across a small gap.* The solution is written as a function of the diagonal and
-the off-diagonal part R of `Phi^T A Phi`, exact to second order in R, with divided differences in place of 1/gap. Pairs with
-`t |a_i - a_j| > 1` rotate the eigenvectors instead, where dividing by the gap costs nothing. First and second derivatives
-are therefore finite and exact at repeated and zero eigenvalues.
+*No eigenvector needs to be differentiated across a small gap*: `_couplings`. First and second derivatives are therefore finite
+and exact at repeated and zero eigenvalues.
 """
 
 from functools import partial
@@ -30,7 +28,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .. import _checks
 from .._linalg import round_off
 from .._public import public
-from ._common import check_not_negative
+from ._common import as_times, check_not_negative
 from ._couplings import couplings, log_kernel, rotating
 from ._dominant import Dominant, basis_of, first, follow, scale_by, shifts
 from ._start import start_factor
@@ -41,12 +39,12 @@ def riccati(
     A: Real[ArrayLike, "p p"],
     g: Real[ArrayLike, ""],
     U0: Real[ArrayLike, "p h"],
-    t: Real[ArrayLike, ""],
-) -> Float[Array, "p k"]:
-    r"""Factor of the solution of a matrix Riccati flow at one time.
+    ts: Real[ArrayLike, ""] | Real[ArrayLike, " T"],
+) -> Float[Array, "T p p"] | Float[Array, "p k"]:
+    r"""Solution of a matrix Riccati flow at any times.
 
     `P' = A P + P A - g P^2`, `P(0) = U0 U0^T`, solved by
-    `P(t) = e^{tA} U0 (I + U0^T K U0)^{-1} U0^T e^{tA}` with `K = g (e^{2tA} - I)/(2A)`; returned is L with P = L L^T.
+    `P(t) = e^{tA} U0 (I + U0^T K U0)^{-1} U0^T e^{tA}` with `K = g (e^{2tA} - I)/(2A)`.
 
     **Args:**
 
@@ -54,11 +52,12 @@ def riccati(
     - `g`: a positive number.
     - `U0`: factor of the start, shape (p, h), any rank and width. What the round-off of its entries, or of their products
         with eigenvectors, leaves undecided between nothing and something is nothing: it would grow as a start does.
-    - `t`: time, at least 0.
+    - `ts`: times, shape (T,), at least 0 and in any order; ascending ones are the fastest.
 
-    **Returns:** L of shape (p, k), k = min(p, h). Only `L L^T` has a meaning; L is fixed up to a rotation of its columns.
+    **Returns:** P(t), shape (T, p, p). For one number in place of `ts` a factor L, shape (p, k), with `P = L L^T`, as
+    `riccati_factors` gives them.
 
-    **Raises:** `ValueError` for wrong shapes (of t and g as well: `jax.vmap` is for many of them), an A that is not symmetric,
+    **Raises:** `ValueError` for wrong shapes (of g as well: `jax.vmap` is for many of them), an A that is not symmetric,
     g <= 0 or t < 0 (where these are known before tracing).
 
     **Notes:** relative error of P about 1e-15 times p in float64 and 1e-6 in float32 for any t, growing as `eps t ||A||`
@@ -69,14 +68,32 @@ def riccati(
     derivative. Only the symmetric part of A is seen by the derivative. Entries of `Phi^T U0` below 1e-61 (float32: 2e-13) of
     the largest count as zero. A derivative of A takes memory of order p^3.
 
+    Each time costs a few products of matrices and a Cholesky factorization; a start that misses growing directions, to
+    round-off, an elimination of entries besides.
+
     **Source:** T21 Proposition 1 and its proof (appendix A of the earlier version), with K defined for singular A as well.
     """
     A, U0 = check_riccati(A, g, U0)
-    g, t = jnp.asarray(g, A.dtype), _checks.as_float(t, "t").astype(A.dtype)
-    _check_number(t, "t")
-    _checks.check_finite(t, "t")
-    check_not_negative(t=t)
-    return riccati_factors(A, g, U0, t[None])[0]
+    g = jnp.asarray(g, A.dtype)
+    if jnp.ndim(ts) == 0:
+        t = _checks.as_float(ts, "t").astype(A.dtype)
+        _checks.check_finite(t, "t")
+        check_not_negative(t=t)
+        return checked_factors(A, g, U0, t[None])[0]
+    L = checked_factors(A, g, U0, as_times(ts, A.dtype))
+    return L @ jnp.swapaxes(L, 1, 2)
+
+
+@public
+def riccati_factors(
+    A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[ArrayLike, "p h"], ts: Real[ArrayLike, " T"]
+) -> Float[Array, "T p k"]:
+    """Factors L with `P(t) = L L^T`, shape (T, p, k), k = min(p, h); each fixed up to a rotation of its columns.
+
+    **Args:**, **Raises:**, **Source:** as for `riccati`.
+    """
+    A, U0 = check_riccati(A, g, U0)
+    return checked_factors(A, jnp.asarray(g, A.dtype), U0, as_times(ts, A.dtype))
 
 
 def check_riccati(A: ArrayLike, g: ArrayLike, U0: ArrayLike) -> tuple[Array, Array]:
@@ -134,10 +151,10 @@ def merge_eigenvalues(a: Float[Array, " p"]) -> Float[Array, " p"]:
 
 
 @jax.jit
-def riccati_factors(
+def checked_factors(
     A: Float[Array, "p p"], g: Float[Array, ""], U0: Float[Array, "p h"], ts: Float[Array, " T"]
 ) -> Float[Array, "T p k"]:
-    """`riccati` at many times, of checked arguments; what does not depend on time is computed once."""
+    """`riccati_factors` of checked arguments."""
     U0, _ = start_factor(U0)
     a, Phi = jax.lax.stop_gradient(jnp.linalg.eigh(jax.lax.stop_gradient(A)))
     return _factors(A, merge_eigenvalues(a), Phi, g, U0, ts)

@@ -11,7 +11,7 @@ from .._finite import of_finite_numbers
 from .._public import public
 from ._common import Limit, Rate, as_floats, as_times, check_not_negative, phi1, ratio
 from .asymptotics import entry_rates, reach, riccati_limit, riccati_rate
-from .riccati import check_riccati, check_symmetric, riccati_factors
+from .riccati import check_riccati, check_symmetric, checked_factors
 
 
 @public
@@ -50,7 +50,7 @@ def symmetric_factors(
     **Args:**, **Raises:**, **Source:** as for `symmetric`.
     """
     A, U0 = _check(Y, U0)
-    return riccati_factors(A, jnp.asarray(4, A.dtype), U0, as_times(ts, A.dtype))
+    return checked_factors(A, jnp.asarray(4, A.dtype), U0, as_times(ts, A.dtype))
 
 
 @public
