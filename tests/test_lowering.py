@@ -37,6 +37,7 @@ IN_LOOPS = {
     "flow_to_limit": IMPLICIT,
     "limit": IMPLICIT,
     "fit_lambda0": RICCATI | {"eigh"},
+    **dict.fromkeys(("lambda0_objective", "lambda0_path"), RICCATI),
     "exact.diagonal_limit": {"qr", "triangular_solve"},
     "exact.decayed": RICCATI,
     **{f"exact.homogeneous{name}": RICCATI for name in ("", "_factors", "_grams", "_product")},
