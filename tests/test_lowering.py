@@ -39,7 +39,7 @@ IN_LOOPS = {
     "fit_lambda0": RICCATI | {"eigh"},
     **dict.fromkeys(("lambda0_objective", "lambda0_path"), RICCATI),
     "exact.diagonal_limit": {"qr", "triangular_solve"},
-    "exact.decayed": RICCATI,
+    **{f"exact.{name}": RICCATI for name in ("decayed", "neuron")},
     **{f"exact.homogeneous{name}": RICCATI for name in ("", "_factors", "_grams", "_product")},
     **{f"exact.{name}{part}": RICCATI for name in ("riccati", "symmetric") for part in ("", "_factors")},
     # Where the rank of the start is to be decided.
