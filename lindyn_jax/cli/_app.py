@@ -90,6 +90,17 @@ COMMANDS = {
     "info": Late(
         "Versions, devices, precision and compilation cache: what to add to a report of a problem.", "cli.info:info"
     ),
+    "show": Late(
+        "Table, figure, settings and state of a store, finished or not, without computing anything.", "cli.stores:show"
+    ),
+    "export": Late(
+        "What a store holds, trials or reductions, as a file that other programs read.", "cli.stores:export"
+    ),
+    "compare": Late(
+        "Settings and numbers of two stores side by side: settings that differ, and numbers at the points that both have.",
+        "cli.stores:compare",
+    ),
+    "list": Late("All stores in a folder: study, grid and state of each.", "cli.stores:list_"),
     "sweep theorem12": Late(
         "How far from the minimum-norm solution wide networks end: M22's Theorem 12, its bound and the sharp law.",
         "studies.theorem12:Theorem12",

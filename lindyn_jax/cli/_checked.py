@@ -229,6 +229,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "figure": (Rule(("quick", "seed", "out"), unless("name", "list"), only("with the name of a figure")),),
     "info": (),
+    "show": (),
+    "export": (),
+    "compare": (),
+    "list": (),
 }
 
 

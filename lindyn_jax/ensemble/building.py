@@ -1,6 +1,7 @@
 """Making a store: its arrays without contents, and what describes them."""
 
 import uuid
+import warnings
 
 from .. import _files
 from .names import _ENTRY, _STOP, CHUNK, COMPLETE, REDUCED, ROOT, STOPPED, TRIAL, Variable, files_of, fill_of, layout_of
@@ -62,6 +63,10 @@ def build(path, variables, coordinates, settings, attributes, trials, chunk, red
             filters=None,
             attributes={"long_name": f"{text}, and a checksum of the record"},
         )
+    with warnings.catch_warnings():
+        # Not yet part of the third format, but of what xarray looks for. Metadata never change after this.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / ROOT)
     stamps = _files.settle(path, files)
     described = {

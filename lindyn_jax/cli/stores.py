@@ -1,0 +1,135 @@
+"""`lindyn-jax show`, `export`, `compare` and `list`: what is in stores, whatever made them. Nothing is computed."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import JsonOption, as_json, consoles, say, table_of, written
+
+Place = Annotated[Path, typer.Argument(help="A store, or the folder --out of the study that made it.", metavar="STORE")]
+Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", metavar="OTHER")]
+Folder = Annotated[Path, typer.Argument(help="A folder with stores in it or below it.", metavar="FOLDER")]
+
+
+def _state(store) -> str:
+    done, wanted, stopped = store.progress()
+    return f"{done} of {wanted} trials a point" + (", stopped early" if stopped else "")
+
+
+def _rows(summary):
+    """Places of the grid in words, and the numbers there."""
+    import numpy as np
+
+    dims = list(summary.sizes)
+    names = [name for name in summary.data_vars if set(summary[name].dims) == set(dims)]
+    for place in np.ndindex(*summary.sizes.values()):
+        row = summary.isel(dict(zip(dims, place, strict=True)))
+        yield tuple(f"{float(row[dim]):g}" for dim in dims), {name: float(row[name]) for name in names}
+
+
+def show(store: Place, json_: JsonOption = False) -> None:
+    """Table, figure, settings and state of a store, finished or not, without computing anything."""
+    from ..ensemble.contents import summary_of
+    from ..ensemble.reading import existing
+
+    console, notes = consoles()
+    found, snapshot = existing(store)
+    summary = summary_of(found.path)
+    pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
+    settings = snapshot.attributes["settings"]
+    if json_:
+        state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
+        figure = [str(path) for path in pictures]
+        print(json.dumps({"settings": settings, **state, "figure": figure, "summary": as_json(summary)}, indent=1))
+        return
+    say(notes, "state", _state(found))
+    for name, value in settings.items():
+        say(notes, "setting", f"{name} = {json.dumps(value)}")
+    rows = list(_rows(summary))
+    # One row a number where they are many.
+    table = table_of(str(found.path), [*map(str, summary.sizes), "number", "mean or share"], len(summary.sizes) + 1)
+    for place, numbers in rows:
+        for name, value in numbers.items():
+            table.add_row(*place, str(name), f"{value:.6g}")
+    console.print(table)
+    console.print(f"figure: {written(pictures) if pictures else 'none'}", soft_wrap=True)
+
+
+def export(
+    store: Place,
+    to: Annotated[str, typer.Option("--to", help="csv, netcdf or parquet.")],
+    out: Annotated[Path | None, typer.Option(help="The file.", show_default="beside the store, with its name")] = None,
+) -> None:
+    """What a store holds, trials or reductions, as a file that other programs read."""
+    from .. import _checks
+    from ..ensemble.contents import KINDS
+    from ..ensemble.contents import export as write
+    from ..ensemble.reading import existing
+
+    _checks.check_choice(to, "to", tuple(KINDS))
+    console, _ = consoles()
+    found, _ = existing(store)
+    file = found.path.with_suffix(f".{KINDS[to][1]}") if out is None else out
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: choose another --out.")
+    write(found.path, to, file)
+    console.print(f"{to}: {written([file])}", soft_wrap=True)
+
+
+def compare(store: Place, other: Second, json_: JsonOption = False) -> None:
+    """Settings and numbers of two stores side by side: settings that differ, and numbers at the points that both have."""
+    from ..ensemble.contents import summary_of
+    from ..ensemble.reading import existing
+    from ..ensemble.records import same
+
+    console, _ = consoles()
+    pair = [existing(path) for path in (store, other)]
+    one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
+    differ = {name: (one.get(name), two.get(name)) for name in {**one, **two} if not same(one.get(name), two.get(name))}
+    first, second = (dict(_rows(summary_of(found.path))) for found, _ in pair)
+    common = {
+        place: {name: (value, second[place][name]) for name, value in values.items() if name in second[place]}
+        for place, values in first.items()
+        if place in second
+    }
+    if json_:
+        points = [{"point": place, "numbers": numbers} for place, numbers in common.items()]
+        text = json.dumps({"settings": differ, "points": points}, indent=1)
+        # JSON has no number for what is not finite.
+        print(json.dumps(json.loads(text, parse_constant=lambda constant: None), indent=1))
+        return
+    table = table_of("Settings that differ", ("setting", str(store), str(other)), 3)
+    for name, values in differ.items():
+        table.add_row(name, *("" if value is None else json.dumps(value)[:60] for value in values))
+    console.print(table if differ else "the settings are the same")
+    table = table_of("Means and shares", ("point", "number", str(store), str(other), "difference"), 2)
+    for place, numbers in common.items():
+        for name, (a, b) in numbers.items():
+            table.add_row(", ".join(place), str(name), f"{a:.6g}", f"{b:.6g}", f"{b - a:.3g}")
+    console.print(table if common else "no point of the grid is in both")
+
+
+def list_(folder: Folder = Path("."), json_: JsonOption = False) -> None:
+    """All stores in a folder: study, grid and state of each."""
+    from ..ensemble import SweepStore
+    from ..ensemble.contents import stores_in
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: choose another one.")
+    console, _ = consoles()
+    found = {str(path): SweepStore(path) for path in stores_in(folder)}
+    rows = []
+    for path, store in found.items():
+        settings = store.settings() or {}
+        grid = {name: len(values) for name, values in settings.get("grid", {}).items()}
+        rows.append({"store": path, "study": settings.get("study", "-"), "grid": grid, "state": _state(store)})
+    if json_:
+        print(json.dumps(rows, indent=1))
+        return
+    table = table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), 4)
+    for row in rows:
+        sizes = " x ".join(f"{size} {name}" for name, size in row["grid"].items())
+        table.add_row(row["store"], row["study"], sizes, row["state"])
+    console.print(table)

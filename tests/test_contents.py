@@ -1,0 +1,120 @@
+"""Stores as others read them: shown, exported, compared and listed, and opened by xarray alone."""
+
+import json
+import sys
+import warnings
+
+import jax
+import numpy as np
+import pandas
+import pytest
+import xarray as xr
+from test_cluster import run, trial
+
+import lindyn_jax as ld
+from lindyn_jax import cli
+from lindyn_jax.ensemble import contents, open_reductions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A store of trials and reductions, one of reductions, and one that is not finished."""
+    made = tmp_path_factory.mktemp("stores")
+
+    def end(done, total):
+        if done == 32:
+            raise InterruptedError
+
+    run(40, store=made / "both" / "sweep.zarr", settings={"study": "mine"})
+    run(40, store=made / "reduced", keep_trials=False, chunk=8)
+    with pytest.raises(InterruptedError):
+        run(40, store=made / "begun", key=jax.random.key(4), progress=end)
+    return made
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def call(*arguments):
+        # Nothing here may compute.
+        monkeypatch.setattr(jax, "jit", None)
+        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        monkeypatch.undo()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+def test_a_store_is_shown_with_settings_state_and_numbers(call, folder):
+    for name, state in (("both", "40 of 40 trials"), ("reduced", "40 of 40 trials"), ("begun", "8 of 40 trials")):
+        code, printed, error = call("show", folder / name)
+        assert code == 0 and state in error and 'generator = "threefry2x32"' in error
+        shown = json.loads(call("show", folder / name, "--json")[1])
+        merged = open_reductions(folder / name)
+        np.testing.assert_array_equal(shown["summary"]["value"], merged["value"].values[..., 1])
+        assert f"{float(merged['value'][1, 0, 1]):.6g}" in printed
+        assert shown["summary"]["large"] == (merged["large"].values / int(merged["trials_computed"])).tolist()
+
+
+def test_means_of_trials_are_those_of_reductions(folder, tmp_path):
+    ld.run_ensemble(trial, {"scale": [2.0], "shift": [1.0]}, 12, key=jax.random.key(0), store=tmp_path / "plain")
+    summary, dataset = contents.summary_of(tmp_path / "plain"), ld.open_sweep(tmp_path / "plain")
+    np.testing.assert_allclose(summary["value"], dataset["value"].values.mean(axis=-1), rtol=1e-13)
+    assert float(summary["large"].item()) == dataset["large"].values.mean() and float(summary["ok"].item()) == 1
+
+
+@pytest.mark.parametrize("name", ["both", "reduced", "begun"])
+def test_exported_files_read_back_equal(call, folder, tmp_path, name):
+    dataset = ld.open_sweep(folder / name)
+    for kind, (_, ending) in contents.KINDS.items():
+        assert call("export", folder / name, "--to", kind, "--out", tmp_path / f"file.{ending}")[0] == 0
+    with xr.open_dataset(tmp_path / "file.nc", engine="h5netcdf") as netcdf:
+        assert set(netcdf.variables) == set(dataset.variables)
+        for variable in dataset.variables:
+            np.testing.assert_array_equal(netcdf[variable].values, dataset[variable].values)
+            assert netcdf[variable].dtype == dataset[variable].dtype
+        assert json.loads(netcdf.attrs["settings"]) == dataset.attrs["settings"]
+    frame = contents.frame(dataset)
+    csv = pandas.read_csv(tmp_path / "file.csv", dtype=str, keep_default_na=False)
+    assert list(csv) == list(frame)
+    for column in frame:
+        read = [float({"True": "1", "False": "0", "": "nan"}.get(text, text)) for text in csv[column]]
+        np.testing.assert_array_equal(read, frame[column].to_numpy(float))
+    pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / "file.parquet"), frame, check_exact=True)
+    column = frame["value" if name != "reduced" else "value_1"].to_numpy()
+    values = dataset["value"] if name != "reduced" else dataset["value"].isel(moment=1)
+    np.testing.assert_array_equal(column, values.transpose("scale", "shift", ...).values.ravel())
+
+
+def test_stores_are_listed_and_compared(call, folder):
+    listed = json.loads(call("list", folder, "--json")[1])
+    assert [row["state"] for row in listed] == ["8 of 40 trials a point", *["40 of 40 trials a point"] * 2]
+    assert {row["study"] for row in listed} == {"mine", "-"} and listed[0]["grid"] == {"scale": 2, "shift": 2}
+    code, printed, _ = call("compare", folder / "both", folder / "begun")
+    assert code == 0 and "[0, 3]" in printed and "[0, 4]" in printed and "difference" in printed
+    compared = json.loads(call("compare", folder / "both", folder / "begun", "--json")[1])
+    assert set(compared["settings"]) == {"key", "study"}
+    assert compared["points"][0]["numbers"]["value"][0] == float(open_reductions(folder / "both")["value"][0, 0, 1])
+
+
+def test_what_is_no_store_is_refused_in_a_sentence(call, folder, tmp_path, monkeypatch):
+    for arguments, sentence in (
+        (("show", tmp_path / "nothing"), "There is no sweep store at"),
+        (("export", folder / "both", "--to", "excel"), "csv"),
+        (("export", folder / "both", "--to", "csv", "--out", tmp_path), "is a folder"),
+        (("list", tmp_path / "nothing"), "is no folder"),
+    ):
+        code, printed, error = call(*arguments)
+        assert (code, printed) == (2, "") and sentence in error and error.strip().count("\n") == 0
+    monkeypatch.setitem(contents.KINDS, "parquet", (("surely_not_installed",), "parquet"))
+    with pytest.raises(ValueError, match=r"need surely_not_installed: pip install 'lindyn_jax\[export\]'"):
+        contents.export(folder / "both", "parquet", tmp_path / "file.parquet")
+
+
+def test_xarray_opens_a_store_without_a_warning(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = xr.open_zarr(folder / "both" / "sweep.zarr", chunks=None)
+    assert np.array_equal(plain["value"], ld.open_sweep(folder / "both")["value"])
