@@ -30,7 +30,7 @@ def unseen():
 
 
 # Those of the first example of the README are run by its own test.
-LONGER = {"fitting_lambda0", "wide_limit_monte_carlo", "imbalance_rates_bounds", "quickstart"}
+LONGER = {"saxe_in_ten_minutes", "fitting_lambda0", "wide_limit_monte_carlo", "imbalance_rates_bounds", "quickstart"}
 RUNS = [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONGER else path for path in NOTEBOOKS]
 
 

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito, told apart by the colour-blind. For print, w
 and the quantities drawn of each in their line styles.
 """
 
+from .animations import animate, similarity
 from .audits import (
     audit,
     hypotheses_and_tightness,
@@ -25,6 +26,7 @@ from .trajectories import observables_against_time, trajectory
 from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
 
 __all__ = [
+    "animate",
     "audit",
     "completion",
     "distance_against_width",
@@ -47,6 +49,7 @@ __all__ = [
     "ratio_against",
     "ratios_against_width",
     "save",
+    "similarity",
     "style",
     "theorem12",
     "tightness_against_time",

@@ -1,0 +1,110 @@
+"""Moving pictures: curves that grow with time beside matrices that change with it."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+from matplotlib.animation import PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .._public import public
+from .house import COLOURS, literal, style
+
+
+def similarity(ax, matrix, largest: float | None = None) -> None:
+    """A similarity matrix, blue where it is negative and red where it is positive, on an axis without ticks.
+
+    **Args:** `matrix`; `largest`, the size that has the full colour, by default that of its largest entry.
+    """
+    matrix = np.asarray(matrix, float)
+    largest = float(np.max(np.abs(matrix), initial=0)) if largest is None else largest
+    ax.imshow(matrix, cmap="RdBu_r", vmin=-(largest or 1), vmax=largest or 1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+
+
+@public
+def animate(
+    path: str | os.PathLike,
+    ts: Float[ArrayLike, " T"],
+    curves: Float[ArrayLike, "T k"],
+    matrices: Mapping[str, Float[ArrayLike, "T a b"]],
+    *,
+    law: Float[ArrayLike, "T k"] | None = None,
+    labels: tuple[str, ...] | list[str] | None = None,
+    ylabel: str = "strength of the modes",
+    frames: int = 40,
+    per_second: int = 10,
+) -> Path:
+    """A GIF of a trajectory: its curves up to the time, and its matrices at it.
+
+    **Args:**
+
+    - `path`: of the file, which is written whole or not at all.
+    - `ts`, shape (T,); `curves`, shape (T, k), such as the strengths of modes; `matrices`, by the titles of their panels, shapes
+        (T, a, b), such as `input_gram` of a trajectory: each has the colours of its largest entry at any time.
+    - `law`: what the curves are held against, shape (T, k), drawn as lines for all times, and the curves as points.
+    - `labels`: of the curves; `ylabel`, of their axis.
+    - `frames`: how many pictures, evenly over the T times; `per_second`, how many are shown in a second.
+
+    **Returns:** the path.
+
+    **Raises:** `ValueError` for fewer than two times, shapes that do not fit them, or fewer than two frames.
+
+    **Example:** `animate("tree.gif", path.ts, path.observables["modes"], {"items": path.observables["similarity"]})`.
+
+    **Source:** after the figures of Saxe, McClelland and Ganguli (2019).
+    """
+    path, ts, curves = Path(path), np.asarray(ts, float), np.asarray(curves, float)
+    if len(ts) < 2 or frames < 2 or per_second < 1:
+        raise ValueError("An animation needs at least two times in `ts`, two `frames` and one picture `per_second`.")
+    matrices = {title: np.asarray(values, float) for title, values in matrices.items()}
+    given = {"curves": curves, **({} if law is None else {"law": np.asarray(law, float)}), **matrices}
+    for name, values in given.items():
+        if len(values) != len(ts):
+            raise ValueError(
+                f"Argument `ts` has {len(ts)} times, but `{name}` has {len(values)}: give one entry for each."
+            )
+    names = [f"{i + 1}" for i in range(curves.shape[1])] if labels is None else list(labels)
+    if len(names) != curves.shape[1]:
+        raise ValueError(
+            f"Argument `labels` must hold {curves.shape[1]} names, one for each curve, but holds {len(names)}."
+        )
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.gif")
+    with style():
+        figure = Figure(figsize=(3.2 + 2.2 * len(matrices), 2.6), dpi=80)
+        FigureCanvasAgg(figure)
+        left, *right = np.atleast_1d(figure.subplots(1, 1 + len(matrices), width_ratios=[1.4, *[1] * len(matrices)]))
+        lines, every = [], max(len(ts) // 40, 1)
+        for i, name in enumerate(names):
+            colour = COLOURS[i % len(COLOURS)]
+            if law is not None:
+                left.plot(ts, given["law"][:, i], color=colour, lw=1)
+            look = {"marker": "o", "ms": 2.5, "ls": "none", "markevery": every} if law is not None else {}
+            lines += left.plot([], [], color=colour, label=literal(name), **look)
+        finite = np.concatenate([values[np.isfinite(values)] for values in (curves, given.get("law", curves))])
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        margin = 0.05 * (high - low) or 1.0
+        left.set(xlim=(ts[0], ts[-1]), ylim=(low - margin, high + margin), xlabel="time $t$", ylabel=ylabel)
+        figure.legend(loc="outside lower center", ncols=6)
+        for ax, (title, values) in zip(right, matrices.items(), strict=True):
+            similarity(ax, values[0], float(np.nanmax(np.abs(values))))
+            ax.set_title(literal(title))
+        left.set_title(" ")
+        writer = PillowWriter(fps=per_second)
+        try:
+            with writer.saving(figure, str(partial), 80):
+                for i in np.round(np.linspace(0, len(ts) - 1, frames)).astype(int):
+                    for line, values in zip(lines, curves.T, strict=True):
+                        line.set_data(ts[: i + 1], values[: i + 1])
+                    for ax, values in zip(right, matrices.values(), strict=True):
+                        ax.images[0].set_data(values[i])
+                    left.set_title(f"$t = {ts[i]:.3g}$")
+                    writer.grab_frame()
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return path
