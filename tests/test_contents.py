@@ -1,6 +1,7 @@
 """Stores as others read them: shown, exported, compared and listed, and opened by xarray alone."""
 
 import json
+import os
 import sys
 import warnings
 
@@ -9,11 +10,15 @@ import numpy as np
 import pandas
 import pytest
 import xarray as xr
-from test_cluster import run, trial
+from test_cluster import run, same_bits, trial
 
 import lindyn_jax as ld
 from lindyn_jax import cli
 from lindyn_jax.ensemble import contents, open_reductions
+
+
+class Ended(Exception):
+    """The end of a run before its end."""
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +28,11 @@ def folder(tmp_path_factory):
 
     def end(done, total):
         if done == 32:
-            raise InterruptedError
+            raise Ended
 
     run(40, store=made / "both" / "sweep.zarr", settings={"study": "mine"})
     run(40, store=made / "reduced", keep_trials=False, chunk=8)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Ended):
         run(40, store=made / "begun", key=jax.random.key(4), progress=end)
     return made
 
@@ -118,3 +123,37 @@ def test_xarray_opens_a_store_without_a_warning(folder):
         warnings.simplefilter("error")
         plain = xr.open_zarr(folder / "both" / "sweep.zarr", chunks=None)
     assert np.array_equal(plain["value"], ld.open_sweep(folder / "both")["value"])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_more_trials_are_added_and_equal_a_run_of_all_of_them(tmp_path, keep, monkeypatch):
+    def end(done, total):
+        if done == 40 * 4:
+            raise Ended
+
+    def cut(first, second):
+        if second.name == "begun":
+            raise Ended
+        os.rename(first, second)
+
+    options, seen = {"chunk": 8, "keep_trials": keep}, []
+    run(60, store=tmp_path / "store", **options)
+    with pytest.raises(Ended):
+        run(60, store=tmp_path / "begun", progress=end, **options)
+    # Killed between two moves of folders, and started again.
+    with monkeypatch.context() as patch:
+        patch.setattr("lindyn_jax.ensemble.store.os.replace", cut)
+        with pytest.raises(Ended):
+            run(70, store=tmp_path / "begun", **options)
+    assert not (tmp_path / "begun").exists()
+    run(70, store=tmp_path / "whole", **options)
+    for name in ("store", "begun"):
+        run(70, store=tmp_path / name, progress=lambda done, total: seen.append(done), **options)
+        for opened in (ld.open_sweep, open_reductions):
+            assert same_bits(opened(tmp_path / name), opened(tmp_path / "whole")) == []
+            assert opened(tmp_path / name).attrs["settings"] == opened(tmp_path / "whole").attrs["settings"]
+    # Seven whole chunks of eight were there; the eighth, of four trials, is computed anew.
+    assert seen[0] == 56 * 4
+    with pytest.raises(ld.ensemble.StoreError, match="trials is 70 there and 60 here"):
+        run(60, store=tmp_path / "store", **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "begun", "whole"}

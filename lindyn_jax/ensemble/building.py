@@ -10,8 +10,8 @@ from .records import plain, write_root, write_stop
 FORMAT = "lindyn_jax sweep 3"
 
 
-def build(path, variables, coordinates, settings, attributes, trials, chunk, reduced) -> None:
-    """Makes an empty store in a new folder; arguments as of `SweepStore.prepare`."""
+def build(path, variables, coordinates, settings, attributes, trials, chunk, reduced, identity=None) -> None:
+    """Makes an empty store in a new folder; arguments as of `SweepStore.prepare`, and the identity of one that it extends."""
     import zarr
 
     count = -(-trials // chunk)
@@ -75,7 +75,7 @@ def build(path, variables, coordinates, settings, attributes, trials, chunk, red
         "trials": trials,
         "settings": plain(settings),
         **plain(attributes),
-        "identity": uuid.uuid4().hex,
+        "identity": identity or uuid.uuid4().hex,
         "layout": plain(layout),
         "files": {f.relative_to(path).as_posix(): list(known) for f, known in zip(files, stamps, strict=True)},
     }

@@ -75,7 +75,7 @@ def run_ensemble(
         equally long. `"auto"` is `"map"` on CPU and for keys of rbg, `"vmap"` elsewhere. The work is spread over all local
         devices, whose number need not divide it.
     - `store`: folder of a Zarr store. What is complete there is checked and not computed again; what is missing or damaged is,
-        and a warning says so.
+        and a warning says so. With more `trials` than it was made for it is extended by those.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
     - `attributes`: attributes (units, convention, description) of coordinates and outputs; outputs with the name of an observable
@@ -145,7 +145,7 @@ def run_ensemble(
     if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
     resumed = store if store is not None and store.check(settings) else None
-    if resumed is not None and trust_store and stop_when is None and resumed.is_finished():
+    if resumed is not None and trust_store and stop_when is None and resumed.is_finished(trials):
         if progress is not None:
             progress(points * trials, points * trials)
         return _opened(resumed, keep_trials, grid, attributes)

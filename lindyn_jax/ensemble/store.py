@@ -86,6 +86,26 @@ def _group(place, mode: Literal["r", "r+"]) -> Any:
     return zarr.open_group(place, mode=mode, zarr_format=3)
 
 
+def _check_layout(path: Path, there, here, longer: str | None = None) -> None:
+    """Refuses outputs that are laid out in another way, but for the length of one dimension."""
+
+    def fixed(entry):
+        if entry is None:
+            return None
+        return entry | {"shape": [-1 if d == longer else n for d, n in zip(entry["dims"], entry["shape"], strict=True)]}
+
+    differ = [
+        f"{kind} `{name}` is {laid_out(there[group].get(name))} there and {laid_out(here[group].get(name))} here"
+        for group, kind in (("variables", "output"), ("reduced", "reduction"))
+        for name in {**there[group], **here[group]}
+        if fixed(there[group].get(name)) != fixed(here[group].get(name))
+    ]
+    if differ:
+        raise StoreError(
+            f"{path} holds a sweep with other outputs ({'; '.join(differ)}): choose another folder or the same outputs."
+        )
+
+
 def told(method):
     """Faults of the disk become a `StoreError` of one sentence."""
 
@@ -154,7 +174,7 @@ class SweepStore:
         return attributes | {"files": {key: tuple(known) for key, known in attributes["files"].items()}}
 
     def check(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a store with these settings is there already; `False` if there is none yet.
+        """Whether a store with these settings, or for fewer trials, is there already; `False` if there is none yet.
 
         **Raises:** `StoreError` naming every setting that differs.
         """
@@ -163,7 +183,7 @@ class SweepStore:
             return False
         settings = plain(settings)
         names = [n for n in {**existing, **settings} if not same(existing.get(n), settings.get(n))]
-        if names:
+        if names and not (names == ["trials"] and existing["trials"] < settings["trials"]):
             changes = "; ".join(
                 f"{name} is {short(existing.get(name))} there and {short(settings.get(name))} here" for name in names
             )
@@ -197,6 +217,8 @@ class SweepStore:
         check_names(variables, coordinates, reduced)
         self._clear_abandoned(shared)
         if self.check(settings):
+            if self._attributes()["trials"] < trials:
+                self._extend(variables, coordinates, settings, attributes, trials, reduced)
             self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
             return self.chunk
         _files.make(self.path.parent)
@@ -212,6 +234,35 @@ class SweepStore:
         _files.sync(self.path.parent)
         return self.chunk
 
+    def _extend(self, variables, coordinates, settings, attributes, trials, reduced) -> None:
+        """Makes room for more trials: a new store takes the complete chunks along, but for a last one that was cut short."""
+        snapshot = self.snapshot()
+        there, former = snapshot.attributes, self._former
+        chunk, kept = there["chunk"], snapshot.complete[: there["trials"] // there["chunk"]]
+        _check_layout(self.path, there["layout"], layout_of(variables, reduced), TRIAL)
+        with self._building() as building:
+            identity = there["identity"]
+            build(building, variables, coordinates, settings, attributes, trials, chunk, reduced, identity)
+            keys = [key for index in np.flatnonzero(kept).tolist() for key in files_of(there["layout"], index)]
+            keys += [mark_of(index) for index in np.flatnonzero(kept).tolist()]
+            for key in keys:
+                (building / key).parent.mkdir(parents=True, exist_ok=True)
+                # Files of chunks are never changed, only replaced.
+                try:
+                    os.link(self.path / key, building / key)
+                except OSError:
+                    shutil.copyfile(self.path / key, building / key)
+            _files.settle(building, [building / key for key in keys])
+            os.replace(self.path, former)
+            # Killed here, the next run puts the former store back.
+            os.replace(building, self.path)
+            _files.sync(self.path.parent)
+        shutil.rmtree(former, ignore_errors=True)
+
+    @property
+    def _former(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.former")
+
     @contextlib.contextmanager
     def _building(self):
         """A new folder beside the store, gone in the end unless it was moved away."""
@@ -226,6 +277,9 @@ class SweepStore:
     def _clear_abandoned(self, shared: bool) -> None:
         """Removes what processes left that were killed while they made the store, or while they wrote a file of it."""
         host = re.sub(r"\W", "_", platform.node())[:60]
+        if self._former.exists() and not self.path.exists():
+            os.replace(self._former, self.path)
+        shutil.rmtree(self._former, ignore_errors=True)
         # On a disk that cannot be written to there is nothing to be cleared, and a finished store can be read.
         with contextlib.suppress(OSError):
             for folder in self.path.parent.iterdir():
@@ -243,17 +297,7 @@ class SweepStore:
     def _resume(self, variables, coordinates, settings, attributes, trials, reduced, shared) -> None:
         """Checks that the store is laid out for these outputs, and mends what describes them."""
         there, here = self._attributes(), plain(layout_of(variables, reduced))
-        differ = [
-            f"{kind} `{name}` is {laid_out(there['layout'][group].get(name))} there and "
-            f"{laid_out(here[group].get(name))} here"
-            for group, kind in (("variables", "output"), ("reduced", "reduction"))
-            for name in {**there["layout"][group], **here[group]}
-            if there["layout"][group].get(name) != here[group].get(name)
-        ]
-        if differ:
-            raise StoreError(
-                f"{self.path} holds a sweep with other outputs ({'; '.join(differ)}): choose another folder or the same outputs."
-            )
+        _check_layout(self.path, there["layout"], here)
         damaged = [key for key in there["files"] if self._wrong(key, there["files"][key])]
         if damaged:
             with self._building() as building:
@@ -275,9 +319,11 @@ class SweepStore:
         return self._attributes()["chunk"]
 
     @told
-    def is_finished(self) -> bool:
-        """Whether every chunk is there, every file as it was written, and none was left out by an early stop."""
+    def is_finished(self, trials: int) -> bool:
+        """Whether all of so many trials are there, every file as it was written, and none was left out by an early stop."""
         attributes = self._attributes()
+        if attributes["trials"] != trials:
+            return False
         stop = self._stop(attributes)
         if stop is None or stop[0] or any(self._wrong(key, known) for key, known in attributes["files"].items()):
             return False
