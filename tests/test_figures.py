@@ -576,10 +576,11 @@ def test_noise_takes_the_imbalance_by_the_laws_at_every_width_and_batch(made):
 
 def test_noise_on_the_labels_takes_wide_networks_nearer_and_batches_do_not(made):
     numbers = made("sgd-bias")[0].numbers
-    law = np.array(numbers["law of the imbalance left over the flow's"])
+    law = np.array(numbers["law with the shrunk Theta over the flow's"])
+    assert np.all(law < np.array(numbers["law of the imbalance left over the flow's"]))
     ends, error = (np.array(numbers[name]) for name in ("noisy labels given V", "standard error with noise given V"))
     # Of narrow networks the law of infinite width is a few per cent off.
-    assert np.all(law < 0.9) and np.all(np.abs(ends[:, -1] - law[-1]) < 4 * error[:, -1] + 0.03)
+    assert np.all(law < 0.9) and np.all(np.abs(ends[:, -1] - law[:, -1]) < 4 * error[:, -1] + 0.03)
     alone, error = (np.array(numbers[name]) for name in ("the same given V", "standard error given V"))
     assert np.all(np.abs(alone[:, -1] - 1) < 4 * error[:, -1] + 0.005)
     for name in ("slopes, batches alone", "slopes, noisy labels"):

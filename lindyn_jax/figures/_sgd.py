@@ -99,6 +99,9 @@ def compute(
     H, kept = np.meshgrid(np.asarray(widths, float), np.asarray(decay.value), indexing="ij")
     dataset["law"] = "step", np.asarray(decay.value)
     dataset["distance_law"] = ("width", "step"), np.asarray(theory.label_noise_distance(problem, H, ALPHA, kept).rms)
+    shrinkage = [step * np.sqrt(samples / B) * float(problem.scale) * std**2 * problem.num_outputs / 2 for B in batches]
+    shrunk = [theory.label_noise_distance(problem, H, ALPHA, kept, t).rms for t in shrinkage]
+    dataset["shrunk_law"] = ("batch", "width", "step"), np.asarray(shrunk)
     dataset["flow_law"] = "width", np.asarray(theory.sharp_distance(problem, np.asarray(widths, float), ALPHA).rms)
     return named(
         dataset,
@@ -114,5 +117,6 @@ def compute(
         fit_law="what the mean drifts of batches take from <D, D(0)>/||D(0)||^2 along the path of all samples",
         law="what label noise leaves of D",
         distance_law="root mean square distance for the part of D that the law leaves",
+        shrunk_law="the same for the Theta that the noise shrinks",
         flow_law="root mean square distance of the flow",
     )

@@ -7,6 +7,7 @@ exactly, whatever G is, since `G_U1^T U1 = V^T G_V`. So means over the noise are
 import math
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
@@ -198,34 +199,58 @@ def label_noise_decay(
 @public
 @of_finite_state
 def label_noise_distance(
-    problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real[ArrayLike, "..."], kept: Real[ArrayLike, "..."] = 1.0
+    problem: LeastSquares,
+    h: Real[ArrayLike, "..."],
+    alpha: Real[ArrayLike, "..."],
+    kept: Real[ArrayLike, "..."] = 1.0,
+    shrinkage: Real[ArrayLike, "..."] = 0.0,
 ) -> Statement:
     r"""Root mean square distance from the minimum-norm solution where wide networks are once noise has left a part of D.
 
-    `rms^2 = (n - r) h^{-2 alpha} sum_j sqrt(f^2 h^{2 - 4 alpha} + sigma_j(Theta_hat)^2)` for `D = f D(0)`: label noise moves
-    along the solutions, on which D fixes V V^T, and leaves the rows that the data do not see. For f = 1 it is
-    `sharp_distance`; for f = 0, balanced layers, it is `(n - r) h^{-2 alpha} ||Theta_hat||_*`, so that the distance falls as
-    h^{-alpha} where that of the flow falls as h^{1/2 - 2 alpha}.
+    `rms^2 = (n - r) h^{-2 alpha} sum_j sqrt(f^2 h^{2 - 4 alpha} + sigma_j^2)` for `D = f D(0)`: label noise moves along the
+    solutions, on which D fixes V V^T, and leaves the rows that the data do not see. For small steps sigma are the singular
+    values of Theta_hat. For f = 1 it is then `sharp_distance`; for f = 0, balanced layers, it is
+    `(n - r) h^{-2 alpha} ||Theta_hat||_*`, so that the distance falls as h^{-alpha} where that of the flow falls as
+    h^{1/2 - 2 alpha}.
 
-    **Args:** `problem`; `h`, width; `alpha`, exponent of the start; `kept`, f, such as `label_noise_decay(...).value`.
+    What noise adds to the loss, `(eta q delta^2/4) tr H`, shrinks Theta as well: with `t = eta q delta^2 m N/(2 B)` the singular
+    values of Theta_hat are `sigma + t sigma/sqrt(f^2 h^{2 - 4 alpha} + sigma^2)` for those of the mean, so that balanced layers
+    lose t of each.
+
+    **Args:** `problem`; `h`, width; `alpha`, exponent of the start; `kept`, f, such as `label_noise_decay(...).value`;
+    `shrinkage`, t.
 
     **Returns:** a `Statement` on `rms`; `level`, f h^{1 - 2 alpha}; `applies`, whether h >= r + m, r = m and all singular
     values of the data are equal to round-off, as for `label_noise_decay`.
 
     **Raises:** `ValueError` for a width that is not positive, a link or a penalty.
 
-    **Notes:** a limit of large widths and of small steps.
+    **Notes:** a limit of large widths and of small steps, to first order in t.
 
     **Source:** this package's own.
     """
     problem.refuse_link("label_noise_distance")
     _checks.check_positive(h, "h")
-    h, alpha, kept = (number.astype(problem.dtype) for number in as_floats(h=h, alpha=alpha, kept=kept))
+    given = as_floats(h=h, alpha=alpha, kept=kept, shrinkage=shrinkage)
+    h, alpha, kept, t = jnp.broadcast_arrays(*(number.astype(problem.dtype) for number in given))
     level, sigma = kept * h ** (1 - 2 * alpha), jnp.linalg.svd(problem.reduced_theta_hat, compute_uv=False)
-    trace = jnp.sum(hypot(level[..., None], sigma), axis=-1) + (problem.num_outputs - len(sigma)) * level
-    rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
+    trace = jnp.sum(hypot(level[..., None], _shrunk(sigma, level[..., None], t[..., None])), axis=-1)
+    rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace + (problem.num_outputs - len(sigma)) * level)
     applies = label_noise_decay(problem, 1.0, 0.0, 0.0).applies & (h >= problem.rank + problem.num_outputs)
     return Statement(rms, jnp.broadcast_to(applies, rms.shape), name="rms", level=level)
+
+
+def _shrunk(sigma: Array, level: Array, t: Array) -> Array:
+    """The root x >= 0 of `x + t x/hypot(level, x) = sigma`, and 0 where level is 0 and t larger than sigma."""
+
+    def step(_, x):
+        size = hypot(level, x)
+        inside = jnp.where(size > 0, size, 1)
+        value = x + t * jnp.where(size > 0, x / inside, 1) - sigma
+        # Concave and increasing: from the second step on x increases to the root.
+        return jnp.maximum(x - value / (1 + t * jnp.where(size > 0, (level / inside) ** 2 / inside, 0)), 0)
+
+    return jax.lax.fori_loop(0, 30, step, jnp.broadcast_to(sigma, jnp.broadcast_shapes(sigma.shape, level.shape)))
 
 
 def batch_spread(size: Any, num_samples: int, replace: bool) -> Any:
