@@ -4,7 +4,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real, Shaped
 
 from .. import _checks
 from .._linalg import row_factor
@@ -88,17 +88,25 @@ def gaussian_core(
     p = r + m
     key_moving, key_frozen, key_rest = jax.random.split(key, 3)
 
-    live = jnp.arange(p) < h
-    L = jnp.where(live, _bartlett(key_moving, p, p, h).T, 0.0)[:, :k]
+    count = problem.num_frozen if num_frozen is None else num_frozen
+    some = _checks.is_traced(count) or count > 0
+    (diagonal, above), (under, beside) = jax.random.split(key_moving), jax.random.split(key_frozen)
+    index = jnp.arange(p)
+    keys, degrees = [diagonal], [h - index]
+    if some:
+        keys += [under, key_rest]
+        degrees += [count - index, jnp.where(index == 0, count * jnp.maximum(h - p, 0.0), 0.0)]
+    squares = _chi_squared(jnp.stack(keys), jnp.stack(degrees))
+
+    live = index < h
+    L = jnp.where(live, _bartlett(above, squares[0], p, h).T, 0.0)[:, :k]
     V, U1 = std_V * L[:m], std_U * L[m:]
 
     frozen, rest = None, None
-    count = problem.num_frozen if num_frozen is None else num_frozen
-    if _checks.is_traced(count) or count > 0:
+    if some:
         rows = p if num_frozen is not None else min(p, problem.num_frozen)
-        frozen = std_U * jnp.where(live, _bartlett(key_frozen, rows, p, count), 0.0)[:, :k]
-        outside = _chi_squared(key_rest, count * jnp.maximum(h - p, 0.0))
-        size = jnp.sqrt(jnp.sum(frozen**2) + std_U**2 * outside)
+        frozen = std_U * jnp.where(live, _bartlett(beside, squares[1, :rows], p, count), 0.0)[:, :k]
+        size = jnp.sqrt(jnp.sum(frozen**2) + std_U**2 * squares[2, 0])
         frozen, rest = frozen.astype(dtype), Rest.of(size.astype(dtype))
     V, outputs, behind = Outputs.split(problem, V.astype(dtype))
     rest = (rest, behind)
@@ -181,18 +189,27 @@ def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | i
     return TwoLayer(factor * U, factor * V)
 
 
-def _bartlett(key: Key, rows: int, columns: int, degrees: Number) -> Float[Array, "rows columns"]:
-    """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero."""
-    key_diagonal, key_above = jax.random.split(key)
-    index = jnp.arange(rows)
-    diagonal = jnp.sqrt(_chi_squared(key_diagonal, degrees - index))
-    above = jnp.triu(jax.random.normal(key_above, (rows, columns), diagonal.dtype), 1)
-    R = above.at[index, index].set(diagonal)
+def _bartlett(key: Key, squares: Float[Array, " rows"], columns: int, degrees: Number) -> Float[Array, "rows columns"]:
+    """Upper triangular factor of a Gaussian matrix with `degrees` rows and `columns` columns; rows beyond `degrees` are zero.
+
+    **Args:** `key`, of what is above the diagonal; `squares`, of the diagonal: chi squared with `degrees`, `degrees - 1`, ...
+    """
+    index = jnp.arange(len(squares))
+    above = jnp.triu(jax.random.normal(key, (len(squares), columns), squares.dtype), 1)
+    R = above.at[index, index].set(jnp.sqrt(squares))
     return jnp.where((index < degrees)[:, None], R, 0.0)
 
 
-def _chi_squared(key: Key, degrees: Number | Array) -> Array:
-    """Chi squared draws; zero degrees of freedom (or fewer) give zero."""
-    degrees = jnp.asarray(degrees, jnp.result_type(float))
-    safe = jnp.where(degrees > 0, degrees, 1.0)
-    return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)
+@jax.jit
+def _chi_squared(keys: Shaped[Array, "rows ..."], degrees: Real[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+    """Chi squared draws, a row for each key; zero degrees of freedom (or fewer) give zero.
+
+    Row after row, for the two nested loops of a draw take longer to compile than all that comes after them.
+    """
+
+    def one(row):
+        key, degrees = row
+        safe = jnp.where(degrees > 0, degrees, 1.0)
+        return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)
+
+    return jax.lax.map(one, (keys, degrees.astype(jnp.result_type(float))))
