@@ -369,6 +369,8 @@ def test_statements_refuse_what_they_do_not_know():
             call()
 
 
+# Three hundred million steps of a trial each.
+LONG = (pytest.mark.slow, pytest.mark.timeout(3000))
 # Decay times of the imbalance, over the variance of the labels.
 TIME = 2.56
 GENERAL = np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.1, 0.0, 1.1]])
@@ -378,8 +380,8 @@ GENERAL = np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.1, 0.0, 1.1]])
     ("X", "trials", "etas"),
     [
         (None, 1000, (0.08, 0.04)),
-        pytest.param(None, 10_000, (0.04, 0.02, 0.01), marks=pytest.mark.slow),
-        pytest.param(GENERAL, 10_000, (0.04, 0.02, 0.01), marks=pytest.mark.slow),
+        pytest.param(None, 10_000, (0.04, 0.02, 0.01), marks=LONG),
+        pytest.param(GENERAL, 10_000, (0.04, 0.02, 0.01), marks=LONG),
     ],
     ids=["I", "I, many", "X, many"],
 )
