@@ -52,7 +52,7 @@ def gradient_flow(
     adjoint: diffrax.AbstractAdjoint | None = None,
     reduce: bool = True,
     keep_models: bool = False,
-    noise: None = None,
+    noise: object = None,
 ) -> Trajectory[M]:
     """Gradient flow d(weights)/dt = -dL/d(weights) from `model` at t = 0.
 

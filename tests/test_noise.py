@@ -561,7 +561,7 @@ def refused():
     yield "`sampler` must be a function of a key", lambda: run(ld.Online(lambda key: 3, key=KEY), reduce=False)
     yield (
         "use `gradient_descent` for steps on batches, or `stochastic_flow`",
-        lambda: inspect.unwrap(ld.gradient_flow)(start, problem, [1.0], noise=batch),
+        lambda: ld.gradient_flow(start, problem, [1.0], noise=batch),
     )
     mask = jnp.ones((n, m))
     yield (
