@@ -26,6 +26,16 @@ def chains(model: AbstractModel, problem: AbstractProblem) -> bool:
     return layers is not None and len(layers) > 1
 
 
+def gradient_flows(model: AbstractModel, problem: AbstractProblem) -> bool:
+    """networks whose velocity is minus the gradient of the loss"""
+    return model.is_gradient_flow
+
+
+def of_samples(model: AbstractModel, problem: AbstractProblem) -> bool:
+    """problems that are sums over samples"""
+    return problem.num_samples is not None
+
+
 def kind_of_chain(model: AbstractModel, problem: AbstractProblem, name: str) -> tuple[Array, ...]:
     """The moving layers of a network with hidden layers, or a refusal."""
     layers = model.moving_layers(problem)

@@ -15,9 +15,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._norms import all_finite
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from .coordinates import gradient_flows
 from .losses import total_loss
 from .registry import observable
 
@@ -29,6 +31,7 @@ MOST_WEIGHTS = 2000
     label="largest eigenvalues of the Hessian, descending",
     symbol=r"$\lambda_i(\nabla^2 L)$",
     panel="eigenvalues of the Hessian",
+    kinds=gradient_flows,
     reduced=True,
 )
 @public
@@ -62,7 +65,9 @@ def hessian_top(
     size = ravel_pytree(eqx.filter(core, core.moving()))[0].size
     k = min(k, size)
     values = _lanczos(core, small, k, min(size, max(100, 4 * k) if steps is None else steps))
-    return _unused(values, model, core, small, problem) if model.is_reduced else values
+    values = _unused(values, model, core, small, problem) if model.is_reduced else values
+    # The Hessian of one layer does not see its weights, but nothing is said of those that are not finite.
+    return jnp.where(all_finite(model), values, jnp.nan)
 
 
 @public
@@ -90,7 +95,7 @@ def hessian_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Ar
         )
     H = jax.vmap(lambda v: hessian_product((core, small), v))(jnp.eye(size, dtype=small.dtype))
     vectors = jax.lax.stop_gradient(jnp.linalg.eigh((H + H.T) / 2)[1])
-    return jnp.sum(vectors * (H @ vectors), axis=0)[::-1]
+    return jnp.where(all_finite(model), jnp.sum(vectors * (H @ vectors), axis=0)[::-1], jnp.nan)
 
 
 def hessian_product(given: tuple[AbstractModel, AbstractProblem], v: Float[Array, " p"]) -> Float[Array, " p"]:

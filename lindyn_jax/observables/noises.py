@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._norms import norm
+from .._norms import all_finite, norm
 from .._public import public
 from ..models import AbstractModel
 from ..problems import AbstractProblem
+from .coordinates import gradient_flows, of_samples
 from .registry import observable
 
 
@@ -17,6 +18,8 @@ from .registry import observable
     symbol=r"tr cov $\nabla L_i$",
     panel="gradient noise",
     log=True,
+    kinds=(gradient_flows, of_samples),
+    penalised=True,
     reduced=True,
 )
 @public
@@ -62,4 +65,5 @@ def _deviations(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
         return -ravel_pytree(core)[0]
 
     each = jax.vmap(gradient)(jnp.arange(count))
-    return each - jnp.mean(each, axis=0)
+    # Nothing is said of a network that is not finite, wherever its weights matter.
+    return jnp.where(all_finite(model), each - jnp.mean(each, axis=0), jnp.nan)
