@@ -54,6 +54,43 @@ class Trajectory(eqx.Module, Generic[M]):
         """Whether the run finished or was stopped where asked; anything else must be masked in statistics."""
         return self.result <= STOPPED
 
+    def to_xarray(self):
+        """The observables as a labelled dataset, with their units, over `time` of a flow or `step` of descent.
+
+        **Returns:** an `xarray.Dataset`; axes of vectors are called `NAME_index`, those of a batch `run_0`, `run_1`, ...; `ok`
+        and `result` say how each run ended.
+
+        **Raises:** `ValueError` inside of jit or vmap.
+        """
+        import xarray as xr
+
+        from .observables import attributes
+
+        if is_traced(*jax.tree.leaves(self)):
+            raise ValueError(
+                "A trajectory inside of jit or vmap has no numbers yet: make a dataset of what these return."
+            )
+        ts, batch = np.asarray(self.ts), tuple(f"run_{axis}" for axis in range(np.ndim(self.result)))
+        kind = "step" if np.issubdtype(ts.dtype, np.integer) else "time"
+        if ts.ndim > 1 and not np.all(ts == ts.reshape(-1, ts.shape[-1])[0]):
+            raise ValueError("The runs of this batch have other times each: make a dataset of one at a time.")
+        words = {"time": ("time of the flow", "1"), "step": ("number of steps", "1")}[kind]
+        times = (kind, ts.reshape(-1, ts.shape[-1])[0], dict(zip(("long_name", "units"), words, strict=True)))
+        arrays, described = {}, attributes()
+        for name, value in self.observables.items():
+            inner = value.ndim - len(batch) - 1
+            own = (f"{name}_index",) if inner == 1 else tuple(f"{name}_index_{axis}" for axis in range(inner))
+            arrays[name] = ((*batch, kind, *own), np.asarray(value), described.get(name, {}))
+        meanings = "; ".join(f"{code}: {text}" for code, text in RESULTS.items())
+        arrays["result"] = (batch, np.asarray(self.result), {"long_name": "how the run ended", "convention": meanings})
+        arrays["ok"] = (batch, np.asarray(self.ok), {"long_name": "whether it ended as asked"})
+        return xr.Dataset(arrays, coords={kind: times}, attrs={"model": type(self.final).__name__})
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
     def __repr__(self) -> str:
         lines = [f"Trajectory of {type(self.final).__name__}"]
         if is_traced(*jax.tree.leaves(self)):

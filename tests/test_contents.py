@@ -157,3 +157,37 @@ def test_more_trials_are_added_and_equal_a_run_of_all_of_them(tmp_path, keep, mo
     with pytest.raises(ld.ensemble.StoreError, match="trials is 70 there and 60 here"):
         run(60, store=tmp_path / "store", **options)
     assert {path.name for path in tmp_path.iterdir()} == {"store", "begun", "whole"}
+
+
+def test_a_store_that_is_not_finished_says_how_much_is_there(folder):
+    for opened in (ld.open_sweep, open_reductions):
+        assert opened(folder / "begun").attrs["state"] == "8 of 40 trials are there"
+        assert "8 of 40 trials are there" in repr(opened(folder / "begun"))
+        assert "state" not in opened(folder / "both").attrs
+
+
+def test_a_trajectory_becomes_a_labelled_dataset(rng):
+    problem = ld.LeastSquares(rng.normal(size=(4, 3)), rng.normal(size=(4, 2)))
+    start = ld.TwoLayer(rng.normal(size=(3, 4)), rng.normal(size=(2, 4)))
+
+    def descend(start):
+        return ld.gradient_descent(
+            start,
+            problem,
+            4,
+            optimizer=ld.plain_descent(0.01),
+            save_at=[0, 2, 4],
+            observables=["loss", "singular_values"],
+        )
+
+    one = descend(start)
+    dataset = one.to_xarray()
+    assert dataset["loss"].dims == ("step",) and dataset["singular_values"].dims == ("step", "singular_values_index")
+    assert list(dataset["step"].values) == [0, 2, 4] and bool(dataset["ok"]) and dataset["loss"].attrs["units"]
+    np.testing.assert_array_equal(dataset["singular_values"], one.observables["singular_values"])
+    two = jax.vmap(descend)(jax.tree.map(lambda x: np.stack([x, 2 * x]), start)).to_xarray()
+    assert two["singular_values"].dims == ("run_0", "step", "singular_values_index") and two.sizes["run_0"] == 2
+    np.testing.assert_allclose(two["loss"][0], dataset["loss"], rtol=1e-12)
+    assert one._repr_html_().startswith("<pre>Trajectory of TwoLayer")
+    with pytest.raises(ValueError, match="inside of jit or vmap"):
+        jax.jit(lambda start: descend(start).to_xarray())(start)

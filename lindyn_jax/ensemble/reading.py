@@ -22,8 +22,9 @@ def open_sweep(path: str | os.PathLike):
     **Args:** `path`, the store's folder, or a folder with the store `sweep.zarr` in it.
 
     **Returns:** the dataset with a coordinate `computed` along the trials: `False` where they are still to be computed, and
-    where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. A sweep
-    that keeps no single trials is returned as `open_reductions` does.
+    where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. The
+    attribute `state` says how much is there, unless all of it is. A sweep that keeps no single trials is returned as
+    `open_reductions` does.
 
     **Raises:** `FileNotFoundError` if nothing is there, `StoreError` if it is not a sweep store, and when values are read from a
     file that was damaged since.

@@ -76,7 +76,9 @@ class Snapshot(NamedTuple):
     def described(self) -> dict[str, Any]:
         """The attributes that a reader is shown."""
         stop = {} if self.stop is None else {STOPPED: dict(zip(("chunks", "trials"), self.stop, strict=True))}
-        return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop
+        done, wanted = int(self.computed.sum()), self.attributes["trials"]
+        state = {"state": f"{done} of {wanted} trials are there"} if done < wanted else {}
+        return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop | state
 
 
 def _group(place, mode: Literal["r", "r+"]) -> Any:
