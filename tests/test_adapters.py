@@ -39,6 +39,8 @@ def test_adapters_move_as_networks_on_what_the_base_leaves():
     assert relative_error(whole.observables["loss"], part.observables["loss"]) < 1e-9
     assert relative_error(whole.final.product(), BASE + part.final.product()) < 1e-9
     assert np.array_equal(whole.final.base, BASE)
+    narrow = ld.gradient_flow(ADAPTER.narrow(), PROBLEM, TIMES, rtol=1e-11)
+    assert narrow.final.U.shape == (5, 7) and relative_error(narrow.final.product(), whole.final.product()) < 1e-9
     # Of the whole product, not of the adapter.
     sigma = np.linalg.svd(whole.final.product(), compute_uv=False)
     p = sigma / sigma.sum()

@@ -24,7 +24,7 @@ class LoRA(AbstractModel):
     **Raises:** `ValueError` for shapes that do not fit together.
 
     **Notes:** it moves as `TwoLayer(U, V)` on `residual(problem, base)`, which is reduced, and drawn at any width; observables of
-    a `LoRA` are those of the whole product.
+    a `LoRA` are those of the whole product. A wide one is moved as it is: `narrow()` first.
 
     **Example:** `LoRA(W0, 1e-3 * jnp.ones((3, 2)), jnp.zeros((4, 2)))` begins at W0, of shape (3, 4).
 
@@ -49,6 +49,11 @@ class LoRA(AbstractModel):
     def adapter(self) -> TwoLayer:
         """What moves, as a network of its own."""
         return TwoLayer(self.U, self.V)
+
+    def narrow(self) -> "LoRA":
+        """The same network with at most n + m columns, turned into the basis that its weights span: exactly, now and later."""
+        adapter = _narrowed(self.adapter)
+        return type(self)(self.base, adapter.U, adapter.V)
 
     def product(self) -> Float[Array, "n m"]:
         return self.base + self.U @ self.V.T
@@ -110,17 +115,21 @@ class Branched(AbstractModel):
 
     def narrow(self) -> "Branched":
         """The same network with at most n_p + m columns in branch p, turned into the basis that its weights span."""
-        narrow = []
-        for branch in self.branches:
-            (n, h), m = branch.U.shape, branch.V.shape[0]
-            L = row_factor(jnp.concatenate([branch.V, branch.U]))[0]
-            narrow.append(TwoLayer(L[m:], L[:m]) if h > n + m else branch)
-        return type(self)(tuple(narrow))
+        return type(self)(tuple(map(_narrowed, self.branches)))
 
     def saddle(self, problem: AbstractProblem) -> str | None:
         if any(branch.saddle(problem) is None for branch in self.branches):
             return None
         return "the saddle of all branches"
+
+
+def _narrowed(network: TwoLayer) -> TwoLayer:
+    """Two layers in the basis of the hidden space that their rows span, for which the problem need not be known."""
+    m = network.V.shape[0]
+    if network.width <= network.U.shape[0] + m:
+        return network
+    L, _ = row_factor(jnp.concatenate([network.V, network.U]))
+    return TwoLayer(L[m:], L[:m])
 
 
 @public
