@@ -15,16 +15,14 @@ MAPS = {
 MOST_ROWS = 4
 
 
-def phase_map(ax, summary, name: str, axes: tuple[str, str]) -> None:
+def phase_map(ax, summary, name: str, axes: tuple[str, str], scale: Normalize | None = None) -> None:
     """The means of one number over two axes of the grid, and dashed where the level is that of the teacher.
 
-    **Args:** `summary`, of two axes; `name`, of the number; `axes`, those upwards and to the right.
+    **Args:** `summary`, of two axes; `name`, of the number; `axes`, those upwards and to the right; `scale`, of the
+    colours, where maps share one.
     """
-    title, colours, logarithmic = MAPS[name]
-    values = summary[f"{name}_mean"].transpose(*axes).values
-    known = values[np.isfinite(values)]
-    many = logarithmic and known.size > 0 and known.min() > 0 and known.max() > 10 * known.min()
-    norm = LogNorm() if many else Normalize(0, max(known.max(initial=0), 1e-300))
+    title, colours, _ = MAPS[name]
+    values, norm = summary[f"{name}_mean"].transpose(*axes).values, scale or _scale(summary, name)
     shown = ax.imshow(values, origin="lower", aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     ax.figure.colorbar(shown, ax=ax)
     excess = np.log(summary["level"].transpose(*axes).values / summary.attrs["strength"])
@@ -61,7 +59,16 @@ def phases(summary, title: str):
             one = summary.isel({rest: index})
             for column, name in enumerate(names):
                 ax = places[row * len(names) + column]
-                phase_map(ax, one, name, axes)
+                phase_map(ax, one, name, axes, _scale(summary, name))
                 if len(kept) > 1:
                     ax.set_title(f"{ax.get_title()}, {rest} {float(one[rest]):.3g}")
     return figure
+
+
+def _scale(summary, name: str) -> Normalize:
+    """Colours for all means of a number: from zero, or logarithmic where it spans decades."""
+    values = summary[f"{name}_mean"].values
+    known = values[np.isfinite(values)]
+    if MAPS[name][2] and known.size and known.min() > 0 and known.max() > 10 * known.min():
+        return LogNorm(known.min(), known.max())
+    return Normalize(0, max(known.max(initial=0), 1e-300))

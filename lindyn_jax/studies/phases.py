@@ -52,7 +52,9 @@ class Settings(NamedTuple):
     points: Annotated[int, "Times at which the test error is looked at, log-spaced."] = 100
     max_steps: Annotated[int, "Step budget of a trial."] = 100_000
     rtol: Annotated[float, "Relative tolerance of the flow."] = 1e-6
-    solver: Annotated[str, "Solver of the flow: tsit5, dopri8 or auto."] = "tsit5"
+    solver: Annotated[str, "Solver of the flow: tsit5, dopri8, kvaerno5 (implicit, for small networks) or auto."] = (
+        "tsit5"
+    )
 
 
 class Phases(Study):
@@ -70,6 +72,8 @@ class Phases(Study):
     Diagrams of Tu, Aranguri and Jacot (2024) have targets of 200 x 200, rank 5, noise 1, `scales` 200^{g/2} for g from -2.2 to
     -.8 and widths 200^w for w from 1.75 to 2.8. That of Kunin et al. (2024) is one of ReLU networks; for linear ones its axes
     are `scales` from .1 to 2 and `imbalances` from -1 to 1 at width 50, with the other sign.
+
+    Errors of the flow are relative to the weights, so that those of Theta grow with c: a loose `rtol` shows in lazy corners.
 
     **Source:** as above; the level is TAJ24's threshold.
     """
