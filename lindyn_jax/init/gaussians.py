@@ -207,7 +207,7 @@ def _chi_squared(keys: Shaped[Array, "rows ..."], degrees: Real[Array, "rows col
     Row after row, for the two nested loops of a draw take longer to compile than all that comes after them.
     """
 
-    def one(row):
+    def one(row: tuple[Array, Array]) -> Array:
         key, degrees = row
         safe = jnp.where(degrees > 0, degrees, 1.0)
         return jnp.where(degrees > 0, 2 * jax.random.gamma(key, safe / 2, dtype=degrees.dtype), 0.0)
