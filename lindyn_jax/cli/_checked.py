@@ -23,9 +23,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "nodes": (4, 10_000),
     "inputs": (1, 10**15),
     **dict.fromkeys(("rank", "outputs"), (1, 10_000)),
-    "num_processes": (1, 10**6),
-    "process_id": (0, 10**6 - 1),
-    **dict.fromkeys(("label_noise", "weight_decay"), (0, 10**30)),
+    **dict.fromkeys(("noise", "label_noise", "weight_decay"), (0, 10**30)),
     "momentum": (0, 1),
     "steps": (0, 2**31 - 1),
 }
@@ -228,6 +226,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("subset_seed",), lambda values: values["samples"] is not None, only("with --samples")),
     ),
     "figure": (Rule(("quick", "seed", "out"), unless("name", "list"), only("with the name of a figure")),),
+    "phases": (),
     "info": (),
     "show": (),
     "export": (),

@@ -42,14 +42,13 @@ def cluster_of(text: str | None, notes):
 
 def _scheduler_in(file: Path) -> str:
     try:
-        address = json.loads(file.read_bytes())["address"]
+        return "" + json.loads(file.read_bytes())["address"]
     except OSError as error:
         raise ValueError(_endings.described(error)) from error
-    except (ValueError, KeyError, TypeError):
-        address = None
-    if not isinstance(address, str):
-        raise ValueError(f"{file} is no scheduler file, which holds the `address` of a scheduler: choose another one.")
-    return address
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is no scheduler file, which holds the `address` of a scheduler: choose another one."
+        ) from error
 
 
 class Cluster(concurrent.futures.Executor):
