@@ -51,7 +51,7 @@ def test_sweep_on_a_users_csv_writes_store_table_and_figure_and_resumes(call, cs
     dataset = ld.open_sweep(out)
     assert dict(dataset.sizes) == {"alpha": 1, "width": 2, "trial": 4}
     assert bool(dataset["computed"].all())
-    assert dataset.attrs["settings"]["data"] == "own.csv"
+    assert json.loads(dataset.attrs["settings"])["data"] == "own.csv"
     assert dataset["distance"].attrs["long_name"] == "||Theta(inf) - Theta_hat||_F"
     before = dataset["distance"].values.tobytes()
     code, again, notes = call(*arguments)

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas
 import pytest
@@ -15,6 +16,7 @@ from test_cluster import run, same_bits, trial
 import lindyn_jax as ld
 from lindyn_jax import cli
 from lindyn_jax.ensemble import contents, open_reductions
+from lindyn_jax.statistics import Count, Moments
 
 
 class Ended(Exception):
@@ -80,7 +82,7 @@ def test_exported_files_read_back_equal(call, folder, tmp_path, name):
         for variable in dataset.variables:
             np.testing.assert_array_equal(netcdf[variable].values, dataset[variable].values)
             assert netcdf[variable].dtype == dataset[variable].dtype
-        assert json.loads(netcdf.attrs["settings"]) == dataset.attrs["settings"]
+        assert netcdf.attrs["settings"] == dataset.attrs["settings"]
     frame = contents.frame(dataset)
     csv = pandas.read_csv(tmp_path / "file.csv", dtype=str, keep_default_na=False)
     assert list(csv) == list(frame)
@@ -157,6 +159,42 @@ def test_more_trials_are_added_and_equal_a_run_of_all_of_them(tmp_path, keep, mo
     with pytest.raises(ld.ensemble.StoreError, match="trials is 70 there and 60 here"):
         run(60, store=tmp_path / "store", **options)
     assert {path.name for path in tmp_path.iterdir()} == {"store", "begun", "whole"}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_values_are_added_to_a_grid_and_equal_a_run_of_all_of_them(tmp_path, keep):
+    def grown(name, shifts, trial=trial, **options):
+        grid = {"scale": [2.0, 0.5], "shift": shifts}
+        reductions = {"value": Moments("value"), "large": Count("large")}
+        options = {"chunk": 8, "key": jax.random.key(3), "keep_trials": keep, "reductions": reductions} | options
+        return ld.run_ensemble(trial, grid, 20, store=tmp_path / name, **options)
+
+    seen, longer = [], [-1.0, 1.0, 0.5, 3.0]
+    grown("store", [1.0, 3.0])
+    with pytest.raises(ld.ensemble.StoreError, match=r"other settings \(grid is"):
+        grown("store", [1.0, 2.0])
+
+    # Killed among the new points, and started again.
+    def end(done, total):
+        if done >= 8 * 4:
+            raise Ended
+
+    for asked in ([*longer, 7.0], longer):
+        with pytest.raises(Ended):
+            grown("store", asked, progress=end)
+    grown("whole", longer)
+    grown("store", longer, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (32, 80) and (80, 80) in seen
+    for opened in (ld.open_sweep, open_reductions):
+        assert same_bits(opened(tmp_path / "store"), opened(tmp_path / "whole")) == []
+        assert opened(tmp_path / "store").attrs["settings"] == opened(tmp_path / "whole").attrs["settings"]
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "whole"}
+    with pytest.raises(ld.ensemble.StoreError, match=r"The trials in .* are not those of the longer `shift`"):
+        grown("store", [*longer, 9.0], lambda key, scale, shift: trial(key, scale, 2 * shift))
+    over = {"value": Moments(lambda outputs: jnp.sum(outputs["value"], axis=1), dims=("scale",))}
+    grown("over", [1.0], reductions=over)
+    with pytest.raises(ld.ensemble.StoreError, match=r"The reduction `value` of .* is one of all values of `shift`"):
+        grown("over", [1.0, 2.0], reductions=over)
 
 
 def test_a_store_that_is_not_finished_says_how_much_is_there(folder):

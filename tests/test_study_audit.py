@@ -261,7 +261,7 @@ def test_dataset_names_its_statements_and_says_what_it_holds(figure):
     assert list(figure["rate_statement"].values) == list(RATE_STATEMENTS)
     assert figure["rate"].attrs["source"] == "M22 App. C"
     assert "hypothesis not met" in figure["applies"].attrs["convention"]
-    assert set(figure.attrs["settings"]["cases"]) == set(figure["case"].values)
+    assert set(json.loads(figure.attrs["settings"])["cases"]) == set(figure["case"].values)
     assert all("long_name" in figure[name].attrs for name in figure.data_vars)
 
 
@@ -349,7 +349,7 @@ def test_command_of_the_readme_prints_what_the_readme_shows_and_writes_store_and
     assert {path.name for path in out.iterdir()} == {"audit.zarr", "figure.png", "figure.pdf"}
     dataset = labelled(ld.open_sweep(out / "audit.zarr"))
     assert list(dataset["case"].values) == ["gaussian", "balanced"]
-    assert dataset.attrs["settings"]["cases"]["balanced"] == "balanced, h = 20, alpha = 0.5"
+    assert json.loads(dataset.attrs["settings"])["cases"]["balanced"] == "balanced, h = 20, alpha = 0.5"
     code, _, error = call(*command, "--until", 1, "--seed", 1, "--out", out)
     assert code == 2
     assert "seed is 0 there and 1 here" in error

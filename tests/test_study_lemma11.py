@@ -304,7 +304,7 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
     assert "in 0 of 1500 trials x 2 widths" in printed
     assert "hypothesis not met" in printed
     assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
-    assert ld.open_sweep(out).attrs["settings"]["n"] == 10**6
+    assert json.loads(ld.open_sweep(out).attrs["settings"])["n"] == 10**6
 
 
 def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(command, monkeypatch, capsys):

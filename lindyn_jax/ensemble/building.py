@@ -7,7 +7,9 @@ from .. import _files
 from .names import _ENTRY, _STOP, CHUNK, COMPLETE, REDUCED, ROOT, STOPPED, TRIAL, Variable, files_of, fill_of, layout_of
 from .records import plain, write_root, write_stop
 
-FORMAT = "lindyn_jax sweep 3"
+FORMAT = "lindyn_jax sweep 4"
+# Those of the third have the same files, and attributes that are no texts.
+READABLE = (FORMAT, "lindyn_jax sweep 3")
 
 
 def build(path, variables, coordinates, settings, attributes, trials, chunk, reduced, identity=None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .building import FORMAT
+from .building import READABLE
 from .names import COUNT, ROOT, TRIAL
 from .reading import existing, open_reductions, open_sweep
 from .verified import StoreError
@@ -22,7 +22,7 @@ def stores_in(folder: Path) -> Iterator[Path]:
             made = json.loads(root.read_bytes())["attributes"]["format"]
         except (ValueError, KeyError, TypeError, OSError):
             continue
-        if made == FORMAT:
+        if made in READABLE:
             yield root.parent
 
 
@@ -56,23 +56,6 @@ def summary_of(path: Path):
     return xr.Dataset({**means, "ok": dataset["ok"].mean(TRIAL)})
 
 
-def flat(dataset):
-    """A dataset as other formats can hold it: attributes that are dictionaries and the like as JSON texts.
-
-    **Args:** `dataset`, as from `open_sweep`, `open_reductions` or `run_ensemble`.
-    """
-
-    def texts(attributes):
-        plain = (str, int, float, np.number, np.ndarray)
-        return {name: value if type(value) in plain else json.dumps(value) for name, value in attributes.items()}
-
-    flattened = dataset.copy()
-    flattened.attrs = texts(dataset.attrs)
-    for name in flattened.variables:
-        flattened[name].attrs = texts(dataset[name].attrs)
-    return flattened
-
-
 def frame(dataset):
     """A dataset as a table with one row for each point and trial, coordinates first; vectors have a column for each entry."""
     columns = {}
@@ -103,7 +86,7 @@ def export(path: Path, kind: str, file: Path) -> None:
     partial = file.with_name(f".{file.name}.partial")
     try:
         if kind == "netcdf":
-            flat(dataset).to_netcdf(partial, engine="h5netcdf")
+            dataset.to_netcdf(partial, engine="h5netcdf")
         elif kind == "parquet":
             frame(dataset).to_parquet(partial, index=False)
         elif kind == "csv":

@@ -1,6 +1,7 @@
 """Reading a sweep on disk, finished or not: its trials lazily, or its reductions merged."""
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ def open_sweep(path: str | os.PathLike):
 
     **Returns:** the dataset with a coordinate `computed` along the trials: `False` where they are still to be computed, and
     where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. The
-    attribute `state` says how much is there, unless all of it is. A sweep that keeps no single trials is returned as
+    attribute `state` says how much is there, unless all of it is; `settings` and `environment` are JSON texts, so that
+    `to_netcdf` can write it as it is. A sweep that keeps no single trials is returned as
     `open_reductions` does.
 
     **Raises:** `FileNotFoundError` if nothing is there, `StoreError` if it is not a sweep store, and when values are read from a
@@ -36,7 +38,7 @@ def open_sweep(path: str | os.PathLike):
     dataset = _opened(store, snapshot)
     if TRIAL not in dataset.dims:
         return _merged(store, snapshot, dataset)
-    return dataset.assign_coords({COMPUTED: (TRIAL, snapshot.computed)})
+    return flat(dataset.assign_coords({COMPUTED: (TRIAL, snapshot.computed)}))
 
 
 @public
@@ -77,7 +79,7 @@ def _merged(store: SweepStore, snapshot: Snapshot, dataset):
     variables = {
         name: Variable(tuple(map(str, v.dims[1:])), v.shape[1:], v.dtype, v.attrs) for name, v in reduced.items()
     }
-    return merged.dataset(variables, grid, int(snapshot.computed.sum()), dataset.attrs)
+    return flat(merged.dataset(variables, grid, int(snapshot.computed.sum()), dataset.attrs))
 
 
 def progress_of(dataset) -> tuple[int, int, bool]:
@@ -131,3 +133,17 @@ def existing(path: str | os.PathLike) -> tuple[SweepStore, Snapshot]:
     snapshot = store.snapshot()
     warn_of_damage(store, snapshot)
     return store, snapshot
+
+
+def flat(dataset):
+    """A dataset as files of any kind can hold it: attributes that are dictionaries and the like as JSON texts."""
+
+    def texts(attributes):
+        plain = (str, int, float, np.number, np.ndarray)
+        return {name: value if type(value) in plain else json.dumps(value) for name, value in attributes.items()}
+
+    flattened = dataset.copy()
+    flattened.attrs = texts(dataset.attrs)
+    for name in flattened.variables:
+        flattened[name].attrs = texts(dataset[name].attrs)
+    return flattened

@@ -31,10 +31,22 @@ def write_stop(path: Path, identity: str, stop: tuple[int, int] | None) -> None:
     _files.sync(file.parent.parent)
 
 
+# The attribute that says which of the others are JSON texts: what reads a store can then write it to any other kind of file.
+ENCODED = "json"
+
+
 def write_root(path: Path, attributes: dict[str, Any]) -> None:
     document = json.loads((path / ROOT).read_bytes())
-    document["attributes"] = attributes | {"checksum": checksum_of(attributes)}
+    written = attributes | {"checksum": checksum_of(attributes)}
+    texts = {name: json.dumps(value) for name, value in written.items() if type(value) not in (str, int, float)}
+    document["attributes"] = written | texts | {ENCODED: " ".join(texts)}
     _files.put(path / ROOT, json.dumps(document, indent=2).encode())
+
+
+def decoded(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a root as they were given; those of stores of the third format are so already."""
+    texts = {name: json.loads(attributes[name]) for name in attributes.get(ENCODED, "").split()}
+    return {name: value for name, value in (dict(attributes) | texts).items() if name != ENCODED}
 
 
 def checksum_of(attributes: Mapping[str, Any]) -> str:

@@ -22,9 +22,10 @@ from .._public import public
 from ..statistics import AbstractReduction
 from .batches import BATCHES, Trial
 from .driver import driving
+from .joining import add_points
 from .machine import UNBATCHED, generator_of, key_words
 from .names import TRIAL, Variable, check_name, check_names
-from .reading import Merged, open_reductions, open_sweep
+from .reading import Merged, flat, open_reductions, open_sweep
 from .store import SweepStore, warn_of_damage
 from .work import Here, Parts, Program, Task, compute, survey
 
@@ -75,7 +76,8 @@ def run_ensemble(
         equally long. `"auto"` is `"map"` on CPU and for keys of rbg, `"vmap"` elsewhere. The work is spread over all local
         devices, whose number need not divide it.
     - `store`: folder of a Zarr store. What is complete there is checked and not computed again; what is missing or damaged is,
-        and a warning says so. With more `trials` than it was made for it is extended by those.
+        and a warning says so. With more `trials` than it was made for it is extended by those; where it is finished, and one
+        coordinate of the grid has more values than it had, by the points of these alone.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
     - `attributes`: attributes (units, convention, description) of coordinates and outputs; outputs with the name of an observable
@@ -128,7 +130,7 @@ def run_ensemble(
             f"Argument `key` is of the generator {generator}, whose numbers depend on which trials are computed in lock step: "
             f'pass `batch="map"`, or `jax.random.key(seed, impl="threefry2x32")`.'
         )
-    names, shape = tuple(grid), tuple(len(values) for values in grid.values())
+    names, shape, given = tuple(grid), tuple(len(values) for values in grid.values()), settings
     points = int(np.prod(shape))
     settings = {
         "grid": {name: values.tolist() for name, values in grid.items()},
@@ -145,7 +147,8 @@ def run_ensemble(
     if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
     resumed = store if store is not None and store.check(settings) else None
-    if resumed is not None and trust_store and stop_when is None and resumed.is_finished(trials):
+    axis = None if resumed is None else resumed.growing_axis(settings)
+    if resumed is not None and axis is None and trust_store and stop_when is None and resumed.is_finished(trials):
         if progress is not None:
             progress(points * trials, points * trials)
         return _opened(resumed, keep_trials, grid, attributes)
@@ -171,6 +174,17 @@ def run_ensemble(
         chunk, arrays = known.chunk, {}
         if store is not None:
             recorded = {"environment": known.environment}
+            if axis in grid:
+
+                def again(grid, trials, store, progress):
+                    options = {"chunk": chunk, "batch": batch, "executor": executor, "keep_trials": keep_trials}
+                    described = {"dims": dims, "attributes": attributes, "settings": given, "reductions": reductions}
+                    return run_ensemble(
+                        trial, grid, trials, key=key, store=store, progress=progress, **options, **described
+                    )
+
+                new = (variables, coordinates, settings, recorded, trials, chunk, reduced)
+                add_points(store, axis, again, grid, new, progress)
             chunk = store.prepare(
                 variables, coordinates, settings, recorded, trials, chunk, reduced, executor is not None
             )
@@ -239,7 +253,7 @@ def run_ensemble(
             dataset = dataset.isel({TRIAL: slice(0, prefix.trials)})
     else:
         dataset = prefix.merged.dataset(reduced, grid, prefix.trials, attrs)
-    return _attributed(dataset, grid, attributes)
+    return flat(_attributed(dataset, grid, attributes))
 
 
 def _opened(store: SweepStore, keep_trials: bool, grid, attributes):

@@ -24,7 +24,8 @@ import numpy as np
 
 from .. import _files
 from .._public import public
-from .building import FORMAT, build
+from .building import FORMAT, READABLE, build
+from .growing import add_trials, growing_axis
 from .names import (
     REDUCED,
     ROOT,
@@ -36,7 +37,7 @@ from .names import (
     laid_out,
     layout_of,
 )
-from .records import checksum_of, mark_of, plain, same, seal_of, short, write_stop
+from .records import checksum_of, decoded, mark_of, plain, same, seal_of, short, write_stop
 from .verified import StoreError, verified
 
 # Formats whose chunks have no checksums.
@@ -160,13 +161,13 @@ class SweepStore:
         """The attributes of the store, which must be there, checked."""
         data = _files.read(self.path / ROOT)
         try:
-            attributes = json.loads(data or b"")["attributes"]
+            attributes = decoded(json.loads(data or b"")["attributes"])
             made = attributes["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{self.path} is not a sweep store, or its file {ROOT} is missing or damaged: choose an empty or new folder."
             ) from error
-        if made != FORMAT:
+        if made not in READABLE:
             older = ", but one of an earlier version, whose chunks cannot be checked" if made in OLDER else ""
             raise StoreError(
                 f"{self.path} is not a sweep store of this version ({FORMAT}){older}: choose another folder."
@@ -176,7 +177,7 @@ class SweepStore:
         return attributes | {"files": {key: tuple(known) for key, known in attributes["files"].items()}}
 
     def check(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a store with these settings, or for fewer trials, is there already; `False` if there is none yet.
+        """Whether a store with these settings, or for less of one thing, is there already; `False` if there is none yet.
 
         **Raises:** `StoreError` naming every setting that differs.
         """
@@ -185,7 +186,7 @@ class SweepStore:
             return False
         settings = plain(settings)
         names = [n for n in {**existing, **settings} if not same(existing.get(n), settings.get(n))]
-        if names and not (names == ["trials"] and existing["trials"] < settings["trials"]):
+        if names and growing_axis(existing, settings) is None:
             changes = "; ".join(
                 f"{name} is {short(existing.get(name))} there and {short(settings.get(name))} here" for name in names
             )
@@ -193,6 +194,10 @@ class SweepStore:
                 f"{self.path} holds a sweep made with other settings ({changes}): choose another folder or the same settings."
             )
         return True
+
+    def growing_axis(self, settings: Mapping[str, Any]) -> str | None:
+        """`"trial"` or the name of the grid coordinate of which these settings ask for more than the store has, if any."""
+        return growing_axis(self.settings() or {}, plain(settings))
 
     @told
     def prepare(
@@ -219,12 +224,15 @@ class SweepStore:
         check_names(variables, coordinates, reduced)
         self._clear_abandoned(shared)
         if self.check(settings):
-            if self._attributes()["trials"] < trials:
-                self._extend(variables, coordinates, settings, attributes, trials, reduced)
+            if (there := self._attributes())["trials"] < trials:
+                _check_layout(self.path, there["layout"], layout_of(variables, reduced), TRIAL)
+                new = (variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
+                # But for a last chunk that was cut short.
+                add_trials(self, new, self.complete()[: there["trials"] // there["chunk"]])
             self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
             return self.chunk
         _files.make(self.path.parent)
-        with self._building() as building:
+        with self.building() as building:
             build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
             try:
                 # Onto an empty folder this succeeds, onto the store of a faster process it fails.
@@ -236,37 +244,19 @@ class SweepStore:
         _files.sync(self.path.parent)
         return self.chunk
 
-    def _extend(self, variables, coordinates, settings, attributes, trials, reduced) -> None:
-        """Makes room for more trials: a new store takes the complete chunks along, but for a last one that was cut short."""
-        snapshot = self.snapshot()
-        there, former = snapshot.attributes, self._former
-        chunk, kept = there["chunk"], snapshot.complete[: there["trials"] // there["chunk"]]
-        _check_layout(self.path, there["layout"], layout_of(variables, reduced), TRIAL)
-        with self._building() as building:
-            identity = there["identity"]
-            build(building, variables, coordinates, settings, attributes, trials, chunk, reduced, identity)
-            keys = [key for index in np.flatnonzero(kept).tolist() for key in files_of(there["layout"], index)]
-            keys += [mark_of(index) for index in np.flatnonzero(kept).tolist()]
-            for key in keys:
-                (building / key).parent.mkdir(parents=True, exist_ok=True)
-                # Files of chunks are never changed, only replaced.
-                try:
-                    os.link(self.path / key, building / key)
-                except OSError:
-                    shutil.copyfile(self.path / key, building / key)
-            _files.settle(building, [building / key for key in keys])
-            os.replace(self.path, former)
-            # Killed here, the next run puts the former store back.
-            os.replace(building, self.path)
-            _files.sync(self.path.parent)
-        shutil.rmtree(former, ignore_errors=True)
+    def replace_by(self, building: Path) -> None:
+        """Puts a new folder in the place of the store. Killed in between, the next run puts the former one back."""
+        os.replace(self.path, self._former)
+        os.replace(building, self.path)
+        _files.sync(self.path.parent)
+        shutil.rmtree(self._former, ignore_errors=True)
 
     @property
     def _former(self) -> Path:
         return self.path.with_name(f".{self.path.name}.former")
 
     @contextlib.contextmanager
-    def _building(self):
+    def building(self):
         """A new folder beside the store, gone in the end unless it was moved away."""
         # Hosts that share a file system may use the same process number.
         host = re.sub(r"\W", "_", platform.node())[:60]
@@ -302,7 +292,7 @@ class SweepStore:
         _check_layout(self.path, there["layout"], here)
         damaged = [key for key in there["files"] if self._wrong(key, there["files"][key])]
         if damaged:
-            with self._building() as building:
+            with self.building() as building:
                 build(building, variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
                 for key in damaged:
                     data = _files.read(building / key)

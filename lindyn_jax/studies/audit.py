@@ -5,6 +5,7 @@ and the excess losses against the bounds on the loss. The statements are proved 
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -413,7 +414,7 @@ def labelled(dataset):
 
     **Args:** `dataset`, as `open_sweep` reads it from a store of an audit.
     """
-    settings = dataset.attrs["settings"]
+    settings = json.loads(dataset.attrs["settings"])
     dataset = dataset.assign_coords(
         case=list(settings["cases"]),
         dynamics=settings["dynamics"],
