@@ -121,5 +121,9 @@ class Runner:
         parts = [slice(begin, begin + self.size) for begin in range(0, self.chunk * self.count, self.size)]
         pieces = [self.compiled(*self._arguments(start, part)) for part in parts]
         outputs = self._gather(jax.device_put(pieces, self.home))
-        reduced = self._reduce(outputs, jnp.int32(present))
-        return outputs, {name: np.asarray(value) for name, value in reduced.items()}
+        return outputs, self.reductions_of(outputs, present)
+
+    def reductions_of(self, outputs: Mapping[str, Array | np.ndarray], present: int) -> dict[str, np.ndarray]:
+        """The reductions of outputs of shape (points, chunk, ...), of which `present` trials count."""
+        reduced = self._reduce(jax.device_put(dict(outputs), self.home), jnp.int32(present))
+        return {name: np.asarray(value) for name, value in reduced.items()}

@@ -15,18 +15,20 @@ from .verified import StoreError
 
 # Runs the trials at hand on another grid: grid, number of trials, store, progress.
 Again = Callable[[Mapping[str, np.ndarray], int, Any, Any], Any]
+# Reductions of single trials, shape (points, chunk, ...), of which so many count.
+Reduce = Callable[[Mapping[str, np.ndarray], int], dict[str, np.ndarray]]
 
 
 def add_points(
-    store: SweepStore, axis: str, again: Again, grid: Mapping[str, np.ndarray], new: tuple, progress
+    store: SweepStore, axis: str, again: Again, grid: Mapping[str, np.ndarray], new: tuple, progress, reduce: Reduce
 ) -> None:
     """Adds the points of a longer grid coordinate, which are computed in a store beside this one and then joined to it.
 
     **Args:** `store`, that grows, finished; `axis`, name of the coordinate; `again`, which runs the trials; `grid`, the whole of
-    it; `new`, what `build` makes the store of; `progress`, of the points that are added.
+    it; `new`, what `build` makes the store of; `progress`, of the points that are added; `reduce`, which reduces single trials.
 
-    **Raises:** `StoreError` for a store that is not finished, for a reduction over the coordinate itself, and where the trials
-    that are there are no longer those that would be computed.
+    **Raises:** `StoreError` for a store that is not finished, for a reduction over the coordinate itself where no trials are
+    kept, and where the trials that are there are no longer those that would be computed.
     """
     variables, _, settings, _, trials, chunk, reduced = new
     if not store.is_finished(trials):
@@ -35,7 +37,7 @@ def add_points(
             "another folder."
         )
     over = [name for name, variable in reduced.items() if axis not in variable.dims]
-    if over:
+    if over and not variables:
         raise StoreError(
             f"The reduction `{over[0]}` of {store.path} is one of all values of `{axis}`, of which there are more now: choose "
             "another folder."
@@ -46,8 +48,9 @@ def add_points(
     values = grid[axis]
     added = values[~np.isin(values, former[axis])]
     points = {**grid, axis: added}
-    wanted = {**settings, "grid": {name: values.tolist() for name, values in points.items()}}
-    if side.path.exists() and not same(side.settings(), plain(wanted)):
+    # What reductions look like follows from the rest.
+    wanted = {**settings, "reductions": 0, "grid": {name: values.tolist() for name, values in points.items()}}
+    if side.path.exists() and not same({**(side.settings() or {}), "reductions": 0}, plain(wanted)):
         # What a run has left that asked for others.
         shutil.rmtree(side.path)
     again(points, trials, side, progress)
@@ -69,10 +72,20 @@ def add_points(
                 name: joined(variable, *(dataset[name].isel({TRIAL: part}).values for dataset in datasets))
                 for name, variable in variables.items()
             }
-            parts = store.read_reduced(index, there), side.read_reduced(index, here)
-            whole.write(
-                index, part, single, {name: joined(v, parts[0][name], parts[1][name]) for name, v in reduced.items()}
-            )
+            if variables:
+                padded = {
+                    name: np.pad(
+                        value.reshape(-1, *value.shape[len(grid) :]),
+                        [(0, 0), (0, chunk - part.stop + part.start), *[(0, 0)] * (value.ndim - len(grid) - 1)],
+                        mode="edge",
+                    )
+                    for name, value in single.items()
+                }
+                parts = reduce(padded, part.stop - part.start)
+            else:
+                both_parts = store.read_reduced(index, there), side.read_reduced(index, here)
+                parts = {name: joined(v, *(each[name] for each in both_parts)) for name, v in reduced.items()}
+            whole.write(index, part, single, parts)
         store.replace_by(building)
     shutil.rmtree(side.path, ignore_errors=True)
 

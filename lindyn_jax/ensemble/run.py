@@ -178,13 +178,20 @@ def run_ensemble(
 
                 def again(grid, trials, store, progress):
                     options = {"chunk": chunk, "batch": batch, "executor": executor, "keep_trials": keep_trials}
-                    described = {"dims": dims, "attributes": attributes, "settings": given, "reductions": reductions}
+                    # Of single trials they are taken when all points are there.
+                    kept = None if keep_trials else reductions
+                    described = {"dims": dims, "attributes": attributes, "settings": given, "reductions": kept}
                     return run_ensemble(
                         trial, grid, trials, key=key, store=store, progress=progress, **options, **described
                     )
 
                 new = (variables, coordinates, settings, recorded, trials, chunk, reduced)
-                add_points(store, axis, again, grid, new, progress)
+
+                def of_all(done: int, added: int) -> None:
+                    if progress is not None:
+                        progress(points * trials - added + done, points * trials)
+
+                add_points(store, axis, again, grid, new, of_all, program.runner(chunk).reductions_of)
             chunk = store.prepare(
                 variables, coordinates, settings, recorded, trials, chunk, reduced, executor is not None
             )
