@@ -97,7 +97,10 @@ def checked_once(typechecker, jaxtyped=jaxtyping.jaxtyped):
 
 jaxtyping.jaxtyped = checked_once
 with jaxtyping.install_import_hook("lindyn_jax", "beartype.beartype"):
-    import lindyn_jax  # noqa: F401
+    import lindyn_jax
+
+    # Modules are imported, and so checked, with the first name that is asked for.
+    lindyn_jax.__all__
 
 # What is defined at import is checked. Functions inside of functions would be decorated whenever those are called, which takes
 # longer than tracing them.

@@ -187,7 +187,7 @@ def test_simulate_records_all_that_its_numbers_depend_on(monkeypatch):
     flow = SimpleNamespace(stats={"num_steps": 1}, result=0)
     monkeypatch.setattr(module, "_draw", lambda problem, start, *, key: wide(0.1)(key))
     monkeypatch.setattr(module, "_rows", lambda *arguments: ({"time": np.array([0, 0.1])}, {"loss": np.ones(2)}))
-    monkeypatch.setattr(module, "gradient_flow", lambda *arguments, **options: flow)
+    monkeypatch.setattr(sys.modules["lindyn_jax.flow"], "gradient_flow", lambda *arguments, **options: flow)
 
     def recorded(problem, start, **options):
         attributes = ld.studies.simulate(problem, start, horizon=0.1, points=2, observables=["loss"], **options).attrs

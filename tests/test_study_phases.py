@@ -98,13 +98,13 @@ def test_corners_of_the_published_diagram_at_full_size():
 WRONG = {
     "rank": (["--rank", "21"], "lies between 1 and 20"),
     "shape": (["--shape", "20"], "two whole numbers"),
-    "samples": (["--samples", "0"], "number of samples must be at least 1"),
-    "noise": (["--noise", "-1"], "noise must be a finite number of at least 0"),
+    "samples": (["--samples", "0"], "Option --samples must be at least 1"),
+    "noise": (["--noise", "-1"], "Option --noise must be at least 0"),
     "twice": (["--scales", "0.1,0.1"], "scales must be different"),
     "scale": (["--scales", "0,1"], "Scales must lie between 1e-30 and 1e30"),
     "width": (["--widths", "0.5"], "whole numbers from 1 to 1e12"),
     "solver": (["--solver", "radau"], "must be one of 'auto'"),
-    "points": (["--points", "1"], "`points` must be at least 2"),
+    "points": (["--points", "1"], "Option --points must be at least 2"),
 }
 
 
