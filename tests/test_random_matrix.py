@@ -26,7 +26,7 @@ def test_equivalents_are_those_of_the_reference():
 
 
 def test_equivalents_agree_with_draws():
-    n, h, draws, ts = 150, 60, 40, np.array([0.3, 1.0, 3.0])
+    n, h, draws, ts = 300, 120, 20, np.array([0.3, 1.0, 3.0])
     y = np.linspace(-1, 1, n) ** 3
     rng = np.random.default_rng(0)
     found, traces, diagonals = equivalent(y, h, 0.5, ts), [], []
@@ -41,8 +41,8 @@ def test_equivalents_agree_with_draws():
         diagonals.append(for_t)
     traces = np.sum(diagonals, axis=2)
     error = np.abs(np.mean(traces, axis=0) - found.trace)
-    # Three standard errors, and what is left of order 1/n.
-    assert np.all(error < 3 * traces.std(axis=0, ddof=1) / np.sqrt(draws) + 2e-3 * found.trace)
+    # What is left of order 1/n, a thousandth of the trace, is seen in hundreds of draws.
+    assert np.all(error < 3 * traces.std(axis=0, ddof=1) / np.sqrt(draws))
     spread = np.std(diagonals, axis=0, ddof=1) / np.sqrt(draws)
     assert np.mean(np.abs(np.mean(diagonals, axis=0) - found.diagonal) < 3 * spread) > 0.97
     np.testing.assert_allclose(found.bulk, np.sum(np.asarray(found.diagonal)[:, y <= 0], axis=1), rtol=1e-12)
