@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from .._public import public
 from ._common import Count, DataError, Dataset, whole
@@ -46,7 +46,7 @@ def power_law(n: Count, exponent: float | int) -> Float[np.ndarray, " n"]:
 
 
 @public
-def spiked(n: Count, spikes: Sequence[float | int]) -> Float[np.ndarray, " n"]:
+def spiked(n: Count, spikes: Sequence[float | int] | Real[np.ndarray, " k"]) -> Float[np.ndarray, " n"]:
     """Variances of a spiked covariance, `1 + spike` in a few directions and 1 in all others.
 
     **Args:** `n`, how many directions; `spikes`, by how much the variance is larger than 1 in the first ones, above -1.
@@ -66,8 +66,8 @@ def teacher(
     *,
     n: Count = 20,
     m: Count = 5,
-    spectrum: Sequence[float | int] = (3, 2, 1),
-    variances: Sequence[float | int] | None = None,
+    spectrum: Sequence[float | int] | Real[np.ndarray, " k"] = (3, 2, 1),
+    variances: Sequence[float | int] | Real[np.ndarray, " n"] | None = None,
     samples: Count | None = None,
     aligned: bool = True,
     noise: float | int = 0.0,

@@ -24,10 +24,10 @@ def growing_axis(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | Non
     differ = [name for name in {**there, **here} if not same(there.get(name), here.get(name))]
     if differ == ["trials"]:
         return TRIAL if there["trials"] < here["trials"] else None
-    if "grid" not in differ or list(there["grid"]) != list(here["grid"]):
+    if differ == [] or "grid" not in there or list(there["grid"]) != list(here.get("grid", ())):
         return None
     # Of single trials any reductions can be taken, such as those whose range depends on the grid.
-    if not set(differ) <= ({"grid", "reductions"} if here["keep_trials"] else {"grid"}):
+    if not set(differ) <= ({"grid", "reductions"} if here.get("keep_trials") else {"grid"}):
         return None
     axes = [name for name in here["grid"] if not same(there["grid"][name], here["grid"][name])]
     more = len(axes) == 1 and set(there["grid"][axes[0]]) < set(here["grid"][axes[0]])
