@@ -34,7 +34,10 @@ def test_adapters_move_as_networks_on_what_the_base_leaves():
     Theta = jnp.asarray(DRAWS.normal(size=(5, 2)))
     assert relative_error(left.loss(Theta), PROBLEM.loss(BASE + Theta)) < 1e-13
     assert relative_error(left.reduced_loss(left.to_data(Theta)), left.loss(Theta)) < 1e-13
-    assert relative_error(left.theta_hat, PROBLEM.theta_hat - PROBLEM.from_data(PROBLEM.to_data(jnp.asarray(BASE)))) < 1e-12
+    assert (
+        relative_error(left.theta_hat, PROBLEM.theta_hat - PROBLEM.from_data(PROBLEM.to_data(jnp.asarray(BASE))))
+        < 1e-12
+    )
     whole = ld.gradient_flow(ADAPTER, PROBLEM, TIMES, observables=("loss", "effective_rank"), rtol=1e-11)
     part = ld.gradient_flow(ld.TwoLayer(U, V), left, TIMES, rtol=1e-11)
     assert relative_error(whole.observables["loss"], part.observables["loss"]) < 1e-9
