@@ -32,7 +32,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "kernel_distance": {"long_name": "1 - cosine of the tangent kernel at the stop to that at the start", "units": "1"},
     "time": {"long_name": "time until the training loss has fallen to the stop"},
     "test_error": {"long_name": "||Theta - teacher||_F^2/||teacher||_F^2 at the stop", "units": "1"},
-    "best_test_error": {"long_name": "least test error on the way", "units": "1"},
+    "best_test_error": {"long_name": "least test error on the way to the stop", "units": "1"},
     "best_time": {"long_name": "time of the least test error"},
     "stable_rank": {
         "long_name": "squared Frobenius over squared spectral norm of what the data see of Theta, at the stop"
@@ -176,7 +176,8 @@ class Phases(Study):
         stop = _at_stop(
             path, {"excess": observables.excess_loss(start, problem), "test_error": test(start, problem)}, goal
         )
-        errors = path.observables["test_error"]
+        # The last step ends beyond the stop, by more the larger it is.
+        errors = jnp.where(path.ts <= stop["time"], path.observables["test_error"], jnp.inf)
         best = jnp.argmin(errors)
         return {
             "kernel_distance": stop["kernel_distance"],
