@@ -35,7 +35,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "best_test_error": {"long_name": "least test error on the way to the stop", "units": "1"},
     "best_time": {"long_name": "time of the least test error"},
     "stable_rank": {
-        "long_name": "squared Frobenius over squared spectral norm of what the data see of Theta, at the stop"
+        "long_name": "squared Frobenius over squared spectral norm of what the data see of Theta, a step's end past the stop"
     },
     "ok": {"long_name": "whether the stop was reached; other trials are masked"},
 }
