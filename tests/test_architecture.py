@@ -106,6 +106,13 @@ def test_only_drawing_modules_import_matplotlib():
             assert not found, f"{path.relative_to(ROOT)} imports {sorted(found)}"
 
 
+def alone(program):
+    """Runs a program in a process of its own, which must not fail."""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
 def test_importing_the_package_is_light_and_sets_nothing():
     program = (
         "import sys, jax\n"
@@ -116,8 +123,7 @@ def test_importing_the_package_is_light_and_sets_nothing():
         "assert not heavy, sorted(heavy)\n"
         "assert jax.config.jax_enable_x64 == before == False\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    alone(program)
 
 
 def test_a_list_of_commands_imports_none_of_them():
@@ -131,8 +137,7 @@ def test_a_list_of_commands_imports_none_of_them():
         "heavy = {'jax', 'numpy', 'matplotlib', 'xarray', 'lindyn_jax._names', 'lindyn_jax.studies'} & set(sys.modules)\n"
         "assert not heavy, sorted(heavy)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    ended = alone(program)
     assert "completion" in ended.stdout and "No such command 'lemma'" in ended.stderr
 
 
@@ -143,8 +148,7 @@ def test_a_study_is_read_without_solvers():
         "heavy = {'diffrax', 'optimistix', 'matplotlib', 'xarray'} & set(sys.modules)\n"
         "assert not heavy, sorted(heavy)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    alone(program)
 
 
 def test_a_name_of_the_package_is_imported_alone_as_a_module_and_with_everything_as_a_name():
@@ -157,5 +161,4 @@ def test_a_name_of_the_package_is_imported_alone_as_a_module_and_with_everything
         "assert set(lindyn_jax.__all__) <= set(dir(lindyn_jax))\n"
         "assert lindyn_jax.ensemble.SweepStore is lindyn_jax.SweepStore and not hasattr(lindyn_jax, 'nothing')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    alone(program)
