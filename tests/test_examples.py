@@ -1,0 +1,59 @@
+"""Every public function and class has an example in its docstring, which prints what it says it prints.
+
+An example is a block of `>>>` lines, indented by four spaces, below a line `Example:`. `jax`, `jnp`, `np`, `optax` and `ld` are
+imported, numbers are 64-bit ones. A printed number is compared in as many digits as are written.
+"""
+
+import doctest
+import importlib
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from _pytest.doctest import _get_checker
+
+import lindyn_jax as ld
+
+FAMILIES = ("", "data", "exact", "figures", "fits", "init", "observables", "plots", "reduction", "studies", "theory")
+NAMESPACE = {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "ld": ld}
+NUMBER = doctest.register_optionflag("NUMBER")
+
+
+def public():
+    """Name after `ld.` -> function or class, each once, under its shortest name."""
+    found, seen = {}, set()
+    for family in FAMILIES:
+        module = importlib.import_module(f"lindyn_jax.{family}".rstrip("."))
+        for name in getattr(module, "__all__", None) or own(module):
+            value = getattr(module, name)
+            if callable(value) and id(value) not in seen:
+                seen.add(id(value))
+                found[f"{family}.{name}".lstrip(".")] = value
+    return found
+
+
+def own(module):
+    """Names of the functions and classes that a module without `__all__` defines itself."""
+    mine = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    return [name for name, value in mine.items() if name[0] != "_" and (inspect.isclass(value) or callable(value))]
+
+
+PUBLIC = public()
+
+
+def has_example(value):
+    return ">>>" in (value.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if has_example(value)])
+def test_the_example_prints_what_it_says(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(PUBLIC[name].__doc__, dict(NAMESPACE), name, None, None)
+    assert any(example.want for example in test.examples), "prints nothing"
+    said = []
+    flags = NUMBER | doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    doctest.DocTestRunner(checker=_get_checker(), optionflags=flags).run(test, out=said.append)
+    assert not said, "".join(said)
