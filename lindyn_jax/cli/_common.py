@@ -25,6 +25,14 @@ SamplesOption = Annotated[
 CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
 LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        help="Write a report as well: one file for any browser, with table, pictures, settings and how to repeat it.",
+        show_default="no report",
+    ),
+]
 ChunkOption = Annotated[
     int | None,
     typer.Option(help="Trials computed and stored as one piece.", show_default="some hundreds, as memory allows"),

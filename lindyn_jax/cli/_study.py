@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from ..studies.study import Option, Settled, Study, Table, check_precision, option_of, options_of
-from . import _starts
+from . import _report, _starts
 from ._checked import is_given
 from ._cluster import cluster_of
 from ._common import (
@@ -20,6 +20,7 @@ from ._common import (
     ChunkOption,
     ClusterOption,
     DataOption,
+    HtmlOption,
     JsonOption,
     LossScaleOption,
     Precision,
@@ -148,6 +149,7 @@ def _parameters(study: type[Settled], name: str):
     yield from shared(RUN if issubclass(study, Study) else {"seed": SEED})
     yield from shared({"out": (Annotated[Path, typer.Option(help=FOLDER)], Path(name))})
     yield one("json_", JsonOption, False)
+    yield one("html", HtmlOption, None)
 
 
 def _own_options(study: type[Settled]):
@@ -196,10 +198,11 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     """Runs a study over its grid, stores, and prints; what the commands of all studies do."""
     configure()
     from .. import _checks
-    from ..ensemble import BATCHES
+    from ..ensemble import BATCHES, progress_of
 
     _checks.check_choice(values["batch"], "batch", BATCHES)
     check_precision(values.get("precision"))
+    _report.check(values["html"])
     chosen, source, description, record = read(study, values)
     trials, keep = values["trials"], values.get("keep_trials", True)
     held = chosen.held(trials, keep)
@@ -209,7 +212,8 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
 
     console, notes = consoles()
     cluster = cluster_of(values.get("cluster"), notes)
-    for word, text in chosen.notes(trials, source, description):
+    facts = chosen.notes(trials, source, description)
+    for word, text in facts:
         say(notes, word, text)
     with interruptible(), cluster as executor, Progress(notes) as progress:
         asked = {name: values[name] for name in list(RUN)[:6] if name in values}
@@ -223,13 +227,19 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
         return chosen.draw(dataset, summary, chosen.title(literal(source), done))
 
     # What a store holds follows from its attributes.
-    mark = mark_of(study.name, source, done, as_json(summary), dataset.attrs)
+    told, parts = as_json(summary), chosen.table(summary)
+    mark = mark_of(study.name, source, done, told, dataset.attrs)
     paths = save_figure(notes, draw, values["out"], mark)
+    state = _report.state_of(*progress_of(dataset), _report.failed_of(dataset))
+    sections = [_report.Section("Results", parts, paths)]
+    title = f"{study.name or study.__name__}: {source}".rstrip(": ")
+    report = _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
     if values["json_"]:
-        print(json.dumps(as_json(summary), indent=1))
+        print(json.dumps(told, indent=1))
         return
-    show(console, chosen.table(summary))
-    console.print(f"{chosen.kept(keep)}: {written([store.path])}   figure: {written(paths)}", soft_wrap=True)
+    show(console, parts)
+    places = {chosen.kept(keep): [store.path], "figure": paths, **({"report": report} if report else {})}
+    console.print("   ".join(f"{name}: {written(place)}" for name, place in places.items()), soft_wrap=True)
 
 
 def show(console, parts) -> None:

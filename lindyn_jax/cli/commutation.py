@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from ._common import CentreOption, JsonOption, SamplesOption, TargetsOption, consoles, say, table_of
+from ..studies.study import Table
+from . import _report
+from ._common import CentreOption, HtmlOption, JsonOption, SamplesOption, TargetsOption, consoles, say, written
+from ._study import show
 
 DataSets = Annotated[
     list[str] | None,
@@ -25,6 +28,7 @@ def commutation(
     subset_seed: SubsetSeed = 0,
     centre: CentreOption = False,
     json_: JsonOption = False,
+    html: HtmlOption = None,
 ):
     """Whether components are learned one by one: G19's Delta_xy and Delta_x of data, raw and centred.
 
@@ -37,13 +41,15 @@ def commutation(
     from ..data import COMPLETIONS, describe, load
     from ..data import commutation as measure
 
+    _report.check(html)
     console, notes = consoles()
-    results = []
+    results, facts = [], []
     for name in data or ("digits", "iris", "wine", "breast-cancer"):
         for centred in (True,) if centre else (False, True):
             dataset = load(name, targets=targets, samples=samples, subset_seed=subset_seed, centre=centred)
             if centred == centre:
-                say(notes, "data", describe(dataset))
+                facts.append(("data", describe(dataset)))
+                say(notes, *facts[-1])
             found = {completion: measure(dataset.X, dataset.Y, completion=completion) for completion in COMPLETIONS}
             any_ = found["svd"]
             results.append(
@@ -60,9 +66,6 @@ def commutation(
                     "sigma": any_.sigma.tolist(),
                 }
             )
-    if json_:
-        print(json.dumps(results, indent=1))
-        return
     columns = [
         "data",
         "columns",
@@ -72,15 +75,26 @@ def commutation(
         "rank",
         *(f"Delta_xy {completion}" for completion in COMPLETIONS),
         "most",
+        "Delta_x",
     ]
-    table = table_of("Delta_xy by completion, most over all completions, and Delta_x", [*columns, "Delta_x"], words=2)
-    for row in results:
-        table.add_row(
+    rows = [
+        [
             on_one_line(row["data"]),
             "centred" if row["centred"] else "raw",
             *(str(row[name]) for name in ("samples", "inputs", "outputs", "rank")),
             *(f"{row['delta_xy'][completion]:.3g}" for completion in COMPLETIONS),
             f"{row['delta_xy_range'][1]:.3g}",
             f"{row['delta_x']:.3f}",
-        )
-    console.print(table)
+        ]
+        for row in results
+    ]
+    title = "Delta_xy by completion, most over all completions, and Delta_x"
+    parts = [Table(title, columns, rows, words=columns[:2], tight=False, named=2)]
+    known = None if html is None else _report.machine()
+    report = _report.save(html, "commutation", [_report.Section("Results", parts)], results, facts=facts, known=known)
+    if json_:
+        print(json.dumps(results, indent=1))
+        return
+    show(console, parts)
+    if report:
+        console.print(f"report: {written(report)}", soft_wrap=True)

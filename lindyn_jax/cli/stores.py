@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ._common import JsonOption, as_json, consoles, say, table_of, written
+from ..studies.study import Table
+from . import _report
+from ._common import HtmlOption, JsonOption, as_json, consoles, say, table_of, written
+from ._study import show as print_parts
 
 Place = Annotated[Path, typer.Argument(help="A store, or the folder --out of the study that made it.", metavar="STORE")]
 Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", metavar="OTHER")]
@@ -29,32 +32,41 @@ def _rows(summary):
         yield tuple(f"{float(row[dim]):g}" for dim in dims), {name: float(row[name]) for name in names}
 
 
-def show(store: Place, json_: JsonOption = False) -> None:
+def show(store: Place, json_: JsonOption = False, html: HtmlOption = None) -> None:
     """Table, figure, settings and state of a store, finished or not, without computing anything."""
     from ..ensemble.contents import summary_of
     from ..ensemble.reading import existing
 
     console, notes = consoles()
+    _report.check(html)
     found, snapshot = existing(store)
     summary = summary_of(found.path)
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
     settings = snapshot.attributes["settings"]
+    # One row a number where they are many.
+    columns = [*map(str, summary.sizes), "number", "mean or share"]
+    rows = [[*place, str(name), f"{value:.6g}"] for place, numbers in _rows(summary) for name, value in numbers.items()]
+    parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 1)]
+    state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
+    told = {"settings": settings, **state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
+    report = _report.save(
+        html,
+        f"{settings.get('study', 'sweep')}: {found.path}",
+        [_report.Section("Means and shares", parts, pictures)],
+        told["summary"],
+        facts=[_report.state_of(*state.values())],
+        known=snapshot.attributes,
+    )
     if json_:
-        state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
-        figure = [str(path) for path in pictures]
-        print(json.dumps({"settings": settings, **state, "figure": figure, "summary": as_json(summary)}, indent=1))
+        print(json.dumps(told, indent=1))
         return
     say(notes, "state", _state(found))
     for name, value in settings.items():
         say(notes, "setting", f"{name} = {json.dumps(value)}")
-    rows = list(_rows(summary))
-    # One row a number where they are many.
-    table = table_of(str(found.path), [*map(str, summary.sizes), "number", "mean or share"], len(summary.sizes) + 1)
-    for place, numbers in rows:
-        for name, value in numbers.items():
-            table.add_row(*place, str(name), f"{value:.6g}")
-    console.print(table)
+    print_parts(console, parts)
     console.print(f"figure: {written(pictures) if pictures else 'none'}", soft_wrap=True)
+    if report:
+        console.print(f"report: {written(report)}", soft_wrap=True)
 
 
 def export(
