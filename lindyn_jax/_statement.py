@@ -18,6 +18,14 @@ class Statement(eqx.Module):
     - `applies`: whether the hypotheses hold, and nothing else. Where they do not, `value` is what the formula gives, or zero.
     - What a theorem speaks of besides, each under its own name, which the function that states it explains. Where `value` has a
         name of its own in the paper, it is found under that as well: `sharp_distance(...).rms` is its `value`.
+
+    Example:
+
+        >>> found = ld.theory.tied_acceleration(0.5, 0.01)
+        >>> float(found.value), bool(found.applies)
+        (2.0, True)
+        >>> float(found.rate), float(found.linear_rate), bool(found.faster)
+        (2.0, 1.0, True)
     """
 
     value: PyTree

@@ -32,6 +32,12 @@ def mode_acceleration(
     **Raises:** `ValueError` for infinite or NaN arguments where they are known.
 
     **Source:** Table 2 of T21's earlier version; T21 (23) against (4).
+
+    Example:
+
+        >>> found = ld.theory.mode_acceleration(0.3, np.array([0.1, 1.0]), 0.1)
+        >>> found.rate.tolist(), found.faster.tolist()
+        ([0.6, 1.158], [False, True])
     """
     return _against_one_layer(*mode_rate(sigma, u0, v0))
 
@@ -52,6 +58,14 @@ def spectral_acceleration(
     **Raises:** as `exact.spectral`.
 
     **Source:** Table 2 of T21's earlier version; T21 (23) against (4).
+
+    Example:
+
+        >>> sigma, u0 = np.array([2.0, 0.3]), np.array([0.1, 0.1])
+        >>> balanced = ld.theory.spectral_acceleration(sigma, u0, u0)
+        >>> imbalanced = ld.theory.spectral_acceleration(sigma, u0, np.array([0.1, 1.0]))
+        >>> float(balanced.rate), float(imbalanced.rate), bool(imbalanced.faster)
+        (0.6, 1.158, True)
     """
     return _against_one_layer(*spectral_rate(sigma, u0, v0))
 
@@ -72,6 +86,12 @@ def tied_acceleration(sigma: Real[ArrayLike, "..."], x0: Real[ArrayLike, "..."])
     **Notes:** for sigma < 0 tied layers tend to 0, the nearest product they can make, and one layer to sigma.
 
     **Source:** T21 Proposition 2 against (4).
+
+    Example:
+
+        >>> found = ld.theory.tied_acceleration(np.array([-1.0, 0.2]), 0.01)
+        >>> found.rate.tolist(), found.faster.tolist()
+        ([4.0, 0.8], [True, False])
     """
     sigma, x0 = jnp.broadcast_arrays(*as_floats(sigma=sigma, x0=x0))
     check_not_negative(x0=x0)
@@ -90,6 +110,11 @@ def least_imbalance(sigma: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
     **Raises:** as `mode_acceleration`.
 
     **Source:** Table 2 of T21's earlier version.
+
+    Example:
+
+        >>> ld.theory.least_imbalance(np.array([0.0, 0.3, 0.6])).tolist()
+        [1.0, 0.8, 0.0]
     """
     (sigma,) = as_floats(sigma=sigma)
     size = jnp.abs(sigma)
@@ -113,6 +138,14 @@ def tied_descent_acceleration(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike
     **Raises:** as `mode_acceleration`.
 
     **Source:** T21 section 5.
+
+    Example:
+
+        >>> found = ld.theory.tied_descent_acceleration(1.0, np.array([0.1, 0.45]))
+        >>> found.rate.tolist(), found.linear_rate.tolist()
+        ([5.108, 0.4959], [1.054, 1.329])
+        >>> found.faster.tolist()
+        [True, False]
     """
     tied = tied_descent_rate(sigma, eta)
     one = linear_descent_step_rate(jnp.ones_like(tied.factor), eta)

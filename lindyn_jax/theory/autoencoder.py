@@ -32,6 +32,13 @@ def principal_projector(problem: LeastSquares, k: Int[ArrayLike, ""]) -> Stateme
     **Raises:** `ValueError` for a concrete k out of range.
 
     **Source:** G19 section 3.1, (14).
+
+    Example:
+
+        >>> X = np.diag([3.0, 2.0, 1.0])
+        >>> found = ld.theory.principal_projector(ld.LeastSquares(X, X), 1)
+        >>> jnp.diag(found.value).tolist(), float(found.excess_loss)
+        ([1.0, 0.0, 0.0], 2.5)
     """
     r = problem.rank
     k = rank_number(k, r)
@@ -65,6 +72,14 @@ def tied_autoencoder(
     **Notes:** at rank n commuting starts that are no multiple of I learn the components in an order of their own.
 
     **Source:** G19 section 3.1, (14), with the hypothesis that it needs.
+
+    Example:
+
+        >>> problem, U = ld.LeastSquares(np.diag([2.0, 1.0]), np.diag([2.0, 1.0])), np.array([[0.1, 0.1], [0.0, 0.1]])
+        >>> bool(ld.theory.tied_autoencoder(ld.TwoLayer(0.1 * np.eye(2), 0.1 * np.eye(2)), problem).applies)
+        True
+        >>> float(ld.theory.tied_autoencoder(ld.TwoLayer(U, U), problem).commutator)
+        0.1945
     """
     # Tied layers have no second one of their own.
     U, V = model.U, getattr(model, "V", model.U)

@@ -25,11 +25,18 @@ def lemma7(model: AbstractModel, problem: LeastSquares) -> Statement:
 
     **Args:** `model`, `problem`.
 
-    **Returns:** a `Statement`.
+    **Returns:** a `Statement` on the bound, a number.
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 Lemma 7.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> float(ld.theory.lemma7(model, problem).value), float(ld.theory.instantaneous_rate(model, problem))
+        (3.606, 6.49)
     """
     problem.refuse_link("lemma7")
     U1, V = moving_layers(model, problem)
@@ -53,6 +60,16 @@ def lemma8(model: AbstractModel, problem: AbstractProblem) -> Statement:
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
     **Source:** M22 Lemma 8.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> bounds = ld.theory.lemma8(model, problem)
+        >>> float(bounds.first), float(jnp.linalg.eigvalsh(model.U @ model.U.T)[0])
+        (1.118, 1.151)
+        >>> float(bounds.second), float(jnp.linalg.eigvalsh(model.V @ model.V.T)[0])
+        (0.5963, 0.6514)
     """
     first, second = layer_bounds(spectrum_edges(model, problem), *product_edges(model, problem))
     return Statement(first, jnp.isfinite(first + second), name="first", second=second)
@@ -68,7 +85,7 @@ def rate_bound(model: AbstractModel, problem: LeastSquares) -> Statement:
 
     **Args:** `model`, `problem`.
 
-    **Returns:** a `Statement`.
+    **Returns:** a `Statement` on the bound, a number.
 
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
@@ -76,6 +93,12 @@ def rate_bound(model: AbstractModel, problem: LeastSquares) -> Statement:
     cancels. It would be false with U in the place of U1.
 
     **Source:** M22 Proposition 1, (17).
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.array([[1.0, 0.5]]), np.array([[0.3, 0.2]]))
+        >>> float(ld.theory.rate_bound(model, problem).value), float(ld.theory.instantaneous_rate(model, problem))
+        (2.76, 2.76)
     """
     problem.refuse_link("rate_bound")
     first, second = layer_bounds(spectrum_edges(model, problem), *product_edges(model, problem))

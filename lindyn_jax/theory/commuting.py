@@ -39,6 +39,14 @@ def commuting_measurements(problem: AbstractProblem) -> Statement:
     (2021) contradict it. It is measured by `sweep completion`, and stated nowhere here. Costs K^2 products of two A_k.
 
     **Source:** Gunasekar et al. (2017), Theorem 1; its section 2 for two layers.
+
+    Example:
+
+        >>> Y = np.diag([2.0, 1.0])
+        >>> float(ld.theory.commuting_measurements(ld.MatrixCompletion(Y, np.eye(2))).value)
+        0.0
+        >>> float(ld.theory.commuting_measurements(ld.MatrixCompletion(Y)).value)
+        0.7071
     """
     problem = of_kind("commuting_measurements", problem, MatrixSensing, MatrixCompletion)
     n, m = problem.num_inputs, problem.num_outputs

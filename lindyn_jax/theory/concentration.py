@@ -29,6 +29,14 @@ class Lemma11Events(NamedTuple):
 
     **Fields:** `level`, Delta; `coupling`, `||[V U2^T; U1 U2^T]||_F`; `product`, `||U1 V^T||_F`; and whether each is on its
     side of the lemma's bound: `level_is_large` (33), `coupling_is_small` (34), `product_is_small` (35).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 3), np.eye(2))
+        >>> start = ld.init.gaussian(3, 2, 1000, alpha=0.5, key=jax.random.key(0))
+        >>> events = ld.theory.lemma11_events(start, problem, 0.5, 0.1)
+        >>> float(events.level), bool(events.level_is_large)
+        (1.966, True)
     """
 
     level: Float[Array, ""]
@@ -78,6 +86,15 @@ def lemma11(
     been seen. (33) concerns [V; U1] only, and for it `h0_level = 16 (sqrt(m + r) + sqrt(2 log(2/delta)))^2` is enough.
 
     **Source:** M22 Lemma 11, (33) to (35).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 3), np.eye(2))
+        >>> bounds = ld.theory.lemma11(problem, np.array([100.0, 1e6]), 0.5, 0.1)
+        >>> float(bounds.h0[0]), bounds.applies.tolist()
+        (223.1, [False, True])
+        >>> bounds.level.tolist(), bounds.coupling.tolist(), bounds.product.tolist()
+        ([1.0, 1.0], [1.494, 0.01494], [1.056, 0.01056])
     """
     h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)
     r, m = problem.rank, problem.num_outputs
@@ -119,6 +136,14 @@ def lemma11_events(
     **Raises:** `ValueError` as `lemma11` does, and for a model that does not fit the problem or lacks its frozen part.
 
     **Source:** M22 (33) to (35).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 3), np.eye(2))
+        >>> start = ld.init.gaussian(3, 2, 1000, alpha=0.5, key=jax.random.key(0))
+        >>> events = ld.theory.lemma11_events(start, problem, 0.5, 0.1)
+        >>> bool(events.level_is_large), bool(events.coupling_is_small), bool(events.product_is_small)
+        (True, True, True)
     """
     U1, V = moving_layers(model, problem)
     bounds = lemma11(problem, hidden_width(model, problem), alpha, delta, constant=constant)
@@ -166,6 +191,15 @@ def theorem12(
     used here. The limit does not depend on the loss scale, and neither does the bound.
 
     **Source:** M22 Theorem 12, with h0 corrected.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 3), np.eye(2))
+        >>> found = ld.theory.theorem12(problem, np.array([100.0, 1e6]), 0.5, 0.1)
+        >>> found.applies.tolist(), found.value.tolist()
+        ([False, True], [16.7, 0.167])
+        >>> float(ld.theory.sharp_distance(problem, 1e6, 0.5).rms)
+        0.001682
     """
     refuse_link(problem)
     h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)

@@ -24,7 +24,14 @@ def imbalances(model: TwoLayer | DeepLinear) -> tuple[Float[Array, "_ _"], ...]:
 
     **Returns:** a tuple of matrices, one of shape (d_l, d_l) for each hidden layer.
 
+    **Raises:** `ValueError` for another kind of model.
+
     **Source:** T21 (13) for two layers; for more it follows from G19 (12) in the same way.
+
+    Example:
+
+        >>> ld.theory.imbalances(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)))[0].tolist()
+        [[3.0, 0.0], [0.0, 0.0]]
     """
     return tuple(W.T @ W - after @ after.T for W, after in pairwise(model.layers))
 
@@ -46,6 +53,14 @@ def descent_drift(
     **Notes:** of second order in eta, so that over a fixed time, 1/eta steps, descent drifts by O(eta).
 
     **Source:** the identity `W_l^T g_l = g_{l+1} W_{l+1}^T`, this package's own.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(2 * np.eye(1), np.eye(1))
+        >>> float(ld.theory.descent_drift(model, problem, 0.1)[0][0, 0])
+        -0.03
+        >>> (1.9**2 - 0.8**2) - (2.0**2 - 1.0**2)  # the step by hand
+        -0.03
     """
     check_fits(model, problem)
     if problem.penalty is not None:
@@ -74,6 +89,11 @@ def num_deep_conservation_laws(sizes: tuple[int, ...]) -> int:
     conserved functions is known for two layers and an observation for more.
 
     **Source:** MGP23.
+
+    Example:
+
+        >>> ld.theory.num_deep_conservation_laws((3, 2, 2)), ld.theory.num_deep_conservation_laws((3, 2, 2, 2))
+        (3, 6)
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"Argument `sizes` must hold at least two positive integers, but is {sizes}.")

@@ -32,6 +32,12 @@ def margin(model: AbstractModel, problem: LeastSquares) -> Float[Array, ""]:
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 Corollary 5 and (26).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> float(ld.theory.margin(ld.init.balanced(problem, 0.9 * problem.Y, 2), problem))
+        0.7764
     """
     _, target, error = target_and_error(model, problem)
     return target[-1] - error
@@ -51,6 +57,13 @@ def convergence_constant(model: AbstractModel, problem: LeastSquares) -> Float[A
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 (21). With margin at most 0 it is 2 Delta.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> near, far = ld.init.balanced(problem, 0.9 * problem.Y, 2), ld.init.balanced(problem, 0.1 * problem.Y, 2)
+        >>> float(ld.theory.convergence_constant(near, problem)), float(ld.theory.convergence_constant(far, problem))
+        (3.106, 0.0)
     """
     return constant_now(model, problem)
 
@@ -68,6 +81,12 @@ def local_rate(model: AbstractModel, problem: LeastSquares) -> Statement:
     **Raises:** `ValueError` for a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 (22).
+
+    Example:
+
+        >>> problem, model = ld.factorization(2 * np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> float(ld.theory.local_rate(model, problem).value), 2 * float(ld.exact.mode_rate(2.0, 1.0, 0.5).value)
+        (8.139, 8.139)
     """
     edges = spectrum_edges(model, problem)
     s, target, error = target_and_error(model, problem)
@@ -94,6 +113,15 @@ def loss_bound(model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*ti
     **Raises:** `ValueError` for negative concrete times, a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 Theorem 3.
+
+    Example:
+
+        >>> problem, model = ld.factorization(2 * np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> ts = jnp.array([0.0, 0.5, 1.0])
+        >>> ld.theory.loss_bound(model, problem, ts).value.tolist()
+        [1.125, 0.3223, 0.09235]
+        >>> ((2 - ld.exact.mode(2.0, 1.0, 0.5, ts).x) ** 2 / 2).tolist()
+        [1.125, 0.1292, 0.00356]
     """
     bound = corollary6(model, problem, ts, 0.0)
     return Statement(bound.value, jnp.isfinite(bound.rate), rate=bound.rate)
@@ -115,6 +143,13 @@ def corollary4(model: AbstractModel, problem: LeastSquares) -> Statement:
     **Raises:** `ValueError` for a problem with a link or a penalty, or a model that does not fit it.
 
     **Source:** M22 Corollary 4, M21 Theorem 1.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> float(ld.theory.corollary4(model, problem).value), float(ld.theory.instantaneous_rate(model, problem))
+        (3.0, 6.49)
     """
     problem.refuse_link("corollary4")
     level = imbalance(model, problem).level
@@ -135,6 +170,13 @@ def corollary5(model: AbstractModel, problem: LeastSquares) -> Statement:
     **Notes:** the paper prints twice this rate, which is false: u = 1, v = .9, y = 1 breaks it.
 
     **Source:** M22 Corollary 5, corrected.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.eye(1), 0.9 * np.eye(1))
+        >>> found = ld.theory.corollary5(model, problem)
+        >>> bool(found.applies), float(found.value), 2 * float(ld.exact.mode_rate(1.0, 1.0, 0.9).value)
+        (True, 3.62, 4.018)
     """
     s, target, error = target_and_error(model, problem)
     constant = constant_now(model, problem)
@@ -160,6 +202,13 @@ def corollary6(
     twice this rate, and t for t - t0.
 
     **Source:** M22 Corollary 6, corrected.
+
+    Example:
+
+        >>> problem, model = ld.factorization(2 * np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> bound = ld.theory.corollary6(model, problem, jnp.array([0.0, 3.0, 4.0]), 3.0)
+        >>> float(bound.rate), bound.value.tolist()
+        (2.5, [inf, 1.125, 0.09235])
     """
     ts = check_times(ts)
     s, _, error = target_and_error(model, problem)

@@ -27,6 +27,13 @@ class ConditionalDistance(NamedTuple):
 
     **Fields:** `weights`, `h^{-2 alpha} sigma_j(V(inf))^2`; `degrees`, n - r; `mean_square` and `variance_square`, mean and
     variance of the squared distance.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 4), np.eye(2))
+        >>> law = ld.theory.conditional_distance(problem, np.eye(2), 100.0, 0.5)
+        >>> law.weights.tolist(), float(law.degrees), float(law.mean_square), float(law.variance_square)
+        ([0.01, 0.01], 2.0, 0.04, 0.0008)
     """
 
     weights: Float[Array, " l"]
@@ -54,6 +61,12 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     -(2 alpha - 1/2) in the end.
 
     **Source:** this package; M22 Theorem 12 bounds the same distance.
+
+    Example:
+
+        >>> problem, h = ld.LeastSquares(np.eye(2, 4), np.eye(2)), np.array([1e2, 1e4, 1e6])
+        >>> ld.theory.sharp_distance(problem, h, 0.5).rms.tolist()
+        [0.2378, 0.02378, 0.002378]
     """
     refuse_link(problem)
     _checks.check_positive(h, "h")
@@ -84,6 +97,12 @@ def wide_gram(problem: LeastSquares, h: Real[ArrayLike, ""], alpha: Real[ArrayLi
     values as well.
 
     **Source:** this package.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 4), np.diag([1.0, 0.0]))
+        >>> jnp.diag(ld.theory.wide_gram(problem, 1e4, 0.5).value).tolist()
+        [1.414, 1.0]
     """
     refuse_link(problem)
     _checks.check_positive(h, "h")
@@ -117,6 +136,13 @@ def conditional_distance(
     `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
 
     **Source:** this package.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 4), np.eye(2))
+        >>> law = ld.theory.conditional_distance(problem, np.diag([2.0, 1.0]), 100.0, 0.5)
+        >>> float(law.degrees), law.weights.tolist(), float(law.mean_square)
+        (2.0, [0.04, 0.01], 0.1)
     """
     _checks.check_positive(h, "h")
     V = _checks.as_matrix(V, "V", "(m, k)")
@@ -136,11 +162,21 @@ def sample_distance(
 
     **Args:** `law`, from `conditional_distance`; `shape`, of the result; `key`, a PRNG key.
 
-    **Returns:** an array of the given shape.
+    **Returns:** an array of the given shape; zeros where nothing is frozen.
+
+    **Raises:** `ValueError` for arguments of another kind.
 
     **Notes:** n - r enters as a number: a million frozen directions cost as much as one.
 
     **Source:** this package.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 4), np.eye(2))
+        >>> law = ld.theory.conditional_distance(problem, np.diag([20.0, 10.0]), 100.0, 0.5)
+        >>> draws = ld.theory.sample_distance(law, (10_000,), key=jax.random.key(0))
+        >>> float(law.mean_square), float(jnp.mean(draws**2))
+        (10.0, 10.01)
     """
     frozen = law.degrees != 0
     half = jnp.where(frozen, law.degrees, 1) / 2
@@ -168,6 +204,14 @@ def invariant_set(model: AbstractModel, problem: AbstractProblem, *, rtol: float
     does not stay so.
 
     **Source:** M22 Proposition 10, (31).
+
+    Example:
+
+        >>> problem, V = ld.LeastSquares(np.eye(1, 2), np.eye(1)), np.array([[0.5, 0.0]])
+        >>> bool(ld.theory.invariant_set(ld.TwoLayer(np.array([[1.0, 0.0], [0.0, 1.0]]), V), problem).applies)
+        True
+        >>> float(ld.theory.invariant_set(ld.TwoLayer(np.array([[1.0, 0.0], [0.2, 1.0]]), V), problem).distance)
+        0.2236
     """
     U1, V = moving_layers(model, problem)
     distance = norm(coupling(model, problem))

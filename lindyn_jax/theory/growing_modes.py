@@ -36,9 +36,16 @@ def growing_modes(model: AbstractModel, problem: LeastSquares) -> Statement:
     along the eigenvectors of `(Phi^T U1 + Psi^T V)(...)^T/4` among them. Errors are those of modes that overlap in the hidden
     layer, of the order h^{-1/2} for a Gaussian start, and of the size of the start.
 
-    **Example:** `growing_modes(init.gaussian_core(problem, 1e6, std=1e-6, key=key), problem).half_time`.
-
     **Source:** this package's own; for balanced starts Saxe, McClelland and Ganguli (2014).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> found = ld.theory.growing_modes(ld.TwoLayer(0.01 * np.eye(2), 0.03 * np.eye(2)), problem)
+        >>> found.strengths.tolist(), found.half_time.tolist()
+        ([0.0004, 0.0004], [2.129, 3.912])
+        >>> ld.exact.mode(np.array([2.0, 1.0]), 0.01, 0.03, found.half_time).x.tolist()
+        [1.0, 0.5]
     """
     problem.refuse_link("growing_modes")
     s, q = problem.singular_values, problem.scale

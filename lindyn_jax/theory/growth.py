@@ -35,6 +35,13 @@ def growth_rate(model: AbstractModel, problem: AbstractProblem) -> Statement:
     **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with terms on the weights.
 
     **Source:** M22 (E.1) in the proof of Proposition 9, with G in the place of the error.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(2 * np.eye(1), np.eye(1))
+        >>> found = ld.theory.growth_rate(model, problem)
+        >>> float(found.rate), float(found.bound)
+        (-8.0, 10.0)
     """
     problem.refuse_terms("growth_rate")
     U1, V = moving_layers(model, problem)
@@ -66,6 +73,16 @@ def travel_bound(
     or a problem with terms on the weights.
 
     **Source:** this package's own: the inequality of Cauchy and Schwarz.
+
+    Example:
+
+        >>> problem, model = ld.factorization(2 * np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> ts = jnp.array([0.0, 0.5, 1.0])
+        >>> ld.theory.travel_bound(model, problem, ts).value.tolist()
+        [0.0, 0.75, 1.061]
+        >>> mode = ld.exact.mode(2.0, 1.0, 0.5, ts)
+        >>> jnp.hypot(mode.u - 1, mode.v - 0.5).tolist()
+        [0.0, 0.6939, 0.9205]
     """
     check_fits(model, problem)
     problem.refuse_terms("travel_bound")
@@ -99,6 +116,13 @@ def growth_bound(model: AbstractModel, problem: LeastSquares, ts: Real[Array, "*
     same holds in the spectral norm.
 
     **Source:** M22 Proposition 9, with its integral stopped at t.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.eye(1), 0.9 * np.eye(1))
+        >>> end = ld.exact.mode(1.0, 1.0, 0.9, 100.0)
+        >>> float(end.u**2 + end.v**2), float(ld.theory.growth_bound(model, problem).value)
+        (2.009, 2.021)
     """
     U1, V = moving_layers(model, problem)
     path, applies = _path_length(model, problem, ts)
@@ -124,6 +148,13 @@ def coupling_bound(
     **Notes:** at t = infinity it bounds `||Theta(inf) - Theta_hat||_F`; Theorem 12 is this with Lemma 11 put in.
 
     **Source:** M22 Proposition 9 and the proof of Theorem 12.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(1, 2), np.eye(1))
+        >>> model = ld.TwoLayer(np.array([[1.0, 0.0], [0.0, 0.1]]), np.array([[0.9, 0.1]]))
+        >>> ld.theory.coupling_bound(model, problem, jnp.array([0.0, 1.0, jnp.inf])).value.tolist()
+        [0.01, 0.01047, 0.01056]
     """
     path, applies = _path_length(model, problem, ts)
     return _bound(path, 1, norm(coupling(model, problem)), applies)

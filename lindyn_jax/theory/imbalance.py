@@ -24,6 +24,14 @@ class Imbalance(NamedTuple):
 
     **Fields:** `plus`, Delta+, the spread of the positive part; `minus`, Delta-, the spread of the negative part; `level`,
     Delta, the level of imbalance.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> plus, minus, level = ld.theory.imbalance(model, problem)
+        >>> float(plus), float(minus), float(level)
+        (1.0, 0.5, 1.5)
     """
 
     plus: Float[Array, ""]
@@ -36,6 +44,13 @@ class SpectrumEdges(NamedTuple):
 
     **Fields:** `positive_max`, `[lambda_1(D)]_+`; `positive_min`, `[lambda_r(D)]_+`; `negative_max`, `[lambda_1(-D)]_+`;
     `negative_min`, `[lambda_m(-D)]_+`.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> edges = ld.theory.spectrum_edges(ld.TwoLayer(np.diag([2.0, 1.0]), 0.5 * np.eye(2)), problem)
+        >>> float(edges.positive_max), float(edges.positive_min), float(edges.negative_max)
+        (3.75, 0.75, 0.0)
     """
 
     positive_max: Float[Array, ""]
@@ -48,6 +63,13 @@ class Balance(NamedTuple):
     """The size of the imbalance, and whether it is within epsilon.
 
     **Fields:** `value`, `||D||_F`; `holds`.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> found = ld.theory.balance(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)), problem, 0.1)
+        >>> float(found.value), bool(found.holds)
+        (3.0, False)
     """
 
     value: Float[Array, ""]
@@ -77,6 +99,13 @@ def imbalance(model: AbstractModel, problem: AbstractProblem) -> Imbalance:
     Delta+ = lambda_1(D) for h < r. The cost does not depend on the width of a reduced model.
 
     **Source:** M22 section 3.2, (18) to (20).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> jax.tree.map(float, ld.theory.imbalance(model, problem))
+        Imbalance(plus=1.0, minus=0.5, level=1.5)
     """
     edges = spectrum_edges(model, problem)
     return Imbalance(
@@ -98,6 +127,13 @@ def spectrum_edges(model: AbstractModel, problem: AbstractProblem) -> SpectrumEd
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
     **Source:** M22 Lemma 8, (24) and (25); the names there are lambda-bar and lambda-underbar.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> [float(edge) for edge in ld.theory.spectrum_edges(model, problem)]
+        [2.0, 1.0, 1.0, 0.5]
     """
     spectrum = moving_spectrum(model, problem)
     k, r, m = spectrum.shape[0], problem.rank, problem.num_outputs
@@ -130,6 +166,13 @@ def moving_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Arr
     **Notes:** computed from the triangular factor of [U1; V], so eigenvalues of very different size keep their digits.
 
     **Source:** M22 section 3.2, (16).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> model = ld.init.with_imbalance(problem, problem.Y / 2, np.array([2.0, 1.0]), np.array([1.0, 0.5]), 4)
+        >>> ld.theory.moving_spectrum(model, problem).tolist()
+        [2.0, 1.0, -0.5, -1.0]
     """
     U1, V = moving_layers(model, problem)
     signs = jnp.concatenate([jnp.ones(U1.shape[0], U1.dtype), -jnp.ones(V.shape[0], V.dtype)])
@@ -151,6 +194,14 @@ def balance(model: AbstractModel, problem: AbstractProblem, epsilon: Float[Array
     need not be balanced (U = 0 with any V of `E V = 0`); those of the flow with a penalty of Lambda = 0 are.
 
     **Source:** T21 Definition 2, with U1 in the place of U for data other than X = I.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> bool(ld.theory.balance(ld.init.balanced(problem, problem.Y / 2, 2), problem, 1e-12).holds)
+        True
+        >>> float(ld.theory.balance(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)), problem, 1e-12).value)
+        3.0
     """
     epsilon = _checks.as_float(epsilon, "epsilon")
     if not _checks.is_traced(epsilon) and not np.all(np.asarray(epsilon) >= 0):
@@ -173,6 +224,13 @@ def moving_layers(model: AbstractModel, problem: AbstractProblem) -> tuple[Float
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
     **Source:** M22 section 2.1, (7).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(1, 2), np.eye(1))
+        >>> U1, V = ld.theory.moving_layers(ld.TwoLayer(np.array([[1.0], [5.0]]), np.eye(1)), problem)
+        >>> U1.shape, abs(float(U1[0, 0]))
+        ((1, 1), 1.0)
     """
     layers = model.moving_layers(problem)
     if layers is None or len(layers) != 2:
@@ -200,6 +258,13 @@ def coupling(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "p 
     frozen part and the problem has directions that the data do not reach.
 
     **Source:** M22 (34).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(1, 2), np.eye(1))
+        >>> model = ld.TwoLayer(np.array([[1.0, 0.0], [0.0, 0.1]]), np.array([[0.9, 0.1]]))
+        >>> float(jnp.linalg.norm(ld.theory.coupling(model, problem)))
+        0.01
     """
     U1, V = moving_layers(model, problem)
     Z1 = jnp.concatenate([U1, V])
@@ -224,6 +289,11 @@ def num_conservation_laws(r: int, m: int, h: int) -> int:
     are conserved besides and are not counted.
 
     **Source:** MGP23.
+
+    Example:
+
+        >>> ld.theory.num_conservation_laws(3, 2, 2), ld.theory.num_conservation_laws(3, 2, 100)
+        (3, 490)
     """
     if min(r, m, h) < 1:
         raise ValueError(f"Arguments `r`, `m` and `h` must be positive, but are {r}, {m} and {h}.")

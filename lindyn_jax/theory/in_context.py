@@ -10,7 +10,16 @@ from .._public import public
 
 
 class InContext(NamedTuple):
-    """Second moments of cubic features. **Fields:** `Sigma_x`, of the features; `Sigma_xy`, with the answer; `Sigma_y`, of it."""
+    """Second moments of cubic features.
+
+    **Fields:** `Sigma_x`, of the features; `Sigma_xy`, with the answer; `Sigma_y`, of it.
+
+    Example:
+
+        >>> moments = ld.theory.in_context_covariances(np.eye(4) / 4, 32)
+        >>> float(moments.Sigma_y[0, 0]), jnp.diag(moments.Sigma_x)[:2].tolist()
+        (1.0, [0.01807, 0.01807])
+    """
 
     Sigma_x: Float[Array, "dd dd"]
     Sigma_xy: Float[Array, "dd 1"]
@@ -31,9 +40,14 @@ def in_context_covariances(covariance: Float[ArrayLike, "d d"], length: int) -> 
 
     **Raises:** `ValueError` for a matrix that is not square, or a length below 1.
 
-    **Example:** `in_context_covariances(jnp.eye(4) / 4, 32).Sigma_y`
-
     **Source:** Zhang, Singh, Latham and Saxe (2025), for normal x; the moments by Wick's formula.
+
+    Example:
+
+        >>> Sigma_x, Sigma_xy, Sigma_y = ld.theory.in_context_covariances(np.eye(4) / 4, 32)
+        >>> explained = float((Sigma_xy.T @ jnp.linalg.solve(Sigma_x, Sigma_xy))[0, 0])
+        >>> 1 - explained / float(Sigma_y[0, 0]), (1 + 4) / (32 + 1 + 4)
+        (0.1351, 0.1351)
     """
     C = _checks.as_matrix(covariance, "covariance", "(d, d)")
     if C.shape[0] != C.shape[1]:

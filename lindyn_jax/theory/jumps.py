@@ -24,6 +24,12 @@ def jump_steps(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -> Statem
     **Raises:** `ValueError` for a sigma that is not a vector, and infinite or NaN arguments, where they are known.
 
     **Source:** G19 Corollary 3, with times that need no condition on gaps.
+
+    Example:
+
+        >>> found = ld.theory.jump_steps(np.array([2.0, 1.0]), 0.1)
+        >>> found.value.tolist(), found.applies.tolist()
+        ([5.485, 10.49], [True, True])
     """
     sigma, eta = as_floats(sigma=sigma, eta=eta)
     check_vector(sigma, "sigma", "p")
@@ -45,6 +51,13 @@ def jumps_are_separate(sigma: Real[ArrayLike, " p"], eta: Real[ArrayLike, ""]) -
     **Raises:** as `jump_steps`.
 
     **Source:** G19 Corollary 3; the exact form of its condition on gaps.
+
+    Example:
+
+        >>> bool(ld.theory.jumps_are_separate(np.array([2.0, 1.0]), 0.1))
+        True
+        >>> bool(ld.theory.jumps_are_separate(np.array([2.0, 1.9]), 0.1))
+        False
     """
     sigma, eta = as_floats(sigma=sigma, eta=eta)
     check_vector(sigma, "sigma", "p")
@@ -73,6 +86,13 @@ def descent_step_limit(
     **Notes:** at T itself the rounding of `d T` to a step decides, and there is no limit.
 
     **Source:** G19 Corollary 3, with times that need no condition on gaps.
+
+    Example:
+
+        >>> float(ld.theory.jump_steps(np.array([2.0]), 0.1).value[0])
+        5.485
+        >>> ld.theory.descent_step_limit(2.0, 4.0, 0.1, np.array([5.0, 6.0])).value.tolist()
+        [0.0, 0.5]
     """
     sigma, lam, eta, t = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, eta=eta, t=t))
     check_not_negative(lam=lam, t=t)
@@ -103,6 +123,12 @@ def separation_steps(sigma: Real[ArrayLike, " p"]) -> Statement:
     **Notes:** `jump_steps` needs no such condition; `eta < 1/(2 sigma_1)` is asked for besides.
 
     **Source:** G19 Corollary 3 and its condition on gaps.
+
+    Example:
+
+        >>> found = ld.theory.separation_steps(np.array([2.0, 1.0, 0.9]))
+        >>> found.exact.tolist(), found.sufficient.tolist()
+        ([1.256, 0.2302], [0.5, 0.2])
     """
     (sigma,) = as_floats(sigma=sigma)
     check_vector(sigma, "sigma", "p")

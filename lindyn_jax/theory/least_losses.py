@@ -30,6 +30,12 @@ def least_excess_loss(
     **Notes:** at every data: the loss is that of factorizing Ytil once the first layer is written as S U1.
 
     **Source:** Eckart and Young; T21 (6), (7).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> [float(ld.theory.least_excess_loss(problem, h)) for h in (1, 2)]
+        [0.5, 0.0]
     """
     refuse_link(problem)
     if not _checks.is_traced(h) and not np.all(np.asarray(h) >= 1):
@@ -70,6 +76,12 @@ def stationary_product(
     between components with the flag and those without (tied: between any two).
 
     **Source:** T21 (6), (7).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> ld.theory.stationary_product(problem, np.array([False, True])).tolist()
+        [[0.0, 0.0], [0.0, 1.0]]
     """
     refuse_link(problem)
     learned = jnp.asarray(learned, bool)

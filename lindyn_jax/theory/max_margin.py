@@ -39,6 +39,12 @@ def max_margin(problem: AbstractProblem) -> Statement:
     derivative of the margin is that of the dual (the envelope theorem), those of the others are NaN.
 
     **Source:** Soudry et al. (2018), Theorem 3; Ji and Telgarsky (2019), section 2.
+
+    Example:
+
+        >>> found = ld.theory.max_margin(ld.Logistic(np.array([[3.0, 0.0], [0.0, -4.0]]), np.array([1, 0])))
+        >>> float(found.value), found.direction.ravel().tolist(), bool(found.applies)
+        (2.4, [0.8, 0.6], True)
     """
     problem = of_kind("max_margin", problem, Logistic)
     found: tuple[Array, Array, Array] = _largest_margin(problem)

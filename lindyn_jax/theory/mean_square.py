@@ -59,6 +59,14 @@ def batch_stable_step(
     solutions curvatures are others. Differentiable once.
 
     **Source:** this package's own; for one layer the linear theory of averaged SGD.
+
+    Example:
+
+        >>> problem, model = ld.LeastSquares(2 * np.eye(1), np.eye(1)), ld.LinearModel(0.5 * np.eye(1))
+        >>> float(ld.theory.batch_stable_step(model, problem, 1).value), 2 / 4
+        (0.5, 0.5)
+        >>> float(ld.theory.batch_stable_step(model, problem, 1, inputs="gaussian").value), 2 / (3 * 4)
+        (0.1667, 0.1667)
     """
     check_fits(model, problem)
     problem.refuse_link("batch_stable_step")

@@ -51,6 +51,12 @@ def data_modes(problem: LeastSquares, *, rtol: float | None = None) -> Statement
     directions, and of products made of them, where the sigma differ.
 
     **Source:** G19 Assumption 1, (13), and Theorem 1.
+
+    Example:
+
+        >>> modes = ld.theory.data_modes(ld.LeastSquares(np.diag([2.0, 1.0]), np.diag([1.0, 3.0])))
+        >>> modes.sigma.tolist(), modes.lam.tolist(), bool(modes.applies)
+        ([3.0, 2.0], [1.0, 4.0], True)
     """
     refuse_link(problem, "data_modes")
     s, q = problem.singular_values, problem.scale
@@ -86,6 +92,13 @@ def learning_order(problem: LeastSquares, d: Real[ArrayLike, ""], *, rtol: float
     **Notes:** under descent with step eta the jumps are at `d/log(1 + eta sigma_i)` steps: `theory.jump_steps`.
 
     **Source:** G19 Theorem 2 and (17), corrected.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.diag([2.0, 1.0]), np.diag([1.0, 3.0]))
+        >>> found = ld.theory.learning_order(problem, 5.0)
+        >>> found.half_time.tolist(), (5 * found.jump_time).tolist(), found.height.tolist()
+        ([1.85, 2.327], [1.667, 2.5], [3.0, 0.5])
     """
     (d,) = as_floats(d=d)
     modes = data_modes(problem, rtol=rtol)
@@ -121,6 +134,13 @@ def g19_theorem2(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: flo
     `data_modes`.
 
     **Source:** G19 Theorem 2, with the start that its times belong to.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.diag([2.0, 1.0]), np.diag([1.0, 3.0]))
+        >>> limit = ld.theory.g19_theorem2(problem, np.array([0.3, 0.4, 0.6])).value
+        >>> limit[:, 1, 1].tolist(), limit[:, 0, 0].tolist()
+        ([0.0, 3.0, 3.0], [0.0, 0.0, 0.5])
     """
     modes, w = _steps(problem, ts, rtol)
     return Statement(jnp.einsum("np,tp,mp->tnm", modes.Phi, w, modes.Psi), modes.applies)
@@ -133,13 +153,20 @@ def g19_corollary1(problem: LeastSquares, ts: Float[ArrayLike, " T"], *, rtol: f
 
     The nuclear norm has `sigma_i/lambda_i` for its square. Hypothesis: the modes decouple.
 
-    **Args:** as for `theorem2`.
+    **Args:** as for `g19_theorem2`.
 
     **Returns:** a `Statement` on `squared_frobenius`, and `nuclear`, shape (T,).
 
-    **Raises:** as `theorem2`.
+    **Raises:** as `g19_theorem2`.
 
     **Source:** G19 Corollary 1: the squared Frobenius norm is meant.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.diag([2.0, 1.0]), np.diag([1.0, 3.0]))
+        >>> found = ld.theory.g19_corollary1(problem, np.array([0.3, 0.4, 0.6]))
+        >>> found.squared_frobenius.tolist(), found.nuclear.tolist()
+        ([0.0, 9.0, 9.25], [0.0, 3.0, 3.5])
     """
     modes, w = _steps(problem, ts, rtol)
     return Statement(jnp.sum(w**2, axis=1), modes.applies, name="squared_frobenius", nuclear=jnp.sum(w, axis=1))

@@ -20,6 +20,13 @@ class NTKRescaling(NamedTuple):
     `time_factor`, `h^{2 alpha}`: how much faster the original flow is than the flow of `problem`, and what a step size is
     multiplied by; `prefactor`, `sqrt(m) h^{1/2 - 2 alpha}`, the factor on the NTK-normalized network
     `Util Vtil^T/sqrt(m h)`.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(0.5 * np.eye(2), 0.5 * np.eye(2))
+        >>> rescaled = ld.theory.ntk_rescaling(model, problem, 0.5)
+        >>> float(rescaled.time_factor), float(rescaled.prefactor)
+        (2.0, 1.0)
     """
 
     model: AbstractModel
@@ -43,6 +50,15 @@ def ntk_rescaling(model: AbstractModel, problem: OutputProblem, alpha: Real[Arra
     **Raises:** `ValueError` if the model's shapes do not fit the problem, it has a penalty, or no outputs that could be scaled.
 
     **Source:** M22 appendix D.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(0.5 * np.eye(2), 0.5 * np.eye(2))
+        >>> rescaled = ld.theory.ntk_rescaling(model, problem, 0.5)
+        >>> float(rescaled.model.U[0, 0]), float(rescaled.time_factor)
+        (0.7071, 2.0)
+        >>> float(problem.loss(model.product())), float(rescaled.problem.loss(rescaled.model.product()))
+        (1.812, 1.812)
     """
     _, V = moving_layers(model, problem)
     h, alpha = jnp.asarray(hidden_width(model, problem), V.dtype), jnp.asarray(alpha, V.dtype)

@@ -50,6 +50,13 @@ def min_nuclear_norm(problem: AbstractProblem, *, rtol: float | None = None, max
     Measurements in pairs of vectors that depend on each other to half the digits count as dependent.
 
     **Source:** Fazel (2002), Recht, Fazel and Parrilo (2010) for the problem and its dual; Lions and Mercier (1979).
+
+    Example:
+
+        >>> Y, mask = np.ones((2, 2)), np.array([[1, 1], [1, 0]])
+        >>> found = ld.theory.min_nuclear_norm(ld.MatrixCompletion(Y, mask))
+        >>> float(found.value), float(found.lower), float(found.Theta[1, 1])
+        (2.0, 2.0, 1.0)
     """
     problem = of_kind("min_nuclear_norm", problem, MatrixCompletion, MatrixSensing)
     rtol = (1e-8 if problem.dtype == jnp.float64 else 1e-4) if rtol is None else rtol

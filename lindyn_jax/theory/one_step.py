@@ -25,6 +25,13 @@ class Drift(NamedTuple):
     """What one step of descent does to the imbalance.
 
     **Fields:** `spectrum`, the eigenvalues of `D+ - D` that can differ from zero, descending; `norm`, `||D+ - D||_F`.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(2 * np.eye(1), np.eye(1))
+        >>> drift = ld.theory.drift_spectrum(model, problem, 0.1)
+        >>> float(drift.norm), drift.spectrum.tolist()
+        (0.03, [-0.03])
     """
 
     spectrum: Float[Array, " k"]
@@ -48,6 +55,14 @@ def drift_spectrum(model: AbstractModel, problem: AbstractProblem, eta: Real[Arr
     **Notes:** from the rows of the gradients, never at size h x h.
 
     **Source:** one step of G19 (5).
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(np.eye(2), 0.5 * np.eye(2))
+        >>> ld.theory.drift_spectrum(model, problem, 0.1).spectrum.tolist()
+        [-0.001875, -0.01688]
+        >>> jnp.linalg.eigvalsh(ld.theory.descent_drift(model, problem, 0.1)[0]).tolist()
+        [-0.01688, -0.001875]
     """
     (eta,) = as_floats(eta=eta)
     problem.refuse_terms("drift_spectrum")
@@ -73,6 +88,15 @@ def step_polynomial(model: AbstractModel, problem: LeastSquares) -> Float[Array,
     **Raises:** `ValueError` if the model's shapes do not fit the problem, or for a problem with a link or a penalty.
 
     **Source:** G19 (5) inserted into the loss.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> coefficients = ld.theory.step_polynomial(model, problem)
+        >>> coefficients.tolist()
+        [0.125, -0.3125, 0.1328, 0.07812, 0.007812]
+        >>> float(jnp.polyval(coefficients[::-1], 0.1)), (1 - 1.025 * 0.55) ** 2 / 2
+        (0.09516, 0.09516)
     """
     polynomial, unit, size = _polynomial(model, problem)
     coefficients = problem.scale / 2 * size**2 * polynomial / unit ** jnp.arange(5)
@@ -99,6 +123,15 @@ def line_search(model: AbstractModel, problem: LeastSquares) -> Statement:
     that of the one that is taken.
 
     **Source:** G19 (5); the cubic by Viete's and Cardano's formulas, with Newton's method behind them.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(np.eye(2), 0.5 * np.eye(2))
+        >>> found = ld.theory.line_search(model, problem)
+        >>> float(found.step), float(found.coefficients[0]), float(found.excess_loss)
+        (0.5968, 1.25, 0.003595)
+        >>> [float(jnp.polyval(found.coefficients[::-1], found.step + change)) for change in (-0.1, 0.1)]
+        [0.05483, 0.06227]
     """
     c, length, _ = _polynomial(model, problem)
     slope = -c[1]
@@ -155,6 +188,13 @@ def step_inequality(model: AbstractModel, problem: LeastSquares, eta: Real[Array
     implemented. By `lemma7`, `mu >= q lambda_r (lambda_r(U1 U1^T) + lambda_m(V V^T))`.
 
     **Source:** X23; the constants are this package's.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> found = ld.theory.step_inequality(model, problem, 0.1)
+        >>> float(found.measured), float(found.factor), float(found.mu)
+        (0.7613, 0.7625, 1.25)
     """
     (eta,) = as_floats(eta=eta)
     c, unit, size = _polynomial(model, problem)

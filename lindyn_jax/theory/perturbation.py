@@ -36,6 +36,12 @@ class Tilt(NamedTuple):
     **Fields:** `rates`, shape (p, p): of learned mode i (row) towards mode j (column), minus infinity for other pairs; `rate`,
     the largest; `unstable`, whether it is positive beyond round-off: whether `sigma_j^2/lambda_j > sigma_i^2/lambda_i` for
     some such pair.
+
+    Example:
+
+        >>> tilt = ld.theory.plateau_tilt(np.array([2.0, 1.0]), np.array([8.0, 0.5]), 1)
+        >>> tilt.rates.tolist(), float(tilt.rate), bool(tilt.unstable)
+        ([[-inf, 0.3082], [-inf, -inf]], 0.3082, True)
     """
 
     rates: Float[Array, "p p"]
@@ -56,6 +62,15 @@ def decoupled_problem(problem: LeastSquares) -> LeastSquares:
     **Raises:** `ValueError` for a problem with a link.
 
     **Source:** G19 Assumption 1, (13).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.array([[2.0, 0.1], [0.0, 1.0]]), np.diag([1.0, 3.0]))
+        >>> decoupled = ld.theory.decoupled_problem(problem)
+        >>> [bool(ld.theory.data_modes(each).applies) for each in (problem, decoupled)]
+        [False, True]
+        >>> [ld.theory.data_modes(each).sigma.tolist() for each in (problem, decoupled)]
+        [[3.003, 1.998], [3.003, 1.998]]
     """
     modes = data_modes(problem)
     Sigma_x = problem.scale * jnp.diag(problem.singular_values**2) - modes.coupling
@@ -87,6 +102,14 @@ def aligned_layers(model: TwoLayer, problem: LeastSquares, ts: Real[ArrayLike, "
     **Raises:** `ValueError` for shapes that do not fit, another kind of model, negative times, or a problem with a link.
 
     **Source:** G19 Theorem 1, (15) and (16).
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> start, ts = ld.init.aligned(problem, np.array([3.0, 3.0]), 2), np.array([0.0, 1.5, 3.0])
+        >>> found = ld.theory.aligned_layers(start, problem, ts)
+        >>> bool(found.applies), jax.vmap(lambda model: jnp.diag(model.product()))(found.value).tolist()
+        (True, [[0.002479, 0.002479], [0.6672, 0.04754], [1.99, 0.5006]])
     """
     moving_layers(model, problem)
     modes = data_modes(problem)
@@ -130,6 +153,13 @@ def perturbation_bound(problem: LeastSquares, d: Real[ArrayLike, ""], ts: Real[A
     vanishing start eps has to vanish faster.
 
     **Source:** G19 Theorem 1, whose constant c is not given.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.array([[2.0, 1e-4], [0.0, 1.0]]), np.diag([1.0, 3.0]))
+        >>> found = ld.theory.perturbation_bound(problem, 3.0, np.array([0.5, 1.0]))
+        >>> float(found.eps), float(found.rate), found.value.tolist()
+        (0.00032, 3.0, [0.002735, 0.01499])
     """
     (d,) = as_floats(d=d)
     modes = data_modes(problem)
@@ -163,6 +193,12 @@ def tilt_matrix(
     **Raises:** `ValueError` for a `lam_i` that is not positive, a negative `lam_j`, and infinite or NaN arguments, where known.
 
     **Source:** the flow of G19 (12) linearised at a plateau.
+
+    Example:
+
+        >>> matrix = ld.theory.tilt_matrix(2.0, 8.0, 1.0, 0.5)
+        >>> matrix.tolist(), float(jnp.linalg.eigvalsh(matrix)[-1])
+        ([[-0.125, 1.0], [1.0, -2.0]], 0.3082)
     """
     sigma_i, lam_i, sigma_j, lam_j = as_floats(sigma_i=sigma_i, lam_i=lam_i, sigma_j=sigma_j, lam_j=lam_j)
     _checks.check_positive(lam_i, "lam_i")
@@ -188,6 +224,14 @@ def plateau_tilt(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: In
     `d (1/sigma_{k+1} - 1/sigma_k)` from the start e^{-2d}. Free hidden units learn mode k + 1 at the rate sigma_{k+1} besides.
 
     **Source:** the flow of G19 (12) linearised at a plateau.
+
+    Example:
+
+        >>> sigma, lam = np.array([2.0, 1.0]), np.array([8.0, 0.5])
+        >>> float(ld.theory.plateau_tilt(sigma, lam, 1).rate), ld.theory.corollary2_condition(sigma, lam).tolist()
+        (0.3082, [False, True])
+        >>> float(ld.theory.plateau_tilt(sigma, sigma, 1).rate), ld.theory.corollary2_condition(sigma, sigma).tolist()
+        (-0.382, [True, True])
     """
     sigma, lam = components(sigma, lam)
     p = sigma.shape[0]

@@ -35,6 +35,14 @@ def corollary2_condition(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"
     sigma^2/lambda that agree to round-off count as equal.
 
     **Source:** G19 Corollary 2, the hypothesis that it needs.
+
+    Example:
+
+        >>> sigma = np.array([2.0, 1.0])
+        >>> ld.theory.corollary2_condition(sigma, np.array([1.0, 1.0])).tolist()
+        [True, True]
+        >>> ld.theory.corollary2_condition(sigma, np.array([8.0, 0.5])).tolist()
+        [False, True]
     """
     sigma, lam = components(sigma, lam)
     gain = sigma * (sigma / lam)
@@ -61,6 +69,14 @@ def corollary2(problem: LeastSquares, k: Int[ArrayLike, ""], *, rtol: float | No
     see `plateau_tilt` for what becomes of other starts. Derivatives as for `data_modes`.
 
     **Source:** G19 Corollary 2, with the hypothesis that it needs.
+
+    Example:
+
+        >>> root = np.sqrt(np.array([8.0, 0.5]))
+        >>> problem = ld.LeastSquares(np.diag(root), np.diag(np.array([2.0, 1.0]) / root))
+        >>> found = ld.theory.corollary2(problem, 1)
+        >>> float(found.excess_loss), float(found.best), bool(found.applies)
+        (1.0, 0.25, False)
     """
     modes = data_modes(problem, rtol=rtol)
     k = rank_number(k, modes.sigma.shape[0])

@@ -43,10 +43,13 @@ def deterministic_equivalent(
     eigenvalues y, keeps its relative accuracy down to the least number. The spread of X(t) about its mean is not in `loss`:
     that of a draw is larger by it. The error of the trace was .8/.4/.3/.05% at n = 60/120/240/480.
 
-    **Example:** `deterministic_equivalent(jnp.linalg.eigvalsh(Y), 30, 0.5, ts).trace` beside the mean trace of
-    `exact.symmetric(Y, U0, ts)` over draws of U0.
-
     **Source:** this package's own, by the Marchenko-Pastur law for general population covariances (Silverstein 1995).
+
+    Example:
+
+        >>> found = ld.theory.deterministic_equivalent(np.array([2.0, -1.0]), 4, 0.5, np.array([0.0, 0.5, 2.0]))
+        >>> found.diagonal.tolist()
+        [[1.0, 1.0], [1.93, 0.05749], [2.0, 0.0001323]]
     """
     y, h, variance, ts = as_floats(eigenvalues=eigenvalues, h=h, variance=variance, ts=ts)
     for name, value, shape in (("eigenvalues", y, "n"), ("ts", ts, "T")):

@@ -37,6 +37,12 @@ def instantaneous_rate(model: AbstractModel, problem: LeastSquares) -> Float[Arr
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(1)), ld.TwoLayer(np.eye(1), 0.5 * np.eye(1))
+        >>> float(ld.theory.instantaneous_rate(model, problem)), 2 * (1.0**2 + 0.5**2)
+        (2.5, 2.5)
     """
     problem.refuse_link("instantaneous_rate")
     s, layers = problem.singular_values[:, None], model.moving_layers(problem)
@@ -68,6 +74,12 @@ def rate_operator(model: AbstractModel, problem: LeastSquares, E: Float[Array, "
     **Raises:** `ValueError` if the model's shapes do not fit the problem.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(2)), ld.TwoLayer(np.diag([2.0, 1.0]), np.diag([3.0, 1.0]))
+        >>> ld.theory.rate_operator(model, problem, jnp.ones((2, 2))).tolist()
+        [[13.0, 5.0], [10.0, 2.0]]
     """
     U1, V = moving_layers(model, problem)
     s = problem.singular_values[:, None]
@@ -89,6 +101,12 @@ def rate_spectrum(model: AbstractModel, problem: LeastSquares) -> Float[Array, "
     **Raises:** `ValueError` for a problem with a link, or a model that does not fit it.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(2)), ld.TwoLayer(np.diag([2.0, 1.0]), np.diag([3.0, 1.0]))
+        >>> ld.theory.rate_spectrum(model, problem).tolist()
+        [13.0, 10.0, 5.0, 2.0]
     """
     problem.refuse_link("rate_spectrum")
     U1, V = moving_layers(model, problem)
@@ -123,6 +141,15 @@ def adversarial_target(
     one of its eigenmatrices is taken, and its derivative among them as zero.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(2)), ld.TwoLayer(np.diag([2.0, 1.0]), np.diag([3.0, 1.0]))
+        >>> hard = ld.factorization(ld.theory.adversarial_target(model, problem))
+        >>> float(ld.theory.instantaneous_rate(model, problem)), float(ld.theory.instantaneous_rate(model, hard))
+        (26.0, 4.0)
+        >>> float(ld.theory.lemma7(model, problem).value)
+        4.0
     """
     if problem.link is not None:
         raise ValueError("The adversarial target is defined for a problem without a link function: leave out `link`.")
@@ -149,7 +176,14 @@ def scalar_rate(
 
     **Returns:** the rate, which does not depend on the target.
 
+    **Raises:** `ValueError` for arguments whose shapes do not broadcast together.
+
     **Source:** M22 (14).
+
+    Example:
+
+        >>> float(ld.theory.scalar_rate(1.0, 0.5))
+        2.5
     """
     return jnp.asarray(scale * 2 * (jnp.square(u) + jnp.square(v)))
 
@@ -167,11 +201,20 @@ def scalar_rate_bound(
 
     `2q sqrt(D^2 + 4 [|y| - |y - u v|]_+^2)`.
 
-    **Args:** `u`, `v`, weights at the start; `y`, target; `scale`, q.
+    **Args:** `u`, `v`, weights at the start; `y`, target; `scale`, q. Shapes broadcast together.
 
-    **Returns:** a `Statement`.
+    **Returns:** a `Statement` on the bound.
+
+    **Raises:** `ValueError` for arguments whose shapes do not broadcast together.
 
     **Source:** M22 (15).
+
+    Example:
+
+        >>> float(ld.theory.scalar_rate(2.0, 1.0)), float(ld.theory.scalar_rate_bound(2.0, 1.0, 1.5).value)
+        (10.0, 7.211)
+        >>> 2 * float(ld.exact.mode_rate(1.5, 2.0, 1.0).value)
+        8.485
     """
     u, v, y = (_checks.as_float(value, name) for value, name in ((u, "u"), (v, "v"), (y, "y")))
     D = (u - v) * (u + v)

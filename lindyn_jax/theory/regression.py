@@ -36,6 +36,12 @@ def reduced_rank_regression(problem: LeastSquares, k: Int[ArrayLike, ""]) -> Sta
     taken as zero across a gap that is not there.
 
     **Source:** G19 Corollary 2; the closed form is that of Izenman (1975).
+
+    Example:
+
+        >>> found = ld.theory.reduced_rank_regression(ld.factorization(np.diag([2.0, 1.0])), 1)
+        >>> found.value.tolist(), float(found.excess_loss), bool(found.applies)
+        ([[2.0, 0.0], [0.0, 0.0]], 0.5, True)
     """
     refuse_link(problem, "reduced_rank_regression")
     k = rank_number(k, min(problem.rank, problem.num_outputs))
@@ -68,6 +74,12 @@ def reduced_rank_from_covariances(
     **Raises:** `ValueError` for shapes that do not fit, a Sigma_x without positive eigenvalues, and as above.
 
     **Source:** as `reduced_rank_regression`.
+
+    Example:
+
+        >>> found = ld.theory.reduced_rank_from_covariances(np.diag([8.0, 0.5]), np.diag([2.0, 1.0]), 1)
+        >>> found.value.tolist(), float(found.excess_loss)
+        ([[0.0, 0.0], [0.0, 2.0]], 0.25)
     """
     return reduced_rank_regression(covariance_problem(Sigma_x, Sigma_xy, rank=rank), k)
 
@@ -88,6 +100,12 @@ def covariance_problem(
     **Raises:** as `reduced_rank_from_covariances`.
 
     **Source:** G19 (7).
+
+    Example:
+
+        >>> problem = ld.theory.covariance_problem(np.diag([8.0, 0.5]), np.diag([2.0, 1.0]))
+        >>> problem.theta_hat.tolist(), float(problem.loss(problem.theta_hat))
+        ([[0.25, 0.0], [0.0, 2.0]], 0.0)
     """
     Sigma_x, Sigma_xy = (
         _checks.as_matrix(Sigma_x, "Sigma_x", "(n, n)"),
@@ -115,8 +133,23 @@ def covariance_problem(
 
 @public
 @of_finite_numbers
-def top_projector(A: Float[Array, "r m"], k: Int[Array, ""]) -> Float[Array, "m m"]:
-    """Psi_k Psi_k^T, the projector onto the top k right singular vectors of A."""
+def top_projector(A: Float[Array, "r m"], k: Int[ArrayLike, ""]) -> Float[Array, "m m"]:
+    """Psi_k Psi_k^T, the projector onto the top k right singular vectors of A.
+
+    **Args:** `A`, shape (r, m); `k`, which may be traced: from min(r, m) on it is the projector onto all of them.
+
+    **Returns:** shape (m, m), symmetric. Its derivative needs a gap behind singular value k, and is taken as zero across one that
+    is not there.
+
+    **Raises:** `ValueError` for an A that is no matrix.
+
+    **Source:** Eckart and Young.
+
+    Example:
+
+        >>> ld.theory.top_projector(jnp.diag(jnp.array([2.0, 1.0])), 1).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
     return right_projector(A, jnp.arange(min(A.shape)) < k)
 
 

@@ -32,6 +32,11 @@ def tied_descent_step(
     **Raises:** `ValueError` for a negative x, and infinite or NaN arguments, where they are known.
 
     **Source:** T21 section 5.
+
+    Example:
+
+        >>> float(ld.theory.tied_descent_step(0.5, 1.0, 0.1)), 0.5 * (1 + 0.2 * 0.5) ** 2
+        (0.605, 0.605)
     """
     x, sigma, eta = as_floats(x=x, sigma=sigma, eta=eta)
     check_not_negative(x=x)
@@ -59,6 +64,12 @@ def tied_descent_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "..."]
     The start is not an argument: from x > sigma + 1/eta every step overshoots further than the one before.
 
     **Source:** T21 section 5.
+
+    Example:
+
+        >>> found = ld.theory.tied_descent_rate(1.0, 0.1)
+        >>> float(found.rate), float(found.flow_rate), float(found.factor)
+        (5.108, 4.0, 0.6)
     """
     sigma, eta = jnp.broadcast_arrays(*as_floats(sigma=sigma, eta=eta))
     positive = sigma > 0
@@ -85,6 +96,12 @@ def linear_descent_step_rate(curvature: Real[ArrayLike, "..."], eta: Real[ArrayL
     **Raises:** as `tied_descent_step`.
 
     **Source:** T21 section 5.
+
+    Example:
+
+        >>> found = ld.theory.linear_descent_step_rate(1.0, 0.1)
+        >>> float(found.rate), float(found.flow_rate), float(found.factor)
+        (1.054, 1.0, 0.9)
     """
     curvature, eta = jnp.broadcast_arrays(*as_floats(curvature=curvature, eta=eta))
     moves = eta * curvature
@@ -110,6 +127,11 @@ def descent_component_step(
     `eta sigma < 1/2`, under which `descent_bounds` holds.
 
     **Source:** G19 (22).
+
+    Example:
+
+        >>> ld.theory.descent_component_step(np.array([0.25, 0.5]), 1.0, 2.0, 0.1).tolist()
+        [0.2756, 0.5]
     """
     w, sigma, lam, eta = as_floats(w=w, sigma=sigma, lam=lam, eta=eta)
     check_not_negative(w=w, lam=lam)
@@ -130,6 +152,11 @@ def descent_component_rate(sigma: Real[ArrayLike, "..."], eta: Real[ArrayLike, "
     **Raises:** as `descent_bounds`.
 
     **Source:** the map of G19 (22), linearised at its end.
+
+    Example:
+
+        >>> float(ld.theory.descent_component_rate(1.0, 0.1).value), 2 * 0.1 * 1.0  # descent, flow
+        (0.2231, 0.2)
     """
     x = jnp.multiply(*as_floats(sigma=sigma, eta=eta))
     return Statement(-_log_distance(2 * x), (x > 0) & (x < 1))

@@ -67,6 +67,13 @@ def sharpness(
     `hessian_sharpness`.
 
     **Source:** the chain rule.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2))
+        >>> found = ld.theory.sharpness(model, problem)
+        >>> float(found.value), bool(found.applies), float(ld.stable_step(model, problem, 1.0, at="solution"))
+        (5.0, True, 0.4)
     """
     check_fits(model, problem)
     problem.refuse_link("sharpness")
@@ -120,6 +127,14 @@ def hessian_sharpness(
     **Notes:** the same iteration as `sharpness`, on vectors of weights, and the same derivative.
 
     **Source:** the definition.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2))
+        >>> float(ld.theory.hessian_sharpness(model, problem).value), float(ld.theory.sharpness(model, problem).value)
+        (5.0, 5.0)
+        >>> float(ld.theory.hessian_sharpness(ld.TwoLayer(0 * model.U, 0 * model.V), problem).value)
+        2.0
     """
     check_fits(model, problem)
     if model.is_reduced:

@@ -51,6 +51,13 @@ def small_start_bound(
 
     **Source:** this package's own, from the potential of Gunasekar et al. (2017): it is convex and vanishes at zero, so that
     `sum f(sigma_i)` lies between `d f(N/d)` and `f(N)`.
+
+    Example:
+
+        >>> problem = ld.MatrixCompletion(np.diag([2.0, 1.0]), np.eye(2))
+        >>> found = ld.theory.small_start_bound(problem, 1e-4)
+        >>> float(found.least), float(found.value), bool(found.applies)
+        (3.0, 0.03548, True)
     """
     _checks.check_positive(alpha, "alpha")
     commuting = commuting_measurements(problem)

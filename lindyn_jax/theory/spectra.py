@@ -29,6 +29,13 @@ def lemma_e1(n: Real[ArrayLike, "..."], m: Real[ArrayLike, "..."], t: Real[Array
     that `lemma11` offers beside the printed one.
 
     **Source:** M22 Lemma E.1, corrected; Davidson and Szarek (2001), Theorem 2.13.
+
+    Example:
+
+        >>> found = ld.theory.lemma_e1(1000, 2, 3.0)
+        >>> singular_values = np.linalg.svd(np.random.default_rng(0).normal(size=(1000, 2)), compute_uv=False)
+        >>> float(found.lower), singular_values.tolist(), float(found.upper), float(found.probability)
+        (27.21, [32.32, 30.95], 36.04, 0.9778)
     """
     n, m, t = jnp.broadcast_arrays(*as_floats(n=n, m=m, t=t))
     applies = (m >= 1) & (m <= n) & (t > 0)
@@ -51,6 +58,12 @@ def lemma_e2(A: Float[ArrayLike, "k n"], B: Float[ArrayLike, "n m"]) -> Statemen
     **Raises:** `ValueError` for matrices that cannot be multiplied.
 
     **Source:** M22 Lemma E.2.
+
+    Example:
+
+        >>> found = ld.theory.lemma_e2(np.diag([2.0, 1.0]), np.array([[1.0, 1.0], [0.0, 1.0]]))
+        >>> found.lower.tolist(), found.value.tolist()
+        ([1.236, 0.618], [2.921, 0.6847])
     """
     A, B = _checks.as_matrix(A, "A", "(k, n)"), _checks.as_matrix(B, "B", "(n, m)")
     if A.shape[1] != B.shape[0]:

@@ -30,6 +30,13 @@ class Stationarity(NamedTuple):
 
     **Fields:** `speed`, the Frobenius norm of the velocity of all weights; `residual`, the same relative to the size of the
     terms that cancel in it, at most 1 without a link; `holds`, whether the residual is within the tolerance.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> found = ld.theory.stationarity(ld.TwoLayer(np.eye(2), np.eye(2)), problem)
+        >>> float(found.speed), float(found.residual), bool(found.holds)
+        (1.414, 0.1937, False)
     """
 
     speed: Float[Array, ""]
@@ -48,6 +55,13 @@ class StationaryPoint(NamedTuple):
     - `escape`: by how much the largest component of the error exceeds the least component that the network holds (0 where
         the width has room for more): positive at strict saddles, at most 0 at minima.
     - `curvature`: the least eigenvalue of the Hessian, or 0 where that is not negative.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> found = ld.theory.stationary_point(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)), problem)
+        >>> bool(found.is_minimum), bool(found.is_strict_saddle), float(found.escape)
+        (True, False, -1.0)
     """
 
     is_stationary: Bool[Array, ""]
@@ -83,6 +97,14 @@ def stationarity(
     `V (D - Lambda) = 0`. For Lambda = 0 these are the balanced stationary points and no others.
 
     **Source:** T21 (6), (7). The statement on the penalty is this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> bool(ld.theory.stationarity(ld.TwoLayer(np.diag([2.0, 0.0]), np.eye(2)), problem).holds)
+        False
+        >>> bool(ld.theory.stationarity(ld.TwoLayer(np.diag([2.0, 0.0]), np.diag([1.0, 0.0])), problem).holds)
+        True
     """
     check_fits(model, problem)
     data = problem.plain
@@ -134,6 +156,13 @@ def stationary_point(
     `q [[s_1^2 V^T V, -s_1 e], [-s_1 e, U1^T S^2 U1]]` over (x, y), for tied layers `2 q c (c U^T U - e)` over x.
 
     **Source:** T21 (6), (7); the classification with its curvature is this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 1.0]))
+        >>> found = ld.theory.stationary_point(ld.TwoLayer(np.diag([2.0, 0.0]), np.diag([1.0, 0.0])), problem)
+        >>> bool(found.is_strict_saddle), float(found.escape), float(found.curvature)
+        (True, 1.0, -1.0)
     """
     stationary = stationarity(model, problem, rtol=rtol).holds
     target, output, top, held, curvature = _components(model, problem)

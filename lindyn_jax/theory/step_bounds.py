@@ -42,6 +42,13 @@ def descent_bounds(
     **Notes:** the printed upper bound is below the truth, at sigma = lambda = 1, w0 = .9, eta = .4 after one step already.
 
     **Source:** G19 Theorem 3, (23), corrected.
+
+    Example:
+
+        >>> bounds = ld.theory.descent_bounds(1.0, 1.0, 0.9, 0.4, 1)
+        >>> w = ld.theory.descent_component_step(0.9, 1.0, 1.0, 0.4)
+        >>> float(bounds.lower), float(w), float(bounds.upper)
+        (0.9464, 0.9734, 0.9783)
     """
     sigma, lam, w0, eta, steps = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, w0=w0, eta=eta, steps=steps))
     check_not_negative(lam=lam, w0=w0, steps=steps)
@@ -96,6 +103,13 @@ def g19_theorem3(
     follow from `1/w+ = (1/w) (1 - eta (lambda w - sigma))^{-2}` in the same way.
 
     **Source:** G19 Theorem 3, (23), corrected.
+
+    Example:
+
+        >>> bounds = ld.theory.g19_theorem3(np.array([1.0, 0.0, -1.0]), 1.0, 0.5, 0.1, 1)
+        >>> w = ld.theory.descent_component_step(0.5, np.array([1.0, 0.0, -1.0]), 1.0, 0.1)
+        >>> bounds.lower.tolist(), w.tolist(), bounds.upper.tolist()
+        ([0.5475, 0.4512, 0.3612], [0.5513, 0.4512, 0.3612], [0.5556, 0.4545, 0.405])
     """
     sigma, lam, w0, eta, steps = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, w0=w0, eta=eta, steps=steps))
     check_not_negative(lam=lam, w0=w0, steps=steps)
@@ -128,6 +142,12 @@ def zero_mode_bounds(
     **Raises:** as `descent_bounds`.
 
     **Source:** G19 Theorem 3 for sigma = 0, with the factor 2 that the printed upper bound lacks.
+
+    Example:
+
+        >>> bounds = ld.theory.zero_mode_bounds(1.0, 0.5, 0.1, np.array([10, 1000]))
+        >>> bounds.lower.tolist(), bounds.upper.tolist()
+        ([0.2403, 0.004586], [0.25, 0.00495])
     """
     lam, w0, eta, steps = jnp.broadcast_arrays(*as_floats(lam=lam, w0=w0, eta=eta, steps=steps))
     check_not_negative(lam=lam, w0=w0, eta=eta, steps=steps)

@@ -47,6 +47,14 @@ def batch_drift(
     **Notes:** exact, for any loss and any weights of the samples, in `N (r + m) k` operations.
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> problem, model = ld.LeastSquares(np.eye(2), np.diag([2.0, 1.0])), ld.TwoLayer(np.eye(2), 0.5 * np.eye(2))
+        >>> ld.theory.batch_drift(model, problem, 0.1, 1).tolist()
+        [[-0.03375, 0.0], [0.0, -0.00375]]
+        >>> ld.theory.batch_drift(model, problem, 0.1, 2).tolist()  # all samples: descent_drift
+        [[-0.01688, 0.0], [0.0, -0.001875]]
     """
     samples, (eta,) = _samples(problem), as_floats(eta=eta)
     spread = batch_spread(size, samples.num_samples, replace)
@@ -82,6 +90,14 @@ def online_drift(
     **Raises:** `ValueError` for a link, a penalty, sizes that do not fit, or a size below 1.
 
     **Source:** this package's own; fourth moments of Gaussian vectors.
+
+    Example:
+
+        >>> problem, model = ld.LeastSquares(np.eye(2), np.diag([2.0, 1.0])), ld.TwoLayer(np.eye(2), 0.5 * np.eye(2))
+        >>> jnp.diag(ld.theory.online_drift(model, problem, 0.1, 1)).tolist()
+        [-0.0475, -0.0275]
+        >>> jnp.diag(ld.theory.online_drift(model, problem, 0.1, 10**6)).tolist()
+        [-0.01688, -0.001875]
     """
     problem.refuse_link("online_drift")
     (eta,) = as_floats(eta=eta)
@@ -112,6 +128,14 @@ def label_noise_drift(
     **Notes:** exact at every state, for any X and at any step size.
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(2)), ld.TwoLayer(2 * np.eye(2), 0.5 * np.eye(2))
+        >>> jnp.diag(ld.theory.label_noise_drift(model, problem, 0.1, 0.5)).tolist()
+        [-0.01875, -0.01875]
+        >>> 0.1**2 * 0.5**2 * 2 * (0.5**2 - 2.0**2)  # towards balance
+        -0.01875
     """
     problem.refuse_link("label_noise_drift")
     eta, std = as_floats(eta=eta, std=std)
@@ -142,6 +166,13 @@ def label_noise_loss(
     **Raises:** `ValueError` for a link, a penalty, or sizes that do not fit.
 
     **Source:** Blanc, Gupta, Valiant and Valiant (2020) for label noise; the trace and its least value are this package's own.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.eye(2)), ld.TwoLayer(2 * np.eye(2), 0.5 * np.eye(2))
+        >>> found = ld.theory.label_noise_loss(model, problem, 0.1, 0.5)
+        >>> float(found.value), float(found.trace), float(found.least_trace)
+        (0.1063, 17.0, 8.0)
     """
     problem.refuse_link("label_noise_loss")
     eta, std = (number.astype(problem.dtype) for number in as_floats(eta=eta, std=std))
@@ -183,6 +214,12 @@ def label_noise_decay(
     O(eta N/B).
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> found = ld.theory.label_noise_decay(ld.factorization(np.eye(2)), 0.1, 0.5, np.array([0, 1000]))
+        >>> found.value.tolist(), bool(found.applies)
+        ([1.0, 0.006738], True)
     """
     problem.refuse_link("label_noise_decay")
     eta, std, steps = (number.astype(problem.dtype) for number in as_floats(eta=eta, std=std, steps=steps))
@@ -228,6 +265,14 @@ def label_noise_distance(
     **Notes:** a limit of large widths and of small steps, to first order in t.
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(np.eye(2, 4), np.eye(2))
+        >>> ld.theory.label_noise_distance(problem, 1e4, 0.5, np.array([1.0, 0.5, 0.0])).rms.tolist()
+        [0.02378, 0.02115, 0.02]
+        >>> float(ld.theory.sharp_distance(problem, 1e4, 0.5).rms)
+        0.02378
     """
     problem.refuse_link("label_noise_distance")
     _checks.check_positive(h, "h")

@@ -37,6 +37,14 @@ def tightness(model: AbstractModel, problem: LeastSquares, *, rtol: float | None
     sigma_m with the largest positive and the least negative eigenvalue of D, that of U1 U1^T wants it the other way round.
 
     **Source:** M22 appendix C, with its conditions completed.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 0.5]))
+        >>> positive, negative = np.array([2.0, 1.0]), np.array([1.5, 0.5])
+        >>> found = ld.theory.tightness(ld.theory.tight_start(problem, problem.Y, positive, negative, 4), problem)
+        >>> bool(found.attained), bool(found.strict)
+        (False, True)
     """
     problem.refuse_link("tightness")
     U1, V = moving_layers(model, problem)
@@ -81,6 +89,12 @@ def tight_pairing(
     bound cannot be attained (see `tightness`) it is the slowest network of 2 x 2 blocks, not proved to be so among all.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> positive, negative, sigma = np.array([3.0, 2.0, 1.0]), np.array([2.0, 1.0]), np.array([2.0, 0.5])
+        >>> [order.tolist() for order in ld.theory.tight_pairing(positive, negative, sigma)]
+        [[2.0, 3.0, 1.0], [2.0, 1.0]]
     """
     positive, negative = _checks.as_float(positive, "positive"), _checks.as_float(negative, "negative")
     sigma = _checks.as_float(sigma, "sigma")
@@ -129,6 +143,14 @@ def tight_start(
     **Raises:** `ValueError` as `init.with_imbalance` does.
 
     **Source:** M22 appendix C.
+
+    Example:
+
+        >>> problem = ld.factorization(np.diag([2.0, 0.5]))
+        >>> model = ld.theory.tight_start(problem, problem.Y, np.array([2.0, 1.0]), np.array([1.5, 0.5]), 4)
+        >>> hard = ld.factorization(ld.theory.adversarial_target(model, problem))
+        >>> float(ld.theory.rate_bound(model, problem).value), float(ld.theory.instantaneous_rate(model, hard))
+        (3.385, 3.606)
     """
     Theta = _checks.as_matrix(Theta, "Theta", "(n, m)")
     sigma = jnp.linalg.svd(problem.to_data(Theta), compute_uv=False)
