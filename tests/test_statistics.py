@@ -49,7 +49,7 @@ def test_exact_interval_is_scipys(successes, trials):
     assert frequency(0, 0)[1:] == (0, 1) and np.isnan(frequency(0, 0).value)
 
 
-TRIALS = (2, 3, 5, 10, 30)
+TRIALS = (2, 3, 5, 10, 50)
 
 
 @pytest.mark.parametrize("trials", [1, *TRIALS])
@@ -66,8 +66,8 @@ def test_frequency_intervals_cover_every_probability(trials):
     assert abs(rough.mean() - 0.95) < 0.01 and 0.79 < rough.min() < 0.86
 
 
-STUDIES = 2000
-# Four standard errors of a coverage.
+STUDIES = 4000
+# Four standard errors of a coverage: within .936 and .964.
 NEAR = 4 * np.sqrt(0.95 * 0.05 / STUDIES)
 
 
@@ -102,8 +102,7 @@ def test_intervals_of_the_slope_of_a_root_mean_square_cover_the_truth(trials, rn
     x = np.log([1e2, 1e3, 1e4])
     own, shared = rng.chisquare(3, size=(STUDIES, 3, trials)), rng.chisquare(3, size=(STUDIES, 1, trials))
     y = np.exp(-0.5 * x)[:, None] * np.sqrt(own + shared)
-    # The jackknife is right to first order: one per cent beside the simulation's error.
-    assert abs(coverage(lambda i: rms_slope(x, y[i]), -0.5) - 0.95) < NEAR + 0.01
+    assert abs(coverage(lambda i: rms_slope(x, y[i]), -0.5) - 0.95) < NEAR
 
 
 def test_slope_of_a_root_mean_square_uses_the_trials_that_each_point_has(rng):

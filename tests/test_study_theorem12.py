@@ -9,7 +9,7 @@ import xarray as xr
 import lindyn_jax as ld
 from lindyn_jax import data
 from lindyn_jax.ensemble import open_reductions
-from lindyn_jax.statistics import rms_slope
+from lindyn_jax.statistics import mean_interval, mean_slope, rms_slope
 from lindyn_jax.studies import _descending
 from lindyn_jax.studies import theorem12 as study
 
@@ -418,3 +418,28 @@ def test_a_figure_can_be_drawn_and_saved(problem, wide, tmp_path):
     paths = plots.save(figure, tmp_path)
     assert [path.suffix for path in paths] == [".png", ".pdf"]
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_printed_intervals_cover_the_mean_of_many_trials_at_their_level(problem, rng):
+    # Studies of a few of these trials, each against what all of them say.
+    widths = [1e2, 1e6]
+    x = np.log(widths)
+    distance = study.run(problem, widths, [0.5], 3000, seed=1, chunk=1000)["distance"].values[0]
+
+    def mean_square(kept):
+        squares = kept[1] ** 2
+        return mean_interval(np.array([squares.size, squares.mean(), squares.var() * squares.size, 0, 0]))
+
+    intervals = {
+        "slope": lambda kept: mean_slope(x, np.log(kept)),
+        "rms_slope": lambda kept: rms_slope(x, kept),
+        "rms_over_law": mean_square,
+    }
+    for name, interval in intervals.items():
+        truth = interval(distance).value
+        for trials in (3, 5, 10, 50):
+            studies = (interval(distance[:, rng.choice(3000, trials, replace=False)]) for _ in range(4000))
+            covered = np.mean([bool(one.low <= truth <= one.high) for one in studies])
+            assert 0.935 <= covered <= 0.965, (name, trials, covered)

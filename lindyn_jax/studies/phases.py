@@ -223,8 +223,7 @@ class Phases(Study):
             place = [float(row[name]) for name in self.grid()]
             if count <= 48 or all(value in pair for value, pair in zip(place, ends, strict=True)):
                 numbers = [
-                    f"{float(row[f'{name}_mean']):.3g} +- {float(row[f'{name}_mean_high'] - row[f'{name}_mean']):.1g}"
-                    for name in NUMBERS
+                    mean_and_half(*(float(row[f"{name}_mean{end}"]) for end in ("", "_high"))) for name in NUMBERS
                 ]
                 failed = int(row["trials"]) - round(float(row["ok"]) * int(row["trials"]))
                 rows.append([*(f"{value:.4g}" for value in place), f"{float(row['level']):.3g}", *numbers, str(failed)])
@@ -281,3 +280,8 @@ def _at_stop(path, first: dict[str, Array], goal) -> dict[str, Array]:
     fall = log[after - 1] - log[after]
     share = jnp.clip(jnp.where(fall > 0, log[after - 1] / jnp.where(fall > 0, fall, 1), 0), 0, 1)
     return {name: curve[after - 1] + share * (curve[after] - curve[after - 1]) for name, curve in curves.items()}
+
+
+def mean_and_half(mean: float, high: float) -> str:
+    """A mean with half of its interval, alone where one trial says nothing of its spread."""
+    return f"{mean:.3g}" + (f" +- {high - mean:.1g}" if math.isfinite(high) else "")
