@@ -14,7 +14,7 @@ import typer
 
 from .. import _files
 from .._text import on_one_line
-from . import _cache, _endings
+from . import _cache, _endings, _tables
 
 TargetsOption = Annotated[
     str | None, typer.Option(help="Target columns of a csv, which needs them, with commas between them.")
@@ -187,10 +187,13 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
 
 
 def say(notes, word: str, text: str) -> None:
-    """A line that begins with a word in bold."""
+    """A line that begins with a word in bold; where it is longer than the screen, on several."""
     from rich.text import Text
 
-    notes.print(Text.assemble((f"{word:<9}", "bold"), text))
+    first, *rest = _tables.fitted(f"{word:<9}{text}", notes, indent=9)
+    notes.print(Text.assemble((first[: len(word)], "bold"), first[len(word) :]), soft_wrap=True)
+    for line in rest:
+        notes.print(line, soft_wrap=True)
 
 
 def step_size_of(text: str) -> float | str:
@@ -218,15 +221,11 @@ def refuse_file(out: Path) -> None:
             )
 
 
-def table_of(title: str, columns, words: int = 1):
-    """An empty table whose first `words` columns hold words and the others numbers."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def table_of(title: str, columns, rows, words: int = 1, named: int = 1):
+    """A table whose first `words` columns hold words and the others numbers."""
+    from ..studies.study import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="left" if len(table.columns) < words else "right", no_wrap=True)
-    return table
+    return Table(title, tuple(columns), list(rows), tuple(columns)[:words], tight=False, named=named)
 
 
 def consoles():
@@ -236,8 +235,6 @@ def consoles():
     """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 160
-
     class Plain(Console):
         def __init__(self, **options):
             super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -246,7 +243,7 @@ def consoles():
             # Rich would end the process without a word.
             raise _endings.Closed
 
-    return Plain(width=width), Plain(stderr=True, soft_wrap=True)
+    return Plain(width=_tables.width_of(sys.stdout)), Plain(stderr=True, width=_tables.width_of(sys.stderr))
 
 
 class Progress:

@@ -1,6 +1,5 @@
 """Commands made of studies: options from fields, then run, resume, table or JSON, and picture."""
 
-import functools
 import inspect
 import json
 import typing
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from ..studies.study import Option, Settled, Study, Table, check_precision, option_of, options_of
+from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
 from . import _report, _starts
 from ._checked import is_given
 from ._cluster import cluster_of
@@ -46,6 +45,7 @@ from ._common import (
     written,
 )
 from ._endings import interruptible
+from ._tables import show
 
 S = TypeVar("S", bound=Settled)
 
@@ -240,52 +240,3 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     show(console, parts)
     places = {chosen.kept(keep): [store.path], "figure": paths, **({"report": report} if report else {})}
     console.print("   ".join(f"{name}: {written(place)}" for name, place in places.items()), soft_wrap=True)
-
-
-def show(console, parts) -> None:
-    """Prints tables and sentences."""
-    for part in parts:
-        _print(part, console)
-
-
-@functools.singledispatch
-def _print(part: str, console) -> None:
-    console.print(part, soft_wrap=True)
-
-
-@_print.register
-def _(part: Table, console) -> None:
-    from rich.measure import Measurement
-
-    wide = console.options.update(max_width=100_000)
-    begin, end, size = part.named, part.named + 1, len(part.columns)
-    while begin < size:
-        # As many columns as there is room for, but one at least: a cell that is cut is not read.
-        drawn = _drawn(part, begin, end)
-        while (
-            end < size
-            and Measurement.get(console, wide, longer := _drawn(part, begin, end + 1)).maximum <= console.width
-        ):
-            drawn, end = longer, end + 1
-        console.print(drawn)
-        begin, end = end, end + 1
-
-
-def _drawn(part: Table, begin: int, end: int):
-    """The table of some of the columns, after those that name the rows."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as Drawn
-
-    def chosen(row):
-        return [*row[: part.named], *row[begin:end]]
-
-    padding, title = (0, 0, 0, 1) if part.tight else (0, 1), part.title if begin == part.named else None
-    drawn = Drawn(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
-    for name in chosen(part.columns):
-        drawn.add_column(name, justify="left" if name in part.words else "right", no_wrap=True)
-    for row in part.rows:
-        if row is None:
-            drawn.add_section()
-        else:
-            drawn.add_row(*chosen(row))
-    return drawn

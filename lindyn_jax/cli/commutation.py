@@ -5,10 +5,19 @@ from typing import Annotated
 
 import typer
 
-from ..studies.study import Table
 from . import _report
-from ._common import CentreOption, HtmlOption, JsonOption, SamplesOption, TargetsOption, consoles, say, written
-from ._study import show
+from ._common import (
+    CentreOption,
+    HtmlOption,
+    JsonOption,
+    SamplesOption,
+    TargetsOption,
+    consoles,
+    say,
+    table_of,
+    written,
+)
+from ._tables import show
 
 DataSets = Annotated[
     list[str] | None,
@@ -37,7 +46,6 @@ def commutation(
     singular vectors are completed to a basis: by the singular value decomposition, by the eigenvectors of Sigma_x on the
     complement (the least value), or not at all (thin). Nothing is trained.
     """
-    from .._text import on_one_line
     from ..data import COMPLETIONS, describe, load
     from ..data import commutation as measure
 
@@ -66,30 +74,20 @@ def commutation(
                     "sigma": any_.sigma.tolist(),
                 }
             )
-    columns = [
-        "data",
-        "columns",
-        "N",
-        "n",
-        "m",
-        "rank",
-        *(f"Delta_xy {completion}" for completion in COMPLETIONS),
-        "most",
-        "Delta_x",
-    ]
+    columns = ("data", "columns", "N", "n", "m", "rank", *(f"Delta_xy {completion}" for completion in COMPLETIONS))
     rows = [
-        [
-            on_one_line(row["data"]),
+        (
+            row["data"],
             "centred" if row["centred"] else "raw",
             *(str(row[name]) for name in ("samples", "inputs", "outputs", "rank")),
             *(f"{row['delta_xy'][completion]:.3g}" for completion in COMPLETIONS),
             f"{row['delta_xy_range'][1]:.3g}",
             f"{row['delta_x']:.3f}",
-        ]
+        )
         for row in results
     ]
     title = "Delta_xy by completion, most over all completions, and Delta_x"
-    parts = [Table(title, columns, rows, words=columns[:2], tight=False, named=2)]
+    parts = [table_of(title, (*columns, "most", "Delta_x"), rows, words=2, named=2)]
     known = None if html is None else _report.machine()
     report = _report.save(html, "commutation", [_report.Section("Results", parts)], results, facts=facts, known=known)
     if json_:

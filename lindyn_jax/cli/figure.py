@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._common import JsonOption, Progress, configure, consoles, table_of, written
+from ._tables import say, show
 
 
 class Ensembles:
@@ -53,10 +54,7 @@ def figure(
         if json_:
             print(json.dumps([dict(zip(("name", "source", "title"), row, strict=True)) for row in rows], indent=1))
             return
-        table = table_of("Figures", ("name", "source", "what is drawn"), words=3)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        show(console, [table_of("Figures", ("name", "source", "what is drawn"), rows, words=3)])
         return
     chosen = figures.names(name)
 
@@ -68,10 +66,9 @@ def figure(
         console.print(
             Text.assemble((made.name, "bold"), f": {made.source}, {made.seconds:.0f} s{failed}"), soft_wrap=True
         )
-        console.print(f"  shown:     {made.shows}", soft_wrap=True)
-        if made.reference:
-            console.print(f"  reference: {made.reference}", soft_wrap=True)
-        console.print(f"  measured:  {made.measured}", soft_wrap=True)
+        for word, text in (("shown", made.shows), ("reference", made.reference), ("measured", made.measured)):
+            if text:
+                say(console, f"  {word + ':':<10} {text}", indent=13)
         console.print(f"  written:   {written(made.paths)}", soft_wrap=True)
 
     def announce(name: str) -> None:

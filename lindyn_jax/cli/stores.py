@@ -9,7 +9,7 @@ import typer
 from ..studies.study import Table
 from . import _report
 from ._common import HtmlOption, JsonOption, as_json, consoles, say, table_of, written
-from ._study import show as print_parts
+from ._tables import show as print_parts
 
 Place = Annotated[Path, typer.Argument(help="A store, or the folder --out of the study that made it.", metavar="STORE")]
 Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", metavar="OTHER")]
@@ -100,7 +100,8 @@ def compare(store: Place, other: Second, json_: JsonOption = False) -> None:
     pair = [existing(path) for path in (store, other)]
     one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
     differ = {name: (one.get(name), two.get(name)) for name in {**one, **two} if not same(one.get(name), two.get(name))}
-    first, second = (dict(_rows(summary_of(found.path))) for found, _ in pair)
+    summaries = [summary_of(found.path) for found, _ in pair]
+    axes, (first, second) = tuple(map(str, summaries[0].sizes)), (dict(_rows(summary)) for summary in summaries)
     common = {
         place: {name: (value, second[place][name]) for name, value in values.items() if name in second[place]}
         for place, values in first.items()
@@ -112,15 +113,17 @@ def compare(store: Place, other: Second, json_: JsonOption = False) -> None:
         # JSON has no number for what is not finite.
         print(json.dumps(json.loads(text, parse_constant=lambda constant: None), indent=1))
         return
-    table = table_of("Settings that differ", ("setting", str(store), str(other)), 3)
-    for name, values in differ.items():
-        table.add_row(name, *("" if value is None else json.dumps(value)[:60] for value in values))
-    console.print(table if differ else "the settings are the same")
-    table = table_of("Means and shares", ("point", "number", str(store), str(other), "difference"), 2)
-    for place, numbers in common.items():
-        for name, (a, b) in numbers.items():
-            table.add_row(", ".join(place), str(name), f"{a:.6g}", f"{b:.6g}", f"{b - a:.3g}")
-    console.print(table if common else "no point of the grid is in both")
+    places = (str(store), str(other))
+    rows = [(name, *("" if v is None else json.dumps(v) for v in values)) for name, values in differ.items()]
+    table = table_of("Settings that differ", ("setting", *places), rows, 3)
+    print_parts(console, [table if differ else "the settings are the same"])
+    rows = [
+        (*place, name, f"{a:.6g}", f"{b:.6g}", f"{b - a:.3g}")
+        for place, numbers in common.items()
+        for name, (a, b) in numbers.items()
+    ]
+    table = table_of("Means and shares", (*axes, "number", *places, "difference"), rows, len(axes) + 1, len(axes) + 1)
+    print_parts(console, [table if common else "no point of the grid is in both"])
 
 
 def list_(folder: Folder = Path("."), json_: JsonOption = False) -> None:
@@ -140,8 +143,8 @@ def list_(folder: Folder = Path("."), json_: JsonOption = False) -> None:
     if json_:
         print(json.dumps(rows, indent=1))
         return
-    table = table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), 4)
-    for row in rows:
-        sizes = " x ".join(f"{size} {name}" for name, size in row["grid"].items())
-        table.add_row(row["store"], row["study"], sizes, row["state"])
-    console.print(table)
+    lines = [
+        (row["store"], row["study"], " x ".join(f"{size} {name}" for name, size in row["grid"].items()), row["state"])
+        for row in rows
+    ]
+    print_parts(console, [table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), lines, 4)])

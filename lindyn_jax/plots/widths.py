@@ -43,37 +43,49 @@ def distance_against_width(ax, summary) -> None:
 
 
 def events_against_width(ax, summary) -> None:
-    """Frequencies of Lemma 11's events against width, with exact 95% intervals and the level 1 - delta."""
+    """How often Lemma 11's events fail against width, with exact 95% intervals and the level delta, on a logarithmic scale.
+
+    Where there was no failure the upper end of the interval is marked, which is that of all events; events that are the same at
+    all exponents are drawn once, and those that never fail are named only.
+    """
     widths = summary["width"].values
     names = {
         "level_is_large": "(33) imbalance",
         "coupling_is_small": "(34) coupling",
         "product_is_small": "(35) product",
     }
-    count = len(names) * len(summary["alpha"])
-    for index, alpha in enumerate(summary["alpha"].values):
-        row = summary.isel(alpha=index)
-        for event, (name, text) in enumerate(names.items()):
-            value = row[name].values
-            errors = np.abs(np.stack([value - row[f"{name}_low"].values, row[f"{name}_high"].values - value]))
-            # Side by side, so that events that always hold do not hide each other.
-            shift = 10 ** (0.05 * (index * len(names) + event - (count - 1) / 2))
-            ax.errorbar(
-                widths * shift,
-                value,
-                yerr=errors,
-                color=COLOURS[event],
-                marker=MARKERS[(index * len(names) + event) % len(MARKERS)],
-                ls="none",
-                lw=0.8,
-                ms=3,
-                label=f"{text}" + (rf", $\alpha$ = {alpha:g}" if len(summary["alpha"]) > 1 else ""),
-            )
+    look, spared, lowest = (
+        {"ls": ":", "lw": 0.8, "ms": 4.5, "capsize": 2, "elinewidth": 0.8},
+        [],
+        np.full(len(widths), np.nan),
+    )
+    for event, (name, text) in enumerate(names.items()):
+        # Of the failures, whose interval is the other way round.
+        value, high, low = (1 - summary[name + end].transpose("alpha", ...).values for end in ("", "_low", "_high"))
+        lowest = np.fmin(lowest, np.where(value == 0, high, np.nan).min(axis=0, initial=np.inf, where=value == 0))
+        if not np.any(value > 0):
+            spared.append(text)
+            continue
+        same = np.all(value == value[0])
+        for index in range(1 if same else len(value)):
+            label = text if same else rf"{text}, $\alpha$ = {summary['alpha'].values[index]:g}"
+            seen = np.where(value[index] > 0, value[index], np.nan)
+            errors = np.maximum([seen - low[index], high[index] - seen], 0)
+            full = {} if index == 0 else {"mfc": "none"}
+            marker = MARKERS[(event + 3 * index) % len(MARKERS)]
+            ax.errorbar(widths, seen, yerr=errors, color=COLOURS[event], marker=marker, label=label, **look, **full)
+    lowest = np.where(np.isfinite(lowest), lowest, np.nan)
+    if np.any(np.isfinite(lowest)):
+        label = "no failure: frequency below (95%)"
+        ax.plot(widths, lowest, color="0.4", marker=11, ls="none", ms=6, label=label)
+    for text in spared:
+        ax.plot([], [], ls="none", label=f"{text}: never failed")
     delta = summary.attrs["delta"]
-    ax.axhline(1 - delta, color="0.5", lw=0.8, ls="--", label=rf"$1 - \delta$ = {1 - delta:g}")
-    ax.set(xscale="log", ylim=(-0.05, 1.05), xlabel="hidden width $h$", ylabel="frequency (95% interval)")
-    ax.set_title("Events of Lemma 11")
-    legend_below(ax, 2 if count > 3 else 1, -0.16)
+    ax.axhline(delta, color="0.5", lw=0.8, ls="--", label=rf"$\delta$ = {delta:g}")
+    ax.set(xscale="log", yscale="log", xlabel="hidden width $h$", ylabel="failure frequency (95% interval)")
+    ax.set_ylim(top=1.5)
+    ax.set_title("How often events of Lemma 11 fail")
+    legend_below(ax, 2, -0.16)
 
 
 def ratios_against_width(ax, summary) -> None:

@@ -1,0 +1,115 @@
+"""Tables of the command line at every width: all keys, no number cut, text of users letter by letter."""
+
+import io
+import re
+
+import matplotlib.figure
+import numpy as np
+import pytest
+import xarray as xr
+from rich.cells import cell_len
+from rich.console import Console
+
+from lindyn_jax import plots
+from lindyn_jax.cli import _tables
+from lindyn_jax.statistics import frequency
+from lindyn_jax.studies.study import Table
+
+WIDTHS = (60, 80, 100, 200)
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
+
+
+def printed(parts, width: int) -> str:
+    file = io.StringIO()
+    _tables.show(Console(file=file, width=width, markup=False, emoji=False, highlight=False), parts)
+    return file.getvalue()
+
+
+def random_table(columns: int, rows: int, named: int, seed: int = 0) -> Table:
+    rng = np.random.default_rng(seed)
+    cells = [[f"{10 ** rng.normal(0, 3):.5g}" for _ in range(columns)] for _ in range(rows)]
+    names = tuple(f"number {i}" for i in range(columns))
+    return Table("A title that is longer than narrow screens are, which is why it is broken", names, cells, named=named)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("columns", [2, 5, 14, 30])
+def test_every_part_fits_begins_with_the_keys_and_cuts_no_number(width, columns):
+    table = random_table(columns, 4, named=2)
+    text = printed([table], width)
+    assert max(map(cell_len, text.splitlines())) <= width
+    heads = {str(i) for i in range(columns)}
+    assert set(NUMBER.findall(text)) - heads == {cell for row in table.rows for cell in row} - heads
+    lines = [line.split() for line in text.splitlines()]
+    starts = [[line[:2] for line in lines].count(row[:2]) for row in table.rows]
+    # Each row once in every part, after its keys.
+    assert len(set(starts)) == 1 and starts[0] == len(re.findall("^─+$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_words_are_broken_between_words_and_paths_anywhere(width):
+    path = "/a/folder/" + "x" * 70 + "/sweep.zarr"
+    sentence = "what is drawn, in a sentence that is longer than a narrow screen has columns for a sentence"
+    table = Table("", ("store", "what", "trials"), [(path, sentence, "1234567890")], ("store", "what"))
+    text = printed([table, table._replace(rows=[*table.rows, ("b", "c", "2")])], width)
+    assert max(map(cell_len, text.splitlines())) <= width and text.count("1234567890") == 2
+    letters = "".join(text.split())
+    if width == 200:
+        assert text.count(path) == text.count(sentence) == 2
+    assert letters.count("x") >= 140 and all(f"{word}" in text for word in sentence.split())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_row_alone_or_with_keys_as_wide_as_the_screen_turns_sideways(width):
+    row = [f"{i}.123456789012345" for i in range(20)]
+    text = printed([Table("", tuple(f"number {i}" for i in range(20)), [row], named=1)], width)
+    assert [line.split() for line in text.splitlines() if line] == [["number", str(i), x] for i, x in enumerate(row)]
+    keys = Table("", tuple("abcdefg"), [[f"{i}.1234567890123456789012345" for i in range(7)]] * 2, named=6)
+    text = printed([keys], width)
+    assert ("─" in text) == (width == 200) and text.count("6.1234567890123456789012345") == 2
+
+
+def test_markup_wide_letters_and_terminal_codes_are_printed_and_measured_as_they_are():
+    odd = ["[bold]x[/bold]", "$\\alpha_1$", ":smile:", "日本語", "\x1b[1m\n\udcff"]
+    table = Table("[red]title[/red]", ("[b]name", "n"), [(name, "1") for name in odd], ("[b]name",))
+    text = printed([table, "[i]a sentence"], 60)
+    assert "[red]title[/red]" in text and "[b]name" in text and "[i]a sentence" in text
+    assert all(name in text for name in odd[:4]) and r"\x1b[1m\n\udcff" in text
+    rows = [line for line in text.splitlines() if line.endswith("1")]
+    assert len(rows) == 5 and len({cell_len(line) for line in rows}) == 1
+
+
+def test_sections_are_set_apart_and_no_row_is_no_fault():
+    text = printed([Table("", ("a", "b"), [("1", "2"), None, ("3", "4")])], 60)
+    assert [line.split() for line in text.splitlines()][3:6] == [["1", "2"], [], ["3", "4"]]
+    assert "a" in printed([Table("", ("a", "b"), [])], 60)
+
+
+def test_a_pipe_is_as_wide_as_columns_says_and_100_where_it_says_nothing(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert _tables.width_of(io.StringIO()) == 100
+    for text, width in (("60", 60), ("", 100), ("many", 100), ("1", 20)):
+        monkeypatch.setenv("COLUMNS", text)
+        assert _tables.width_of(io.StringIO()) == width
+
+
+def test_the_picture_of_events_shows_failures_on_a_scale_that_tells_them_from_none():
+    values = {"level_is_large": [[0.0, 0.93, 1.0]] * 2, "coupling_is_small": [[0.9, 1.0, 1.0], [0.8, 1.0, 1.0]]}
+    values["product_is_small"] = [[1.0] * 3] * 2
+    summary = xr.Dataset(coords={"alpha": [0.5, 0.3], "width": [10.0, 100.0, 1000.0]}, attrs={"delta": 0.1})
+    for name, shares in values.items():
+        counts = np.round(100 * np.array(shares)).astype(int)
+        for end, found in zip(("", "_low", "_high"), frequency(counts, np.full((2, 3), 100)), strict=True):
+            summary[name + end] = (("alpha", "width"), found)
+    ax = matplotlib.figure.Figure().subplots()
+    plots.events_against_width(ax, summary)
+    assert ax.get_yscale() == "log"
+    drawn = {bars.get_label(): bars.lines[0].get_ydata() for bars in ax.containers}
+    # The same at both exponents, and drawn once.
+    np.testing.assert_allclose(drawn["(33) imbalance"], [1, 0.07, np.nan])
+    np.testing.assert_allclose(drawn[r"(34) coupling, $\alpha$ = 0.3"], [0.2, np.nan, np.nan])
+    assert len(drawn) == 3
+    (limit,) = (line for line in ax.lines if str(line.get_label()).startswith("no failure"))
+    # Of no failure among 100 at 97.5%.
+    np.testing.assert_allclose(limit.get_ydata(), 1 - 0.025**0.01, rtol=1e-9)
+    assert "(35) product: never failed" in [text.get_text() for text in ax.get_legend().get_texts()]
