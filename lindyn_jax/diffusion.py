@@ -72,6 +72,13 @@ def stochastic_flow(
     follow the same path for the same key. Derivatives are those of a path with its steps held.
 
     **Source:** Li, Tai and E (2017), with the covariance in matrix form, this package's own.
+
+    Example:
+
+        >>> problem, start, ts = ld.factorization(np.eye(1)), ld.LinearModel(np.zeros((1, 1))), np.arange(10.0, 200.0)
+        >>> path = ld.stochastic_flow(start, problem, ts, noise=ld.LabelNoise(1.0), step_size=0.1, key=jax.random.key(0))
+        >>> float(jnp.mean(path.observables["loss"])), 0.1 * 1.0**2 / 4  # mean over time, its limit
+        (0.024, 0.025)
     """
     ts = check_flow(model, problem, ts)
     _checks.check_positive(step_size, "step_size")

@@ -42,6 +42,13 @@ class Direction(eqx.Module):
     - `log_time`: log(1 + t) at the end.
     - `result`: a code of `trajectory.RESULTS`.
     - `stats`: numbers on the run, as in a `Trajectory`.
+
+    Example:
+
+        >>> problem = ld.Logistic(np.array([[3.0, 0.0], [0.0, -4.0]]), np.array([1, 0]))
+        >>> found = ld.direction(ld.TwoLayer(0.1 * np.eye(2), np.array([[0.1, 0.1]])), problem)
+        >>> bool(found.ok), float(found.margin)
+        (True, 2.4)
     """
 
     direction: Float[Array, "n m"]
@@ -95,6 +102,13 @@ def direction(
     derivative is left out; they are as far from those of the limit as the heading is.
 
     **Source:** Soudry et al. (2018) for one layer; Ji and Telgarsky (2019), Lyu and Li (2020) for more.
+
+    Example:
+
+        >>> problem = ld.Logistic(np.array([[3.0, 0.0], [0.0, -4.0]]), np.array([1, 0]))
+        >>> found = ld.direction(ld.TwoLayer(0.1 * np.eye(2), np.array([[0.1, 0.1]])), problem)
+        >>> found.direction.ravel().tolist(), ld.theory.max_margin(problem).direction.ravel().tolist()
+        ([0.8, 0.6], [0.8, 0.6])
     """
     if not isinstance(problem, Classification):
         raise ValueError(

@@ -35,6 +35,13 @@ class Gauge(eqx.Module):
     - `imbalance`: d, shape (k,), descending; the other h - k eigenvalues of D are zero.
 
     **Source:** T21 (14) to (16).
+
+    Example:
+
+        >>> problem = ld.factorization(np.array([[0.0, 2.0], [1.0, 0.0]]))
+        >>> gauge = ld.find_gauge(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)), problem)
+        >>> gauge.target.tolist(), gauge.imbalance.tolist()
+        ([2.0, 1.0], [3.0, 0.0])
     """
 
     Phi: Float[Array, "n n"]
@@ -62,6 +69,15 @@ def find_gauge(model: TwoLayer, problem: LeastSquares | Penalised) -> Gauge:
     and back) are then exact, and never NaN. Nothing of size h x h is formed for h > n + m; Phi is n x n by its nature.
 
     **Source:** T21 (14), (15); for data other than X = I the target is Theta_hat, this package's extension.
+
+    Example:
+
+        >>> problem = ld.factorization(np.array([[0.0, 2.0], [1.0, 0.0]]))
+        >>> gauge = ld.find_gauge(ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2)), problem)
+        >>> (gauge.Phi.T @ problem.theta_hat @ gauge.Psi).tolist()
+        [[2.0, 0.0], [0.0, 1.0]]
+        >>> gauge.imbalance.tolist()
+        [3.0, 0.0]
     """
     check_fits(model, problem)
     n = problem.num_inputs
@@ -103,6 +119,16 @@ def to_gauge(what: Gauged, gauge: Gauge) -> Gauged:
     likewise for V_g.
 
     **Source:** T21 (14) to (16).
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.array([[0.0, 2.0], [1.0, 0.0]])), ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2))
+        >>> gauge = ld.find_gauge(model, problem)
+        >>> turned, diagonal = ld.to_gauge(model, gauge), ld.to_gauge(problem, gauge)
+        >>> diagonal.Y.tolist()
+        [[2.0, 0.0], [0.0, 1.0]]
+        >>> float(problem.loss(model.product())), float(diagonal.loss(turned.product()))
+        (5.0, 5.0)
     """
     return _turned(what, gauge, False)
 
@@ -120,6 +146,13 @@ def from_gauge(what: Gauged, gauge: Gauge) -> Gauged:
     **Raises:** `ValueError` for sizes that do not fit the gauge, or a problem that `to_gauge` refuses.
 
     **Source:** T21 (14) to (16).
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.array([[0.0, 2.0], [1.0, 0.0]])), ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2))
+        >>> gauge = ld.find_gauge(model, problem)
+        >>> ld.from_gauge(ld.to_gauge(model, gauge), gauge).product().tolist()
+        [[2.0, 0.0], [0.0, 1.0]]
     """
     return _turned(what, gauge, True)
 

@@ -50,6 +50,14 @@ def stable_step(
 
     **Source:** this package's own for the path; M22 section 5.2 leaves open how the imbalance affects the step. Linear stability
     for the others; for one layer G19 section 3.2 asks for half of it, `eta < 1/lambda_1`.
+
+    Example:
+
+        >>> problem, model = ld.factorization(np.diag([2.0, 1.0])), ld.TwoLayer(np.diag([2.0, 1.0]), np.eye(2))
+        >>> float(ld.stable_step(model, problem, 1.0, at="solution")), 2 / float(ld.theory.sharpness(model, problem).value)
+        (0.4, 0.4)
+        >>> float(ld.stable_step(model, problem, 1.0)), float(ld.stable_step(model, problem))
+        (0.3333, 0.1667)
     """
     _checks.check_choice(at, "at", ("path", "solution", "state"))
     curvature: Array = {"path": _along_the_path, "solution": _sharpness, "state": _hessian_sharpness}[at](
