@@ -316,6 +316,9 @@ def test_limits_of_the_mode_equation():
         for sigma in (1e-60, 1e-20, -1e-20, -1e-60):
             assert relative_error(mode(sigma, 1.0, 0.5, 2.0, depth) / bare, 1.0) < tolerance("float64")
     assert float(ld.exact.deep_mode_limit(-1.0, 1.0, 0.3).value) == 0
+    # Where nothing bounds it, a lam that is not known to be 0 before.
+    value, applies = jax.jit(ld.exact.deep_mode_limit)(1.0, 0.0, 0.3)
+    assert float(value) == np.inf and not bool(applies)
     assert not bool(ld.exact.deep_mode_rate(-1.0, 1.0, 3).applies)
 
 
@@ -396,7 +399,11 @@ def test_bad_networks_are_refused(problem, rng):
             "but the model is a DeepLinear: use 'auto'",
         ),
         (lambda: ld.exact.deep_mode(1.0, 1.0, 0.1, 1.0, 0), "`depth` must be at least 1, but is 0"),
-        (lambda: ld.exact.deep_mode(1.0, 0.0, 0.1, 1.0, 3), "`lam` must be positive"),
+        (lambda: ld.exact.deep_mode(1.0, 0.0, 0.1, 1.0, 3), "`lam` must be a positive number"),
+        (lambda: ld.exact.deep_mode_time(1.0, 0.0, 0.1, 0.5, 3), "`lam` must be a positive number"),
+        (lambda: ld.exact.deep_mode_limit(1.0, -1.0, 0.1), "`lam` must be a positive number"),
+        (lambda: ld.exact.deep_mode_limit(1.0, 1.0, -0.1), "`s0` must not be negative"),
+        (lambda: ld.exact.deep_mode_rate(1.0, 0.0, 3), "`lam` must be a positive number"),
         (lambda: ld.exact.deep_mode(1.0, 1.0, -0.1, 1.0, 3), "`s0` must not be negative"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._checks import is_traced
+from .._checks import check_positive
 from .._finite import elementwise
 from .._public import public
 from ._common import Limit, Rate, as_floats, check_not_negative, least_divisor, polynomial
@@ -55,14 +55,21 @@ def deep_mode(
 
     **Source:** G19 section 3.1 for two layers; the deep equation is that of Arora, Cohen and Hazan (2018), and its inverse
     this package's own.
+
+    Example:
+
+        >>> t = jnp.array([1.0, 5.0, 9.0, 13.0])
+        >>> print(ld.exact.deep_mode(1.0, 1.0, 0.001, t, 3).round(3))
+        [0.001 0.008 0.417 1.   ]
+        >>> print(ld.exact.deep_mode(1.0, 1.0, 0.001, t, 2).round(3))
+        [0.007 0.957 1.    1.   ]
     """
     L = _depth(depth)
     sigma, lam, s0, t = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, s0=s0, t=t))
-    check_not_negative(lam=lam, t=t)
+    check_positive(lam, "lam")
+    check_not_negative(t=t)
     if L > 1:
         check_not_negative(s0=s0)
-    if not is_traced(lam) and not bool(jnp.all(lam > 0)):
-        raise ValueError(f"Argument `lam` must be positive, but is {lam}.")
     if L == 1:
         return s0 * jnp.exp(-lam * t) + sigma * _decayed(lam, t)
     return _deep(sigma, lam, s0, t, L)
@@ -85,10 +92,17 @@ def deep_mode_time(
     **Raises:** as `deep_mode`.
 
     **Source:** as `deep_mode`.
+
+    Example:
+
+        >>> time = ld.exact.deep_mode_time(1.0, 1.0, 0.001, 0.5, 3)
+        >>> float(time), float(ld.exact.deep_mode(1.0, 1.0, 0.001, time, 3))
+        (9.145, 0.5)
     """
     L = _depth(depth)
     sigma, lam, s0, s = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, s0=s0, s=s))
-    check_not_negative(lam=lam, s0=s0, s=s)
+    check_positive(lam, "lam")
+    check_not_negative(s0=s0, s=s)
     p0, p = lam * s0 / sigma, lam * s / sigma
     reached = (sigma > 0) & (p0 > 0) & (p > 0) & jnp.where(p0 < 1, (p >= p0) & (p < 1), (p <= p0) & (p > 1))
     p0, p = jnp.where(reached, p0, 0.5), jnp.where(reached, p, 0.5)
@@ -113,11 +127,22 @@ def deep_mode_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], 
 
     **Returns:** a `Limit`.
 
+    **Raises:** `ValueError` for a `lam` that is not positive or a negative `s0`, where they are known.
+
     **Source:** the signs of the equation.
+
+    Example:
+
+        >>> limit = ld.exact.deep_mode_limit(jnp.array([2.0, 2.0, -1.0]), 1.0, jnp.array([0.1, 0.0, 0.1]))
+        >>> print(limit.value, limit.applies)
+        [2. 0. 0.] [ True False False]
     """
     sigma, lam, s0 = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, s0=s0))
-    moves = (s0 > 0) & (sigma > 0)
-    return Limit(jnp.where(moves, sigma / jnp.where(lam > 0, lam, 1), 0), (lam > 0) & (moves | (sigma == 0)))
+    check_positive(lam, "lam")
+    check_not_negative(s0=s0)
+    moves, bounded = (s0 > 0) & (sigma > 0), lam > 0
+    value = jnp.where(bounded, sigma / jnp.where(bounded, lam, 1), jnp.inf)
+    return Limit(jnp.where(moves, value, 0), bounded & (moves | (sigma == 0)))
 
 
 @public
@@ -129,10 +154,18 @@ def deep_mode_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d
 
     **Returns:** a `Rate`. With sigma = 0 (L >= 2), or sigma < 0 and L >= 3, the approach is a power of t.
 
+    **Raises:** `ValueError` for a depth below 1, or a `lam` that is not positive, where it is known.
+
     **Source:** the derivative of the equation at its rest point.
+
+    Example:
+
+        >>> [float(ld.exact.deep_mode_rate(8.0, 1.0, depth).value) for depth in (1, 2, 3)]
+        [1.0, 16.0, 48.0]
     """
     L = _depth(depth)
     sigma, lam = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam))
+    check_positive(lam, "lam")
     applies = (lam > 0) & ((sigma > 0) | (L == 1))
     safe = jnp.where(applies, lam, 1)
     value = L * safe * jnp.where(applies & (sigma > 0), jnp.abs(sigma) / safe, 1) ** (2 - 2 / L)
