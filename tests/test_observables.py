@@ -355,6 +355,9 @@ def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table,
         ValueError, match="is defined for problems of kind LeastSquares, but the problem is of kind Other"
     ):
         constant(one, Other())
+    # Under its own name, though others are computed on the way.
+    with pytest.raises(ValueError, match=r"^Observable `alignment` is defined for problems of kind LeastSquares, but"):
+        obs.alignment(one, ld.Softmax(np.eye(3), np.array([0, 1, 1])))
 
 
 def test_names_symbols_and_kinds_of_observables_are_checked(table):

@@ -19,7 +19,16 @@ from .registry import observable
 )
 @public
 def singular_values(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
-    """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part."""
+    """Singular values of Theta, descending; of Phi1^T Theta for a reduced model without its frozen part.
+
+    **Returns:** shape (k,), k = min(n, m), or min(r, m) for a reduced model without its frozen part.
+
+    Example:
+
+        >>> problem, model = ld.factorization(jnp.eye(2)), ld.LinearModel(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> print(ld.observables.singular_values(model, problem).round(4))
+        [3. 1.]
+    """
     known = model.is_reduced and getattr(model, "frozen", None) is not None
     outside = model.frozen_product(problem) if known else None
     if outside is not None:
@@ -37,7 +46,14 @@ def singular_values(model: AbstractModel, problem: AbstractProblem) -> Float[Arr
 )
 @public
 def nuclear_norm(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """Sum of the singular values of Theta."""
+    """Sum of the singular values of Theta.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> float(ld.observables.nuclear_norm(ld.LinearModel(jnp.diag(jnp.array([2.0, -1.0]))), problem))
+        3.0
+    """
     return jnp.sum(singular_values(model, problem))
 
 
@@ -52,6 +68,14 @@ def effective_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
     """`exp(-sum p_i log p_i)` with `p_i = sigma_i/sum sigma_j`: k for k equal singular values of Theta; 0 for Theta = 0.
 
     **Source:** Roy and Vetterli (2007).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> float(ld.observables.effective_rank(ld.LinearModel(jnp.eye(2)), problem))
+        2.0
+        >>> float(ld.observables.effective_rank(ld.LinearModel(jnp.diag(jnp.array([1.0, 0.1]))), problem))
+        1.356
     """
     sigma = singular_values(model, problem)
     total = jnp.sum(sigma)
@@ -72,6 +96,12 @@ def stable_rank(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
     """`||Theta||_F^2/sigma_1^2`: between 1 and the rank, k for k equal singular values; 0 for Theta = 0.
 
     **Source:** Rudelson and Vershynin (2007).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> float(ld.observables.stable_rank(ld.LinearModel(jnp.diag(jnp.array([2.0, 1.0]))), problem))
+        1.25
     """
     sigma = singular_values(model, problem)
     return jnp.sum(quotient(sigma, sigma[0]) ** 2)
@@ -91,9 +121,20 @@ def mode_strengths(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
     """Components of Theta along the modes of the data, `phi_i^T Theta psi_i`, with `X^T Y = Phi diag(sigma) Psi^T`.
 
     p = min(r, m) of them, in descending order of sigma; from an aligned start the w_i of G19.
+
+    **Returns:** shape (p,).
+
+    **Raises:** `ValueError` for a problem that is not least squares.
+
+    **Source:** G19 section 3.1.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> print(ld.observables.mode_strengths(ld.LinearModel(0.5 * problem.Y), problem).round(4))
+        [1.5 0.5]
     """
-    P, _, QT = _data_modes(problem.plain)
-    return jnp.einsum("rp,rm,pm->p", P, reduced_product(model, problem), QT)
+    return _along_modes(model, problem)
 
 
 @observable(
@@ -109,9 +150,23 @@ def alignment(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""
     """Share of Phi1^T Theta that lies along the modes of the data, `sum_i (phi_i^T Theta psi_i)^2/||Phi1^T Theta||_F^2`.
 
     1 where the modes have decoupled, 1/max(r, m) on average for a random Theta; 0 for Theta = 0.
+
+    **Raises:** `ValueError` for a problem that is not least squares.
+
+    **Source:** this package's own; modes decouple as in G19 section 3.1.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.alignment(ld.LinearModel(jnp.eye(2)), problem))
+        1.0
+        >>> float(ld.observables.alignment(ld.LinearModel(jnp.ones((2, 2))), problem))
+        0.5
     """
-    return quotient(norm(mode_strengths(model, problem)), norm(reduced_product(model, problem))) ** 2
+    return quotient(norm(_along_modes(model, problem)), norm(reduced_product(model, problem))) ** 2
 
 
-def _data_modes(problem: Any) -> tuple[Float[Array, "r p"], Float[Array, " p"], Float[Array, "p m"]]:
-    return thin_svd(problem.singular_values[:, None] * problem.Ytil)
+def _along_modes(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " p"]:
+    data: Any = problem.plain
+    P, _, QT = thin_svd(data.singular_values[:, None] * data.Ytil)
+    return jnp.einsum("rp,rm,pm->p", P, reduced_product(model, problem), QT)
