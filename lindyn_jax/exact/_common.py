@@ -18,6 +18,12 @@ class Rate(NamedTuple):
     """An asymptotic rate, and whether its hypotheses hold.
 
     **Fields:** `value`: the distance to the limit falls like `exp(-value t)`; `applies`.
+
+    Example:
+
+        >>> value, applies = ld.exact.aligned_rate(jnp.array([2.0, 0.0]), 1.0)
+        >>> print(value, applies)
+        [4. 0.] [ True False]
     """
 
     value: Float[Array, "..."]
@@ -29,6 +35,12 @@ class Limit(NamedTuple):
 
     **Fields:** `value`: the limit of this start, whatever it is; `applies`: whether it is the one that the statement
     promises.
+
+    Example:
+
+        >>> value, applies = ld.exact.aligned_limit(2.0, 4.0)
+        >>> float(value), bool(applies)
+        (0.5, True)
     """
 
     value: Float[Array, "..."]
@@ -39,6 +51,12 @@ class Time(NamedTuple):
     """A time at which something happens, and whether it does.
 
     **Fields:** `value`; `applies`.
+
+    Example:
+
+        >>> value, applies = ld.exact.aligned_jump_time(jnp.array([2.0, 0.0]))
+        >>> print(value, applies)
+        [0.5 inf] [ True False]
     """
 
     value: Float[Array, "..."]

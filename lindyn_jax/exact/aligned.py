@@ -50,6 +50,12 @@ def aligned(
     1e12 in float32. Derivatives exist everywhere, at sigma = 0 and lam = 0 as well.
 
     **Source:** G19 Theorem 1, (16), corrected: O must be orthogonal, and sigma = 0 has a form of its own.
+
+    Example:
+
+        >>> t = jnp.array([0.0, 1.0, 2.0, 6.0])
+        >>> print(ld.exact.aligned(2.0, 1.0, 3.0, t).round(3))
+        [0.002 0.127 1.574 2.   ]
     """
     sigma, lam, d, t = as_floats(sigma=sigma, lam=lam, d=d, t=t)
     check_not_negative(lam=lam, t=t)
@@ -71,6 +77,12 @@ def aligned_limit(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], d:
     **Raises:** as `aligned`.
 
     **Source:** G19 Theorem 1.
+
+    Example:
+
+        >>> limit = ld.exact.aligned_limit(jnp.array([2.0, -1.0]), 4.0)
+        >>> print(limit.value, limit.applies)
+        [0.5 0. ] [ True False]
     """
     sigma, lam, d = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, d=d))
     check_not_negative(lam=lam)
@@ -94,6 +106,14 @@ def aligned_rate(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]) -> 
     **Raises:** as `aligned`.
 
     **Source:** G19 Theorem 1.
+
+    Example:
+
+        >>> float(ld.exact.aligned_rate(2.0, 1.0).value)
+        4.0
+        >>> gap = 2.0 - ld.exact.aligned(2.0, 1.0, 3.0, jnp.array([4.0, 5.0]))
+        >>> float(jnp.log(gap[0] / gap[1]))
+        4.0
     """
     sigma, lam = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam))
     check_not_negative(lam=lam)
@@ -115,6 +135,12 @@ def aligned_half_time(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."]
     **Raises:** as `aligned`.
 
     **Source:** G19 (17), corrected.
+
+    Example:
+
+        >>> time = ld.exact.aligned_half_time(2.0, 1.0, 3.0).value
+        >>> float(time), float(ld.exact.aligned(2.0, 1.0, 3.0, time))
+        (1.673, 1.0)
     """
     sigma, lam, d = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, d=d))
     check_not_negative(lam=lam)
@@ -142,6 +168,12 @@ def aligned_jump_time(sigma: Real[ArrayLike, "..."]) -> Time:
     **Raises:** as `aligned`.
 
     **Source:** G19 Theorem 2, (18), with the start that its times belong to.
+
+    Example:
+
+        >>> times = ld.exact.aligned_jump_time(jnp.array([4.0, 2.0]))
+        >>> print(times.value)
+        [0.25 0.5 ]
     """
     (sigma,) = as_floats(sigma=sigma)
     positive = sigma > least_divisor(sigma.dtype)
@@ -163,6 +195,14 @@ def aligned_step(sigma: Real[ArrayLike, "..."], lam: Real[ArrayLike, "..."], t: 
     **Raises:** as `aligned`.
 
     **Source:** G19 Theorem 2 and Corollary 1 (the squared Frobenius norm is meant).
+
+    Example:
+
+        >>> t = jnp.array([0.25, 0.5, 1.0])
+        >>> print(ld.exact.aligned_step(2.0, 1.0, t).value.round(3))
+        [0.    0.667 2.   ]
+        >>> print(ld.exact.aligned(2.0, 1.0, 50.0, 50 * t).round(3))
+        [0.    0.667 2.   ]
     """
     sigma, lam, t = jnp.broadcast_arrays(*as_floats(sigma=sigma, lam=lam, t=t))
     check_not_negative(lam=lam, t=t)
@@ -192,6 +232,15 @@ def plateau(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: int) ->
     Values of sigma^2/lambda that agree to round-off count as equal.
 
     **Source:** G19 Corollary 2, with the hypothesis that it needs.
+
+    Example:
+
+        >>> sigma = jnp.array([2.0, 1.0])
+        >>> for lam in (jnp.array([1.0, 1.0]), jnp.array([8.0, 0.5])):
+        ...     limit = ld.exact.plateau(sigma, lam, 1)
+        ...     print(limit.value, limit.applies)
+        [2. 0.] True
+        [0.25 0.  ] False
     """
     sigma, lam, k = _components(sigma, lam, k)
     learned = _rank(sigma) < k
@@ -215,6 +264,12 @@ def reduced_rank(sigma: Real[ArrayLike, " p"], lam: Real[ArrayLike, " p"], k: in
     **Raises:** as `plateau`.
 
     **Source:** G19 Corollary 2.
+
+    Example:
+
+        >>> sigma, lam = jnp.array([2.0, 1.0]), jnp.array([8.0, 0.5])
+        >>> print(ld.exact.reduced_rank(sigma, lam, 1))
+        [0. 2.]
     """
     sigma, lam, k = _components(sigma, lam, k)
     return jnp.where(_rank(_gain(sigma, lam)) < k, sigma / lam, 0)

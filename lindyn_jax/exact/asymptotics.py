@@ -156,6 +156,17 @@ def riccati_limit(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Ar
     eigenvalue than it reaches.
 
     **Source:** T21 Proposition 2, with the condition that its proof needs; the limit of other starts is this package's.
+
+    Example:
+
+        >>> A = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> for U0 in (jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0]))):
+        ...     limit = ld.exact.riccati_limit(A, 2.0, U0)
+        ...     print(limit.value.round(3), limit.applies)
+        [[2. 1.]
+         [1. 2.]] True
+        [[1.5 1.5]
+         [1.5 1.5]] False
     """
     A, U0 = check_riccati(A, g, U0)
     return limit_from(A, jnp.asarray(g, A.dtype), U0, jnp.zeros((), A.dtype), 0)
@@ -235,10 +246,18 @@ def riccati_rate(A: Real[ArrayLike, "p p"], g: Real[ArrayLike, ""], U0: Real[Arr
     no coefficient is known to vanish. Zero means slower than any exponential: P ~ 1/(g t) on the kernel of A that is
     reached. Infinite: P does not move.
 
+    **Raises:** `ValueError` as `riccati` does.
+
     **Notes:** the derivative with respect to A is that of the eigenvalues; where several rates are the least, the mean of
     theirs, and NaN where a repeated eigenvalue has the least: it splits, and its parts have no derivative.
 
     **Source:** T21 Proposition 2; the gap rate from the graph of the moving subspace.
+
+    Example:
+
+        >>> A, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> float(ld.exact.riccati_rate(A, 2.0, U0).value)
+        2.0
     """
     A, U0 = check_riccati(A, g, U0)
     a, _, _, pivots, *_ = reach(A, U0)

@@ -42,6 +42,14 @@ def decayed(
     plain one. Accuracy and derivatives are those of `riccati`.
 
     **Source:** this package's own; without decay T21 Proposition 5 at lambda0 = 0.
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> Theta = ld.exact.decayed(Y, U0, U0, 0.5, jnp.array([0.0, 30.0]))
+        >>> print(Theta[1].round(3), jnp.linalg.svd(Theta[1], compute_uv=False).round(3))
+        [[1.5 1. ]
+         [1.  1.5]] [2.5 0.5]
     """
     A, R0 = _check(Y, U0, V0, weight_decay)
     L = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
@@ -60,9 +68,19 @@ def decayed_limit(
 
     **Returns:** a `Limit`: Theta(inf), shape (n, m), of this start, and whether all modes above the decay are reached.
 
+    **Raises:** `ValueError` as `decayed`.
+
     **Notes:** derivatives are those of `riccati_limit`.
 
     **Source:** this package's own; it is the minimum of `(1/2) ||Y - Theta||^2 + beta ||Theta||_*`.
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> limit = ld.exact.decayed_limit(Y, U0, U0, 1.5)
+        >>> print(limit.value.round(3))
+        [[0.75 0.75]
+         [0.75 0.75]]
     """
     A, R0 = _check(Y, U0, V0, weight_decay)
     limit = limit_from(A, jnp.ones((), A.dtype), R0, jnp.zeros((), A.dtype), 0)

@@ -54,9 +54,15 @@ def diagonal_limit(
     **Notes:** by Newton's method on r numbers an output; the relative error is round-off times s_1/s_r. Derivatives are those
     of the equation. Numbers below the root of the least one are nothing, here as squares of the start.
 
-    **Example:** `diagonal_limit(problem, jnp.full(n, 1e-3), jnp.zeros(n)).value` is nearly the solution of least l1 norm.
-
     **Source:** Woodworth et al. (2020), for any start; the hypentropy is that of Ghai, Hazan and Singer (2020).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> for size in (1e-4, 10.0):  # nearly the solution of least l1 norm, and that of least l2 norm
+        ...     print(ld.exact.diagonal_limit(problem, jnp.full(2, size), jnp.zeros(2)).value.round(3))
+        [0. 1.]
+        [0.4 0.8]
     """
     check_quadratic(problem, "diagonal_limit")
     _checks.check_choice(form, "form", FORMS)

@@ -55,6 +55,14 @@ def riccati_general(
 
     **Source:** Lemma 6 in Appendix A of the earlier version of T21, (23) to (27), after Sasagawa (1982). The printed (27) has
     Atil where Ahat is meant in the first line (e^{-t Atil}, e^{-(t-s) Atil}), and e^{t Ahat} where e^{t Atil} is in the second.
+
+    Example:
+
+        >>> A = jnp.array([[0.0, 1.0], [0.0, 0.0]])
+        >>> R, Q = jnp.diag(jnp.array([1.0, 0.0])), jnp.diag(jnp.array([0.0, 1.0]))
+        >>> print(ld.exact.riccati_general(A, R, Q, jnp.eye(2), jnp.array([0.0, 30.0]))[1].round(4))
+        [[1.4142 1.    ]
+         [1.     1.4142]]
     """
     A = _checks.as_matrix(A, "A", "(p, p)")
     _checks.check_finite(A, "A")

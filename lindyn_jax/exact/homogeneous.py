@@ -75,6 +75,16 @@ def homogeneous(
     one: `homogeneous_condition` tells. Accuracy and derivatives are those of `riccati`.
 
     **Source:** T21 Proposition 5, (30).
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> P = ld.exact.homogeneous(Y, U0, V0, 1.0, jnp.array([0.0, 10.0]))
+        >>> print(P[1, :2, 2:].round(3))
+        [[2. 1.]
+         [1. 2.]]
+        >>> print(P.trace(axis1=1, axis2=2).round(3))
+        [2.    8.319]
     """
     L = homogeneous_factors(Y, U0, V0, lambda0, ts)
     return L @ jnp.swapaxes(L, 1, 2)
@@ -91,6 +101,14 @@ def homogeneous_factors(
     """Factors L = [U; V] with `P(t) = L L^T`, shape (T, n + m, k), k = min(n + m, h); each up to a rotation of its columns.
 
     **Args:**, **Raises:**, **Source:** as for `homogeneous`.
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> L = ld.exact.homogeneous_factors(Y, U0, V0, 1.0, jnp.array([0.0, 10.0]))[1]
+        >>> print((L[:2] @ L[2:].T).round(3))
+        [[2. 1.]
+         [1. 2.]]
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     return checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
@@ -104,7 +122,19 @@ def homogeneous_product(
     lambda0: Number,
     ts: Real[ArrayLike, " T"],
 ) -> Float[Array, "T n m"]:
-    """`Theta(t) = U V^T`, shape (T, n, m): the off-diagonal block of `homogeneous`, which has the arguments and the notes."""
+    """`Theta(t) = U V^T`, shape (T, n, m): the off-diagonal block of `homogeneous`, which has the arguments and the notes.
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> print(ld.exact.homogeneous_product(Y, U0, V0, 1.0, jnp.array([0.0, 0.5]))[1].round(4))
+        [[1.2097 0.7813]
+         [0.7813 1.2097]]
+        >>> flow = ld.gradient_flow(ld.TwoLayer(U0, V0), ld.factorization(Y), [0.0, 0.5])
+        >>> print(flow.final.product().round(4))
+        [[1.2097 0.7813]
+         [0.7813 1.2097]]
+    """
     L = homogeneous_factors(Y, U0, V0, lambda0, ts)
     n = jnp.shape(Y)[0]
     return L[:, :n] @ jnp.swapaxes(L[:, n:], 1, 2)
@@ -118,7 +148,17 @@ def homogeneous_grams(
     lambda0: Number,
     ts: Real[ArrayLike, " T"],
 ) -> Grams:
-    """`U U^T` and `V V^T` along the flow: the diagonal blocks of `homogeneous`, which has the arguments and the notes."""
+    """`U U^T` and `V V^T` along the flow: the diagonal blocks of `homogeneous`, which has the arguments and the notes.
+
+    **Returns:** `Grams`: `U`, shape (T, n, n), and `V`, shape (T, m, m).
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> grams = ld.exact.homogeneous_grams(Y, U0, V0, 1.0, jnp.array([0.0, 10.0]))
+        >>> print(jnp.linalg.eigvalsh(grams.U[1]).round(3), jnp.linalg.eigvalsh(grams.V[1]).round(3))
+        [1.618 3.541] [0.618 2.541]
+    """
     L = homogeneous_factors(Y, U0, V0, lambda0, ts)
     n = jnp.shape(Y)[0]
     U, V = L[:, :n], L[:, n:]
@@ -139,10 +179,20 @@ def homogeneous_limit(
 
     **Returns:** a `Limit`: P(inf), shape (n + m, n + m), of this start, and whether it is `2 A_+`.
 
+    **Raises:** `ValueError` as `homogeneous`.
+
     **Notes:** derivatives are those of `riccati_limit`, and known as well where a start reaches a part of the eigenvalue
     `|lambda0|/2` that non-square targets repeat, if Y has full rank: it stays repeated.
 
     **Source:** T21 Proposition 5.
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> limit = ld.exact.homogeneous_limit(Y, U0, V0, 1.0)
+        >>> print(limit.value[:2, 2:].round(3), limit.applies)
+        [[2. 1.]
+         [1. 2.]] True
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     return limit_from(A, jnp.ones((), A.dtype), R0, *_kept(Y, lambda0, A.dtype))
@@ -165,11 +215,21 @@ def homogeneous_rates(
     **Returns:** two `Rate`s, for a start of any rank; `applies` if the start reaches the largest eigenvalues that its rank
     allows, so that no coefficient is known to vanish.
 
+    **Raises:** `ValueError` as `homogeneous`.
+
     **Notes:** from a start with Q = lambda0 I the slow diagonal block is absent (there `N^T U` moves with the product, for N
     orthogonal to the columns of Y), and P has the product's rate; such starts are recognised. Derivatives are those of
     `riccati_rate`; the eigenvalue `|lambda0|/2` that non-square targets of full rank repeat does not split.
 
     **Source:** T21 Proposition 5, for square Y; corrected for the others.
+
+    Example:
+
+        >>> Y, U0, V0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2), jnp.zeros((2, 2))
+        >>> float(ld.exact.homogeneous_rates(Y, U0, V0, 1.0).product.value)
+        2.236
+        >>> float(jnp.sqrt(4 * 1.0**2 + 1.0**2))
+        2.236
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
     a, _, Phi, pivots, *_ = reach(A, R0, *_kept(Y, lambda0, A.dtype))
@@ -196,7 +256,19 @@ def homogeneous_eigenvalues(Y: Real[ArrayLike, "n m"], lambda0: Number) -> Float
 
     **Args:** `Y`, shape (n, m); `lambda0`, a number.
 
+    **Returns:** shape (n + m,).
+
+    **Raises:** `ValueError` for entries that are not finite.
+
     **Source:** T21 Proposition 5 and its proof, with the multiplicities of non-square targets.
+
+    Example:
+
+        >>> Y = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> print(ld.exact.homogeneous_eigenvalues(Y, 1.0).round(3))
+        [ 3.041  1.118 -1.118 -3.041]
+        >>> print((jnp.sqrt(4 * jnp.array([3.0, 1.0]) ** 2 + 1.0) / 2).round(3))
+        [3.041 1.118]
     """
     Y, lambda0 = _target(Y, lambda0)
     n, m = Y.shape
@@ -214,7 +286,15 @@ def homogeneous_condition(U0: Real[ArrayLike, "n h"], V0: Real[ArrayLike, "m h"]
 
     **Returns:** a `Condition`; nothing of size h x h is formed once h > n + m, where it holds for lambda0 = 0 only.
 
+    **Raises:** `ValueError` for widths that differ.
+
     **Source:** T21 Proposition 5.
+
+    Example:
+
+        >>> U0, V0 = jnp.eye(2), jnp.zeros((2, 2))
+        >>> [bool(ld.exact.homogeneous_condition(U0, V0, lambda0).applies) for lambda0 in (1.0, 0.5)]
+        [True, False]
     """
     U0, V0, lambda0 = _factors(U0, V0, lambda0)
     h = U0.shape[1]
@@ -234,7 +314,16 @@ def homogeneous_realisable(n: int, m: int, h: int, lambda0: Number) -> Bool[Arra
 
     **Args:** `n`, `m`, `h`, sizes; `lambda0`, a number, which may be traced; zero is realisable for every size.
 
+    **Returns:** a flag.
+
+    **Raises:** `ValueError` for sizes that are not whole.
+
     **Source:** the rank of U^T U >= lambda0 I; T21 has it for m = n = h only.
+
+    Example:
+
+        >>> [bool(ld.exact.homogeneous_realisable(3, 2, 3, lambda0)) for lambda0 in (1.0, 0.0, -1.0)]
+        [True, True, False]
     """
     lambda0 = _checks.as_float(lambda0, "lambda0")
     return jnp.where(lambda0 > 0, h <= n, jnp.where(lambda0 < 0, h <= m, lambda0 == 0))

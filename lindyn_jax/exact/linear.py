@@ -41,6 +41,16 @@ def linear(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"], ts: Real[Array
     everywhere; those in X need distinct singular values.
 
     **Source:** T21 section 2, G19 section 3.1, with the null space.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.diag(jnp.array([1.0, 2.0])), jnp.eye(2))
+        >>> Theta = ld.exact.linear(problem, jnp.zeros((2, 2)), jnp.array([0.5, 20.0]))
+        >>> print(jnp.diagonal(Theta, axis1=1, axis2=2).round(4))
+        [[0.3935 0.4323]
+         [1.     0.5   ]]
+        >>> float(1 - jnp.exp(-0.5)), float((1 - jnp.exp(-2.0)) / 2)
+        (0.3935, 0.4323)
     """
     Theta0 = _start(problem, Theta0, "linear")
     return _flow(problem, Theta0, as_times(ts, problem.dtype))
@@ -59,6 +69,13 @@ def linear_limit(problem: LeastSquares, Theta0: Real[ArrayLike, "n m"]) -> Limit
     **Raises:** as `linear`.
 
     **Source:** T21 section 2.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> limit = ld.exact.linear_limit(problem, jnp.array([[1.0], [0.0]])).value
+        >>> print(limit.round(4).ravel(), (problem.X @ limit).round(4))
+        [1.2 0.4] [[2.]]
     """
     Theta0 = _start(problem, Theta0, "linear_limit")
     return Limit(_limit(problem, Theta0), jnp.asarray(True))
@@ -75,6 +92,12 @@ def linear_rate(problem: LeastSquares) -> Rate:
     **Raises:** `ValueError` for a link or a penalty.
 
     **Source:** T21 section 2.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.diag(jnp.array([1.0, 2.0])), jnp.eye(2))
+        >>> float(ld.exact.linear_rate(problem).value)
+        1.0
     """
     check_quadratic(problem, "linear_rate")
     return Rate(problem.scale * problem.singular_values[-1] ** 2, jnp.asarray(True))
@@ -105,6 +128,16 @@ def linear_descent(
     saturate at about 1e150 in float64 and 1e18 in float32 instead of overflowing.
 
     **Source:** G19 (21), whose printed order of the factors is wrong.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.diag(jnp.array([1.0, 2.0])), jnp.eye(2))
+        >>> Theta = ld.exact.linear_descent(problem, jnp.zeros((2, 2)), 0.1, np.array([5, 500]))
+        >>> print(jnp.diagonal(Theta, axis1=1, axis2=2).round(4))
+        [[0.4095 0.4611]
+         [1.     0.5   ]]
+        >>> 1 - 0.9**5, (1 - 0.6**5) / 2
+        (0.4095, 0.4611)
     """
     Theta0 = _start(problem, Theta0, "linear_descent")
     known = not _checks.is_traced(steps)
@@ -139,6 +172,15 @@ def linear_descent_rate(problem: LeastSquares, eta: Real[ArrayLike, ""]) -> Rate
     **Notes:** `applies` compares numbers: within a rounding error of the bound 2 it says nothing.
 
     **Source:** G19 (21), T21 section 5.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.diag(jnp.array([1.0, 2.0])), jnp.eye(2))
+        >>> for eta in (0.1, 0.6):
+        ...     rate = ld.exact.linear_descent_rate(problem, eta)
+        ...     print(rate.value.round(4), rate.applies)
+        0.1054 True
+        -0.3365 False
     """
     check_quadratic(problem, "linear_descent_rate")
     eta = _checks.as_float(eta, "eta").astype(problem.dtype)

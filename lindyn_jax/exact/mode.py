@@ -41,6 +41,14 @@ class Mode(NamedTuple):
     """The two weights of a mode.
 
     **Fields:** `u`, `v`. **Property:** `x = u v`, the mode of the end-to-end matrix.
+
+    Example:
+
+        >>> mode = ld.exact.mode(1.0, 0.1, 0.1, 2.0)
+        >>> float(mode.u), float(mode.x)
+        (0.5962, 0.3555)
+        >>> float(1 / (1 + 99 * jnp.exp(-4.0)))
+        0.3555
     """
 
     u: Float[Array, "..."]
@@ -98,6 +106,12 @@ def mode(
     about 1e120 in float64 and 1e15 in float32. Squares of the arguments must not overflow.
 
     **Source:** T21 (17) and Proposition 3, in a form without 0/0 at lambda = 0, sigma = x0 or sigma = 0.
+
+    Example:
+
+        >>> u, v = ld.exact.mode(1.0, 2.0, 0.0, jnp.array([0.5, 10.0]))
+        >>> print((u * v).round(4), (u**2 - v**2).round(4))
+        [0.8769 1.    ] [4. 4.]
     """
     sigma, u0, v0, t = as_floats(sigma=sigma, u0=u0, v0=v0, t=t)
     check_not_negative(t=t)
@@ -119,6 +133,14 @@ def mode_limit(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Re
     **Raises:** as `mode`.
 
     **Source:** T21 Proposition 3, with the hypothesis that its rate needs.
+
+    Example:
+
+        >>> limit = ld.exact.mode_limit(1.0, 2.0, 0.0)
+        >>> float(limit.value.u), float(limit.value.v), float(limit.value.x)
+        (2.058, 0.4859, 1.0)
+        >>> bool(ld.exact.mode_limit(1.0, 0.5, -0.5).applies)
+        False
     """
     facts = _facts(*as_floats(sigma=sigma, u0=u0, v0=v0))
     return ModeLimit(Mode(facts.u, facts.v), facts.arrives)
@@ -139,6 +161,14 @@ def mode_rate(sigma: Real[ArrayLike, "..."], u0: Real[ArrayLike, "..."], v0: Rea
     **Raises:** as `mode`.
 
     **Source:** T21 Proposition 3, with its missing hypothesis.
+
+    Example:
+
+        >>> float(ld.exact.mode_rate(1.0, 2.0, 0.0).value)
+        4.472
+        >>> gap = 1.0 - ld.exact.mode(1.0, 2.0, 0.0, jnp.array([3.0, 4.0])).x
+        >>> float(jnp.log(gap[0] / gap[1]))
+        4.472
     """
     facts = _facts(*as_floats(sigma=sigma, u0=u0, v0=v0))
     return Rate(facts.mu, facts.exponential)
@@ -164,6 +194,13 @@ def mode_constant(
     lambda = 0 and at x0 = sigma.
 
     **Source:** T21 (22) and (23), corrected.
+
+    Example:
+
+        >>> C = ld.exact.mode_constant(1.0, 0.1, 0.1).value
+        >>> mu = ld.exact.mode_rate(1.0, 0.1, 0.1).value
+        >>> float(2 * mu**2 * C * jnp.exp(-mu * 8.0)), float(1.0 - ld.exact.mode(1.0, 0.1, 0.1, 8.0).x)
+        (1.114e-05, 1.114e-05)
     """
     facts = _facts(*as_floats(sigma=sigma, u0=u0, v0=v0))
     return ModeConstant(facts.constant, facts.bounded)

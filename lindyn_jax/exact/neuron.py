@@ -20,7 +20,14 @@ from .riccati import checked_factors
 
 
 class Neuron(NamedTuple):
-    """The weights of a neuron. **Fields:** `w`, shape (T, n); `a`, shape (T,). **Property:** `beta = a w`."""
+    """The weights of a neuron. **Fields:** `w`, shape (T, n); `a`, shape (T,). **Property:** `beta = a w`.
+
+    Example:
+
+        >>> path = ld.exact.neuron(jnp.array([1.0, 1.0]), jnp.array([-0.7, 0.0]), 0.9, jnp.array([1.0, 10.0]))
+        >>> print((jnp.sum(path.w**2, axis=1) - path.a**2).round(4), 0.7**2 - 0.9**2)
+        [-0.32 -0.32] -0.32
+    """
 
     w: Float[Array, "T n"]
     a: Float[Array, " T"]
@@ -49,9 +56,14 @@ def neuron(
     a changes its sign its flow passes near the saddle; a start within round-off of the stable manifold ends on either side of
     it. Accuracy and derivatives are those of `riccati`.
 
-    **Example:** `neuron(jnp.array([0.0, 1.0]), jnp.array([-0.7, 0.0]), 0.7, [0.0, 1.0, 5.0]).beta`
-
     **Source:** the model of Kunin et al. (2024), whose delta is `a^2 - |w|^2`; T21 Proposition 5 with h = 1.
+
+    Example:
+
+        >>> path = ld.exact.neuron(jnp.array([1.0, 1.0]), jnp.array([-0.7, 0.0]), 0.9, jnp.array([1.0, 10.0]))
+        >>> print(path.beta.round(3))
+        [[0.137 0.468]
+         [1.    1.   ]]
     """
     target, w0, a0 = as_floats(target=target, w0=w0, a0=a0)
     check_vector(target, "target", "n")

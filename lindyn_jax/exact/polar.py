@@ -30,10 +30,15 @@ def polar_modes(
 
     **Raises:** `ValueError` for values that are not positive, or shapes that differ.
 
-    **Example:** `polar_modes(np.array([4.0, 1.0]), np.full(2, 0.01), np.full(2, 0.01), np.array([0.99]))` has 1.0 for both modes:
-    the weakest is learned then, the strongest is not.
-
     **Source:** this package's own; compare `models.Polar`.
+
+    Example:
+
+        >>> sigma, u0 = jnp.array([4.0, 1.0]), jnp.array([0.01, 0.01])
+        >>> print(ld.exact.polar_modes(sigma, u0, u0, jnp.array([0.49, 0.99, 3.0])))
+        [[0.25 0.25]
+         [1.   1.  ]
+         [4.   1.  ]]
     """
     sigma, u0, v0 = _positive(sigma, u0, v0)
     end = polar_time(sigma, u0, v0)
@@ -59,6 +64,12 @@ def polar_time(
     **Raises:** as `polar_modes`, and for a share outside (0, 1].
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> sigma, u0 = jnp.array([4.0, 1.0]), jnp.array([0.01, 0.01])
+        >>> print(ld.exact.polar_time(sigma, u0, u0))
+        [1.99 0.99]
     """
     sigma, u0, v0 = _positive(sigma, u0, v0)
     if not _checks.is_traced(share) and not np.all((np.asarray(share) > 0) & (np.asarray(share) <= 1)):

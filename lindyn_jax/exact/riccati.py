@@ -72,6 +72,17 @@ def riccati(
     round-off, an elimination of entries besides.
 
     **Source:** T21 Proposition 1 and its proof (appendix A of the earlier version), with K defined for singular A as well.
+
+    Example:
+
+        >>> A, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> P = ld.exact.riccati(A, 2.0, U0, jnp.array([0.5, 10.0]))
+        >>> print(jnp.linalg.eigvalsh(P).round(4))
+        [[0.0267 0.1888]
+         [1.     3.    ]]
+        >>> a = jnp.array([1.0, 3.0])
+        >>> print((0.01 * a / (0.01 + (a - 0.01) * jnp.exp(-a))).round(4))
+        [0.0267 0.1888]
     """
     A, U0 = check_riccati(A, g, U0)
     g = jnp.asarray(g, A.dtype)
@@ -91,6 +102,14 @@ def riccati_factors(
     """Factors L with `P(t) = L L^T`, shape (T, p, k), k = min(p, h); each fixed up to a rotation of its columns.
 
     **Args:**, **Raises:**, **Source:** as for `riccati`.
+
+    Example:
+
+        >>> A, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> L = ld.exact.riccati_factors(A, 2.0, U0, jnp.array([0.0, 10.0]))[1]
+        >>> print((L @ L.T).round(3))
+        [[2. 1.]
+         [1. 2.]]
     """
     A, U0 = check_riccati(A, g, U0)
     return checked_factors(A, jnp.asarray(g, A.dtype), U0, as_times(ts, A.dtype))

@@ -41,6 +41,15 @@ def spectral(
     **Raises:** `ValueError` for lengths that differ, and as `mode` does.
 
     **Source:** T21 Proposition 3.
+
+    Example:
+
+        >>> sigma, u0 = jnp.array([3.0, 1.0]), jnp.array([0.1, 0.1])
+        >>> print(ld.exact.spectral(sigma, u0, u0, jnp.array([0.0, 1.0, 2.0, 10.0])).round(3))
+        [[0.01  0.01 ]
+         [1.723 0.069]
+         [2.994 0.355]
+         [3.    1.   ]]
     """
     sigma, u0, v0 = _vectors(sigma, u0, v0)
     return mode(sigma, u0, v0, as_times(ts, sigma.dtype)[:, None]).x
@@ -60,6 +69,13 @@ def spectral_limit(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: 
     **Raises:** as `spectral`.
 
     **Source:** T21 Proposition 3, with the hypothesis that it needs.
+
+    Example:
+
+        >>> sigma, u0 = jnp.array([3.0, 1.0]), jnp.array([0.1, 0.1])
+        >>> limit = ld.exact.spectral_limit(sigma, u0, jnp.array([0.1, -0.1]))
+        >>> print(limit.value, limit.applies)
+        [3. 0.] False
     """
     limit = mode_limit(*_vectors(sigma, u0, v0))
     return Limit(limit.value.x, jnp.all(limit.applies))
@@ -79,6 +95,12 @@ def spectral_rate(sigma: Real[ArrayLike, " k"], u0: Real[ArrayLike, " k"], v0: R
     **Raises:** as `spectral`.
 
     **Source:** T21 Proposition 3, with its missing hypothesis.
+
+    Example:
+
+        >>> sigma, u0 = jnp.array([3.0, 1.0]), jnp.array([0.1, 0.1])
+        >>> float(ld.exact.spectral_rate(sigma, u0, u0).value)
+        2.0
     """
     rate = mode_rate(*_vectors(sigma, u0, v0))
     return Rate(jnp.min(rate.value), jnp.all(rate.applies))
@@ -113,6 +135,14 @@ def spectral_product(
     singular values with equal weights as well. Elsewhere the singular vectors are held. Second derivatives in Y are refused.
 
     **Source:** T21 Proposition 3.
+
+    Example:
+
+        >>> Y, u0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([0.1, 0.1])
+        >>> Theta = ld.exact.spectral_product(Y, u0, u0, 2, jnp.array([1.0, 10.0]))
+        >>> print(jnp.linalg.svd(Theta, compute_uv=False).round(3))
+        [[1.723 0.069]
+         [3.    1.   ]]
     """
     Y, u0, v0 = _start(Y, u0, v0, h)
     return _product(Y, u0, v0, as_times(ts, Y.dtype))
@@ -135,6 +165,14 @@ def spectral_product_limit(
     **Notes:** derivatives with respect to Y need gaps between modes that are learned and those that are not.
 
     **Source:** T21 Proposition 3.
+
+    Example:
+
+        >>> Y, u0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([0.1])
+        >>> limit = ld.exact.spectral_product_limit(Y, u0, u0, 2)
+        >>> print(limit.value.round(3), limit.applies)
+        [[1.5 1.5]
+         [1.5 1.5]] True
     """
     k = jnp.shape(u0)[0] if jnp.ndim(u0) else 0
     Y, u0, v0 = _start(Y, u0, v0, h)

@@ -36,6 +36,13 @@ def symmetric(
     **Notes:** accuracy and derivatives are those of `riccati`.
 
     **Source:** T21 Proposition 1, (8), with K defined for singular Y as well [needs Y = Y^T].
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[0.0, 1.0], [1.0, 0.0]]), 0.1 * jnp.eye(2)
+        >>> print(ld.exact.symmetric(Y, U0, jnp.array([0.0, 10.0]))[1].round(3))
+        [[0.5 0.5]
+         [0.5 0.5]]
     """
     L = symmetric_factors(Y, U0, ts)
     return L @ jnp.swapaxes(L, 1, 2)
@@ -48,6 +55,14 @@ def symmetric_factors(
     """Factors L with `X(t) = L L^T`, shape (T, n, k), k = min(n, h); each fixed up to a rotation of its columns.
 
     **Args:**, **Raises:**, **Source:** as for `symmetric`.
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[0.0, 1.0], [1.0, 0.0]]), 0.1 * jnp.eye(2)
+        >>> L = ld.exact.symmetric_factors(Y, U0, jnp.array([0.0, 10.0]))[1]
+        >>> print((L @ L.T).round(3))
+        [[0.5 0.5]
+         [0.5 0.5]]
     """
     A, U0 = _check(Y, U0)
     return checked_factors(A, jnp.asarray(4, A.dtype), U0, as_times(ts, A.dtype))
@@ -65,7 +80,20 @@ def symmetric_limit(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Li
 
     **Returns:** a `Limit`: X(inf), shape (n, n), and whether it is Y_+. Notes on derivatives: `riccati_limit`.
 
+    **Raises:** `ValueError` as `symmetric`.
+
     **Source:** T21 Proposition 2 with the corrected condition.
+
+    Example:
+
+        >>> Y = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> for U0 in (0.1 * jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0]))):
+        ...     limit = ld.exact.symmetric_limit(Y, U0)
+        ...     print(limit.value.round(3), limit.applies)
+        [[2. 1.]
+         [1. 2.]] True
+        [[1.5 1.5]
+         [1.5 1.5]] False
     """
     A, U0 = _check(Y, U0)
     return riccati_limit(A, 4, U0)
@@ -81,9 +109,20 @@ def symmetric_converges(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -
 
     **Args:** `Y`, shape (n, n), symmetric; `U0`, shape (n, h).
 
+    **Returns:** a flag.
+
+    **Raises:** `ValueError` as `symmetric`.
+
     **Notes:** what is round-off is decided as in `riccati_limit`.
 
     **Source:** T21 Proposition 2 [the earlier version's `I + |Y| (X0 - Y_+)` is wrong, as sigma = 2, x0 = 1.5 shows].
+
+    Example:
+
+        >>> Y = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> starts = (jnp.ones((2, 2)), jnp.array([[1.0, -1.0], [-1.0, 1.0]]))
+        >>> [bool(ld.exact.symmetric_converges(Y, U0)) for U0 in starts]
+        [True, False]
     """
     return symmetric_limit(Y, U0).applies
 
@@ -100,7 +139,15 @@ def symmetric_rate(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"]) -> Rat
 
     **Returns:** a `Rate`, with `applies` for a generic start. Zero: the kernel of Y is reached and decays like 1/(4t).
 
+    **Raises:** `ValueError` as `symmetric`.
+
     **Source:** T21 Proposition 2; the gap rate is this package's.
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> float(ld.exact.symmetric_rate(Y, U0).value)
+        4.0
     """
     A, U0 = _check(Y, U0)
     return riccati_rate(A, 4, U0)
@@ -119,7 +166,16 @@ def symmetric_entry_rates(Y: Real[ArrayLike, "n n"], U0: Real[ArrayLike, "n h"])
     `applies` for X0 of full rank. Of other starts the value has the rates of a generic one of the same pivots; an entry that
     stays where it is has an infinite rate. Derivatives at repeated eigenvalues are NaN, as those of `riccati_rate`.
 
+    **Raises:** `ValueError` as `symmetric`.
+
     **Source:** linearisation of T21 (5) at its limit.
+
+    Example:
+
+        >>> Y, U0 = jnp.array([[2.0, 1.0], [1.0, 2.0]]), 0.1 * jnp.eye(2)
+        >>> print(ld.exact.symmetric_entry_rates(Y, U0).value.round(3))
+        [[ 4.  8.]
+         [ 8. 12.]]
     """
     A, U0 = _check(Y, U0)
     a, _, _, pivots, *_ = reach(A, U0)
@@ -136,9 +192,20 @@ def symmetric_mode(
 
     **Args:** `sigma`, the eigenvalue of Y, of any sign; `x0` and `t`, at least 0; arrays broadcast.
 
+    **Returns:** x, in the shape that they broadcast to.
+
     **Raises:** `ValueError` for negative x0 or t.
 
     **Source:** T21 Corollary 1, (9).
+
+    Example:
+
+        >>> float(ld.exact.symmetric_mode(1.0, 0.01, 1.0))
+        0.3555
+        >>> float(1 / (1 + 99 * jnp.exp(-4.0)))
+        0.3555
+        >>> float(ld.exact.symmetric_mode(0.0, 1.0, 1.0))
+        0.2
     """
     sigma, x0, t = as_floats(sigma=sigma, x0=x0, t=t)
     check_not_negative(x0=x0, t=t)

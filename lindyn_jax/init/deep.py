@@ -30,6 +30,12 @@ def deep_gaussian(
     **Notes:** for L >= 3 with wide middle layers it has no smaller exact form; see `deep_orthogonal`.
 
     **Source:** G19 section 2, for any depth.
+
+    Example:
+
+        >>> start = ld.init.deep_gaussian((2, 100, 100, 2), key=jax.random.key(0))
+        >>> [round(float(W.std()), 2) for W in start.layers]
+        [0.7, 0.1, 0.1]
     """
     sizes = _sizes(sizes)
     dtype = _checks.as_dtype(dtype)
@@ -59,6 +65,12 @@ def deep_orthogonal(
     **Raises:** `ValueError` for hidden layers of different widths, sizes below 1, or numbers that are not positive.
 
     **Source:** the invariance stated in `subspaces`.
+
+    Example:
+
+        >>> start = ld.init.deep_orthogonal((2, 2, 2, 2), std=0.1, gain=0.5, key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.layers[1], compute_uv=False).round(4))
+        [0.5 0.5]
     """
     sizes = _sizes(sizes)
     if len(sizes) < 3 or len(set(sizes[1:-1])) != 1:
@@ -88,6 +100,12 @@ def deep_isometric(sizes: Sequence[int], *, gain: Number | Sequence[Number] = 1.
     **Raises:** `ValueError` for fewer than two sizes, sizes below 1, or gains that are not positive or not one for each layer.
 
     **Source:** Saxe, McClelland and Ganguli (2014), their random orthogonal starts.
+
+    Example:
+
+        >>> start = ld.init.deep_isometric((2, 2, 2, 2), gain=0.5, key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.product(), compute_uv=False).round(4))
+        [0.125 0.125]
     """
     sizes = _sizes(sizes)
     dtype = _checks.as_dtype(dtype)
@@ -114,6 +132,12 @@ def deep_residual(sizes: Sequence[int], *, std: Number, dtype=None, key: Key) ->
     one with a negative eigenvalue (Bartlett, Helmbold and Long, 2018).
 
     **Source:** Hardt and Ma (2017).
+
+    Example:
+
+        >>> start = ld.init.deep_residual((2, 2, 2, 2), std=1e-6, key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.product(), compute_uv=False).round(4))
+        [1. 1.]
     """
     sizes = _sizes(sizes)
     dtype = _checks.as_dtype(dtype)
@@ -137,6 +161,14 @@ def deep_core(model: DeepLinear, widths: Sequence[int], *, key: Key | None = Non
     **Raises:** `ValueError` for other than L - 1 widths, or one that is too small.
 
     **Source:** the invariance stated in `subspaces`.
+
+    Example:
+
+        >>> core = ld.DeepLinear([jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.eye(2)])
+        >>> start = ld.init.deep_core(core, (8,), key=jax.random.key(0))
+        >>> print(start.product().round(4))
+        [[2. 1.]
+         [1. 2.]]
     """
     widths = tuple(size_of(h, "widths") for h in widths)
     if len(widths) != model.depth - 1 or any(h < k for h, k in zip(widths, model.widths, strict=True)):
@@ -165,6 +197,16 @@ def deep_balanced(
     obey `exact.deep_mode`.
 
     **Source:** M22 section 5.2 for two layers; Arora, Cohen and Hazan (2018) for more.
+
+    Example:
+
+        >>> Theta = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> start = ld.init.deep_balanced(ld.factorization(Theta), Theta, (2, 2))
+        >>> print(start.product().round(4))
+        [[2. 1.]
+         [1. 2.]]
+        >>> [bool(jnp.linalg.norm(D) < 1e-10) for D in start.imbalances()]
+        [True, True]
     """
     Theta = theta_of(problem, Theta)
     widths = tuple(size_of(h, "widths") for h in widths)
@@ -198,6 +240,13 @@ def deep_aligned(
     **Notes:** the components decouple when Phi also diagonalises `X^T X`, and then obey `exact.deep_mode`.
 
     **Source:** G19 Theorem 1 for two layers.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> start = ld.init.deep_aligned(problem, jnp.array([1.0, 2.0]), (2, 2))
+        >>> print(ld.observables.mode_strengths(start, problem).round(4), np.exp([-3.0, -6.0]).round(4))
+        [0.0498 0.0025] [0.0498 0.0025]
     """
     d, widths = _checks.as_float(d, "d"), tuple(size_of(h, "widths") for h in widths)
     if not widths:

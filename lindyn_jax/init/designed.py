@@ -38,12 +38,21 @@ def balanced(
 
     **Notes:** it is U1, not U, that is balanced with V. Rows of Theta outside the range of X are reproduced as far as their
     row space lies in that of V, the rest of them being projected out. Singular values below `8 sqrt(min(n, m))`
-    times the machine epsilon of ||Theta||_F count as zero, and derivatives keep them so.
-
-    **Example:** `balanced(factorization(Y), 0.1 * Y, 2, lambda0=-1.5)`, whose flow is `exact.homogeneous_product` at any time.
+    times the machine epsilon of ||Theta||_F count as zero, and derivatives keep them so. For `factorization(Y)` and a width that
+    lambda0 allows, `exact.homogeneous_product` has the flow from it at any time.
 
     **Source:** M22 section 5.2, with O where the printed V has a transpose too few; with imbalance, T21 Proposition 5 (the
     start that it is about, for any shape).
+
+    Example:
+
+        >>> Theta = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> start = ld.init.balanced(ld.factorization(Theta), Theta, 2, lambda0=0.5)
+        >>> print(start.product().round(4))
+        [[2. 1.]
+         [1. 2.]]
+        >>> print(jnp.linalg.eigvalsh(start.U.T @ start.U - start.V.T @ start.V).round(4))
+        [0.5 0.5]
     """
     Theta, h = theta_of(problem, Theta), size_of(h, "h")
     r, m = problem.rank, problem.num_outputs
@@ -102,6 +111,17 @@ def with_imbalance(
     **Notes:** derivatives with respect to Theta need singular values that differ; the singular vectors of equal ones are held.
 
     **Source:** M22 Appendix C (the two-by-two block).
+
+    Example:
+
+        >>> Theta = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> positive, negative = jnp.array([3.0, 2.0]), jnp.array([1.0, 1.0])
+        >>> start = ld.init.with_imbalance(ld.factorization(Theta), Theta, positive, negative, 4)
+        >>> print(start.product().round(4))
+        [[2. 1.]
+         [1. 2.]]
+        >>> print(start.imbalance_spectrum().round(4))
+        [ 3.  2. -1. -1.]
     """
     Theta, h = theta_of(problem, Theta), size_of(h, "h")
     r, m = problem.rank, problem.num_outputs

@@ -29,6 +29,12 @@ def gaussian(
     **Raises:** `ValueError` unless exactly one of `std` and `alpha` is given, positive; or for sizes below 1.
 
     **Source:** T21 section 6 (std), M22 section 4.2 (alpha).
+
+    Example:
+
+        >>> start = ld.init.gaussian(2, 2, 10_000, alpha=0.5, key=jax.random.key(0))
+        >>> print(jnp.linalg.norm(start.U, axis=1).round(2), start.U.std().round(4))
+        [1. 1.] 0.01
     """
     n, m, h = (size_of(value, name) for value, name in ((n, "n"), (m, "m"), (h, "h")))
     std_U, std_V = stds_of(std, alpha, h)
@@ -72,6 +78,16 @@ def gaussian_core(
     digits above h of about 1e6, of which a warning is given once where h is not traced.
 
     **Source:** M22 section 4.2 for the start; Bartlett (1933) for the decomposition of a Wishart matrix.
+
+    Example:
+
+        >>> problem, key = ld.factorization(jnp.eye(2)), jax.random.key(0)
+        >>> for h in (1e2, 1e4, 1e6):
+        ...     start = ld.init.gaussian_core(problem, h, alpha=0.5, key=key)
+        ...     print(ld.observables.imbalance_spectrum(start, problem).round(2))
+        [ 1.08  0.74 -0.96 -1.15]
+        [ 1.01  0.97 -1.   -1.02]
+        [ 1.  1. -1. -1.]
     """
     if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
         raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
@@ -124,6 +140,16 @@ def warn_of_lost_digits(dtype, h: float) -> dict[str, str]:
     **Args:** `dtype`, of the weights; `h`, the largest width.
 
     **Returns:** the warning as the entry `float32_digits`, for the attributes of a dataset; empty when there is none to give.
+
+    Example:
+
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     found = ld.init.warn_of_lost_digits(jnp.float32, 1e9)
+        >>> list(found), len(caught)
+        (['float32_digits'], 1)
+        >>> ld.init.warn_of_lost_digits(jnp.float64, 1e9)
+        {}
     """
     dtype = jnp.promote_types(_checks.as_dtype(dtype), jnp.float32)
     if (dtype == jnp.float64 and jnp.result_type(float) == jnp.float64) or h <= WIDEST_FLOAT32:
@@ -146,9 +172,18 @@ def invariant(
 
     **Args:** as in `gaussian`, with the sizes of the problem. For h <= r + m the projection leaves U2 = 0.
 
+    **Raises:** `ValueError` as `gaussian` does.
+
     **Notes:** `V U2^T = 0` alone is not invariant.
 
     **Source:** M22 section 4.1, Proposition 10.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> start = ld.init.invariant(problem, 8, std=0.1, key=jax.random.key(0))
+        >>> bool(ld.observables.frozen_product_norm(start, problem) < 1e-10)
+        True
     """
     h = size_of(h, "h")
     start = gaussian(problem.num_inputs, problem.num_outputs, h, std=std, alpha=alpha, dtype=problem.dtype, key=key)
@@ -174,6 +209,12 @@ def gaussian_with_imbalance(d: int, h: int, *, std: Number, imbalance: float | i
     **Raises:** `ValueError` for sizes below 1, a std that is not positive, or a negative imbalance.
 
     **Source:** T21 Figure 3, with U and V of shape (d, h): d = 10, h = 100, std = 0.1, imbalance 0 and 4.6.
+
+    Example:
+
+        >>> start = ld.init.gaussian_with_imbalance(2, 8, std=0.1, imbalance=4.6, key=jax.random.key(0))
+        >>> float(jnp.linalg.norm(start.U.T @ start.U - start.V.T @ start.V))
+        4.6
     """
     d, h = size_of(d, "d"), size_of(h, "h")
     if _checks.is_traced(imbalance) or not 0 <= float(imbalance) < float("inf"):

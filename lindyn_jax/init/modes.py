@@ -26,6 +26,16 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
     **Notes:** derivatives with respect to Y turn the start with its singular vectors; those of equal singular values are held.
 
     **Source:** T21 Definition 3 and Proposition 3.
+
+    Example:
+
+        >>> Y = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+        >>> start = ld.init.spectral(Y, jnp.array([0.3, 0.2]), jnp.array([0.1, 0.1]), 2)
+        >>> print(start.product().round(4))
+        [[0.025 0.005]
+         [0.005 0.025]]
+        >>> print(ld.observables.mode_strengths(start, ld.factorization(Y)).round(4))
+        [0.03 0.02]
     """
     Y = _checks.as_matrix(Y, "Y", "(n, m)")
     u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), size_of(h, "h")
@@ -43,9 +53,18 @@ def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Ke
     **Args:** `d`, shape (k,), k <= min(n, m, h); `h`, the width; `key` draws O, shape (k, h) with orthonormal rows: without a
     key O is the first k rows of the identity.
 
+    **Raises:** `ValueError` for more than min(n, m, h) components.
+
     **Notes:** the modes decouple when Phi also diagonalises `X^T X`; `O` must have orthonormal rows, which G19 does not say.
 
     **Source:** G19 Theorem 1.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> start = ld.init.aligned(problem, jnp.array([1.0, 2.0]), 2)
+        >>> print(ld.observables.mode_strengths(start, problem).round(4), np.exp([-2.0, -4.0]).round(4))
+        [0.1353 0.0183] [0.1353 0.0183]
     """
     d, h = _checks.as_float(d, "d"), size_of(h, "h")
     check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))

@@ -16,6 +16,12 @@ class Scaling(NamedTuple):
     **Fields:** `std`, standard deviations of the entries of U and of V; `exponents`, (a, b), with which they fall for large
     widths, like `h^{-a}` and `h^{-b}`; `step`, the step size, or the time, that stands for one of 1 in the scaling's own
     convention.
+
+    Example:
+
+        >>> scaling = ld.init.scaling("ntk", 2, 5000, 2)
+        >>> tuple(float(std) for std in scaling.std), scaling.exponents, float(scaling.step)
+        ((0.1, 0.1), (0.25, 0.25), 0.01)
     """
 
     std: tuple[Number, Number]
@@ -53,14 +59,23 @@ def scaling(name: str, n: Number, h: Number, m: Number) -> Scaling:
 
     **Args:** `name`, one of `SCALINGS`; the sizes, of which h may be traced.
 
-    **Returns:** a `Scaling`.
+    **Returns:** a `Scaling`, whose `std` is that of `init.gaussian(n, m, h, std=...)`; `init.Scaled(name, h)` is the start.
 
     **Raises:** `ValueError` for another name, or sizes that are not positive.
 
-    **Example:** `init.gaussian(n, m, h, std=init.scaling("mup", n, h, m).std, key=key)`, or the start `init.Scaled("mup", h)`.
-
     **Source:** Glorot and Bengio (2010); He et al. (2015); LeCun et al. (1998); Jacot, Gabriel and Hongler (2018); Yang et al.
     (2022), for descent.
+
+    Example:
+
+        >>> for name in ld.init.SCALINGS:
+        ...     std_U, std_V = ld.init.scaling(name, 2, 5000, 2).std
+        ...     print(name, round(float(std_U), 4), round(float(std_V), 4))
+        xavier 0.02 0.02
+        he 1.0 0.02
+        lecun 0.7071 0.0141
+        ntk 0.1 0.1
+        mup 0.01 0.0141
     """
     _checks.check_choice(name, "name", SCALINGS)
     for value, letter in ((n, "n"), (h, "h"), (m, "m")):

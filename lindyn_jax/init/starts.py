@@ -34,7 +34,19 @@ Numbers = Number | tuple[Number, ...]
 
 
 class AbstractStart(eqx.Module):
-    """Where a trajectory begins, as an object. Its fields are what it is told by; `draw` is all that one of your own needs."""
+    """Where a trajectory begins, as an object. Its fields are what it is told by; `draw` is all that one of your own needs.
+
+    Example:
+
+        >>> class Identity(ld.init.AbstractStart):
+        ...     h: int
+        ...
+        ...     def draw(self, problem, *, key):
+        ...         return ld.TwoLayer(jnp.eye(problem.num_inputs, self.h), jnp.eye(problem.num_outputs, self.h))
+        >>> start = Identity(2).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> Identity(2).label(), float(jnp.trace(start.product()))
+        ('identity, h = 2', 2.0)
+    """
 
     @abstractmethod
     def draw(self, problem: LeastSquares, *, key: Key) -> AbstractModel:
@@ -61,6 +73,16 @@ class AbstractGaussianStart(AbstractStart):
 
     **Fields:** `h`, the width, a whole number from 1 to 1e12; `std`, of the entries (a number, or one for U and one for V, of
     which one may be zero), or `alpha`, the exponent in N(0, h^{-2 alpha}): 0.5 where neither is given. All may be traced.
+
+    Example:
+
+        >>> problem, key = ld.factorization(jnp.eye(2)), jax.random.key(0)
+        >>> gaussian, balanced = ld.init.Gaussian(100, std=0.1), ld.init.Balanced(100, std=0.1)
+        >>> isinstance(balanced, ld.init.AbstractGaussianStart), gaussian.scales()
+        (True, (0.1, 0.1))
+        >>> difference = gaussian.draw(problem, key=key).product() - balanced.draw(problem, key=key).product()
+        >>> bool(jnp.linalg.norm(difference) < 1e-10)
+        True
     """
 
     h: eqx.AbstractVar[Number]
@@ -125,7 +147,15 @@ class AbstractGaussianStart(AbstractStart):
 
 
 class Gaussian(AbstractGaussianStart):
-    """Independent Gaussian entries. **Fields:** as `AbstractGaussianStart`. **Source:** M22 section 4.2."""
+    """Independent Gaussian entries. **Fields:** as `AbstractGaussianStart`. **Source:** M22 section 4.2.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.Gaussian(10**9, alpha=0.5).draw(problem, key=jax.random.key(0))
+        >>> print(ld.observables.imbalance_spectrum(start, problem).round(2))
+        [ 1.  1. -1. -1.]
+    """
 
     h: Number
     std: Numbers | None = None
@@ -141,6 +171,13 @@ class Balanced(AbstractGaussianStart):
     **Fields:** as `AbstractGaussianStart`, with h >= min(r, m); `lambda0`, by default 0: with other ones every hidden direction
     has that imbalance, so that h <= r if it is positive and h <= m if it is negative. A traced one serves widths up to
     min(r, m). **Source:** M22 section 5.2; `balanced`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.Balanced(2, std=0.1, lambda0=0.5).draw(problem, key=jax.random.key(0))
+        >>> print(ld.observables.imbalance_spectrum(start, problem)[:2].round(4))
+        [0.5 0.5]
     """
 
     h: Number
@@ -207,6 +244,13 @@ class Imbalance(AbstractGaussianStart):
 
     **Fields:** as `AbstractGaussianStart`, with h >= r + m; the eigenvalues are `positive` (r of them) and `-negative` (m of
     them); a number stands for as many equal ones. **Source:** M22 Appendix C.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.Imbalance(100, positive=(3.0, 2.0), negative=1.0).draw(problem, key=jax.random.key(0))
+        >>> print(ld.observables.imbalance_spectrum(start, problem).round(4))
+        [ 3.  2. -1. -1.]
     """
 
     h: Number
@@ -250,7 +294,15 @@ class Imbalance(AbstractGaussianStart):
 
 
 class Scaled(AbstractStart):
-    """A Gaussian start in a scaling that goes by a name. **Fields:** `scaling`, one of `SCALINGS`; `h`, the width, 1 to 1e12."""
+    """A Gaussian start in a scaling that goes by a name. **Fields:** `scaling`, one of `SCALINGS`; `h`, the width, 1 to 1e12.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.Scaled("mup", 10**9).draw(problem, key=jax.random.key(0))
+        >>> print(ld.observables.imbalance_spectrum(start, problem).round(2))
+        [ 0.5  0.5 -1.  -1. ]
+    """
 
     scaling: str = eqx.field(static=True)
     h: Number
@@ -273,6 +325,13 @@ class Spectral(AbstractStart):
 
     **Fields:** `h`, the width, 1 to 1e12; `u0`, `v0`, strengths of the modes, largest singular value first; a number stands for
     min(r, m, h) equal ones. **Source:** T21 Prop. 3.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.Spectral(100, u0=(0.3, 0.2), v0=0.1).draw(problem, key=jax.random.key(0))
+        >>> print(ld.observables.singular_values(start, problem).round(4))
+        [0.03 0.02]
     """
 
     h: Number
@@ -307,7 +366,14 @@ class Spectral(AbstractStart):
 
 
 class Aligned(AbstractStart):
-    """G19's vanishing start. **Fields:** `h` and `d` as in `aligned`, d a number for min(n, m, h) equal ones."""
+    """G19's vanishing start. **Fields:** `h` and `d` as in `aligned`, d a number for min(n, m, h) equal ones.
+
+    Example:
+
+        >>> start = ld.init.Aligned(2, d=3.0).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.product(), compute_uv=False).round(5), np.exp(-6.0).round(5))
+        [0.00248 0.00248] 0.00248
+    """
 
     h: int
     d: Numbers
@@ -318,7 +384,15 @@ class Aligned(AbstractStart):
 
 
 class Invariant(AbstractStart):
-    """A Gaussian start on the orthogonal invariant set. **Fields:** `h`, `std` or `alpha` as in `invariant`."""
+    """A Gaussian start on the orthogonal invariant set. **Fields:** `h`, `std` or `alpha` as in `invariant`.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> start = ld.init.Invariant(8, std=0.1).draw(problem, key=jax.random.key(0))
+        >>> bool(ld.observables.frozen_product_norm(start, problem) < 1e-10)
+        True
+    """
 
     h: int
     std: Std | None = None
@@ -329,7 +403,15 @@ class Invariant(AbstractStart):
 
 
 class GaussianWithImbalance(AbstractStart):
-    """A Gaussian start for as many inputs as outputs. **Fields:** `h`, `std`, `imbalance` as in `gaussian_with_imbalance`."""
+    """A Gaussian start for as many inputs as outputs. **Fields:** `h`, `std`, `imbalance` as in `gaussian_with_imbalance`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.GaussianWithImbalance(8, std=0.1, imbalance=4.6).draw(problem, key=jax.random.key(0))
+        >>> float(jnp.linalg.norm(start.U.T @ start.U - start.V.T @ start.V))
+        4.6
+    """
 
     h: int
     std: Number
@@ -348,7 +430,14 @@ class GaussianWithImbalance(AbstractStart):
 
 
 class DeepGaussian(AbstractStart):
-    """Independent entries in every layer. **Fields:** `widths` of the hidden layers; `std` as in `deep_gaussian`."""
+    """Independent entries in every layer. **Fields:** `widths` of the hidden layers; `std` as in `deep_gaussian`.
+
+    Example:
+
+        >>> start = ld.init.DeepGaussian((100, 100)).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> [round(float(W.std()), 2) for W in start.layers]
+        [0.7, 0.1, 0.1]
+    """
 
     widths: tuple[int, ...]
     std: Numbers | None = None
@@ -358,7 +447,15 @@ class DeepGaussian(AbstractStart):
 
 
 class DeepOrthogonal(AbstractStart):
-    """Orthogonal middle layers. **Fields:** `widths` of the hidden layers, all equal; `std`, `gain` as in `deep_orthogonal`."""
+    """Orthogonal middle layers. **Fields:** `widths` of the hidden layers, all equal; `std`, `gain` as in `deep_orthogonal`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> start = ld.init.DeepOrthogonal((2, 2), std=0.1, gain=0.5).draw(problem, key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.layers[1], compute_uv=False).round(4))
+        [0.5 0.5]
+    """
 
     widths: tuple[int, ...]
     std: Std
@@ -370,7 +467,14 @@ class DeepOrthogonal(AbstractStart):
 
 
 class DeepIsometric(AbstractStart):
-    """Isometries in every layer. **Fields:** `widths` of the hidden layers; `gain` as in `deep_isometric`."""
+    """Isometries in every layer. **Fields:** `widths` of the hidden layers; `gain` as in `deep_isometric`.
+
+    Example:
+
+        >>> start = ld.init.DeepIsometric((2, 2), gain=0.5).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.product(), compute_uv=False).round(4))
+        [0.125 0.125]
+    """
 
     widths: tuple[int, ...]
     gain: Numbers = 1.0
@@ -380,7 +484,15 @@ class DeepIsometric(AbstractStart):
 
 
 class DeepResidual(AbstractStart):
-    """Layers close to the identity. **Fields:** `widths` of the hidden layers; `std` as in `deep_residual`."""
+    """Layers close to the identity. **Fields:** `widths` of the hidden layers; `std` as in `deep_residual`.
+
+    Example:
+
+        >>> start = ld.init.DeepResidual((2, 2), std=0.0).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> print(start.product())
+        [[1. 0.]
+         [0. 1.]]
+    """
 
     widths: tuple[int, ...]
     std: Number
@@ -390,7 +502,15 @@ class DeepResidual(AbstractStart):
 
 
 class DeepBalanced(AbstractStart):
-    """No imbalance, and the product of `DeepGaussian(widths, std)` of the same key. **Fields:** as there."""
+    """No imbalance, and the product of `DeepGaussian(widths, std)` of the same key. **Fields:** as there.
+
+    Example:
+
+        >>> problem, key = ld.factorization(jnp.eye(2)), jax.random.key(0)
+        >>> start = ld.init.DeepBalanced((2, 2)).draw(problem, key=key)
+        >>> [bool(jnp.linalg.norm(D) < 1e-10) for D in start.imbalances()]
+        [True, True]
+    """
 
     widths: tuple[int, ...]
     std: Numbers | None = None
@@ -402,7 +522,14 @@ class DeepBalanced(AbstractStart):
 
 
 class DeepAligned(AbstractStart):
-    """A vanishing start of any depth. **Fields:** `widths` of the hidden layers; `d` as in `deep_aligned`, or one number."""
+    """A vanishing start of any depth. **Fields:** `widths` of the hidden layers; `d` as in `deep_aligned`, or one number.
+
+    Example:
+
+        >>> start = ld.init.DeepAligned((2, 2), d=1.0).draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0))
+        >>> print(jnp.linalg.svd(start.product(), compute_uv=False).round(4), np.exp(-3.0).round(4))
+        [0.0498 0.0498] 0.0498
+    """
 
     widths: tuple[int, ...]
     d: Numbers
@@ -413,7 +540,15 @@ class DeepAligned(AbstractStart):
 
 
 class FromFunction(AbstractStart):
-    """What a function of a key returns. **Fields:** `function`."""
+    """What a function of a key returns. **Fields:** `function`.
+
+    Example:
+
+        >>> start = ld.init.FromFunction(lambda key: ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2)))
+        >>> print(start.draw(ld.factorization(jnp.eye(2)), key=jax.random.key(0)).product())
+        [[0.01 0.  ]
+         [0.   0.01]]
+    """
 
     function: Callable
 

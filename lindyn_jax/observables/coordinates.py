@@ -10,7 +10,17 @@ from ..problems import AbstractProblem
 
 @public
 def reduced_product(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "r m"]:
-    """Phi1^T Theta, the part of the end-to-end matrix that the data see."""
+    """Phi1^T Theta, the part of the end-to-end matrix that the data see.
+
+    **Returns:** shape (r, m); its rows have the signs of the singular vectors of X. For matrix factorization it is Theta itself.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> seen = ld.observables.reduced_product(ld.LinearModel(jnp.array([[1.0], [1.0]])), problem)
+        >>> seen.shape, float(jnp.abs(seen[0, 0])), 3 / 5**0.5
+        ((1, 1), 1.342, 1.342)
+    """
     return model.reduced_product(problem)
 
 

@@ -43,8 +43,9 @@ def hessian_top(
     From products of the Hessian with vectors, which cost about two gradients each, with all vectors kept orthogonal. For a
     reduced network of two layers it is that of the full one, at a cost that does not depend on the width.
 
-    **Args:** `k`, how many, or all where the (core of the) network has fewer weights; `steps`, of the method, by default
-    `max(100, 4 k)`, at most the number of weights, with which it is exact but for round-off.
+    **Args:** `k`, how many, or all where the (core of the) network has fewer weights, told to solvers by
+    `functools.partial(hessian_top, k=3)`; `steps`, of the method, by default `max(100, 4 k)`, at most the number of weights, with
+    which it is exact but for round-off.
 
     **Returns:** shape (k,), descending; NaN for those that the steps do not resolve, to 1e-6 of the largest in float64.
 
@@ -54,9 +55,14 @@ def hessian_top(
     **Notes:** derivatives hold the eigenvectors fixed, which is exact for eigenvalues that are simple. At a solution they are
     those of the tangent kernel, and zero beyond; the largest of them is `theory.hessian_sharpness`.
 
-    **Example:** `gradient_flow(start, problem, ts, observables={"top": functools.partial(hessian_top, k=3)})`.
-
     **Source:** Lanczos (1950); for the hidden directions that are not used this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> solution = ld.init.balanced(problem, problem.theta_hat, 2)
+        >>> print(ld.observables.hessian_top(solution, problem, k=3).round(4))
+        [4. 3. 3.]
     """
     k = _checks.check_count(k, "k")
     if steps is not None and steps < k:
@@ -82,6 +88,12 @@ def hessian_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Ar
     **Notes:** derivatives as in `hessian_top`.
 
     **Source:** the definition.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[1.5]]))
+        >>> print(ld.observables.hessian_spectrum(ld.TwoLayer(jnp.eye(1), jnp.eye(1)), problem).round(4))
+        [1.5 0.5]
     """
     if model.is_reduced:
         raise ValueError(

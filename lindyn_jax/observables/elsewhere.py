@@ -38,9 +38,14 @@ def on(problem: AbstractProblem, name: str, *, key: Key | None = None) -> Callab
     **Raises:** `ValueError` for a name that is unknown, or of an observable that looks at the start; and where it is used, for
     networks of other sizes, or drawn and not given a `key` for the rows that their own data do not see.
 
-    **Example:** `observables={"test_loss": on(test, "loss", key=key)}` in a trial of `run_ensemble`.
-
     **Source:** the frozen part of a Gaussian first layer is independent of the moving one (M22 section 4.2), its frame uniform.
+
+    Example:
+
+        >>> problem, test = ld.factorization(jnp.eye(2)), ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> test_loss = ld.observables.on(test, "loss")
+        >>> float(test_loss(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem))
+        0.5
     """
     _checks.check_choice(name, "name", tuple(OBSERVABLES))
     if OBSERVABLES[name].facts.needs_start:

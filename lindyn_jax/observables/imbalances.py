@@ -21,7 +21,21 @@ from .registry import observable
 )
 @public
 def imbalance_spectrum(model: AbstractModel, problem: AbstractProblem) -> Float[Array, " k"]:
-    """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending."""
+    """The k = min(h, r + m) eigenvalues of D = U1^T U1 - V^T V that can differ from zero, descending.
+
+    **Returns:** shape (k,).
+
+    **Raises:** `ValueError` for other networks than those of two layers.
+
+    **Source:** M22 (16).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), 0.5 * jnp.eye(2))
+        >>> print(ld.observables.imbalance_spectrum(model, problem).round(4))
+        [3.75 0.75]
+    """
     U1, V = moving(model, problem)
     return signature_spectrum(jnp.concatenate([U1, V]), _signs(U1.shape[0], V.shape[0], U1.dtype))
 
@@ -41,6 +55,21 @@ def imbalance_drift(model: AbstractModel, problem: AbstractProblem, start: Abstr
 
     Computed from the rows of both factors, never at size h x h. For deep networks the norm of all the imbalances together,
     `W_l^T W_l - W_{l+1} W_{l+1}^T` with Phi1^T W1 in place of W1: at most of the size of the layers.
+
+    **Raises:** `ValueError` for a network without hidden layers.
+
+    **Source:** M22 (16).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> start = ld.TwoLayer(jnp.eye(2), jnp.zeros((2, 2)))
+        >>> flow = ld.gradient_flow(start, problem, [0.0, 0.5])
+        >>> bool(ld.observables.imbalance_drift(flow.final, problem, start) < 1e-8)
+        True
+        >>> step = ld.TwoLayer(jnp.eye(2), 0.1 * problem.Y)  # one of descent, of size 0.1
+        >>> float(ld.observables.imbalance_drift(step, problem, start)), 0.1**2 * 82**0.5
+        (0.09055, 0.09055)
     """
     parts = []
     layers, before = (x.moving_layers(problem) or () for x in (model, start))

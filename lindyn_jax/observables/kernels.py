@@ -36,6 +36,13 @@ def kernel_distance(model: AbstractModel, problem: AbstractProblem, start: Abstr
     automatic differentiation of `product`.
 
     **Raises:** `ValueError` for two networks of different depth or kind.
+
+    Example:
+
+        >>> problem, start = ld.factorization(jnp.eye(2)), ld.TwoLayer(jnp.eye(2), jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> float(ld.observables.kernel_distance(model, problem, start)), 1 - 7 / 58**0.5
+        (0.08085, 0.08085)
     """
     (kernel, _), (before, _) = tangent_kernel(model, problem), tangent_kernel(start, problem)
     if len(kernel) != len(before):
@@ -69,9 +76,16 @@ def neural_tangent_kernel(model: AbstractModel, problem: AbstractProblem) -> Flo
 
     **Returns:** shape (r m, r m), by rows of the r x m outputs.
 
-    **Example:** `gradient_flow(start, problem, ts, observables={"ntk": neural_tangent_kernel})`.
+    **Notes:** no observable by name: give solvers `observables={"ntk": neural_tangent_kernel}`.
 
     **Source:** Jacot, Gabriel and Hongler (2018); for the wide limit this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> print(jnp.diagonal(ld.observables.neural_tangent_kernel(model, problem)).round(4))
+        [5. 5. 2. 2.]
     """
     pairs, log = tangent_kernel(model, problem)
     return jnp.exp(log) * total(jnp.kron(P, Q) for P, Q in pairs)

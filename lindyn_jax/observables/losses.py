@@ -17,7 +17,14 @@ from .registry import observable
 @observable(label="L", symbol="$L$", panel="loss", log=True, convention="(q/2) ||Y - X U V^T||_F^2", reduced=True)
 @public
 def loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """L, with the loss scale of the problem; the data's loss alone, without a penalty."""
+    """L, with the loss scale of the problem; the data's loss alone, without a penalty.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.loss(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem))
+        0.5
+    """
     return problem.reduced_loss(reduced_product(model, problem))
 
 
@@ -30,6 +37,15 @@ def excess_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
 
     L* is the least loss over all Theta: narrow networks and tied layers need not reach it (see
     `theory.least_excess_loss`).
+
+    **Raises:** `ValueError` for a problem that is not least squares, or has a link.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0], [1.0]]), jnp.array([[0.0], [2.0]]))
+        >>> model = ld.LinearModel(jnp.array([[2.0]]))
+        >>> float(ld.observables.loss(model, problem)), float(ld.observables.excess_loss(model, problem))
+        (2.0, 1.0)
     """
     data: Any = problem.plain  # least squares, or refused
     data.refuse_link("excess_loss")
@@ -43,6 +59,15 @@ def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
 
     The penalty of a reduced model is that of the full network: the directions of the hidden layer that the reduction leaves
     out count `(h - k) lambda0^2`.
+
+    **Raises:** `ValueError` for a penalty on the imbalance and a network of other than two layers.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2)).regularized(1.0, weight=1 / 8)
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> float(ld.observables.penalty(model, problem)), (2**2 + 1**2) / 8
+        (0.625, 0.625)
     """
     if problem.penalty is None:
         return zero(model.product(), problem.dtype)
@@ -53,7 +78,15 @@ def penalty(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
 @observable(label="L plus penalty", symbol="$L$ + penalty", panel="loss", log=True, reduced=True)
 @public
 def total_loss(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """L plus the terms on the weights, if the problem has any: what the flow descends."""
+    """L plus the terms on the weights, if the problem has any: what the flow descends.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2)).regularized(1.0, weight=1 / 8)
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> float(ld.observables.loss(model, problem)), float(ld.observables.total_loss(model, problem))
+        (0.5, 1.125)
+    """
     return loss(model, problem) + penalty(model, problem)
 
 
@@ -71,6 +104,14 @@ def reconstruction_error(model: AbstractModel, problem: AbstractProblem) -> Floa
     """||E||_F / ||Ytil||_F: the relative error of T21's figures when X = I.
 
     Without a target, Ytil = 0, it is infinite, or 0 where the error is 0 as well.
+
+    **Raises:** `ValueError` for a problem that is not least squares, or has a link.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.reconstruction_error(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem)), 1 / 5**0.5
+        (0.4472, 0.4472)
     """
     data: Any = problem.plain
     data.refuse_link("reconstruction_error")
@@ -91,7 +132,16 @@ def reconstruction_error(model: AbstractModel, problem: AbstractProblem) -> Floa
 )
 @public
 def distance_to_theta_hat(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """||Theta - Theta_hat||_F, the distance to the minimum-norm solution."""
+    """||Theta - Theta_hat||_F, the distance to the minimum-norm solution.
+
+    **Raises:** `ValueError` for a problem that is not least squares, or has a link.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.distance_to_theta_hat(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem))
+        1.0
+    """
     data: Any = problem.plain
     outside = model.frozen_product(problem)
     inside = reduced_product(model, problem) - data.reduced_theta_hat
@@ -108,7 +158,15 @@ def distance_to_theta_hat(model: AbstractModel, problem: AbstractProblem) -> Flo
 )
 @public
 def frozen_product_norm(model: AbstractModel, problem: AbstractProblem) -> Float[Array, ""]:
-    """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30))."""
+    """||U2 V^T||_F, the part of Theta outside the range of the data: the bias that training leaves (M22 (30)).
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 2.0]]), jnp.array([[2.0]]))
+        >>> model = ld.TwoLayer(jnp.array([[1.0], [1.0]]), jnp.array([[1.0]]))
+        >>> float(ld.observables.frozen_product_norm(model, problem)), 1 / 5**0.5
+        (0.4472, 0.4472)
+    """
     outside = model.frozen_product(problem)
     size = jnp.zeros((), problem.dtype) if outside is None else norm(outside)
     # The moving rows are not in it, but a network that has diverged has no bias either.

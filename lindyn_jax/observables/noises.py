@@ -32,6 +32,12 @@ def gradient_noise(model: AbstractModel, problem: AbstractProblem) -> Float[Arra
     **Raises:** `ValueError` for a problem that is no sum over samples, or a network whose velocity is not minus the gradient.
 
     **Source:** as in Li, Tai and E (2017), whose Sigma this is the trace of.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.eye(2), jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.gradient_noise(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem))
+        2.0
     """
     deviations = jax.vmap(norm)(_deviations(model, problem))
     return jnp.mean(deviations**2)
@@ -46,6 +52,13 @@ def noise_covariance(model: AbstractModel, problem: AbstractProblem) -> Float[Ar
     **Raises:** as `gradient_noise`, whose matrix it is.
 
     **Source:** Li, Tai and E (2017), Sigma.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.eye(2), jnp.diag(jnp.array([2.0, 1.0])))
+        >>> Sigma = ld.observables.noise_covariance(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem)
+        >>> Sigma.shape, float(jnp.trace(Sigma))
+        ((8, 8), 2.0)
     """
     deviations = _deviations(model, problem)
     return deviations.T @ deviations / deviations.shape[0]

@@ -94,7 +94,7 @@ def observable(
     convention: str = "",
     source: str = "",
 ) -> Callable[[Callable], Callable]:
-    """A decorator for functions (model, problem) -> array, which solvers, studies and pictures then know by name.
+    r"""A decorator for functions (model, problem) -> array, which solvers, studies and pictures then know by name.
 
     **Args:**
 
@@ -119,6 +119,16 @@ def observable(
 
     **Raises:** `ValueError` for a function without a name, a name that another observable or an axis has, or a symbol or panel
     with an odd number of dollar signs.
+
+    Example:
+
+        >>> @ld.observables.observable(symbol=r"tr $\Theta$", label="trace of Theta")
+        ... def trace(model, problem):
+        ...     return jnp.trace(model.product())
+        >>> model = ld.LinearModel(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.OBSERVABLES["trace"](model, ld.factorization(jnp.eye(2))))
+        3.0
+        >>> del ld.observables.OBSERVABLES["trace"]
     """
     kinds = _checks.as_tuple(kinds)
     for name, text in (("symbol", symbol), ("panel", panel)):
@@ -163,6 +173,12 @@ def attributes() -> dict[str, dict[str, str]]:
     """Attributes of a dataset's variables for every observable there is, by name.
 
     `run_ensemble` gives them to outputs of these names that have no attributes of their own.
+
+    Example:
+
+        >>> found = ld.observables.attributes()["imbalance_drift"]
+        >>> found["long_name"], found["units"], found["scale"]
+        ('||D - D(0)||_F', '1', 'log')
     """
     return {name: function.facts.attributes() for name, function in OBSERVABLES.items()}
 
@@ -171,7 +187,17 @@ def attributes() -> dict[str, dict[str, str]]:
 def resolve(observables: Observables) -> dict[str, Callable]:
     """Names and functions as a dictionary of functions.
 
+    **Args:** `observables`, a name, several, or a dictionary of names and functions (model, problem) -> array.
+
     **Raises:** `ValueError` for an unknown name or something that is neither a name nor a function.
+
+    Example:
+
+        >>> problem, model = ld.factorization(jnp.diag(jnp.array([2.0, 1.0]))), ld.TwoLayer(jnp.eye(2), jnp.eye(2))
+        >>> given = {"L": "loss", "trace": lambda model, problem: jnp.trace(model.product())}
+        >>> functions = ld.observables.resolve(given)
+        >>> {name: float(function(model, problem)) for name, function in functions.items()}
+        {'L': 0.5, 'trace': 2.0}
     """
     resolved = {}
     for name, value in _by_name(observables).items():
@@ -206,7 +232,21 @@ def measure(
     start: AbstractModel,
     to_user: Callable[[AbstractModel], AbstractModel],
 ) -> dict[str, Array]:
-    """All observables of one state: those for reduced models on the state itself, others on the model as the user knows it."""
+    """All observables of one state: those for reduced models on the state itself, others on the model as the user knows it.
+
+    **Args:** `observables`, name -> function, as from `resolve`; `model`, the state, and `start`, the one at time 0, as a solver
+    moves them; `problem`; `to_user`, which makes the network in the user's coordinates of a state.
+
+    **Returns:** name -> array.
+
+    Example:
+
+        >>> problem, model = ld.factorization(jnp.diag(jnp.array([2.0, 1.0]))), ld.TwoLayer(jnp.eye(2), jnp.eye(2))
+        >>> functions = ld.observables.resolve(["loss", "nuclear_norm"])
+        >>> values = ld.observables.measure(functions, model, problem, model, lambda state: state)
+        >>> {name: float(value) for name, value in values.items()}
+        {'loss': 0.5, 'nuclear_norm': 2.0}
+    """
     values = {}
     for name, function in observables.items():
         facts = getattr(function, "facts", None)

@@ -19,9 +19,17 @@ def input_gram(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "
 
     **Raises:** `ValueError` for a network without hidden layers.
 
-    **Example:** `gradient_flow(start, problem, ts, observables={"UU": input_gram, "VV": output_gram})`.
+    **Notes:** no observable by name: give solvers `observables={"UU": input_gram, "VV": output_gram}`.
 
     **Source:** Braun et al. (2022), whose W1^T W1 it is.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> print(ld.observables.input_gram(model, problem))
+        [[4. 0.]
+         [0. 1.]]
     """
     first = kind_of_chain(model, problem, "input_gram")[0]
     return first @ first.T
@@ -34,6 +42,14 @@ def output_gram(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
     **Raises:** `ValueError` for a network without hidden layers.
 
     **Source:** Braun et al. (2022), whose W2 W2^T it is.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.eye(2), jnp.diag(jnp.array([2.0, 1.0])))
+        >>> print(ld.observables.output_gram(model, problem))
+        [[4. 0.]
+         [0. 1.]]
     """
     last = kind_of_chain(model, problem, "output_gram")[-1]
     return last.T @ last
@@ -53,7 +69,16 @@ def output_gram(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
 def input_similarity_distance(model: AbstractModel, problem: AbstractProblem, start: AbstractModel) -> Float[Array, ""]:
     """`1 - <G(0), G>/(||G(0)||_F ||G||_F)` of `G = X U U^T X^T`, the similarity of the samples in the first hidden layer.
 
+    **Raises:** `ValueError` for a network without hidden layers.
+
     **Source:** representational similarity as in Braun et al. (2022), without the subtraction of means.
+
+    Example:
+
+        >>> problem, start = ld.factorization(jnp.eye(2)), ld.TwoLayer(jnp.eye(2), jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.diag(jnp.array([2.0, 1.0])), jnp.eye(2))
+        >>> float(ld.observables.input_similarity_distance(model, problem, start)), 1 - 5 / 34**0.5
+        (0.1425, 0.1425)
     """
     s = problem.singular_values[:, None]
     distance = _turn(*(s * input_gram(network, problem) * s.T for network in (model, start)))
@@ -76,7 +101,16 @@ def output_similarity_distance(
 ) -> Float[Array, ""]:
     """`1 - <G(0), G>/(||G(0)||_F ||G||_F)` of `G = V V^T`, the similarity of the outputs in the last hidden layer.
 
+    **Raises:** `ValueError` for a network without hidden layers.
+
     **Source:** representational similarity as in Braun et al. (2022), without the subtraction of means.
+
+    Example:
+
+        >>> problem, start = ld.factorization(jnp.eye(2)), ld.TwoLayer(jnp.eye(2), jnp.eye(2))
+        >>> model = ld.TwoLayer(jnp.eye(2), jnp.diag(jnp.array([2.0, 1.0])))
+        >>> float(ld.observables.output_similarity_distance(model, problem, start)), 1 - 5 / 34**0.5
+        (0.1425, 0.1425)
     """
     # The other layers have no say in it, but nothing is said of a network that is not finite.
     distance = _turn(*(output_gram(network, problem) for network in (model, start)))

@@ -79,13 +79,38 @@ def lift(reduced: Reduction, core: AbstractChain | None = None) -> AbstractChain
 
 @public
 def is_reducible(model: AbstractModel, problem: AbstractProblem) -> bool:
-    """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones."""
+    """Whether the solvers move this start in a reduced form that they make inside of jit; see `prepare` for deep ones.
+
+    **Returns:** a flag.
+
+    Example:
+
+        >>> problem, U = ld.factorization(jnp.eye(2)), jnp.eye(2, 100)
+        >>> models = (ld.TwoLayer(U, U), ld.LinearModel(jnp.eye(2)))
+        >>> [ld.reduction.is_reducible(model, problem) for model in models]
+        [True, False]
+    """
     return model.is_reducible(problem)
 
 
 @public
 def prepare(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractModel:
-    """What the solvers move, if it is reduced outside of jit: deep networks with concrete weights that become smaller."""
+    """What the solvers move, if it is reduced outside of jit: deep networks with concrete weights that become smaller.
+
+    **Args:** `model`, the start; `problem`; `reduce`, whether to reduce at all.
+
+    **Returns:** a `Reduction` to the subspaces of `find_subspaces`, or the model itself: of another kind, traced, or no smaller.
+
+    **Raises:** `ValueError` for derivatives of a start with linearly dependent moving rows, as `reduce` does.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> start = ld.init.deep_balanced(problem, problem.Y, (30, 30), key=jax.random.key(0))
+        >>> moved = ld.reduction.prepare(start, problem, True)
+        >>> start.widths, moved.core.widths
+        ((30, 30), (2, 2))
+    """
     if reduce:
         refuse_dependent_rows(model, problem)
         return _prepared(model, problem)
@@ -117,7 +142,18 @@ def check_kinds(model: Any, problem: Any) -> None:
 
 @public
 def check_fits(model: AbstractModel, problem: AbstractProblem) -> None:
-    """Refuses a model whose sizes or data do not fit the problem, or whose kind or width does not fit the problem's penalty."""
+    """Refuses a model whose sizes or data do not fit the problem, or whose kind or width does not fit the problem's penalty.
+
+    **Raises:** `ValueError` that says what does not fit.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.eye(2))
+        >>> ld.reduction.check_fits(ld.TwoLayer(jnp.eye(3, 2), jnp.eye(2)), problem)
+        Traceback (most recent call last):
+            ...
+        ValueError: The model does not fit the problem: (U rows, V rows) must be (2, 2), but is (3, 2).
+    """
     _check_sizes(model, problem)
     if problem.penalty is not None:
         model.check_penalty(problem.penalty)

@@ -29,6 +29,15 @@ def require_exact(
     **Args:** `model`, the start at full size, or a reduced one; `moved`, for a `DeepLinear` its reduced form.
 
     **Raises:** `ValueError` that says what stands in the way.
+
+    Example:
+
+        >>> problem, model = ld.factorization(jnp.eye(2)), ld.TwoLayer(jnp.eye(2, 8), jnp.eye(2, 8))
+        >>> ld.reduction.require_exact(optax.sgd(0.1, momentum=0.9), model, problem)
+        >>> ld.reduction.require_exact(optax.adam(0.1), model, problem)
+        Traceback (most recent call last):
+            ...
+        ValueError: The width reduction is not exact for this optimizer as far as can be shown (...
     """
     form: Any = model if moved is None else moved
     if not form.is_reduced:
