@@ -82,9 +82,9 @@ def save(
         _facts([*facts, ("written", time.strftime("%Y-%m-%d %H:%M:%S %z"))]),
         *(_section(section) for section in sections),
         "<section><h2>How to repeat it</h2>",
-        f'<pre tabindex="0"><code>{_text(command())}</code></pre></section>',
-        f"<section><h2>Settings</h2>{_facts(_flat(settings))}</section>" if settings else "",
-        f"<section><h2>All numbers</h2><p><a download='numbers.json' href='{link}'>Download them as JSON</a></p>",
+        f"<pre><code>{' '.join(f'<span>{_text(word)}</span>' for word in command())}</code></pre></section>",
+        _settings(settings),
+        f"<section class='all'><h2>All numbers</h2><p><a download='numbers.json' href='{link}'>Download them as JSON</a></p>",
         f"<details><summary>Show them in all digits</summary>{numbers}</details></section>",
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -99,11 +99,11 @@ def save(
     return [path]
 
 
-def command() -> str:
-    """What was typed."""
-    program = Path(sys.argv[0])
-    name = "lindyn-jax" if program.name in ("__main__.py", "lindyn-jax") else f"python {shlex.quote(program.name)}"
-    return " ".join([name, *map(shlex.quote, sys.argv[1:])])
+def command() -> list[str]:
+    """The words that were typed, as a shell takes them."""
+    program = Path(sys.argv[0]).name
+    name = ["lindyn-jax"] if program in ("__main__.py", "lindyn-jax") else ["python", program]
+    return list(map(shlex.quote, [*name, *sys.argv[1:]]))
 
 
 def state_of(done: int, wanted: int, stopped: int, failed: int | None = None) -> tuple[str, str]:
@@ -150,6 +150,18 @@ def _machine(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "precision", f"{environment['float']}; matmul precision {environment['matmul_precision']}"
 
 
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Settings; how trials are reduced is for those who ask."""
+    if not settings:
+        return ""
+    kept = settings.get("reductions", {})
+    more = (
+        f"<details><summary>What is kept of the trials</summary>{_facts(_flat(kept, 'none'))}</details>" if kept else ""
+    )
+    rest = {name: value for name, value in settings.items() if name != "reductions"}
+    return f"<section><h2>Settings</h2>{_facts(_flat(rest, 'none'))}{more}</section>"
+
+
 def _section(section: Section) -> str:
     shown = []
     for part in section.parts:
@@ -160,9 +172,8 @@ def _section(section: Section) -> str:
     for path in section.pictures:
         if path.suffix == ".png":
             data = base64.b64encode(path.read_bytes()).decode()
-            shown.append(
-                f'<figure><img src="data:image/png;base64,{data}" alt="{_text(f"Picture: {section.heading}")}"></figure>'
-            )
+            image = f'<img src="data:image/png;base64,{data}" alt="{_text(f"Picture: {section.heading}")}">'
+            shown.append(f'<figure class="wide" tabindex="0">{image}</figure>')
     return f"<section><h2>{_text(section.heading)}</h2>{''.join(shown)}</section>"
 
 
@@ -175,26 +186,27 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str] | No
 
     bodies = [list(group) for none, group in itertools.groupby(rows, lambda cells: cells is None) if not none]
     body = "".join(f"<tbody>{''.join(row('td', cells or ()) for cells in group)}</tbody>" for group in bodies)
-    caption = f"<caption>{_text(title)}</caption>"
+    caption = f"<caption><span>{_text(title)}</span></caption>"
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{_text(title)}"><table>{caption}'
         f"<thead>{row('th', columns)}</thead>{body}</table></div>"
     )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, absent: str = "not finite") -> str:
     if isinstance(value, list):
-        return ", ".join(map(_cell, value))
+        return ", ".join(_cell(each, absent) for each in value) or "none"
     if value is None or isinstance(value, bool):
-        return {True: "yes", False: "no", None: "not finite"}[value]
+        return {True: "yes", False: "no", None: absent}[value]
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Names and values of nested dictionaries."""
+def _flat(values: Mapping[str, Any], absent: str = "not finite", before: str = "") -> list[tuple[str, str]]:
+    """Names and values of nested dictionaries; `absent`, what `None` stands for."""
     rows = []
     for name, value in values.items():
-        rows += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(f"{before}{name}", _cell(value))]
+        inner = isinstance(value, dict)
+        rows += _flat(value, absent, f"{before}{name}.") if inner else [(f"{before}{name}", _cell(value, absent))]
     return rows
 
 
