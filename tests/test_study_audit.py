@@ -326,12 +326,12 @@ def call(monkeypatch, capsys):
 
 
 COMMAND = ("audit", "--data", "factorization", "--shape", "2,1")
-SECTION = (Path(__file__).parent.parent / "README.md").read_text().split("## One trajectory, and an audit")[1]
+SECTION = (Path(__file__).parent.parent / ".docs/pages/how-to/trajectory-and-audit.md").read_text()
 NUMBER = r"\d+\.?\d*(?:e[+-]?\d+)?"
 
 
-def test_command_of_the_readme_prints_what_the_readme_shows_and_writes_store_and_figure(call, tmp_path, monkeypatch):
-    # The README shows it on a wide screen.
+def test_command_of_the_page_prints_what_it_shows_and_writes_store_and_figure(call, tmp_path, monkeypatch):
+    # The page shows it on a wide screen.
     monkeypatch.setattr("lindyn_jax.cli._tables.WIDTH", 160)
     command = re.search(r"^lindyn-jax (audit .*)$", SECTION, re.M).group(1).split()
     shown = [line for line in re.findall(r"```text\n(.*?)```", SECTION, re.S)[1].splitlines() if line.strip()]

@@ -257,8 +257,8 @@ COMMAND = (
 )
 
 
-def test_command_of_the_readme_prints_what_the_readme_shows_and_writes_csv_dataset_and_figure(call, tmp_path):
-    section = (Path(__file__).parent.parent / "README.md").read_text().split("## One trajectory, and an audit")[1]
+def test_command_of_the_page_prints_what_it_shows_and_writes_csv_dataset_and_figure(call, tmp_path):
+    section = (Path(__file__).parent.parent / ".docs/pages/how-to/trajectory-and-audit.md").read_text()
     command = re.search(r"^lindyn-jax (simulate .*)$", section, re.M).group(1).split()
     shown = re.search(r"```text\n(.*?)```", section, re.S).group(1)
     out = tmp_path / "out"

@@ -65,7 +65,7 @@ class LeastSquares(OutputProblem):
     **Notes:** the data may be differentiated, but derivatives of the singular vectors exist only for distinct singular
     values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
 
-    **Source:** M22 section 2.1 (the coordinates), G19 (2) (q = 1/N); notation of the README.
+    **Source:** M22 section 2.1 (the coordinates), G19 (2) (q = 1/N); the letters are those of the notation page.
     """
 
     is_linear_in_targets: ClassVar[bool] = True
