@@ -59,7 +59,9 @@ def test_every_page_of_the_how_tos_is_listed_and_every_link_leads_to_a_file():
 
 
 def test_the_environment_of_the_page_on_installing_is_valid_toml_and_asks_for_extras_that_are_there():
-    (text,) = (block for language, block in pages.blocks((DOCS / "how-to/install.md").read_text()) if language == "toml")
+    (text,) = (
+        block for language, block in pages.blocks((DOCS / "how-to/install.md").read_text()) if language == "toml"
+    )
     found = tomllib.loads(text)
     project = tomllib.loads((DOCS.parent.parent / "pyproject.toml").read_text())["project"]
     for feature in (found, found["feature"]["cuda"]):
