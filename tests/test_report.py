@@ -90,6 +90,10 @@ def test_a_report_opens_from_disk_without_errors_and_fits_a_phone(made):
             shown = page.run("document.body.innerText")
             assert NAME in shown and "complete: 40 of 40 trials a point" in shown
             assert page.run("document.querySelectorAll('main b, main red').length") == 0
+            # On paper nothing is left to scroll or to press.
+            page.ask("Emulation.setEmulatedMedia", media="print")
+            assert page.run("[...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)")
+            assert page.run("[...document.querySelectorAll('a, summary')].every(e => !e.checkVisibility())")
             assert not page.problems
 
 
@@ -109,6 +113,7 @@ def test_every_number_of_the_json_is_in_the_report_and_nothing_is_fetched(made, 
 
 def test_a_report_says_what_failed_where_and_with_what(made):
     told = json.loads(made[0][2])
+    told = told.get("summary", told)
     failed = sum(round(40 * (1 - share)) for share in told["ok"])
     assert failed > 0
     text = made[0][0].read_text()

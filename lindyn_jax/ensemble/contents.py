@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..statistics import frequency, mean_interval, named
 from .building import READABLE
 from .names import COUNT, ROOT, TRIAL
 from .reading import existing, open_reductions, open_sweep
@@ -54,6 +55,47 @@ def summary_of(path: Path):
     single = [name for name in single if set(dataset[name].dims) == {*dataset["ok"].dims}]
     means = {name: dataset[name].where(dataset["ok"].astype(bool)).mean(TRIAL) for name in single}
     return xr.Dataset({**means, "ok": dataset["ok"].mean(TRIAL)})
+
+
+def intervals_of(path: Path):
+    """95% intervals of what `summary_of` finds over the whole grid: `..._low` and `..._high`.
+
+    Those of means by Student's t, those of shares exact.
+
+    **Args:** `path`, of the store.
+
+    **Returns:** an `xarray.Dataset`.
+    """
+    import xarray as xr
+
+    store, snapshot = existing(path)
+    grid, found = list(snapshot.attributes["settings"]["grid"]), {}
+    if snapshot.attributes["layout"]["reduced"]:
+        merged = open_reductions(store.path)
+        count = int(merged[COUNT])
+        for name, array in ((str(name), array) for name, array in merged.data_vars.items()):
+            if set(array.dims) == {*grid, "moment"}:
+                found[name.removesuffix("_moments")] = mean_interval(array.transpose(*grid, "moment").values)
+            elif set(array.dims) == set(grid) and array.attrs.get("merging") == "sum":
+                successes = array.transpose(*grid).values
+                found[name] = frequency(successes, np.full(successes.shape, count))
+    else:
+        dataset = open_sweep(store.path)
+        dataset = dataset.isel({TRIAL: np.flatnonzero(dataset["computed"].values)}).transpose(*grid, TRIAL, ...)
+        merged, ok = dataset, dataset["ok"].values.astype(bool)
+        count = ok.sum(-1)
+        for name, array in ((str(name), array) for name, array in dataset.data_vars.items() if array.ndim == ok.ndim):
+            if name == "ok":
+                found[name] = frequency(count, np.full(count.shape, ok.shape[-1]))
+            elif array.dtype == bool:
+                found[name] = frequency((array.values & ok).sum(-1), count)
+            else:
+                mean = np.sum(array.values, axis=-1, where=ok) / np.maximum(count, 1)
+                spread = np.sum((array.values - mean[..., None]) ** 2, axis=-1, where=ok)
+                found[name] = mean_interval(np.stack([count, mean, spread], axis=-1))
+    ends = {name: value for key, interval in found.items() for name, value in named(key, interval).items()}
+    coords = {name: merged[name] for name in grid}
+    return xr.Dataset({name: (grid, value) for name, value in ends.items() if name not in found}, coords)
 
 
 def frame(dataset):
