@@ -209,6 +209,8 @@ def test_flow_and_descent_end_at_the_same_distance(problem, wide):
 
 def test_descent_on_batches_ends_near_the_flow_and_loses_imbalance(problem, wide):
     settings = study.Settings(dynamics="descent", stop=1e-6, batch_size=3)
+    # Samples that are all fitted: nothing keeps them from the stop.
+    assert _descending.floor(problem, settings, 1e4, 0.5) < 1e-20
     batches = study.run(problem, [1e4], [0.5], 20, seed=1, settings=settings)
     assert bool(batches["ok"].all())
     assert float(batches["imbalance_drift"].min()) > float(wide["imbalance_drift"].max())
@@ -292,12 +294,6 @@ def test_a_stop_that_noise_or_decay_keep_descent_from_is_refused(noise, above):
     assert -4 * error < ended.mean() - floor < above * floor + 4 * error and error < 0.1 * floor
 
 
-def test_batches_of_samples_that_are_all_fitted_come_to_the_stop(problem):
-    settings = study.Settings(dynamics="descent", batch_size=3, stop=1e-6)
-    assert _descending.floor(problem, settings, 1e4, 0.5) < 1e-20
-    assert bool(study.run(problem, [1e4], [0.5], 4, settings=settings)["ok"].all())
-
-
 def test_drift_of_every_flow_stays_below_1e_8(wide):
     assert float(wide["imbalance_drift"].max()) < 1e-8
 
@@ -323,7 +319,7 @@ def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
     # The budget is the caller's, in the limit as well.
     assert study.Settings(max_steps=50_000).budget == 50_000
     assert not jax.jit(trial_of(problem, study.Settings(max_steps=3)))(jax.random.key(0), 0.5, 1e4)["ok"]
-    settings = study.Settings(max_steps=10, stop=0.5, solver="dopri8")
+    settings = study.Settings(max_steps=10, stop=0.5, solver="tsit5")
     dataset = study.run(problem, [100.0], [0.5], 3, settings=settings._replace(stop=0.3))
     short = trial_of(problem, settings._replace(stop=1e-10, max_steps=3))
     outputs = jax.jit(short)(jax.random.key(0), 0.5, 100.0)
