@@ -16,9 +16,14 @@ obs = ld.observables
 KEY = jax.random.key(0)
 
 
-def dense_hessian(model, problem):
+@eqx.filter_jit
+def hessian(model, problem):
     weights, unravel = ravel_pytree(eqx.filter(model, eqx.is_inexact_array))
-    return np.asarray(jax.hessian(lambda w: obs.total_loss(unravel(w), problem))(weights))
+    return jax.hessian(lambda w: obs.total_loss(unravel(w), problem))(weights)
+
+
+def dense_hessian(model, problem):
+    return np.asarray(hessian(model, problem))
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_a_flow_watches_the_top_and_its_derivative_is_that_of_differences(proble
         assert relative_error(path.observables["hessian_top"][i], expected[:10]) < 1e-9
         assert relative_error(path.observables["top"][i], expected[:3]) < 1e-9
         assert relative_error(path.observables["gradient_noise"][i], obs.gradient_noise(model, problem)) < 1e-9
-    top = lambda U: obs.hessian_top(ld.TwoLayer(U, start.V), problem, k=2)[1]  # noqa: E731
+    top = jax.jit(lambda U: obs.hessian_top(ld.TwoLayer(U, start.V), problem, k=2)[1])
     dU = rng.normal(size=start.U.shape)
     change = jax.jvp(top, (start.U,), (dU,))[1]
     assert abs((top(start.U + 1e-5 * dU) - top(start.U - 1e-5 * dU)) / 2e-5 / change - 1) < 1e-7

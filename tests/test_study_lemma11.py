@@ -323,8 +323,9 @@ def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(comma
     assert drawings() == 0
     for times, change in enumerate((picture.unlink, lambda: picture.write_bytes(b"of something else")), 1):
         change()
-        assert (drawings(), drawings()) == (times, times)
+        assert drawings() == times
         assert picture.read_bytes().startswith(b"\x89PNG")
+    assert drawings() == 2
     assert not list(out.glob("*.partial*"))
 
 

@@ -221,9 +221,9 @@ def test_label_noise_on_batches_takes_the_more_imbalance_the_smaller_they_are():
 
 def test_label_noise_shrinks_the_product_as_a_nuclear_norm_does():
     # At balanced layers; the mean of Theta is where the loss with what noise adds is least, to first order in the step.
-    sigma, eta, std = np.array([1.0, 0.6]), 0.01, 1.0
+    sigma, eta, std = np.array([1.0, 0.6]), 0.02, 1.0
     problem, start = ld.factorization(np.diag(sigma)), ld.TwoLayer(np.diag(sigma**0.5), np.diag(sigma**0.5))
-    ends = noisy_path(start, problem, eta, std, 800, 10_000, lambda m: jnp.diagonal(m.product()))
+    ends = noisy_path(start, problem, eta, std, 400, 5_000, lambda m: jnp.diagonal(m.product()))
     t, error = eta * std**2 * 2 / 2, np.std(ends, axis=0) / np.sqrt(len(ends))
     assert np.all(np.abs(np.mean(ends, axis=0) - (sigma - t)) < 4 * error + 5 * t**2) and np.all(
         4 * error + 5 * t**2 < t / 2
