@@ -229,7 +229,13 @@ def is_no_row(name):
 
 ROWS = [name for name, _, _ in fuzzing.calls() if not is_no_row(name)]
 # The most delicate derivatives: these run at another setting as well whenever the tests do.
-DELICATE = {"exact.homogeneous", "exact.homogeneous_limit", "exact.riccati_rate", "theory.sharpness", "theory.rate_bound"}
+DELICATE = {
+    "exact.homogeneous",
+    "exact.homogeneous_limit",
+    "exact.riccati_rate",
+    "theory.sharpness",
+    "theory.rate_bound",
+}
 # Closed forms that are a line on those of another row, which run always: `homogeneous`, `riccati`, their limits and rates.
 OF_ANOTHER = {
     "exact.decayed", "exact.decayed_limit", "exact.homogeneous_factors", "exact.homogeneous_grams", "exact.homogeneous_product",
