@@ -5,6 +5,7 @@ Functions return weights; starts as objects (`Gaussian`, `Balanced`, ...) are dr
 cost that does not depend on the width, so that the width is a number that can be mapped over.
 """
 
+from .abstract import AbstractGaussianStart, AbstractStart
 from .deep import (
     deep_aligned,
     deep_balanced,
@@ -15,14 +16,8 @@ from .deep import (
     deep_residual,
 )
 from .designed import balanced, with_imbalance
-from .gaussians import gaussian, gaussian_core, gaussian_with_imbalance, invariant, warn_of_lost_digits
-from .modes import aligned, spectral
-from .scalings import SCALINGS, Scaling, scaling
-from .starts import (
-    AbstractGaussianStart,
-    AbstractStart,
+from .full_starts import (
     Aligned,
-    Balanced,
     DeepAligned,
     DeepBalanced,
     DeepGaussian,
@@ -30,13 +25,13 @@ from .starts import (
     DeepOrthogonal,
     DeepResidual,
     FromFunction,
-    Gaussian,
     GaussianWithImbalance,
-    Imbalance,
     Invariant,
-    Scaled,
-    Spectral,
 )
+from .gaussians import gaussian, gaussian_core, gaussian_with_imbalance, invariant, warn_of_lost_digits
+from .modes import aligned, spectral
+from .scalings import SCALINGS, Scaling, scaling
+from .starts import Balanced, Gaussian, Imbalance, Scaled, Spectral
 
 __all__ = [
     "SCALINGS",
