@@ -75,6 +75,14 @@ def gradient_descent(
     `eta < 2 / sharpness`; see `theory.stable_step`.
 
     **Source:** G19 (5), M22 section 5.2.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> path = ld.gradient_descent(start, problem, 20, optimizer=optax.sgd(0.1))
+        >>> print(path.ts, path.observables["loss"])
+        [ 0 20] [2.470 0.2350]
     """
     save_at = _check(model, problem, steps, optimizer, save_at)
     ending = as_stop(stop, stop_loss, stop_gradient_norm, problem)
@@ -115,7 +123,19 @@ def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
 
     **Args:** `step_size`, eta; may be traced, one for each trajectory of a batch.
 
+    **Returns:** an optimizer for `gradient_descent`.
+
     **Source:** G19 (5).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> for step_size in (0.1, 0.2):  # compiled once
+        ...     path = ld.gradient_descent(start, problem, 20, optimizer=ld.plain_descent(step_size))
+        ...     print(path.observables["loss"])
+        [2.470 0.2350]
+        [2.470e+00 2.847e-04]
     """
     return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, jnp.asarray(step_size)))
 

@@ -103,6 +103,16 @@ def gradient_flow(
     the flow comes down to the loss that it has there.
 
     **Source:** T21 (12), M22 (3a), (3b) and (7).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> flow = ld.gradient_flow(start, problem, [0.0, 1.0, 2.0])
+        >>> print(flow.observables["loss"])
+        [2.470 1.664 0.2155]
+        >>> print(jnp.diag(flow.final.product()), ld.exact.mode(jnp.array([2.0, 1.0]), 0.1, 0.1, 2.0).x)
+        [1.875 0.3555] [1.875 0.3555]
     """
     if noise is not None:
         raise ValueError(

@@ -53,6 +53,14 @@ def limit(
     **Returns:** a model of the kind of `model`. Where the limit was not reached its moving weights are infinite.
 
     **Raises:** as `flow_to_limit`.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
+        >>> start = ld.TwoLayer(jnp.array([[0.5, 0.0], [0.0, 0.1]]), jnp.array([[0.1, 0.1]]))
+        >>> Theta = ld.limit(start, problem).product()
+        >>> print(Theta.T, problem.predict(Theta), problem.theta_hat.T)
+        [[1.251 0.7492]] [[2.]] [[1. 1.]]
     """
     end = flow_to_limit(model, problem, observables=(), rtol=rtol, max_steps=max_steps, adjoint=adjoint)
     return jax.tree.map(
@@ -102,6 +110,14 @@ def flow_to_limit(
     left behaves like a power of t and is an estimate only.
 
     **Source:** M22 section 4.1, (30): `Theta(inf) = Theta_hat + Phi2 U2(0) V(inf)^T`.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
+        >>> start = ld.TwoLayer(jnp.array([[0.5, 0.0], [0.0, 0.1]]), jnp.array([[0.1, 0.1]]))
+        >>> flow = ld.flow_to_limit(start, problem, observables=())
+        >>> print(ld.RESULTS[int(flow.result)], flow.ts, flow.final.product().T)
+        finished: reached the last time or step [inf] [[1.251 0.7492]]
     """
     check_kinds(model, problem)
     refusal = METHODS["radau"].refuses(model, problem)

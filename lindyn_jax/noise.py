@@ -59,7 +59,16 @@ class AbstractNoise(eqx.Module):
 
 
 class FullBatch(AbstractNoise):
-    """All samples at every step: no noise."""
+    """All samples at every step: no noise.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> path = ld.gradient_descent(start, problem, 20, optimizer=optax.sgd(0.1), noise=ld.FullBatch())
+        >>> print(path.observables["loss"])  # as without noise
+        [2.470 0.2350]
+    """
 
     @public
     def __init__(self):
@@ -95,6 +104,14 @@ class Minibatch(AbstractNoise):
     **Notes:** weights and scale are kept: a batch of weighted samples counts them with their weights, times N/B. With `largest`
     batches are the same as without for the same key, unless without replacement the largest has more than 16 sqrt(N) samples,
     and a step costs what one on the largest batch does.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[2.0], [1.0]]))
+        >>> start, batches = ld.LinearModel(jnp.zeros((2, 1))), ld.Minibatch(1, key=jax.random.key(0))
+        >>> path = ld.gradient_descent(start, problem, 200, optimizer=ld.plain_descent(0.2), noise=batches)
+        >>> print(path.final.product().T)  # the solution: where all samples are fitted no noise is left
+        [[ 2.000 -1.000]]
     """
 
     size: int = eqx.field(static=True)
@@ -226,6 +243,16 @@ class LabelNoise(AbstractNoise):
     variance, which is what is drawn: the cost does not depend on N. After a `Minibatch` the targets of the batch are noisy.
 
     **Source:** Blanc, Gupta, Valiant and Valiant (2020); see `theory.label_noise_loss`.
+
+    Example:
+
+        >>> problem, start = ld.factorization(jnp.zeros((30, 30))), ld.LinearModel(jnp.zeros((30, 30)))
+        >>> noise = ld.LabelNoise(0.1, key=jax.random.key(0))
+        >>> path = ld.gradient_descent(start, problem, 200, optimizer=ld.plain_descent(0.5), noise=noise)
+        >>> print(path.observables["loss"][-1])
+        1.504
+        >>> print(30**2 / 2 * 0.5 * 0.1**2 / (2 - 0.5))  # its stationary mean, (n m/2) eta delta^2/(2 - eta)
+        1.500
     """
 
     std: Float[Array, ""]
@@ -267,6 +294,15 @@ class Online(AbstractNoise):
 
     **Raises:** `ValueError` for samples of other shapes, a problem that is not one of inputs and outputs, or, unless
     `reduce=False`, inputs in directions that the problem's own data do not see.
+
+    Example:
+
+        >>> Theta = jnp.array([[2.0], [1.0]])
+        >>> samples = ld.Online(ld.Teacher(Theta, 4), key=jax.random.key(0))
+        >>> start, problem = ld.LinearModel(jnp.zeros((2, 1))), ld.factorization(Theta)
+        >>> path = ld.gradient_descent(start, problem, 200, optimizer=ld.plain_descent(0.2), noise=samples)
+        >>> print(path.final.product().T)
+        [[2. 1.]]
     """
 
     sampler: Any
@@ -316,7 +352,13 @@ class Teacher(eqx.Module):
 
     **Raises:** `ValueError` for shapes that do not fit each other, or a size below 1.
 
-    **Example:** `Online(Teacher(Theta, 16), key=key)`; noise on its targets is `+ LabelNoise(std, key=key)`.
+    **Notes:** for `Online(Teacher(Theta, 16), key=key)`; noise on its targets is `+ LabelNoise(std, key=key)`.
+
+    Example:
+
+        >>> X, Y = ld.Teacher(jnp.array([[2.0], [1.0]]), 1000)(jax.random.key(0))
+        >>> print(X.shape, ld.LeastSquares(X, Y).theta_hat.T)
+        (1000, 2) [[2. 1.]]
     """
 
     Theta: Float[Array, "n m"]

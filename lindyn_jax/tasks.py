@@ -39,6 +39,18 @@ class Passage(eqx.Module):
     - `paths`: the `Trajectory` of each task, with its observables; none of a closed form.
     - `final`: the network at the end.
     - `result`: the code of `trajectory.RESULTS` of the first task that failed, or of the last.
+
+    Example:
+
+        >>> one, two = (ld.factorization(jnp.diag(jnp.array(targets))) for targets in ([2.0, 1.0], [1.0, 2.0]))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> passage = ld.sequence([(one, 3.0), (two, 3.0)]).flow(start)
+        >>> print(passage.forgetting[1, 0], passage.transfer[1])
+        0.9793 1.256
+        >>> print(jax.vmap(jnp.diag)(passage.Theta))  # at the start, and after each task
+        [[0.01 0.01]
+         [1.998 0.8030]
+         [1.001 2.000]]
     """
 
     Theta: Float[Array, "_ n m"]
@@ -80,6 +92,14 @@ class TaskSequence(eqx.Module):
     """Tasks, each for a time; made by `sequence`. `flow`, `descent` and `closed_form` take a network through them.
 
     **Fields:** `tasks`, the problems; `durations`, shape (K,).
+
+    Example:
+
+        >>> one, two = ld.factorization(jnp.array([[2.0]])), ld.factorization(jnp.array([[-1.0]]))
+        >>> tasks = ld.sequence([(one, 1.0), (two, 1.0)])
+        >>> passage = tasks.closed_form(ld.LinearModel(jnp.zeros((1, 1))))
+        >>> print(tasks.durations, passage.Theta.ravel())  # 2 (1 - 1/e), then 1/e of the way back is left
+        [1. 1.] [ 0. 1.264 -0.1670]
     """
 
     tasks: tuple[AbstractProblem, ...]
@@ -244,10 +264,17 @@ def sequence(tasks: Sequence[tuple[Any, Any]]) -> TaskSequence:
     **Raises:** `ValueError` for no task, an entry that is no such pair, problems of other sizes, or durations that are not
     positive.
 
-    **Example:** `sequence([(factorization(Y), 2.0), (factorization(-Y), 2.0)]).flow(start).losses` is reversal learning: the
-    losses of both tasks, a column each, at the start, and after the first and the second.
-
     **Source:** Braun et al. (2022).
+
+    Example:
+
+        >>> one, two = (ld.factorization(jnp.diag(jnp.array(targets))) for targets in ([2.0, 1.0], [1.0, 2.0]))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> passage = ld.sequence([(one, 3.0), (two, 3.0)]).flow(start)
+        >>> print(jnp.round(passage.losses, 4))  # of both tasks, at the start and after each
+        [[2.470 2.470]
+         [0.0194 1.214]
+         [0.9987 0.]]
     """
     pairs = list(tasks)
     if not pairs:

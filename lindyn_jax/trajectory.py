@@ -39,6 +39,16 @@ class Trajectory(eqx.Module, Generic[M]):
     - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected`, `implicit`, whether
         the solver was an implicit one, and `roundoff`, how far round-off has grown by the end, relative to all weights.
     - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> flow = ld.gradient_flow(start, problem, [0.0, 1.0, 2.0])
+        >>> print(bool(flow.ok), ld.RESULTS[int(flow.result)])
+        True finished: reached the last time or step
+        >>> print(flow.ts, flow.observables["loss"], flow.final_observables["loss"])
+        [0. 1. 2.] [2.470 1.664 0.2155] 0.2155
     """
 
     ts: Float[Array, " T"] | Int[Array, " T"]

@@ -93,17 +93,18 @@ def test_adapters_of_any_width_begin_at_the_base():
 GATES = (DRAWS.normal(size=(7, 3)) > -0.3).astype(float)
 INPUTS, TARGETS = DRAWS.normal(size=(7, 4)), DRAWS.normal(size=(7, 2))
 LAYERS = [(0.5 * DRAWS.normal(size=(4, h)), 0.5 * DRAWS.normal(size=(2, h))) for h in (3, 8, 12)]
-GATED = ld.LeastSquares(ld.gated_inputs(INPUTS, GATES), TARGETS)
+GATED = ld.LeastSquares(ld.gated_inputs(INPUTS, GATES == 1), TARGETS)
 
 
-def test_branches_take_the_steps_of_a_gated_network():
+@pytest.mark.parametrize("outputs", [1.0, 0.0])
+def test_branches_take_the_steps_of_a_gated_network(outputs):
     def loss(weights):
         # Sample by sample: the sum of the open branches.
         out = sum(g[:, None] * (INPUTS @ U @ V.T) for g, (U, V) in zip(GATES.T, weights, strict=True))
         return jnp.sum((TARGETS - out) ** 2) / 2
 
-    weights = [tuple(map(jnp.asarray, pair)) for pair in LAYERS]
-    model = ld.Branched([ld.TwoLayer(*pair) for pair in LAYERS])
+    weights = [(jnp.asarray(U), outputs * jnp.asarray(V)) for U, V in LAYERS]
+    model = ld.Branched([ld.TwoLayer(*pair) for pair in weights])
     assert relative_error(GATED.loss(model.product()), loss(weights)) < 1e-13
     moved = steps(loss, weights, 0.01, 30)
     path = ld.gradient_descent(model, GATED, 30, optimizer=ld.plain_descent(0.01))
@@ -199,5 +200,10 @@ def test_wrong_parts_are_refused():
         ld.Branched([ld.TwoLayer(U, V), ld.TwoLayer(U, V[:1])])
     with pytest.raises(TypeCheckError, match="gates"):
         ld.gated_inputs(INPUTS, GATES[:2])
+    # The second branch is open to no sample, and has weights.
+    shut = ld.LeastSquares(ld.gated_inputs(INPUTS, GATES[:, :2] * [1, 0]), TARGETS)
+    branches = [ld.TwoLayer(factor * U, 0 * V) for factor, (U, V) in zip((0, 1), LAYERS, strict=False)]
+    with pytest.raises(ValueError, match="the saddle of all branches"):
+        ld.gradient_flow(ld.Branched(branches), shut, [1.0])
     with pytest.raises(ld.data.DataError, match="must be 3 positive numbers"):
         ld.data.in_context(dim=3, eigenvalues=np.ones(2))

@@ -33,6 +33,14 @@ def open_sweep(path: str | os.PathLike):
 
     **Notes:** it is the store of one moment. Every file is checked then; a chunk that lost or changed one counts as not
     computed, and a warning says so.
+
+    Example:
+
+        >>> trial = lambda key, x: {"noisy": x + jax.random.normal(key)}
+        >>> made = ld.run_ensemble(trial, {"x": [1.0, 2.0]}, 3, key=jax.random.key(0), store="sweep.zarr")
+        >>> found = ld.open_sweep("sweep.zarr")
+        >>> print(found["noisy"].dims, bool((found["noisy"] == made["noisy"]).all()))
+        ('x', 'trial') True
     """
     store, snapshot = existing(path)
     dataset = _opened(store, snapshot)
@@ -53,6 +61,16 @@ def open_reductions(path: str | os.PathLike):
     **Raises:** as `open_sweep`.
 
     **Notes:** as `open_sweep`.
+
+    Example:
+
+        >>> from lindyn_jax.statistics import Moments
+        >>> trial = lambda key, x: {"noisy": x + jax.random.normal(key)}
+        >>> settings = {"key": jax.random.key(0), "reductions": {"noisy": Moments("noisy")}, "store": "sweep.zarr"}
+        >>> made = ld.run_ensemble(trial, {"x": [1.0, 2.0]}, 1000, keep_trials=False, **settings)
+        >>> found = ld.open_reductions("sweep.zarr")
+        >>> print(found["noisy"].values[:, 1], int(found["trials_computed"]))  # the means
+        [1.002 2.002] 1000
     """
     store, snapshot = existing(path)
     return _merged(store, snapshot, _opened(store, snapshot))

@@ -109,6 +109,16 @@ def run_ensemble(
     **Notes:** reductions are merged in the order of the chunks and do not depend on devices, workers or restarts; another
     chunk size moves the last digits of their means. `"auto"` looks at the devices of this process, not of workers.
     Under `"map"` and `"blocks"` no bit of a trial depends on the devices.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> def trial(key, width):
+        ...     start = ld.init.gaussian_core(problem, width, alpha=0.5, key=key)
+        ...     return {"square": width * jnp.sum(start.product() ** 2)}
+        >>> found = ld.run_ensemble(trial, {"width": [10.0, 1e6]}, 500, key=jax.random.key(0))
+        >>> print(found["square"].mean("trial").values)  # n m = 4 in the mean
+        [4.140 4.045]
     """
     import xarray as xr
 
@@ -279,6 +289,20 @@ def masked(dataset):
     """The dataset with every floating-point value of a failed (or not yet computed) trial replaced by NaN.
 
     **Args:** `dataset`, as from `run_ensemble` or `open_sweep`.
+
+    **Returns:** an `xarray.Dataset`, in which flags and whole numbers are as they were.
+
+    **Raises:** `ValueError` for what has no variable `ok`.
+
+    Example:
+
+        >>> trial = lambda key, x: {"root": jnp.sqrt(x)}
+        >>> found = ld.run_ensemble(trial, {"x": [4.0, -1.0]}, 2, key=jax.random.key(0))
+        >>> print(found["ok"].values)
+        [[ True True]
+         [False False]]
+        >>> print(ld.masked(found)["root"].mean("trial").values)
+        [ 2. nan]
     """
     if "ok" not in getattr(dataset, "data_vars", ()):
         raise ValueError(

@@ -132,6 +132,15 @@ class SweepStore:
     **Args:** `path`, the folder of the store. Nothing is touched until `prepare` is called.
 
     **Raises:** every method `StoreError`, for faults of the disk as well.
+
+    Example:
+
+        >>> store = ld.SweepStore("sweep.zarr")
+        >>> print(store.settings())
+        None
+        >>> made = ld.run_ensemble(lambda key, x: {"y": x}, {"x": [1.0]}, 3, key=jax.random.key(0), store=store)
+        >>> print(store.settings()["trials"])
+        3
     """
 
     @public

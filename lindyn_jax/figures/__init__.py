@@ -247,6 +247,13 @@ def open_figure(path: str | os.PathLike):
     **Returns:** an `xarray.Dataset`.
 
     **Raises:** `FileNotFoundError` if nothing is there, `ValueError` if it is not a figure's data.
+
+    Example:
+
+        >>> made = ld.figures.make("g19-table1", "figures", sets=("iris",))
+        >>> data = ld.open_figure("figures/g19-table1.zarr")
+        >>> print(data.attrs["source"], data["delta_x"].values)
+        G19 Table 1 [[0.4911 0.4797]]
     """
     import xarray as xr
 

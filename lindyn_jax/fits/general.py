@@ -46,6 +46,12 @@ class Fit(eqx.Module):
     - `gradient_norm`: of the last evaluation, over all parameters.
     - `num_steps`: steps taken.
     - `result`: a code of `FIT_RESULTS`.
+
+    Example:
+
+        >>> best = ld.fit(jnp.array(0.0), lambda x: x, lambda x: (x - 2.0) ** 2, optax.sgd(0.25), steps=5)
+        >>> print(best.parameters, int(best.num_steps), best.history)
+        1.938 5 [4.000e+00 1.000e+00 2.500e-01 6.250e-02 1.562e-02 3.906e-03]
     """
 
     parameters: PyTree
@@ -105,6 +111,13 @@ def fit(
     and not the least one: start from several points with `jax.vmap`.
 
     **Source:** T21 Fig. 2 fits lambda0, for which `fit_lambda0` is the special and global case.
+
+    Example:
+
+        >>> reached = lambda log_u0: ld.exact.mode(1.0, jnp.exp(log_u0), 0.1, 2.0).x  # from v0 = 0.1
+        >>> best = ld.fit(jnp.log(0.1), reached, lambda x: (x - 0.9) ** 2, optax.lbfgs(), steps=20)
+        >>> print(bool(best.converged), jnp.exp(best.parameters), reached(best.parameters))
+        True 0.6219 0.9000
     """
     run = _runner(optimizer)
     _checks.check_choice(autodiff, "autodiff", ("reverse", "forward"))

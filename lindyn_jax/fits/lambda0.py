@@ -61,6 +61,14 @@ class Lambda0Fit(eqx.Module):
     - `lambda0_error`: shape (2,), what the two amount to in lambda0; infinite where the curvature is not positive.
     - `realisable`: shape (2,), whether some weights of this width have `Q = lambda0 I` exactly.
     - `result`: a code of `LAMBDA0_RESULTS`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[1.0]]))
+        >>> start = ld.init.gaussian(1, 1, 3, std=0.5, key=jax.random.key(0))
+        >>> fit = ld.fit_lambda0(problem, start.U, start.V)
+        >>> print(fit.objective, fit.at_zero, fit.converged, fit.horizon)
+        [0.0003170 0.0001319] 0.01401 [ True True] 3.494
     """
 
     lambda0: Float[Array, "2"]
@@ -173,6 +181,14 @@ def fit_lambda0(
     identity have to stay so along the tangent, but for `method="flow"`.
 
     **Source:** T21 Fig. 2 and section 6; that there are two minima is this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[1.0]]))
+        >>> start = ld.init.gaussian(1, 1, 3, std=0.5, key=jax.random.key(0))
+        >>> fit = ld.fit_lambda0(problem, start.U, start.V)
+        >>> print(fit.lambda0, fit.best_lambda0)  # a minimum for either sign, and the better one
+        [ 2.000 -1.805] -1.805
     """
     U0, V0 = _checks.as_matrix(U0, "U0", "(n, h)"), _checks.as_matrix(V0, "V0", "(m, h)")
     _check(problem, U0, V0, method, nodes, grid)
@@ -228,6 +244,15 @@ def lambda0_path(
     **Raises:** as `fit_lambda0`.
 
     **Source:** T21 Fig. 2.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[1.0]]))
+        >>> start = ld.init.gaussian(1, 1, 3, std=0.5, key=jax.random.key(0))
+        >>> fit = ld.fit_lambda0(problem, start.U, start.V)
+        >>> path = ld.lambda0_path(problem, start.U, start.V, fit.best_lambda0, fit)
+        >>> print(jnp.abs(path - fit.product).max())  # of a target of 1
+        0.02129
     """
     U0, V0 = _checks.as_matrix(U0, "U0", "(n, h)"), _checks.as_matrix(V0, "V0", "(m, h)")
     _check(problem, U0, V0, method, 4, 3)
@@ -258,7 +283,19 @@ def lambda0_objective(
 
     **Args:** as for `lambda0_path`, whose mismatch with the flow it is.
 
+    **Returns:** a number, differentiable as the path is.
+
+    **Raises:** as `fit_lambda0`.
+
     **Source:** T21 Fig. 2.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.array([[1.0]]))
+        >>> start = ld.init.gaussian(1, 1, 3, std=0.5, key=jax.random.key(0))
+        >>> fit = ld.fit_lambda0(problem, start.U, start.V)
+        >>> print(ld.lambda0_objective(problem, start.U, start.V, 0.0, fit), fit.at_zero)
+        0.01401 0.01401
     """
     return fit.mismatch(lambda0_path(problem, U0, V0, lambda0, fit, **policy))
 

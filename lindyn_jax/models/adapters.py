@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .. import _checks
 from .._linalg import row_factor
@@ -26,9 +26,18 @@ class LoRA(AbstractModel):
     **Notes:** it moves as `TwoLayer(U, V)` on `residual(problem, base)`, which is reduced, and drawn at any width; observables of
     a `LoRA` are those of the whole product. A wide one is moved as it is: `narrow()` first.
 
-    **Example:** `LoRA(W0, 1e-3 * jnp.ones((3, 2)), jnp.zeros((4, 2)))` begins at W0, of shape (3, 4).
-
     **Source:** Hu et al. (2022).
+
+    Example:
+
+        >>> base = jnp.diag(jnp.array([2.0, 0.0]))
+        >>> problem = ld.factorization(jnp.diag(jnp.array([3.0, 1.0])))
+        >>> start = ld.LoRA(base, jnp.array([[0.1], [0.2]]), jnp.zeros((2, 1)))
+        >>> print(start.product())
+        [[2. 0.]
+         [0. 0.]]
+        >>> print(start.velocity(problem).V.T)  # (Y - base)^T U: towards what the base has not learned
+        [[0.1 0.2]]
     """
 
     base: Float[Array, "n m"]
@@ -84,9 +93,16 @@ class Branched(AbstractModel):
     **Notes:** each branch keeps its imbalance `U_p^T U_p - V_p^T V_p` under the flow of any loss, and its columns beyond n_p + m
     are superfluous: `narrow()` is the same network without them, exactly, now and later.
 
-    **Example:** `Branched((TwoLayer(U1, V1), TwoLayer(U2, V2)))` on `LeastSquares(gated_inputs(X, gates), Y)`.
-
     **Source:** Saxe, Sodhani and Lewallen (2022), gated deep linear networks of two layers.
+
+    Example:
+
+        >>> X = ld.gated_inputs(jnp.array([[1.0], [2.0]]), jnp.eye(2))  # a branch for each sample
+        >>> problem = ld.LeastSquares(X, jnp.array([[2.0], [-2.0]]))
+        >>> weights = ((2.0, 1.0), (1.0, -1.0))
+        >>> model = ld.Branched([ld.TwoLayer(jnp.array([[u]]), jnp.array([[v]])) for u, v in weights])
+        >>> print(model.product().T, (X @ model.product()).T, problem.loss(model.product()))
+        [[ 2. -1.]] [[ 2. -2.]] 0.0
     """
 
     branches: tuple[TwoLayer, ...]
@@ -118,8 +134,13 @@ class Branched(AbstractModel):
         return type(self)(tuple(map(_narrowed, self.branches)))
 
     def saddle(self, problem: AbstractProblem) -> str | None:
-        if any(branch.saddle(problem) is None for branch in self.branches):
-            return None
+        first, n = 0, sum(len(branch.U) for branch in self.branches)
+        for branch in self.branches:
+            # A branch by itself is the network in which the others have no weights.
+            U = jnp.pad(branch.U, ((first, n - first - len(branch.U)), (0, 0)))
+            first += len(branch.U)
+            if TwoLayer(U, branch.V).saddle(problem) is None:
+                return None
         return "the saddle of all branches"
 
 
@@ -133,14 +154,25 @@ def _narrowed(network: TwoLayer) -> TwoLayer:
 
 
 @public
-def gated_inputs(X: Float[ArrayLike, "N n"], gates: Float[ArrayLike, "N P"]) -> Float[Array, "N Pn"]:
+def gated_inputs(
+    X: Float[ArrayLike, "N n"], gates: Float[ArrayLike, "N P"] | Bool[ArrayLike, "N P"]
+) -> Float[Array, "N Pn"]:
     """Inputs as the branches of a gated network see them: `[gates_1 * X, ..., gates_P * X]`, shape (N, P n).
 
-    **Args:** `X`, shape (N, n); `gates`, shape (N, P), 1 where branch p is open to a sample and 0 where it is not, or any weight.
+    **Args:** `X`, shape (N, n); `gates`, shape (N, P), 1 or True where branch p is open to a sample and 0 or False
+    where it is not, or any weight.
 
     **Raises:** `ValueError` for matrices of other shapes.
 
-    **Example:** `LeastSquares(gated_inputs(X, X @ directions > 0), Y)` is a network whose gates are half-spaces.
+    Example:
+
+        >>> X = jnp.array([[1.0], [-2.0]])
+        >>> inputs = ld.gated_inputs(X, jnp.concatenate([X > 0, X < 0], axis=1))
+        >>> print(jnp.abs(inputs))
+        [[1. 0.]
+         [0. 2.]]
+        >>> print(ld.LeastSquares(inputs, jnp.abs(X)).theta_hat.T)  # |x|, which is linear on either side of 0
+        [[ 1. -1.]]
     """
     X, gates = _checks.as_matrix(X, "X", "(N, n)"), _checks.as_matrix(gates, "gates", "(N, P)")
     if gates.shape[0] != X.shape[0]:

@@ -26,16 +26,17 @@ class AbstractModel(eqx.Module):
     A network of your own is a subclass with `product`. Flow, descent, ensembles and every observable that is defined for it then
     take it; what asks for layers says so.
 
-    **Example:**
+    Example:
 
-    ```python
-    class Diagonal(ld.AbstractModel):
-        u: jax.Array
-        v: jax.Array
-
-        def product(self):
-            return (self.u * self.v)[:, None]
-    ```
+        >>> class Squares(ld.AbstractModel):
+        ...     u: jax.Array
+        ...
+        ...     def product(self):
+        ...         return self.u[:, None] ** 2
+        >>> start = Squares(jnp.array([0.1, 0.1]))
+        >>> problem = ld.factorization(jnp.array([[2.0], [1.0]]))
+        >>> print(ld.gradient_flow(start, problem, [0.0, 10.0]).final.product().T)
+        [[2. 1.]]
     """
 
     # Whether the coordinates are those of a larger network.

@@ -28,6 +28,15 @@ class DeepLinear(AbstractChain):
     number of weights, and nothing larger than the weights is formed. Problems with a penalty on the imbalance are refused.
 
     **Source:** G19 (2) and (12).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.DeepLinear([0.5 * jnp.eye(2)] * 3)
+        >>> print(jnp.diag(start.product()))
+        [0.125 0.125]
+        >>> print(jnp.diag(start.velocity(problem).layers[0]))  # w^2 (sigma - w^3) for both modes
+        [0.4688 0.2188]
     """
 
     layers: tuple[Float[Array, "_ _"], ...]

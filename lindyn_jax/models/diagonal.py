@@ -62,10 +62,17 @@ class Diagonal(AbstractDiagonal):
 
     **Raises:** `ValueError` for other shapes, or two that differ.
 
-    **Example:** `Diagonal(jnp.full(6, 0.1), jnp.zeros(6)).product()` has shape (6, 1).
-
     **Source:** Woodworth et al. (2020), whose network is the one of `DiagonalDifference`; this form is its rotation by 45
     degrees.
+
+    Example:
+
+        >>> X = jnp.array([[1.0, 2.0]])
+        >>> problem = ld.LeastSquares(X, jnp.array([[2.0]]))
+        >>> start = ld.Diagonal(jnp.full(2, 0.01), jnp.zeros(2))
+        >>> flow = ld.gradient_flow(start, problem, [0.0, 20.0])
+        >>> print(flow.final.product().T)  # nearly the solution of least l1 norm, (0, 1)
+        [[0.004994 0.9975]]
     """
 
     @property
@@ -86,9 +93,16 @@ class DiagonalDifference(AbstractDiagonal):
 
     **Args:**, **Raises:** as for `Diagonal`.
 
-    **Example:** `DiagonalDifference(jnp.full(6, 0.1), jnp.full(6, 0.1)).product()` is zero, and no saddle.
-
     **Source:** Woodworth et al. (2020).
+
+    Example:
+
+        >>> start = ld.DiagonalDifference(jnp.array([0.3, 0.2]), jnp.array([0.1, 0.2]))
+        >>> print(start.product().T, ld.Diagonal(start.u + start.v, start.u - start.v).product().T)
+        [[0.08 0.]] [[0.08 0.]]
+        >>> velocity = start.velocity(ld.factorization(jnp.array([[2.0], [1.0]])))
+        >>> print(velocity.u, velocity.v)  # u'v + u v' = 0
+        [1.152 0.4] [-0.384 -0.4]
     """
 
     @property

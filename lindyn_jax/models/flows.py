@@ -87,9 +87,15 @@ class Momentum(AbstractFlow):
     speed, from where the flow may be continued. From rest it is reduced as the network is, since W begins in the span of Z.
     From a given speed the full size is moved. Explicit solvers need steps of the order of eps.
 
-    **Example:** `gradient_flow(Momentum(TwoLayer(U, V), epsilon=0.2), problem, ts).final.network`
-
     **Source:** the heavy-ball equation; the laws of M and D are this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> flow = ld.gradient_flow(ld.Momentum(start, epsilon=0.5), problem, [0.0, 30.0])
+        >>> print(jnp.diag(flow.final.network.product()))
+        [2. 1.]
     """
 
     network: AbstractModel
@@ -198,9 +204,16 @@ class Polar(AbstractFlow):
     lets it go on, at rates of the order of 1/delta (`solver="kvaerno5"` for very small ones). A polar factor is a matrix
     times A, so the reduction is exact.
 
-    **Example:** `gradient_flow(Polar(TwoLayer(U, V), smoothing=1e-3), problem, ts)`
-
     **Source:** the continuous limit of orthogonalized updates (Muon: Jordan et al. 2024) without momentum.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.Polar(ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2)))
+        >>> print(jnp.diag(start.network.velocity(problem).U))  # gradient flow: u (sigma - u^2)
+        [0.199 0.099]
+        >>> print(jnp.diag(start.velocity(problem).network.U))  # polar flow: all modes at speed 1
+        [1. 1.]
     """
 
     network: AbstractModel

@@ -98,9 +98,16 @@ class Reduction(AbstractModel):
 
     **Raises:** `ValueError` for a problem of other sizes or other data, wherever it is used.
 
-    **Example:** `Reduction(TwoLayer(U1, V), width=1e9, num_frozen=0)`.
-
     **Source:** exact for every dynamics that multiplies the layers by matrices of the data's coordinates and of each other.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
+        >>> start = ld.init.gaussian_core(problem, 1e9, alpha=0.5, key=jax.random.key(0))
+        >>> print(float(start.width), [W.shape for W in start.core.layers])
+        1000000000.0 [(1, 2), (2, 1)]
+        >>> print(jnp.linalg.norm(start.core.U), jnp.linalg.norm(start.core.V))  # of h entries N(0, 1/h) each
+        1.000 1.000
     """
 
     core: AbstractChain

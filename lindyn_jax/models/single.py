@@ -16,7 +16,18 @@ from .base import AbstractModel
 class LinearModel(AbstractModel):
     """One layer, `Theta` of shape (n, m).
 
+    **Raises:** `ValueError` for another shape.
+
     **Source:** T21 section 2, G19 section 3.1.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.LinearModel(jnp.zeros((2, 2)))
+        >>> print(jnp.diag(start.velocity(problem).product()))
+        [2. 1.]
+        >>> print(jnp.diag(ld.gradient_flow(start, problem, [0.0, 1.0]).final.product()))  # (1 - 1/e) Y
+        [1.264 0.6321]
     """
 
     Theta: Float[Array, "n m"]
@@ -56,6 +67,15 @@ class WideLimit(AbstractModel):
     Problems with terms on the weights are refused.
 
     **Source:** TAJ24 (the mixed dynamics); the form for unequal layers is this package's own.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.WideLimit(jnp.zeros((2, 2)), level=1.0)
+        >>> print(jnp.diag(ld.gradient_flow(start, problem, [0.0, 0.5]).final.product()))
+        [1.476 0.6619]
+        >>> print(ld.exact.mode(jnp.array([2.0, 1.0]), 2**0.5, 0.0, 0.5).x)  # modes with u0^2 - v0^2 = 2 c
+        [1.476 0.6619]
     """
 
     Theta: Float[Array, "n m"]

@@ -23,6 +23,16 @@ class TwoLayer(AbstractChain):
     **Raises:** `ValueError` if the widths of U and V differ.
 
     **Source:** T21 (11), M22 (2).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.2 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> print(jnp.diag(start.product()), start.imbalance_spectrum())
+        [0.02 0.02] [0.03 0.03]
+        >>> end = ld.gradient_flow(start, problem, [0.0, 1.0, 20.0]).final
+        >>> print(jnp.diag(end.product()), end.imbalance_spectrum())
+        [2. 1.] [0.03 0.03]
     """
 
     U: Float[Array, "n h"]
@@ -118,7 +128,18 @@ class SymmetricFactors(AbstractChain):
     The excess loss is relative to the least loss over all Theta, which need not be reached by a product U U^T.
     Problems with a penalty on the imbalance are refused: tied layers have none.
 
+    **Raises:** `ValueError` unless U is a matrix, and with a problem whose target is not square.
+
     **Source:** T21 section 2, (3) and (5) [needs Y = Y^T there].
+
+    Example:
+
+        >>> Y = jnp.array([[1.0, 2.0], [2.0, 1.0]])  # eigenvalues 3 and -1
+        >>> start = ld.SymmetricFactors(jnp.array([[0.2, 0.1], [0.0, 0.1]]))
+        >>> flow = ld.gradient_flow(start, ld.factorization(Y), [0.0, 10.0])
+        >>> print(flow.final.product())  # the part of Y with positive eigenvalues
+        [[1.5 1.5]
+         [1.5 1.5]]
     """
 
     U: Float[Array, "n h"]

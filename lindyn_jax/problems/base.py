@@ -29,24 +29,18 @@ class AbstractProblem(eqx.Module):
     **Notes:** the loss is differentiated by JAX unless `loss_gradient` is written out. Where whole directions of the inputs never
     get a gradient, `restrict` leaves them out.
 
-    **Example:**
+    Example:
 
-    ```python
-    class Masked(ld.AbstractProblem):
-        Y: jax.Array
-        mask: jax.Array
-
-        @property
-        def num_inputs(self):
-            return self.Y.shape[0]
-
-        @property
-        def num_outputs(self):
-            return self.Y.shape[1]
-
-        def loss(self, Theta):
-            return jnp.sum(self.mask * (self.Y - Theta) ** 2) / 2
-    ```
+        >>> class Fourth(ld.AbstractProblem):
+        ...     Y: jax.Array
+        ...     num_inputs = 2
+        ...     num_outputs = 2
+        ...
+        ...     def loss(self, Theta):
+        ...         return jnp.sum((Theta - self.Y) ** 4) / 4
+        >>> print(Fourth(jnp.diag(jnp.array([2.0, 1.0]))).loss_gradient(jnp.zeros((2, 2))))
+        [[-8. 0.]
+         [ 0. -1.]]
     """
 
     # Whether noise on the targets enters the gradient linearly.

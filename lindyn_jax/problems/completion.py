@@ -33,6 +33,15 @@ class MatrixCompletion(AbstractProblem):
     **Notes:** every row and column of Theta gets a gradient, so only the width of networks is reduced.
 
     **Source:** Gunasekar et al. (2017), Arora et al. (2019).
+
+    Example:
+
+        >>> Y = jnp.array([[1.0, 2.0], [2.0, jnp.nan]])
+        >>> problem = ld.MatrixCompletion(Y)
+        >>> print(problem.num_samples, problem.loss(jnp.zeros((2, 2))))  # (1 + 4 + 4)/2
+        3 4.5
+        >>> print(problem.loss(jnp.array([[1.0, 2.0], [2.0, 4.0]])))  # whatever the last entry
+        0.0
     """
 
     is_linear_in_targets: ClassVar[bool] = True

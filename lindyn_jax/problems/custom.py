@@ -23,7 +23,12 @@ class CustomProblem(AbstractProblem):
 
     **Notes:** a new function is compiled anew, and so is one defined again; a `Partial` of one function is not.
 
-    **Example:** `CustomProblem(lambda Theta: jnp.sum(jnp.log(jnp.cosh(Theta - Y))), 4, 3)`.
+    Example:
+
+        >>> Y = jnp.array([[1.0, -2.0]])
+        >>> problem = ld.CustomProblem(lambda Theta: jnp.sum(jnp.log(jnp.cosh(Theta - Y))), 1, 2)
+        >>> print(problem.loss(jnp.zeros((1, 2))), problem.loss_gradient(jnp.zeros((1, 2))))
+        1.759 [[-0.7616  0.9640]]
     """
 
     function: Any

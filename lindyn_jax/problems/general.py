@@ -20,7 +20,12 @@ class GeneralLoss(SampleProblem):
 
     **Raises:** `ValueError` as `OutputProblem` does, or for a function that makes something else of such vectors.
 
-    **Example:** `GeneralLoss(X, Y, lambda output, target: optax.huber_loss(output, target).sum())`.
+    Example:
+
+        >>> X, Y = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[3.0], [0.5]])
+        >>> problem = ld.GeneralLoss(X, Y, lambda output, target: optax.huber_loss(output, target).sum())
+        >>> print(problem.loss(jnp.zeros((2, 1))), ld.Huber(X, Y, 1.0).loss(jnp.zeros((2, 1))))
+        2.625 2.625
     """
 
     fn: Any

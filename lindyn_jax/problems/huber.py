@@ -26,6 +26,15 @@ class Huber(SampleProblem):
     **Notes:** the second derivative jumps where errors pass delta, and so do explicit solvers' error estimates.
 
     **Source:** Huber (1964).
+
+    Example:
+
+        >>> X, Y = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[3.0], [0.5]])
+        >>> problem = ld.Huber(X, Y, 1.0)
+        >>> print(problem.loss(jnp.zeros((2, 1))))  # 1 (3 - 1/2) + 0.5^2/2
+        2.625
+        >>> print(problem.loss_gradient(jnp.zeros((2, 1))).T)
+        [[-1.5 -0.5]]
     """
 
     delta: Float[Array, ""]

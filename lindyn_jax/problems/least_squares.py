@@ -66,6 +66,15 @@ class LeastSquares(OutputProblem):
     values; pass `reduce=False` to the solvers to differentiate with respect to data without that restriction.
 
     **Source:** M22 section 2.1 (the coordinates), G19 (2) (q = 1/N); the letters are those of the notation page.
+
+    Example:
+
+        >>> X, Y = jnp.array([[1.0, 1.0]]), jnp.array([[2.0]])
+        >>> problem = ld.LeastSquares(X, Y)
+        >>> print(problem.loss(jnp.zeros((2, 1))), problem.theta_hat.T, problem.rank, problem.singular_values)
+        2.0 [[1. 1.]] 1 [1.414]
+        >>> print(ld.LeastSquares(X, Y, link="tanh").loss(jnp.ones((2, 1))))  # (2 - tanh 2)^2/2
+        0.5366
     """
 
     is_linear_in_targets: ClassVar[bool] = True
@@ -247,7 +256,18 @@ def factorization(
 
     **Args:** `Y`, shape (n, m); `scale` and `output_scale` as in `LeastSquares`, with N = n.
 
+    **Raises:** as `LeastSquares`.
+
     **Source:** T21 (11).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> print(problem.loss(jnp.zeros((2, 2))), problem.loss_star, problem.condition)
+        2.5 0.0 1.0
+        >>> print(problem.theta_hat)
+        [[2. 0.]
+         [0. 1.]]
     """
     return LeastSquares(None, Y, scale=scale, output_scale=output_scale)
 

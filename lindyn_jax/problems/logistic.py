@@ -28,6 +28,17 @@ class Logistic(Classification):
     gives probabilities of 1. On separable data the loss has no minimum: Theta grows without end, along the max-margin direction.
 
     **Source:** Ji and Telgarsky (2019).
+
+    Example:
+
+        >>> X = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> problem = ld.Logistic(X, jnp.array([1, 0]))
+        >>> print(problem.loss(jnp.zeros((2, 1))))  # 2 log 2
+        1.386
+        >>> print(problem.loss_gradient(jnp.zeros((2, 1))).T)
+        [[-0.5 0.5]]
+        >>> print(problem.predict(jnp.array([[2.0], [0.0]])).T)  # 1/(1 + e^-2), and 1/2
+        [[0.8808 0.5]]
     """
 
     @public

@@ -37,13 +37,16 @@ class OutputProblem(SampledProblem):
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity in concrete data, X = 0, or a scale that is not positive.
 
-    **Example:**
+    Example:
 
-    ```python
-    class Hinge(ld.OutputProblem):
-        def output_loss(self, outputs, Y):
-            return jnp.sum(jnp.logaddexp(0.0, -Y * outputs))
-    ```
+        >>> class Margins(ld.OutputProblem):
+        ...     def output_loss(self, outputs, Y):
+        ...         return jnp.sum(jnp.logaddexp(0.0, -Y * outputs))
+        >>> problem = Margins(jnp.eye(2), jnp.array([[1.0], [-1.0]]))
+        >>> print(problem.loss(jnp.zeros((2, 1))))  # 2 log 2
+        1.386
+        >>> print(problem.loss_gradient(jnp.zeros((2, 1))).T)
+        [[-0.5 0.5]]
     """
 
     X: Float[Array, "N n"] | None

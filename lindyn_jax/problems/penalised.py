@@ -33,9 +33,18 @@ class Penalised(AbstractProblem):
     implicit solver and the one on the group. The closed form for `factorization(Y)` is `exact.decayed` from a balanced start, and
     from any with `imbalance=ImbalancePenalty(0.0)`.
 
-    **Example:** `Penalised(MatrixCompletion(Y, mask), weight_decay=0.01)`.
-
     **Source:** T21 Proposition 4 and (26) for the imbalance; the decay of D is this package's own.
+
+    Example:
+
+        >>> Y = jnp.diag(jnp.array([2.0, 1.0]))
+        >>> problem = ld.Penalised(ld.factorization(Y), weight_decay=0.5)
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> flow = ld.gradient_flow(start, problem, [0.0, 50.0])
+        >>> print(jnp.diag(flow.final.product()))  # the decay is taken off the singular values
+        [1.5 0.5]
+        >>> print(ld.observables.total_loss(flow.final, problem))  # 2 (0.5^2)/2 + 0.5 (1.5 + 0.5)
+        1.25
     """
 
     problem: AbstractProblem

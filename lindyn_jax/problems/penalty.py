@@ -32,6 +32,14 @@ class ImbalancePenalty(eqx.Module):
     reduced, and nothing of size h x h is formed once h > r + m; a matrix Lambda singles out directions of the hidden layer.
 
     **Source:** T21 Proposition 4 and (26), where w = 1/8.
+
+    Example:
+
+        >>> term = ld.ImbalancePenalty(1.0)
+        >>> problem = ld.Penalised(ld.factorization(jnp.eye(2)), imbalance=term)
+        >>> start = ld.TwoLayer(2 * jnp.eye(2), jnp.eye(2))  # D = 3 I
+        >>> print(ld.observables.penalty(start, problem))  # (1/8) ||3 I - I||_F^2
+        1.0
     """
 
     Lambda: Float[Array, "h h"] | Float[Array, ""]

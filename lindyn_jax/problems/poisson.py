@@ -25,6 +25,16 @@ class Poisson(SampleProblem):
     **Raises:** `ValueError` for negative counts, and as `OutputProblem` does.
 
     **Notes:** `predict` gives rates, `e^o`, which overflow where o passes 709 (88 in float32): the loss is infinite there.
+
+    Example:
+
+        >>> X, counts = jnp.eye(2), jnp.array([1.0, 4.0])
+        >>> problem = ld.Poisson(X, counts)
+        >>> Theta = jnp.log(counts)[:, None]
+        >>> print(problem.predict(Theta).T, problem.loss_gradient(jnp.zeros((2, 1))).T)
+        [[1. 4.]] [[ 0. -3.]]
+        >>> print(problem.loss(Theta))  # 5 - 4 log 4
+        -0.5452
     """
 
     @public

@@ -25,8 +25,19 @@ def residual(problem: AbstractProblem, base: Float[ArrayLike, "n m"]) -> Abstrac
 
     **Raises:** `ValueError` for a matrix of another shape, entries that are not finite, or terms on the weights.
 
-    **Example:** `gradient_flow(init.gaussian_core(left, 1e9, std=(1e-5, 0), key=key), left, ts)` with `left = residual(problem,
+    **Notes:** `gradient_flow(init.gaussian_core(left, 1e9, std=(1e-5, 0), key=key), left, ts)` with `left = residual(problem,
     W0)` is `LoRA` of width 1e9; the loss on other data is `observables.on(residual(test, W0), "loss")`.
+
+    Example:
+
+        >>> W0 = jnp.diag(jnp.array([2.0, 0.0]))
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> left = ld.residual(problem, W0)
+        >>> print(left.loss(jnp.zeros((2, 2))), problem.loss(W0))
+        0.5 0.5
+        >>> print(left.theta_hat)
+        [[0. 0.]
+         [0. 1.]]
     """
     problem.refuse_terms("residual")
     base = _checks.as_matrix(base, "base", "(n, m)")

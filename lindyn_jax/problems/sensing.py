@@ -92,6 +92,14 @@ class MatrixSensing(SampledProblem):
     **Raises:** `ValueError` for shapes that do not fit each other, numbers that are not finite, or A = 0.
 
     **Source:** Gunasekar et al. (2017).
+
+    Example:
+
+        >>> a, b = jnp.eye(2), jnp.array([[1.0, 1.0], [0.0, 2.0]])
+        >>> problem = ld.MatrixSensing((a, b), jnp.array([3.0, 4.0]))
+        >>> Theta = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+        >>> print(problem.predict(Theta), problem.loss(Theta))  # a_k^T Theta b_k, and (2 - 4)^2/2
+        [3. 2.] 2.0
     """
 
     is_linear_in_targets: ClassVar[bool] = True

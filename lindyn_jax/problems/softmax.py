@@ -27,6 +27,16 @@ class Softmax(Classification):
 
     **Notes:** with `z_i = log sum_{j != y_i} e^{o_ij - o_{i,y_i}}` the loss of a sample is `log(1 + e^{z_i})`: losses and
     gradients keep their relative precision at logits of any size. `predict` gives the probabilities of the classes.
+
+    Example:
+
+        >>> X = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> problem = ld.Softmax(X, jnp.array([0, 2]))
+        >>> print(problem.loss(jnp.zeros((2, 3))), problem.predict(jnp.zeros((2, 3)))[0])  # 2 log 3
+        2.197 [0.3333 0.3333 0.3333]
+        >>> print(problem.loss_gradient(jnp.zeros((2, 3))))
+        [[-0.6667 0.3333 0.3333]
+         [ 0.3333 0.3333 -0.6667]]
     """
 
     @public

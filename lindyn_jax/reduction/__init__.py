@@ -58,6 +58,16 @@ def reduce(
     for tied layers), and NaN inside jit: use `reduce=False` in the solvers.
 
     **Source:** M22 section 2.1 for the data's part; the width's part is the invariance of the gradient under rotations.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
+        >>> start = ld.TwoLayer(jnp.ones((2, 100)) / 10, jnp.ones((1, 100)) / 10)
+        >>> small = ld.reduce(start, problem)
+        >>> print([W.shape for W in small.core.layers], float(small.width))
+        [(1, 2), (2, 1)] 100.0
+        >>> print(jnp.linalg.norm(start.U), jnp.linalg.norm(small.core.U))
+        1.414 1.414
     """
     check_fits(model, problem)
     refuse_matrix_penalty(problem)
@@ -73,6 +83,14 @@ def lift(reduced: Reduction, core: AbstractChain | None = None) -> AbstractChain
     to be lifted in the place of its own.
 
     **Raises:** `ValueError` for a core of other sizes, or a network that was drawn in its reduced form and has no full size.
+
+    Example:
+
+        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
+        >>> start = ld.TwoLayer(jnp.ones((2, 100)) / 10, jnp.ones((1, 100)) / 10)
+        >>> back = ld.lift(ld.reduce(start, problem))
+        >>> print(back.U.shape, back.U[0, :3], back.product().T)
+        (2, 100) [0.1 0.1 0.1] [[1. 1.]]
     """
     return reduced.lift(core)
 

@@ -51,6 +51,16 @@ def find_subspaces(
     of a start moved by that much.
 
     **Source:** the invariance stated at the top of this module.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.DeepLinear([jnp.eye(2, 50), jnp.eye(50), jnp.eye(50, 2)])
+        >>> bases = ld.find_subspaces(start, problem)
+        >>> print([basis.shape for basis in bases])
+        [(50, 2), (50, 2)]
+        >>> print([W.shape for W in ld.reduce(start, problem, subspaces=bases).core.layers])
+        [(2, 2), (2, 2), (2, 2)]
     """
     if _checks.is_traced(*model.layers):
         raise ValueError(
