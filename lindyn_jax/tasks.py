@@ -48,7 +48,7 @@ class Passage(eqx.Module):
         >>> print(passage.forgetting[1, 0], passage.transfer[1])
         0.9793 1.256
         >>> print(jax.vmap(jnp.diag)(passage.Theta))  # at the start, and after each task
-        [[0.01 0.01]
+        [[0.01 0.01 ]
          [1.998 0.8030]
          [1.001 2.000]]
     """
@@ -273,8 +273,8 @@ def sequence(tasks: Sequence[tuple[Any, Any]]) -> TaskSequence:
         >>> passage = ld.sequence([(one, 3.0), (two, 3.0)]).flow(start)
         >>> print(jnp.round(passage.losses, 4))  # of both tasks, at the start and after each
         [[2.470 2.470]
-         [0.0194 1.214]
-         [0.9987 0.]]
+         [0.0194 1.214 ]
+         [0.9987 0. ]]
     """
     pairs = list(tasks)
     if not pairs:

@@ -99,10 +99,10 @@ class DiagonalDifference(AbstractDiagonal):
 
         >>> start = ld.DiagonalDifference(jnp.array([0.3, 0.2]), jnp.array([0.1, 0.2]))
         >>> print(start.product().T, ld.Diagonal(start.u + start.v, start.u - start.v).product().T)
-        [[0.08 0.]] [[0.08 0.]]
+        [[0.08 0. ]] [[0.08 0. ]]
         >>> velocity = start.velocity(ld.factorization(jnp.array([[2.0], [1.0]])))
         >>> print(velocity.u, velocity.v)  # u'v + u v' = 0
-        [1.152 0.4] [-0.384 -0.4]
+        [1.152 0.4 ] [-0.384 -0.4 ]
     """
 
     @property

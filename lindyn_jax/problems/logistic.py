@@ -38,7 +38,7 @@ class Logistic(Classification):
         >>> print(problem.loss_gradient(jnp.zeros((2, 1))).T)
         [[-0.5 0.5]]
         >>> print(problem.predict(jnp.array([[2.0], [0.0]])).T)  # 1/(1 + e^-2), and 1/2
-        [[0.8808 0.5]]
+        [[0.8808 0.5 ]]
     """
 
     @public
