@@ -16,7 +16,16 @@ Count = SupportsIndex | float
 
 
 class DataError(ValueError):
-    """Data that cannot be used: the message says which, why, and what to do, on one line."""
+    """Data that cannot be used: the message says which, why, and what to do, on one line.
+
+    Example:
+
+        >>> try:
+        ...     ld.data.power_law(0, 1.0)
+        ... except ld.data.DataError as error:
+        ...     print(error)
+        Argument `n` must be a whole number of at least 1, but is 0.
+    """
 
     def __init__(self, message: str):
         super().__init__(on_one_line(message))
@@ -27,6 +36,16 @@ class Dataset(NamedTuple):
 
     **Fields:** `X`, shape (N, n), and `Y`, shape (N, m), both float64; `name`; `description`, where the data come from, what
     the targets are and what was done to them; `feature_names` (n of them) and `target_names` (m), or `None`.
+
+    Example:
+
+        >>> iris = ld.data.load("iris")
+        >>> print(iris.name, iris.X.shape, iris.Y.shape, iris.target_names)
+        iris (150, 4) (150, 3) ('setosa', 'versicolor', 'virginica')
+        >>> print(iris.X.mean(axis=0))
+        [5.843 3.057 3.758 1.199]
+        >>> print(float(ld.LeastSquares(iris.X, iris.Y).condition))
+        2592.0
     """
 
     X: Float[np.ndarray, "N n"]
@@ -39,7 +58,18 @@ class Dataset(NamedTuple):
 
 @public
 def describe(dataset: Dataset) -> str:
-    """One line: name, sizes, where the data come from and what the targets are."""
+    """One line: name, sizes, where the data come from and what the targets are.
+
+    **Args:** `dataset`, a `Dataset`; line breaks and terminal codes in its texts are escaped.
+
+    Example:
+
+        >>> X, Y = np.eye(2), np.ones((2, 1))
+        >>> print(ld.data.describe(ld.data.Dataset(X, Y, "mine", "made by hand")))
+        mine: 2 samples, 2 inputs, 1 output; made by hand
+        >>> print(ld.data.describe(ld.data.load("wine"))[:33])
+        wine: 178 samples, 13 inputs, 3 o
+    """
     (num_samples, num_inputs), num_outputs = dataset.X.shape, dataset.Y.shape[1]
     sizes = ", ".join(
         f"{number} {noun}{'' if number == 1 else 's'}"

@@ -24,6 +24,12 @@ class Commutation(NamedTuple):
     - `completion`: the one that was used.
     - `sigma`: singular values of Sigma_xy, shape (p,) with p = min(n, m), descending.
     - `lam`: diagonal of `Phi^T Sigma_x Phi`, one number a column of Phi: what Sigma_x is along each component.
+
+    Example:
+
+        >>> found = ld.data.commutation(np.diag([2.0, 1.0, 1.0]), np.diag([1.0, 2.0, 3.0]))
+        >>> print(found.delta_xy, found.rank, found.sigma)  # they commute; sigma of X^T Y/3
+        0.0 3 [1.         0.6667 0.6667]
     """
 
     delta_xy: float
@@ -64,6 +70,14 @@ def commutation(X: Real[ArrayLike, "..."], Y: Real[ArrayLike, "..."], *, complet
     entries equal that its block has on the diagonal.
 
     **Source:** G19 Table 1 and (27), with the completion named.
+
+    Example:
+
+        >>> X = np.array([[1.0, 1.0], [0.0, 1.0]])
+        >>> print(f"{ld.data.commutation(X, X).delta_xy:.4f}", ld.data.commutation(X, np.diag([1.0, 3.0])).delta_xy)
+        0.0000 0.4638
+        >>> print(ld.data.commutation(np.eye(2), X).delta_x < 1e-12)  # whitened inputs
+        True
     """
     if completion not in COMPLETIONS:
         raise DataError(f"Argument `completion` must be one of {', '.join(COMPLETIONS)}, but is {completion!r}.")

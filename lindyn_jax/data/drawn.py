@@ -26,6 +26,13 @@ def gaussian(
     **Raises:** `DataError` for sizes below 1, a negative seed or noise.
 
     **Source:** M22 Fig. 7: 500 inputs, 100 samples, one output, noise of standard deviation .01.
+
+    Example:
+
+        >>> made = ld.data.gaussian()
+        >>> problem = ld.LeastSquares(made.X, made.Y)
+        >>> print(made.X.shape, problem.rank, made.X.var() * 500)  # entries N(0, 1/500)
+        (100, 500) 100 1.003
     """
     n, samples, m = (whole(value, name, least=1) for value, name in ((n, "n"), (samples, "samples"), (m, "m")))
     seed = whole(seed, "seed", least=0)
@@ -50,6 +57,12 @@ def autoencoder(dataset: Dataset) -> Dataset:
     **Returns:** a `Dataset` with Y = X.
 
     **Source:** G19 section 3.1, (14), and section 4.2.
+
+    Example:
+
+        >>> digits = ld.data.autoencoder(ld.data.load("digits"))
+        >>> print(digits.Y.shape, f"{ld.data.commutation(digits.X, digits.Y).delta_xy:.4f}")
+        (1797, 64) 0.0000
     """
     return dataset._replace(
         Y=dataset.X,
@@ -82,6 +95,13 @@ def low_rank(
     **Notes:** the printed target `B D B^T` is no product that the network comes close to; the projector is.
 
     **Source:** G19 Fig. 2, with the target corrected.
+
+    Example:
+
+        >>> made, projector = ld.data.low_rank(n=10, noise=1e-3)
+        >>> left = made.X - made.X @ projector
+        >>> print(np.linalg.matrix_rank(projector), np.linalg.norm(left) / (1000 * (10 - 5)) ** 0.5)  # the noise
+        5 0.0009996
     """
     n, samples, seed = whole(n, "n", least=1), whole(samples, "samples", least=1), whole(seed, "seed", least=0)
     if not 1 <= len(variances) <= n or not all(math.isfinite(v) and v > 0 for v in variances):

@@ -18,6 +18,17 @@ class Hierarchy(NamedTuple):
     `sigma`, singular values of Y, shape (P,), descending; `levels`, shape (P,), the level of the tree that each mode tells
     apart, 0 for what all items have in common; `items`, shape (P, P), and `features`, shape (F, P), the singular vectors as
     columns.
+
+    Example:
+
+        >>> tree = ld.data.hierarchy(2)
+        >>> print(tree.sigma, tree.levels)
+        [2.646 1.732 1. 1. ] [0 1 2 2]
+        >>> print(tree.dataset.Y)
+        [[1. 1. 0. 1. 0. 0. 0.]
+         [1. 1. 0. 0. 1. 0. 0.]
+         [1. 0. 1. 0. 0. 1. 0.]
+         [1. 0. 1. 0. 0. 0. 1.]]
     """
 
     dataset: Dataset
@@ -41,11 +52,18 @@ def hierarchy(depth: Count = 3, branching: Count = 2) -> Hierarchy:
 
     **Raises:** `DataError` for a depth below 1, a branching below 2, or more than 10,000 items.
 
-    **Example:** `tree = hierarchy(3)`; `problem = LeastSquares(tree.dataset.X, tree.dataset.Y)`; its modes from an aligned
-    start are `exact.aligned(tree.sigma, ...)`.
+    **Notes:** its modes from an aligned start are `exact.aligned(tree.sigma, ...)`.
 
     **Source:** Saxe, McClelland and Ganguli (2019), for their diffusion in the limit without flips; the decomposition is
     written out here.
+
+    Example:
+
+        >>> tree = ld.data.hierarchy(3)
+        >>> print(tree.sigma**2)  # 2^(4 - l) - 1: level 0, then each level as often as it has contrasts
+        [15. 7. 3. 3. 1. 1. 1. 1.]
+        >>> print(np.linalg.svd(tree.dataset.Y)[1] ** 2)
+        [15. 7. 3. 3. 1. 1. 1. 1.]
     """
     depth, branching = whole(depth, "depth", least=1), whole(branching, "branching", least=2)
     # By logarithms, so that no number is too long.

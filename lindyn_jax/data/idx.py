@@ -23,6 +23,15 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     **Returns:** an array of uint8, int8, int16, int32, float32 or float64, in the byte order of this machine.
 
     **Raises:** `DataError` for a file that is missing, is no IDX file, or is damaged or cut short.
+
+    Example:
+
+        >>> raw = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))  # uint8, two axes, 2 x 3
+        >>> with open("images.idx", "wb") as file:
+        ...     _ = file.write(raw)
+        >>> print(ld.data.read_idx("images.idx"))
+        [[0 1 2]
+         [3 4 5]]
     """
     name = os.path.expanduser(os.fsdecode(path))
     raw = unzipped(name, read_bytes(name))

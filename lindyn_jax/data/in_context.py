@@ -32,9 +32,16 @@ def in_context(
     **Notes:** `theory.in_context_covariances` has the moments of infinitely many sequences, `theory.growing_modes` the time at
     which the loss drops.
 
-    **Example:** `drawn = in_context(dim=3)`; `LeastSquares(drawn.X, drawn.Y, scale="mean")` under `init.gaussian_core`.
-
     **Source:** Zhang, Singh, Latham and Saxe (2025).
+
+    Example:
+
+        >>> drawn = ld.data.in_context(dim=2, length=10)
+        >>> print(drawn.X.shape, drawn.Y.var())  # E (w^T x)^2 = tr(I/2) = 1
+        (5000, 4) 1.020
+        >>> print(ld.LeastSquares(drawn.X, drawn.Y, scale="mean").theta_hat.reshape(2, 2))  # nearly a multiple of I
+        [[ 1.499 0.009545]
+         [-0.05274 1.506]]
     """
     dim, length, samples = (
         whole(value, name, least=1) for value, name in ((dim, "dim"), (length, "length"), (samples, "samples"))

@@ -55,6 +55,15 @@ def load(
 
     **Raises:** `DataError` for an unknown name, a file that is missing or cannot be read, missing or wrong arrays or
     columns, differing numbers of rows, NaN or infinity, and impossible `samples`. Pickled arrays are never loaded.
+
+    Example:
+
+        >>> digits = ld.data.load("digits", samples=100, centre=True)
+        >>> print(digits.X.shape, digits.Y.shape, ld.LeastSquares(digits.X, digits.Y).rank)
+        (100, 64) (100, 10) 55
+        >>> np.savez("mine.npz", X=np.eye(2), Y=[2.0, 1.0])
+        >>> print(ld.data.load("mine.npz").Y.T)
+        [[2. 1.]]
     """
     samples = None if samples is None else whole(samples, "samples", least=1)
     subset_seed = whole(subset_seed, "subset_seed", least=0)

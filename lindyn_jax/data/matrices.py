@@ -16,7 +16,16 @@ from .tables import MISSING, _decoded_text, _found_separator, _is_number, _rows,
 
 
 class Matrix(NamedTuple):
-    """A matrix with missing entries. **Fields:** `values`, shape (n, m), NaN where unknown; `name`; `description`."""
+    """A matrix with missing entries. **Fields:** `values`, shape (n, m), NaN where unknown; `name`; `description`.
+
+    Example:
+
+        >>> np.savetxt("ratings.csv", [[5, 3, np.nan], [4, np.nan, 1]], delimiter=",")
+        >>> matrix = ld.data.load_matrix("ratings.csv")
+        >>> problem = ld.MatrixCompletion(matrix.values)
+        >>> print(matrix.values.shape, problem.num_samples, problem.loss(jnp.zeros((2, 3))))
+        (2, 3) 4 25.5
+    """
 
     values: Float[np.ndarray, "n m"]
     name: str
@@ -42,6 +51,13 @@ def load_matrix(spec: str | os.PathLike, *, samples: Count | None = None, subset
 
     **Raises:** `DataError` for what is missing or cannot be read, cells that are words, infinite entries, a matrix whose known
     entries are all zero, a row or column without a known entry, which cannot be learned, and impossible `samples`.
+
+    Example:
+
+        >>> np.savetxt("ratings.csv", [[5, 3, np.nan], [4, np.nan, 1]], delimiter=",")
+        >>> print(ld.data.load_matrix("ratings.csv").values)
+        [[ 5. 3. nan]
+         [ 4. nan 1.]]
     """
     samples = None if samples is None else whole(samples, "samples", least=1)
     subset_seed = whole(subset_seed, "subset_seed", least=0)

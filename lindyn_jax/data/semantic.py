@@ -46,6 +46,14 @@ def semantic() -> Dataset:
     **Notes:** written for this package, in the manner of the tables of semantic cognition (Rumelhart and Todd, 1993).
 
     **Source:** this package's own.
+
+    Example:
+
+        >>> table = ld.data.semantic()
+        >>> print(table.Y.shape, np.linalg.svd(table.Y)[1][:3])
+        (20, 31) [7.943 5.069 4.364]
+        >>> print(table.feature_names[:3], table.target_names[:3])
+        ('sparrow', 'gull', 'penguin') ('is alive', 'grows', 'moves')
     """
     told = {item: [feature.strip() for feature in text.split(",")] for item, text in _ITEMS.items()}
     features = tuple(dict.fromkeys(feature for listed in told.values() for feature in listed))

@@ -17,6 +17,12 @@ class Teacher(NamedTuple):
     **Fields:** `dataset`; `Theta`, the teacher, shape (n, m), with the singular values `sigma`, shape (k,), and vectors `left`,
     (n, k), and `right`, (m, k), as columns; `variances`, shape (n,), of the inputs along `directions`, (n, n), as columns;
     `correlation`, shape (k,), the singular values of `Sigma Theta` along `left` and `right` where the two are aligned, or `None`.
+
+    Example:
+
+        >>> made = ld.data.teacher(n=3, m=2, spectrum=[2, 1], variances=[4, 1, 1])
+        >>> print(np.linalg.svd(made.Theta)[1], made.correlation)  # sigma, and sigma times variance
+        [2. 1.] [8. 1.]
     """
 
     dataset: Dataset
@@ -36,6 +42,11 @@ def power_law(n: Count, exponent: float | int) -> Float[np.ndarray, " n"]:
     **Args:** `n`, how many; `exponent`, at least 0.
 
     **Raises:** `DataError` for an n below 1, or an exponent that is negative or so large that variances vanish.
+
+    Example:
+
+        >>> print(ld.data.power_law(4, 1.0))
+        [1. 0.5 0.3333 0.25 ]
     """
     n = whole(n, "n", least=1)
     if not (exponent >= 0 and exponent * math.log10(n) < 300):
@@ -54,6 +65,11 @@ def spiked(n: Count, spikes: Sequence[float | int] | Real[np.ndarray, " k"]) -> 
     **Raises:** `DataError` for an n below 1, more spikes than directions, or one of -1 or less.
 
     **Source:** Johnstone (2001).
+
+    Example:
+
+        >>> print(ld.data.spiked(4, [3.0, 1.0]))
+        [4. 2. 1. 1.]
     """
     n = whole(n, "n", least=1)
     if len(spikes) > n or not all(math.isfinite(spike) and spike > -1 for spike in spikes):
@@ -94,9 +110,16 @@ def teacher(
 
     **Raises:** `DataError` for sizes below 1, a rank above min(n, m), numbers that are not positive, or a negative seed or noise.
 
-    **Example:** `made = data.teacher(variances=data.power_law(20, 1.0))`; `LeastSquares(made.dataset.X, made.dataset.Y)`.
-
     **Source:** as in Saxe, McClelland and Ganguli (2014) and G19 section 4.1, with the decomposition chosen.
+
+    Example:
+
+        >>> made = ld.data.teacher(n=3, m=2, spectrum=[2, 1], variances=ld.data.power_law(3, 1.0))
+        >>> problem = ld.LeastSquares(made.dataset.X, made.dataset.Y)
+        >>> print(problem.singular_values**2)
+        [1. 0.5 0.3333]
+        >>> print(np.abs(problem.theta_hat - made.Theta).max() < 1e-12)
+        True
     """
     n, m = whole(n, "n", least=1), whole(m, "m", least=1)
     seed, count = whole(seed, "seed", least=0), n if samples is None else whole(samples, "samples", least=1)

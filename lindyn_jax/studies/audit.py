@@ -155,6 +155,14 @@ class Audit(Study):
     """Every convergence bound of M22 against flow and descent: how often it speaks, how tight it is, and if it is crossed.
 
     **Fields:** as the arguments of `audit`; `dynamics` may be `"both"`.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> starts = {"wide": ld.init.Gaussian(1e6, alpha=0.5), "balanced": ld.init.Balanced(4)}
+        >>> study = ld.studies.Audit(problem, starts)
+        >>> print(study.dynamics, study.rtol, [start.label() for start in study.starts.values()])
+        ('flow', 'descent') 1e-09 ['gaussian, h = 1e+06, alpha = 0.5', 'balanced, h = 4, alpha = 0.5']
     """
 
     problem: LeastSquares
@@ -394,6 +402,16 @@ def audit(
     `resolution`, the loss of an error `rtol s_1 ||U1||_F ||V||_F` (machine epsilon for descent).
 
     **Source:** M22 Fig. 3, 5, 6.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.init.Gaussian(1e6, alpha=0.5)
+        >>> found = ld.studies.audit(problem, start, 1, dynamics=["flow"], horizon=2.0, points=3)
+        >>> print(found["statement"].values, found["applies"].values.ravel())
+        ['theorem3' 'corollary4' 'corollary5' 'corollary6'] [ True True False True]
+        >>> print(found["rate"].values.ravel(), found["rate_bound"].isel(rate_statement=1).values.ravel())
+        [4.009 6.552 5.704] [4.001 5.398 5.640]
     """
     return Audit(
         problem,

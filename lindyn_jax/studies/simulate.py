@@ -141,6 +141,15 @@ class Simulate(Settled):
     no store, reductions or progress.
 
     **Fields:** as the arguments of `simulate`; `observables` may be `("all",)`, all that are defined for this problem.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.init.Gaussian(2, std=0.1)
+        >>> study = ld.studies.Simulate(problem, start, horizon=2.0, points=3, observables=("loss",))
+        >>> found = study.run(seed=0)
+        >>> print(study.label(), found["loss"].values, found.attrs["ok"])
+        gaussian, h = 2, std = 0.1 [2.555 2.398 1.552] 1
     """
 
     problem: LeastSquares
@@ -334,6 +343,14 @@ def simulate(
     failure made it end early.
 
     **Raises:** `ValueError` for unknown names, a start or numbers out of range, or descent of more than `max_steps` steps.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> found = ld.studies.simulate(problem, start, horizon=2.0, points=3, spacing="linear", observables=["loss"])
+        >>> print(found["time"].values, found["loss"].values)
+        [0. 1. 2.] [2.470 1.664 0.2155]
     """
     return Simulate(
         problem, start, dynamics, horizon, step_size, points, spacing, tuple(observables), stop, solver, rtol, max_steps

@@ -30,6 +30,16 @@ class Tasks(Settled):
     of their targets; `dynamics`, `step_size`, `points` of each task, `solver`, `rtol` as in `simulate`.
 
     **Source:** Braun et al. (2022).
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.init.Gaussian(1000, alpha=0.5)
+        >>> study = ld.studies.Tasks(problem, start, tasks=2, change="reversed", duration=3.0, points=2)
+        >>> print(np.round(study.run().attrs["losses"], 4))
+        [[2.621 2.384 ]
+         [0. 9.999]
+         [9.998 0. ]]
     """
 
     problem: LeastSquares
