@@ -48,7 +48,10 @@ const chart = (() => {
     }
     const found = [];
     for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);
-    return found.map((at) => ({ at, text: powers ? `10${raised(Math.round(at))}` : written(Number(at.toPrecision(12))) }));
+    return found.map((at) => ({
+      at,
+      text: powers ? `10${raised(Math.round(at))}` : written(Number(at.toPrecision(12))),
+    }));
   }
 
   function extent(values, powers) {
@@ -64,14 +67,26 @@ const chart = (() => {
   function draw(host, { title, x, y, curves, marks = [] }) {
     const width = Math.max(260, host.clientWidth);
     const height = Math.round(Math.min(340, Math.max(230, 0.6 * width)));
-    const root = element("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": title });
+    const root = element("svg", {
+      class: "chart",
+      viewBox: `0 0 ${width} ${height}`,
+      height,
+      role: "img",
+      "aria-label": title,
+    });
     const clip = `inside-${count++}`;
     const points = curves.flatMap((curve) => curve.points);
     const xs = points.map((point) => point[0]);
     const [left, right] = [Math.min(...xs), Math.max(...xs)];
-    const [low, high] = y.range ?? extent(points.map((point) => point[1]), y.powers);
+    const [low, high] =
+      y.range ??
+      extent(
+        points.map((point) => point[1]),
+        y.powers,
+      );
     const px = (value) => MARGIN.left + ((value - left) / (right - left || 1)) * (width - MARGIN.left - MARGIN.right);
-    const py = (value) => height - MARGIN.bottom - ((value - low) / (high - low)) * (height - MARGIN.top - MARGIN.bottom);
+    const py = (value) =>
+      height - MARGIN.bottom - ((value - low) / (high - low)) * (height - MARGIN.top - MARGIN.bottom);
     const [bottom, end] = [height - MARGIN.bottom, width - MARGIN.right];
     const inside = { x: MARGIN.left, y: MARGIN.top, width: end - MARGIN.left, height: bottom - MARGIN.top };
     const window = element("clipPath", { id: clip });
@@ -108,7 +123,13 @@ const chart = (() => {
         if (drawn) path += `${pen}${px(a).toFixed(2)} ${Math.max(-1e4, Math.min(1e4, py(b))).toFixed(2)}`;
         pen = drawn ? "L" : "M";
       }
-      const curve = { class: "curve", d: path || "M0 0", style, "stroke-dasharray": dash, "clip-path": `url(#${clip})` };
+      const curve = {
+        class: "curve",
+        d: path || "M0 0",
+        style,
+        "stroke-dasharray": dash,
+        "clip-path": `url(#${clip})`,
+      };
       root.append(element("path", curve));
       const sample = element("svg", { "aria-hidden": "true" });
       sample.append(element("path", { class: "curve", d: "M0 5H34", style, "stroke-dasharray": dash }));
@@ -123,11 +144,14 @@ const chart = (() => {
     const value = (axis, number) => written(axis.powers ? 10 ** number : number, 4);
     root.addEventListener("pointermove", (event) => {
       const box = root.getBoundingClientRect();
-      const at = left + ((((event.clientX - box.left) / box.width) * width - MARGIN.left) / (end - MARGIN.left)) * (right - left);
+      const at =
+        left +
+        ((((event.clientX - box.left) / box.width) * width - MARGIN.left) / (end - MARGIN.left)) * (right - left);
       if (!(at >= left && at <= right)) return;
       probe.setAttribute("d", `M${px(at)} ${MARGIN.top}V${bottom}`);
       probe.setAttribute("visibility", "visible");
-      const near = (points) => points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
+      const near = (points) =>
+        points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
       const texts = curves.map(({ name, points }) => `${name}: ${value(y, near(points)[1])}`);
       read.textContent = `${x.symbol ?? x.label} = ${value(x, at)} · ${texts.join(" · ")}`;
     });

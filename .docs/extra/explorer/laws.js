@@ -203,8 +203,7 @@ const laws = (() => {
     const w = Math.sqrt(m + n) + 0.5 * Math.log(2 / delta);
     const logC = 1 + Math.sqrt(kappa) * Math.abs(sigma) * Math.sqrt(kappa + count - 1);
     const h0 = Math.max(16 * w * w, 4 * m * (kappa * w) ** 2);
-    const logBound =
-      Math.LN2 + logC / level + 0.5 * Math.log(m + r) + Math.log(w) + (0.5 - 2 * alpha) * Math.log(h);
+    const logBound = Math.LN2 + logC / level + 0.5 * Math.log(m + r) + Math.log(w) + (0.5 - 2 * alpha) * Math.log(h);
     const logWidth = alpha > 0.25 ? Math.log(h0) / (4 * alpha - 1) : Infinity;
     const applies = Math.log(h) > logWidth && alpha <= 0.5 && Number.isFinite(logBound);
     return { rms, level, logBound, logC, w, h0, logWidth, applies, wideEnough: h >= r + m };
