@@ -1,8 +1,8 @@
 """Every public function with one small valid call, and everything wrong put into each of its arguments in turn.
 
 Run as a program, without the type checks of the tests: `python tests/fuzzing.py full [NAME ...]` prints what was
-accepted or ended in a raw error as lines of JSON, of the functions whose names begin with one of those given; `quick` takes two
-wrong values of each argument, and `solvers` the functions that compile a program for every answer. The calls are those of the
+accepted or ended in a raw error as lines of JSON, of the functions whose names begin with one of those given; `quick` takes one
+wrong value of each argument, and `solvers` the functions that compile a program for every answer. The calls are those of the
 setting "narrow"; `at` makes them at another.
 """
 
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import quick  # noqa: F401
 
 import lindyn_jax as ld
 
@@ -391,9 +392,9 @@ def main():
             optional = inspect.signature(function).parameters[parameter].default is None or value is None
             wrongs = list(substitutions(parameter, value, optional))
             if which == "quick":
-                # In turn, so that each kind of wrong argument meets many functions, and each argument what is not a number.
-                turn = sum(map(ord, name + parameter)) % len(wrongs)
-                wrongs = [wrongs[0], wrongs[turn]]
+                # In turn, so that each kind of wrong argument meets many functions, and every second one what is not a number.
+                turn = sum(map(ord, name + parameter))
+                wrongs = [wrongs[turn // 2 % len(wrongs) if turn % 2 else 0]]
             for label, group, wrong in wrongs:
                 if (name, parameter, label) in RIGHT:
                     continue

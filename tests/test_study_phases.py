@@ -1,5 +1,7 @@
 """The phases study: its corners, its limits of infinite width, its numbers against computations of their own, and its command."""
 
+import contextlib
+import io
 import json
 import sys
 
@@ -21,9 +23,25 @@ def study():
     return Phases(**SMALL, imbalances=(0.0, 0.6), scales=(1e-3, 0.03, 0.5), widths=(40.0, 4e4))
 
 
+RUN = ("--shape", "8,8", "--rank", "1", "--imbalances=0,0.6", "--scales", "0.001,0.03,0.5", "--widths", "40,4e4")
+RUN += ("--trials", "8", "--seed", "1", "--keep-trials")
+
+
 @pytest.fixture(scope="module")
-def trials(study, tmp_path_factory):
-    return study.run(8, seed=1, keep_trials=True, store=tmp_path_factory.mktemp("phases") / "sweep.zarr").load()
+def command(tmp_path_factory):
+    """The folder and the output of the command for the same study."""
+    out, printed = tmp_path_factory.mktemp("phases") / "out", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", ["lindyn-jax", "sweep", "phases", *RUN, "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code
+    return out, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trials(command):
+    return ld.open_sweep(command[0]).load()
 
 
 def test_lazy_corners_keep_the_kernel_and_rich_ones_turn_it(study, trials):
@@ -71,7 +89,13 @@ def test_widest_starts_of_one_level_have_one_path():
 def test_few_samples_leave_what_the_start_had_where_they_do_not_see():
     # Test errors of the lazy end: half of the teacher is not seen, and there the start stays.
     study = Phases(
-        shape=(40.0, 2.0), rank=1, samples=20, noise=0.0, scales=(0.02, 1.0), widths=(1e6,), settings=Settings(1e-3)
+        shape=(40.0, 2.0),
+        rank=1,
+        samples=20,
+        noise=0.0,
+        scales=(0.02, 1.0),
+        widths=(1e6,),
+        settings=Settings(1e-3),
     )
     error = study.summarise(study.run(40))["test_error_mean"]
     small, large = error.values.ravel()
@@ -128,16 +152,14 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(call, tmp_path, name):
     assert sentence in error and len(error.strip().splitlines()) == 1
 
 
-def test_command_draws_maps_and_resumes(call, tmp_path):
-    run = ("--shape", "8,8", "--rank", "1", "--imbalances=0,0.6", "--scales", "0.001,0.03,0.5", "--widths", "40,4e4")
-    out = tmp_path / "out"
-    code, printed, _ = call(*run, "--trials", 2, "--out", out)
-    assert code == 0 and "Lazy and rich" in printed and (out / "figure.png").stat().st_size > 10_000
-    code, printed, notes = call(*run, "--trials", 2, "--out", out, "--json")
-    assert code == 0 and "resuming: 24 of 24 trials" in notes
+def test_command_draws_maps_and_resumes(call, command):
+    out, printed = command
+    assert "Lazy and rich" in printed and (out / "figure.png").stat().st_size > 10_000
+    code, printed, notes = call(*RUN, "--out", out, "--json")
+    assert code == 0 and "resuming: 96 of 96 trials" in notes
     summary = json.loads(printed)
     assert np.shape(summary["kernel_distance_mean"]) == np.shape(summary["level"]) == (2, 3, 2)
-    code, _, error = call(*run, "--rank", "2", "--out", out)
+    code, _, error = call(*RUN, "--rank", "2", "--out", out)
     assert code == 2 and "rank is 1 there and 2 here" in error
 
 

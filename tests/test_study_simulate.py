@@ -200,6 +200,9 @@ def test_trajectory_is_read_back_from_csv_and_zarr(everything, tmp_path):
         assert read.attrs["num_steps"] == everything.attrs["num_steps"]
         assert read["rate"].attrs["source"] == "M22 App. C"
     save(everything, tmp_path / "out")
+
+
+def test_all_observables_are_drawn(everything, tmp_path):
     paths = plots.save(plots.trajectory(everything, "a title"), tmp_path / "out")
     assert all(path.stat().st_size > 5000 for path in paths)
 
