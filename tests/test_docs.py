@@ -1,14 +1,18 @@
-"""The documentation names everything that is public and nothing else, and its pages build without a warning."""
+"""The documentation names everything that is public and nothing else; its pages build without a warning, and can be read."""
 
+import html.parser
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import browser
 import pytest
 
 import lindyn_jax as ld
@@ -25,7 +29,6 @@ REFERENCE = {
     for path in sorted((PAGES / "api").glob("*.md"))
 }
 DIRECTIVES = [name for text in REFERENCE.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
-NAVIGATION = re.findall(r"^ +- (?:.+: )?(\S+)\.md$", (DOCS / "mkdocs.yml").read_text(), re.MULTILINE)
 # With `__all__` that is what is public; without, what a module defines itself.
 FAMILIES = ("", "data", "exact", "fits", "init", "observables", "plots", "studies", "figures", "theory")
 
@@ -76,52 +79,12 @@ def test_every_name_in_the_reference_exists_once():
         assert inspect.getdoc(resolve(name)), name
 
 
-def test_navigation_names_every_page_and_notebook_and_nothing_else():
-    pages = {str(path.relative_to(PAGES).with_suffix("")) for path in PAGES.rglob("*.md")}
-    notebooks = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert len(set(NAVIGATION)) == len(NAVIGATION)
-    assert set(NAVIGATION) == pages | notebooks
-
-
 def test_sections_that_pages_take_from_the_readme_are_there():
     headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     wanted = [
         name for path in PAGES.glob("*.md") for name in re.findall(r"^<!-- readme: (.+) -->$", path.read_text(), re.M)
     ]
-    assert wanted
     assert set(wanted) <= set(headings)
-
-
-@pytest.mark.slow
-def test_site_builds_without_warnings_and_shows_every_name(tmp_path):
-    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"needs the extra `docs` ({', '.join(missing)} not installed)")
-    site = tmp_path / "site"
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(DOCS / "mkdocs.yml"), "-d", str(site)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-    )
-    assert built.returncode == 0, built.stderr
-    for page, text in REFERENCE.items():
-        html = (site / "api" / page / "index.html").read_text()
-        for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
-            value = resolve(name)
-            if not inspect.ismodule(value):
-                assert f'id="{value.__module__}.{value.__qualname__}"' in html, name
-    table = (site / "api" / "observables" / "index.html").read_text()
-    for name, function in ld.observables.OBSERVABLES.items():
-        assert re.search(
-            rf"<td><code>{name}</code>|<td><autoref[^>]*><code>{name}</code>|<td><a[^>]*><code>{name}</code>", table
-        )
-        assert function.facts.source in table
-    commands = (site / "command-line" / "index.html").read_text()
-    assert "lindyn-jax sweep theorem12" in commands
-    assert "--keep-trials" in commands
-    assert not [path for path in site.rglob("*.html") if str(ROOT) in path.read_text()]
 
 
 def test_every_name_in_the_reference_exists_after_one_import():
@@ -136,3 +99,160 @@ def test_every_name_in_the_reference_exists_after_one_import():
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) == len(DIRECTIVES) > 200
+
+
+# -- the built site ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the site, built once; a warning is an error."""
+    missing = [
+        name
+        for name in ("sphinx", "myst_parser", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        pytest.skip(f"needs the extra `docs` ({', '.join(missing)} not installed)")
+    folder = tmp_path_factory.mktemp("docs")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-d",
+        folder / "doctrees",
+        PAGES,
+        folder / "site",
+    ]
+    built = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    assert built.returncode == 0, built.stderr
+    return folder / "site"
+
+
+class Parts(html.parser.HTMLParser):
+    """What a page refers to, and the anchors that it has."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.anchors = [], {"", "top"}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        facts = dict(attributes)
+        self.anchors |= {facts[name] for name in ("id", "name") if facts.get(name)}
+        self.links += [facts[name] for name in ("href", "src") if facts.get(name)]
+
+
+def test_every_public_name_has_its_page_and_nothing_else_has(site):
+    objects = [name for name in DIRECTIVES if not inspect.ismodule(resolve(name))]
+    pages = {path.stem.removesuffix("-class"): path for path in (site / "reference").glob("*.html")}
+    assert set(pages) == set(objects)
+    # On some systems names that differ in capitals only are one.
+    assert len({path.name.lower() for path in pages.values()}) == len(objects)
+    for name in objects:
+        text = pages[name].read_text()
+        assert f'id="lindyn_jax.{name}"' in text, name
+        assert re.search(
+            rf'href="(\.\./)?reference/{re.escape(pages[name].name)}',
+            (site / "api")
+            .joinpath(f"{next(page for page, names in REFERENCE.items() if f'::: {name}' in names.splitlines())}.html")
+            .read_text(),
+        ), name
+
+
+def test_every_link_within_the_site_leads_somewhere(site):
+    # The theme leaves a template among its files.
+    pages = [path for path in site.rglob("*.html") if path.name != "webpack-macros.html"]
+    parts = {path: Parts(path.read_text()) for path in pages}
+    broken = set()
+    for path, page in parts.items():
+        for link in page.links:
+            where = urlsplit(link)
+            if where.scheme or where.netloc:
+                continue
+            to = (path.parent / unquote(where.path)).resolve() if where.path else path
+            if not to.is_file() or (to in parts and unquote(where.fragment) not in parts[to].anchors):
+                broken.add((str(path.relative_to(site)), link))
+    assert len(parts) > 400
+    assert not broken, sorted(broken)[:20]
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_path_of_this_machine_is_named(site):
+    for path in site.rglob("*.html"):
+        text = path.read_text()
+        assert str(ROOT) not in text, path
+        loaded = re.findall(
+            r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//[^"]+|<link[^>]* href="(?:https?:)?//[^"]+', text
+        )
+        assert not loaded, (path, loaded)
+
+
+def test_the_table_of_observables_and_the_commands_are_those_of_the_code(site):
+    table = (site / "api" / "observables.html").read_text()
+    for name, function in ld.observables.OBSERVABLES.items():
+        assert re.search(rf"<td>.*>{name}<.*</td>", table), name
+        assert function.facts.source in table
+    commands = (site / "command-line.html").read_text()
+    for word in ("lindyn-jax sweep theorem12", "--keep-trials"):
+        assert word in commands
+
+
+def test_the_search_index_has_what_people_look_for(site):
+    index = json.loads(re.search(r"setIndex\((.*)\)", (site / "searchindex.js").read_text(), re.S)[1])
+    # Words are kept by their stems.
+    for word in ("test", "error", "weight", "decay"):
+        assert index["terms"].get(word) or index["titleterms"].get(word), word
+
+
+# -- as readers see it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.opened() as one:
+        yield one
+
+
+LOOKED_AT = {
+    "home": "index.html",
+    "notation": "notation.html",
+    "statements": "statements.html",
+    "group": "api/theory.html",
+    "name": "reference/theory.loss_bound.html",
+    "signature": "reference/gradient_flow.html",
+    "command line": "command-line.html",
+    "notebook": "notebooks/quickstart.html",
+}
+WITH_MATHEMATICS = {"home"}
+
+
+@pytest.mark.parametrize("name", LOOKED_AT)
+def test_a_page_fits_wide_and_narrow_windows_and_sets_its_formulas(site, chromium, name):
+    page = chromium.visit((site / LOOKED_AT[name]).as_uri())
+    assert page.overflow() == 0
+    page.resize(390)
+    assert page.overflow() == 0
+    formulas = page.run("[...document.querySelectorAll('.math')].map(one => one.querySelector('.katex-html') !== null)")
+    assert all(formulas)
+    assert len(formulas) > 0 or name not in WITH_MATHEMATICS
+    assert not page.run("document.querySelectorAll('.katex-error').length")
+    assert not page.problems
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [("test error", "reference/theory.regression_errors.html"), ("weight decay", "reference/Penalised.html")],
+)
+def test_search_finds_what_people_look_for(site, chromium, words, wanted):
+    page = chromium.visit(f"{(site / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
+    page.wait("document.querySelector('p.search-summary')?.textContent.includes('found')")
+    links = page.run("[...document.querySelectorAll('ul.search a')].map(one => one.href)")
+    assert any(wanted in link for link in links), links
+    assert not page.problems
+    page.close()

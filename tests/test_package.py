@@ -46,9 +46,7 @@ def test_everything_in_the_package_is_shipped_with_the_types_marked():
 def test_the_test_extra_holds_what_the_tests_and_the_site_need():
     extras = PROJECT["project"]["optional-dependencies"]
     assert "lindyn_jax[data,docs]" in extras["test"]
-    assert {"mkdocs", "mkdocs-material", "mkdocstrings[python]"} <= {
-        re.split("[<>=]", name)[0] for name in extras["docs"]
-    }
+    assert {"sphinx", "myst-parser", "pydata-sphinx-theme"} <= {re.split("[<>=]", name)[0] for name in extras["docs"]}
 
 
 def test_help_of_the_command_line_names_exit_codes_and_explains_every_option():

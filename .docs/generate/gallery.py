@@ -1,0 +1,10 @@
+def figures():
+    return ""
+
+
+def studies():
+    return ""
+
+
+def thumbnails():
+    return ""
