@@ -19,6 +19,14 @@ def similarity(ax, matrix, largest: float | None = None) -> None:
     """A similarity matrix, blue where it is negative and red where it is positive, on an axis without ticks.
 
     **Args:** `matrix`; `largest`, the size that has the full colour, by default that of its largest entry.
+
+    Example:
+
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> ld.plots.similarity(ax, np.array([[2.0, -1.0], [-1.0, 2.0]]))
+        >>> print(*ax.images[0].get_clim())  # white is zero
+        -2.0 2.0
     """
     matrix = np.asarray(matrix, float)
     largest = float(np.max(np.abs(matrix), initial=0)) if largest is None else largest
@@ -54,9 +62,16 @@ def animate(
 
     **Raises:** `ValueError` for fewer than two times, shapes that do not fit them, or fewer than two frames.
 
-    **Example:** `animate("tree.gif", path.ts, path.observables["modes"], {"items": path.observables["similarity"]})`.
-
     **Source:** after the figures of Saxe, McClelland and Ganguli (2019).
+
+    Example:
+
+        >>> ts = np.linspace(0.0, 3.0, 4)
+        >>> modes = ld.exact.mode(jnp.array([2.0, 1.0]), 0.1, 0.1, ts[:, None]).x
+        >>> products = jax.vmap(jnp.diag)(modes)
+        >>> path = ld.plots.animate("modes.gif", ts, modes, {"product": products}, frames=4)
+        >>> print(path.name, path.read_bytes()[:3])
+        modes.gif b'GIF'
     """
     path, ts, curves = Path(path), np.asarray(ts, float), np.asarray(curves, float)
     if len(ts) < 2 or frames < 2 or per_second < 1:

@@ -7,7 +7,20 @@ from .house import COLOURS, MARKERS, case_look, literal, panels, ribbon, time_ax
 
 
 def losses_and_bounds(ax, summary) -> None:
-    """Median excess loss of every case by flow (line) and descent (full markers), and Theorem 3's bound (dashed, hollow)."""
+    """Median excess loss of every case by flow (line) and descent (full markers), and Theorem 3's bound (dashed, hollow).
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "statement": ["theorem3"], "time": [0.0, 1.0, 2.0]}
+        >>> dims, ax = ("case", "dynamics", "time"), Figure().subplots()
+        >>> arrays = {"excess_loss": (dims, [[[2.5, 0.1, 0.01]]])}
+        >>> arrays["loss_bound"] = (("case", "dynamics", "statement", "time"), [[[[2.5, 0.5, 0.1]]]])
+        >>> ld.plots.losses_and_bounds(ax, xr.Dataset(arrays, coords))
+        >>> print(ax.get_title(), ax.lines[0].get_ydata(), ax.lines[1].get_ydata())
+        Loss and its bound [2.5  0.1  0.01] [2.5 0.5 0.1]
+    """
     time, count = summary["time"].values, summary.sizes["case"]
     start = float(summary["excess_loss"].isel(time=0).max())
     first, *others = summary["dynamics"].values
@@ -33,7 +46,18 @@ def losses_and_bounds(ax, summary) -> None:
 
 
 def losses_on_a_linear_scale(ax, summary) -> None:
-    """Median excess loss of every case along the first dynamics."""
+    """Median excess loss of every case along the first dynamics.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "time": [0.0, 1.0, 2.0]}
+        >>> losses, ax = xr.DataArray([[[2.5, 0.1, 0.01]]], coords), Figure().subplots()
+        >>> ld.plots.losses_on_a_linear_scale(ax, xr.Dataset({"excess_loss": losses}))
+        >>> print(ax.get_title(), ax.get_yscale(), ax.lines[0].get_ydata())
+        Loss linear [2.5  0.1  0.01]
+    """
     time, count = summary["time"].values, summary.sizes["case"]
     for index, case in enumerate(summary["case"].values):
         ax.plot(time, summary["excess_loss"].sel(case=case).isel(dynamics=0).values, **case_look(index, count))
@@ -42,7 +66,20 @@ def losses_on_a_linear_scale(ax, summary) -> None:
 
 
 def rates_and_bounds(ax, summary) -> None:
-    """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band)."""
+    """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band).
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> names, ax = ["lemma7", "proposition1"], Figure().subplots()
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "rate_statement": names, "time": [0.0, 1.0, 2.0]}
+        >>> bounds = xr.DataArray([[[[4.0, 5.4, 5.6], [4.0, 5.3, 5.5]]]], coords)
+        >>> rates = bounds.isel(rate_statement=0, drop=True) + 0.5
+        >>> ld.plots.rates_and_bounds(ax, xr.Dataset({"rate": rates, "rate_bound": bounds}))
+        >>> print(ax.get_title(), ax.lines[0].get_ydata())
+        Instantaneous rate and its lower bounds [4.5 5.9 6.1]
+    """
     time, count = summary["time"].values, summary.sizes["case"]
     # The two often agree: one is drawn wide and pale below the other.
     wide, dashed = {"lw": 4, "alpha": 0.3}, {"ls": "--", "lw": 1}
@@ -65,7 +102,20 @@ def rates_and_bounds(ax, summary) -> None:
 
 
 def tightness_against_time(ax, summary) -> None:
-    """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts."""
+    """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> names, ax = ["proposition1"], Figure().subplots()
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "rate_statement": names, "time": [0.0, 1.0, 2.0]}
+        >>> shares = xr.DataArray([[[[0.99, 0.8, 0.9]]]], coords)
+        >>> summary = xr.Dataset({f"rate_tightness_{part}": shares for part in ("low", "median", "high")})
+        >>> ld.plots.tightness_against_time(ax, summary)
+        >>> print(ax.get_ylabel(), ax.lines[0].get_ydata())
+        Prop. 1 / rate (median, 5% to 95%) [0.99 0.8  0.9 ]
+    """
     time, count = summary["time"].values, summary.sizes["case"]
     for index, case in enumerate(summary["case"].values):
         row = summary.sel(case=case, rate_statement="proposition1").isel(dynamics=0)
@@ -78,7 +128,20 @@ def tightness_against_time(ax, summary) -> None:
 
 
 def hypotheses_and_tightness(ax, summary) -> None:
-    """How often the hypotheses hold, with exact intervals, for the statements on the loss that have one."""
+    """How often the hypotheses hold, with exact intervals, for the statements on the loss that have one.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> statements, ax = ["corollary4", "corollary5", "corollary6"], Figure().subplots()
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "statement": statements}
+        >>> shares = xr.DataArray([[[1.0, 0.0, 1.0]]], coords)
+        >>> names = ("applies", "applies_low", "applies_high", "loss_tightness_largest")
+        >>> ld.plots.hypotheses_and_tightness(ax, xr.Dataset({name: shares for name in names}))
+        >>> print(ax.get_title(), [tick.get_text() for tick in ax.get_xticklabels()], ax.lines[0].get_ydata())
+        Statements on the loss ['wide'] [1.]
+    """
     names = {"corollary4": "Cor. 4", "corollary5": "Cor. 5", "corollary6": "Cor. 6"}
     cases = summary["case"].values
     for index, (statement, text) in enumerate(names.items()):
@@ -119,6 +182,22 @@ def audit(summary, title: str):
     **Args:** `summary`, from `studies.audit.summarise`; `title`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> coords = {"case": ["wide"], "dynamics": ["flow"], "time": [0.0, 1.0, 2.0]}
+        >>> coords |= {"rate_statement": ["lemma7", "proposition1"]}
+        >>> coords["statement"] = ["corollary4", "corollary5", "corollary6", "theorem3"]
+        >>> made = lambda *axes: (("case", "dynamics", *axes), np.full([1, 1, *(len(coords[axis]) for axis in axes)], 0.5))
+        >>> numbers = dict.fromkeys(("excess_loss", "rate"), made("time")) | {"loss_bound": made("statement", "time")}
+        >>> names = ("rate_bound", "rate_tightness_low", "rate_tightness_median", "rate_tightness_high")
+        >>> numbers |= dict.fromkeys(names, made("rate_statement", "time"))
+        >>> names = ("applies", "applies_low", "applies_high", "loss_tightness_largest")
+        >>> numbers |= dict.fromkeys(names, made("statement"))
+        >>> figure = ld.plots.audit(xr.Dataset(numbers, coords), "Audit")  # of studies.audit.summarise
+        >>> print([ax.get_title() for ax in figure.axes[:3]])
+        ['Loss and its bound', 'Instantaneous rate and its lower bounds', 'Tightness over time and starts']
     """
     with panels(2, 2, (9.6, 7.2), title) as (figure, (first, second, third, fourth)):
         losses_and_bounds(first, summary)

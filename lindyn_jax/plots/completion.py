@@ -10,7 +10,19 @@ NAMES = {"fraction": "share of entries observed", "scale": "scale of the start"}
 
 
 def error_against(ax, lines, axis: str) -> None:
-    """Test error against an axis of the grid, one line a depth: medians to 95% quantiles, and that of the convex minimum."""
+    """Test error against an axis of the grid, one line a depth: medians to 95% quantiles, and that of the convex minimum.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> names, ax = ("test_error_median", "test_error_q95", "convex_test_error_median"), Figure().subplots()
+        >>> numbers = {name: (("depth", "fraction"), [[0.8, 0.1]]) for name in names}
+        >>> lines = xr.Dataset(numbers, {"fraction": [0.3, 0.7]}, {"depths": ["2"]})
+        >>> ld.plots.error_against(ax, lines, "fraction")
+        >>> print(ax.get_ylabel(), [line.get_label() for line in ax.lines])
+        error on hidden entries ['depth 2', 'least nuclear norm']
+    """
     x = lines[axis].values
     for index, name in enumerate(lines.attrs["depths"]):
         row, colour = lines.isel(depth=index), COLOURS[index % len(COLOURS)]
@@ -25,7 +37,19 @@ def error_against(ax, lines, axis: str) -> None:
 
 
 def ratio_against(ax, lines, axis: str) -> None:
-    """The nuclear norm over the least one against an axis of the grid, one line a depth: medians to 95% quantiles."""
+    """The nuclear norm over the least one against an axis of the grid, one line a depth: medians to 95% quantiles.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> names, ax = ("nuclear_ratio_median", "nuclear_ratio_q95"), Figure().subplots()
+        >>> numbers = {name: (("depth", "fraction"), [[1.3, 1.01]]) for name in names}
+        >>> lines = xr.Dataset(numbers, {"fraction": [0.3, 0.7]}, {"depths": ["3"]})
+        >>> ld.plots.ratio_against(ax, lines, "fraction")
+        >>> print([line.get_label() for line in ax.lines], ax.lines[0].get_ydata())
+        ['depth 3', 'least nuclear norm'] [1.3 1.01]
+    """
     x = lines[axis].values
     for index, name in enumerate(lines.attrs["depths"]):
         row, colour = lines.isel(depth=index), COLOURS[index % len(COLOURS)]
@@ -39,7 +63,19 @@ def ratio_against(ax, lines, axis: str) -> None:
 
 
 def frequency_against(ax, lines, axis: str) -> None:
-    """How often matrices are recovered, with exact 95% intervals, one line a depth."""
+    """How often matrices are recovered, with exact 95% intervals, one line a depth.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> ends, ax = {"": [[0.1, 0.9]], "_low": [[0.0, 0.7]], "_high": [[0.4, 1.0]]}, Figure().subplots()
+        >>> numbers = {f"is_recovered{end}": (("depth", "fraction"), values) for end, values in ends.items()}
+        >>> lines = xr.Dataset(numbers, {"fraction": [0.3, 0.7]}, {"depths": ["2"], "recovered": 0.01})
+        >>> ld.plots.frequency_against(ax, lines, "fraction")
+        >>> print(ax.get_ylabel(), ax.lines[0].get_ydata())
+        share with an error below 0.01 [0.1 0.9]
+    """
     x = lines[axis].values
     for index, name in enumerate(lines.attrs["depths"]):
         row, look = lines.isel(depth=index), {"color": COLOURS[index % len(COLOURS)]}
@@ -63,6 +99,19 @@ def completion(summary, title: str):
     **Args:** `summary`, from `studies.completion.Completion.summarise`; `title`. Of axes that are not drawn the first value is.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> ends = ("test_error_median test_error_q95 convex_test_error_median nuclear_ratio_median nuclear_ratio_q95 "
+        ... "is_recovered is_recovered_low is_recovered_high")
+        >>> dims = ("depth", "fraction", "scale", "width")
+        >>> numbers = {name: (dims, np.reshape([0.9, 0.1], (1, 2, 1, 1))) for name in ends.split()}
+        >>> coords = {"fraction": [0.3, 0.7], "scale": [1e-3], "width": [100.0]}
+        >>> summary = xr.Dataset(numbers, coords, {"depths": ["2"], "recovered": 0.01})
+        >>> figure = ld.plots.completion(summary, "Completion")  # of studies.completion.Completion.summarise
+        >>> print([ax.get_title() for ax in figure.axes])
+        ['Median (band: to the 95% quantile)', 'Median (band: to the 95% quantile)', 'Recovered (95% interval)']
     """
     axes = [axis for axis in NAMES if summary.sizes[axis] > 1] or ["fraction"]
     with panels(len(axes), 3, (12, 3.9 * len(axes)), title) as (figure, places):

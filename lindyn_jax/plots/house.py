@@ -19,7 +19,16 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @contextlib.contextmanager
 def style():
-    """The house style: small, vector-friendly, readable in print."""
+    """The house style: small, vector-friendly, readable in print.
+
+    Example:
+
+        >>> from matplotlib.figure import Figure
+        >>> with ld.plots.style():
+        ...     ax = Figure().subplots()
+        >>> print(ax.spines["top"].get_visible(), ax.title.get_fontsize())
+        False 9.0
+    """
     with mpl.rc_context(
         {
             "font.size": 9,
@@ -39,11 +48,16 @@ def style():
 
 
 def literal(text: object) -> str:
-    """`text` as matplotlib shows it letter by letter: for names that users give, in titles, labels and legends.
+    r"""`text` as matplotlib shows it letter by letter: for names that users give, in titles, labels and legends.
 
     A dollar sign would start mathematics, and what cannot be printed cannot be drawn.
 
     **Args:** `text`, of which line breaks, terminal codes and undecodable bytes are escaped.
+
+    Example:
+
+        >>> print(ld.plots.literal("weights in $ of 2024"))
+        weights in \$ of 2024
     """
     return on_one_line(str(text)).replace("$", r"\$")
 
@@ -65,6 +79,15 @@ def save(figure, folder: Path, name: str = "figure", mark: str = "") -> list[Pat
     """Saves a figure as PNG and PDF in a folder, each whole or not at all, and returns the two paths.
 
     **Args:** `mark`, a word that both files hold: by it they are known again.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from matplotlib.figure import Figure
+        >>> figure = Figure(figsize=(2, 2))
+        >>> lines = figure.subplots().plot([0.0, 1.0], [2.5, 0.1])
+        >>> print([path.name for path in ld.plots.save(figure, Path("."), "loss")])
+        ['loss.png', 'loss.pdf']
     """
     folder = Path(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]

@@ -20,6 +20,17 @@ def phase_map(ax, summary, name: str, axes: tuple[str, str], scale: Normalize | 
 
     **Args:** `summary`, of two axes; `name`, of the number; `axes`, those upwards and to the right; `scale`, of the
     colours, where maps share one.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> dims, ax = ("scale", "width"), Figure().subplots()
+        >>> numbers = {"time_mean": (dims, [[50.0, 20.0], [5.0, 2.0]]), "level": (dims, [[0.1, 1.0], [1.0, 10.0]])}
+        >>> summary = xr.Dataset(numbers, {"scale": [0.1, 1.0], "width": [10.0, 100.0]}, {"strength": 1.0})
+        >>> ld.plots.phase_map(ax, summary, "time", dims)
+        >>> print(ax.get_title(), *ax.images[0].get_clim())
+        time to learn 2.0 50.0
     """
     title, colours, _ = MAPS[name]
     values, norm = summary[f"{name}_mean"].transpose(*axes).values, scale or _scale(summary, name)
@@ -44,6 +55,17 @@ def phases(summary, title: str):
     **Args:** `summary`, from `studies.phases.Phases.summarise`; `title`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> dims, names = ("imbalance", "scale", "width"), ("kernel_distance", "best_test_error", "time", "stable_rank")
+        >>> numbers = {f"{name}_mean": (dims, [[[1.0, 2.0], [3.0, 4.0]]]) for name in names}
+        >>> coords = {"imbalance": [0.0], "scale": [0.1, 1.0], "width": [10.0, 100.0]}
+        >>> summary = xr.Dataset(numbers | {"level": (dims, [[[0.1, 1.0], [1.0, 10.0]]])}, coords, {"strength": 1.0})
+        >>> figure = ld.plots.phases(summary, "Phases")  # of studies.phases.Phases.summarise
+        >>> print([ax.get_title() for ax in figure.axes[:4]])
+        ['turn of the tangent kernel', 'least test error', 'time to learn', 'stable rank']
     """
     varying = [name for name in AXES if summary.sizes[name] > 1]
     # One axis that varies lies to the right, whichever it is.

@@ -12,7 +12,19 @@ def _facts(dataset, name: str) -> dict[str, str]:
 
 
 def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
-    """Some observables of one trajectory against time, each with all its components; one alone is named on the axis."""
+    """Some observables of one trajectory against time, each with all its components; one alone is named on the axis.
+
+    Example:
+
+        >>> from matplotlib.figure import Figure
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> found = ld.gradient_flow(start, problem, [0.0, 1.0, 2.0]).to_xarray()
+        >>> ax = Figure().subplots()
+        >>> ld.plots.observables_against_time(ax, found, ["loss"], logarithmic=True)
+        >>> print(ax.get_xlabel(), ax.get_ylabel(), ax.lines[0].get_ydata())
+        time $t$ $L$ [2.470     1.664 0.2155]
+    """
     time, drawn = dataset["time"].values, False
     for index, name in enumerate(names):
         values = dataset[name].values.reshape(len(time), -1)
@@ -50,6 +62,15 @@ def trajectory(dataset, title: str):
     **Args:** `dataset`, from `studies.simulate`; `title`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
+        >>> found = ld.studies.simulate(problem, start, horizon=2.0, points=3, spacing="linear", observables=["loss"])
+        >>> figure = ld.plots.trajectory(found, "Two modes")
+        >>> print(figure.get_suptitle(), [ax.get_ylabel() for ax in figure.axes])
+        Two modes ['$L$']
     """
     groups: dict[str, list[str]] = {}
     for name in dataset.data_vars:

@@ -8,7 +8,20 @@ from .house import COLOURS, MARKERS, legend_below, panels, ribbon
 
 
 def distance_against_width(ax, summary) -> None:
-    """Distance to the minimum-norm solution against width: median to 95% quantile, sharp law, and bound where it fits."""
+    """Distance to the minimum-norm solution against width: median to 95% quantile, sharp law, and bound where it fits.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> ax, numbers = Figure().subplots(), {"median": [0.1, 0.01], "q95": [0.2, 0.02], "sharp_rms": [0.1, 0.01]}
+        >>> numbers |= {"log10_bound": [5.0, 2.0], "applies": [False, True]}
+        >>> arrays = {name: (("alpha", "width"), [values]) for name, values in numbers.items()}
+        >>> slopes = {name: ("alpha", [-0.5]) for name in ("slope", "slope_low", "slope_high", "sharp_slope")}
+        >>> ld.plots.distance_against_width(ax, xr.Dataset(arrays | slopes, {"alpha": [0.5], "width": [1e2, 1e4]}))
+        >>> print(ax.get_title(), ax.lines[0].get_ydata(), ax.lines[2].get_ydata())  # and the bound
+        Median (band: to the 95% quantile) [0.1  0.01] [100000.    100.]
+    """
     widths = summary["width"].values
     top = np.nanmax(np.where(np.isfinite(summary["q95"].values), summary["q95"].values, np.nan), initial=1e-12)
     hidden = []
@@ -47,6 +60,18 @@ def events_against_width(ax, summary) -> None:
 
     Where there was no failure the upper end of the interval is marked, which is that of all events; events that are the same at
     all exponents are drawn once, and those that never fail are named only.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> ends, ax = {"": [[0.9, 0.95]], "_low": [[0.8, 0.9]], "_high": [[0.95, 0.99]]}, Figure().subplots()
+        >>> events = ("level_is_large", "coupling_is_small", "product_is_small")
+        >>> numbers = {name + end: (("alpha", "width"), values) for name in events for end, values in ends.items()}
+        >>> summary = xr.Dataset(numbers, {"alpha": [0.5], "width": [1e2, 1e4]}, {"delta": 0.1})
+        >>> ld.plots.events_against_width(ax, summary)
+        >>> print(ax.get_title(), ax.lines[0].get_ydata())
+        How often events of Lemma 11 fail [0.1  0.05]
     """
     widths = summary["width"].values
     names = {
@@ -93,6 +118,18 @@ def ratios_against_width(ax, summary) -> None:
 
     The mean of the level with its interval, which the lemma wants above 1; medians and largest values of the two norms,
     which it wants below 1.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> from matplotlib.figure import Figure
+        >>> ax, names = Figure().subplots(), ("level_ratio", "coupling_ratio", "product_ratio")
+        >>> ends = ("mean", "mean_low", "mean_high", "median", "max")
+        >>> numbers = {f"{name}_{end}": (("alpha", "width"), [[0.9, 1.0]]) for name in names for end in ends}
+        >>> summary = xr.Dataset(numbers, {"alpha": [0.5], "width": [1e2, 1e4]}, {"h0": 1e3, "h0_level": 500.0})
+        >>> ld.plots.ratios_against_width(ax, summary)
+        >>> print(ax.get_title(), ax.lines[0].get_ydata())
+        How far from failing [0.9 1. ]
     """
     widths, row = summary["width"].values, summary.isel(alpha=0)
     names = {
@@ -129,6 +166,18 @@ def theorem12(summary, title: str):
     **Args:** `summary`, from `studies.theorem12.summarise`; `title`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> import xarray as xr
+        >>> events = ("level_is_large", "coupling_is_small", "product_is_small")
+        >>> names = [event + end for event in events for end in ("", "_low", "_high")]
+        >>> names += ["median", "q95", "sharp_rms", "log10_bound", "applies"]
+        >>> numbers = {name: (("alpha", "width"), [[0.9, 0.8]]) for name in names}
+        >>> numbers |= {name: ("alpha", [-0.5]) for name in ("slope", "slope_low", "slope_high", "sharp_slope")}
+        >>> summary = xr.Dataset(numbers, {"alpha": [0.5], "width": [1e2, 1e4]}, {"delta": 0.1})
+        >>> print([ax.get_title() for ax in ld.plots.theorem12(summary, "Theorem 12").axes])
+        ['Median (band: to the 95% quantile)', 'How often events of Lemma 11 fail']
     """
     with panels(1, 2, (9.6, 4.6), title) as (figure, (left, right)):
         distance_against_width(left, summary)
@@ -142,6 +191,15 @@ def lemma11(summary, title: str):
     **Args:** `summary`, from `studies.lemma11.summarise`; `title`.
 
     **Returns:** a matplotlib figure, not attached to any window.
+
+    Example:
+
+        >>> from lindyn_jax.studies import lemma11
+        >>> problem = ld.LeastSquares(jnp.eye(3, 5), jnp.eye(3, 1))
+        >>> study = lemma11.Lemma11(problem, widths=(10.0, 1e4), alphas=(0.5,))
+        >>> figure = ld.plots.lemma11(study.summarise(study.run(100)), "Lemma 11")
+        >>> print([ax.get_title() for ax in figure.axes])
+        ['How often events of Lemma 11 fail', 'How far from failing']
     """
     with panels(1, 2, (9.6, 4.6), title) as (figure, (left, right)):
         # Equal at all exponents, they would only hide each other.
