@@ -176,7 +176,9 @@ def test_every_link_within_the_site_leads_somewhere(site):
             if where.scheme or where.netloc:
                 continue
             to = (path.parent / unquote(where.path)).resolve() if where.path else path
-            if not to.is_file() or (to in parts and unquote(where.fragment) not in parts[to].anchors):
+            # Addresses into the explorer hold what is set there.
+            place = "" if to.parent.name == "explorer" else unquote(where.fragment)
+            if not to.is_file() or (to in parts and place not in parts[to].anchors):
                 broken.add((str(path.relative_to(site)), link))
     assert len(parts) > 400
     assert not broken, sorted(broken)[:20]
