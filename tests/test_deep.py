@@ -176,7 +176,7 @@ def test_flow_and_descent_work_under_jit_vmap_and_grad(problem, rng):
 
     flows, slopes = jax.jit(jax.vmap(lambda scale: jax.jvp(flow, (scale,), (jnp.ones(()),))))(scales)
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(descent)))(scales)
-    assert relative_error(values[1], descent(1.0)) < tolerance("float64")
+    assert relative_error(values[1], jax.jit(descent)(1.0)) < tolerance("float64")
     for batch, derivative in ((flows, slopes[1]), (values, gradients[1])):
         # Central difference: step^2, and the tolerance of the integration over the step.
         assert abs(float(batch[2] - batch[0]) / (2 * step) - float(derivative)) < 1e-4 * abs(float(derivative))
