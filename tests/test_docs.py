@@ -204,6 +204,18 @@ def test_the_table_of_observables_and_the_commands_are_those_of_the_code(site):
         assert word in commands
 
 
+def test_the_gallery_shows_every_figure_with_its_command_and_data(site):
+    gallery = (site / "gallery.html").read_text()
+    parts = Parts(gallery)
+    for name in ld.figures.names():
+        assert name in parts.anchors
+        assert f"lindyn-jax figure {name} --quick" in re.sub("<[^>]*>", "", gallery)
+        assert (site / "_images" / f"{name}.png").stat().st_size < 65_000
+        (data,) = (site / "_downloads").rglob(f"{name}.json")
+        assert json.loads(data.read_text())["attrs"]["figure"] == name
+        assert data.stat().st_size < 65_000
+
+
 def test_the_search_index_has_what_people_look_for(site):
     index = json.loads(re.search(r"setIndex\((.*)\)", (site / "searchindex.js").read_text(), re.S)[1])
     # Words are kept by their stems.
@@ -224,6 +236,9 @@ LOOKED_AT = {
     "home": "index.html",
     "notation": "notation.html",
     "statements": "statements.html",
+    "gallery": "gallery.html",
+    "how-to": "how-to/own-data.html",
+    "papers": "papers.html",
     "group": "api/theory.html",
     "name": "reference/theory.loss_bound.html",
     "signature": "reference/gradient_flow.html",
@@ -249,7 +264,7 @@ def test_a_page_fits_wide_and_narrow_windows_and_sets_its_formulas(site, chromiu
 
 @pytest.mark.parametrize(
     "words, wanted",
-    [("test error", "reference/theory.regression_errors.html"), ("weight decay", "reference/Penalised.html")],
+    [("test error", "how-to/own-data.html"), ("weight decay", "how-to/weight-decay.html")],
 )
 def test_search_finds_what_people_look_for(site, chromium, words, wanted):
     page = chromium.visit(f"{(site / 'search.html').as_uri()}?q={words.replace(' ', '+')}")

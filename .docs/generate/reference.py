@@ -240,7 +240,7 @@ def block(names: list[str]) -> str:
         if inspect.ismodule(value):
             parts += [[markdown(inspect.getdoc(value))], []]
         else:
-            parts[-1] += [] if parts[-1] else ["| name | |", "|---|---|"]
+            parts[-1] += [] if parts[-1] else ["{.names}", "| name | what it is |", "|---|---|"]
             parts[-1].append(f"| `{name}` | {sentence(value)} |")
     return "\n\n".join("\n".join(part) for part in parts if part)
 

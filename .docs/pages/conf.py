@@ -47,7 +47,7 @@ html_math_renderer = "katex"
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "lindyn_jax"},
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 7,
     "navbar_align": "left",
     "navbar_persistent": ["search-button"],
     "show_prev_next": False,
