@@ -51,10 +51,16 @@ def test_every_page_of_the_how_tos_is_listed_and_every_link_leads_to_a_file():
     listed = re.findall(r"\]\(([\w-]+)\.md\)", (DOCS / "how-to/index.md").read_text())
     assert sorted(listed) == [path.stem for path in HOW_TO if path.stem != "index"]
     root = DOCS.parent.parent
-    for path in [root / "README.md", root / ".github/CONTRIBUTING.md", *DOCS.glob("*.md"), *HOW_TO]:
+    for path in [
+        root / "README.md",
+        root / "CHANGELOG.md",
+        root / ".github/CONTRIBUTING.md",
+        *DOCS.glob("*.md"),
+        *HOW_TO,
+    ]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-            # Pages of notebooks are made when the site is.
-            if not re.match(r"notebooks/\w+\.md$", target):
+            # These are made when the site is.
+            if not re.match(r"(notebooks|reference)/", target):
                 assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
+import yaml
 from typer.testing import CliRunner
 
 import lindyn_jax as ld
@@ -22,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def test_the_version_is_the_same_everywhere():
     citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
-    changes = (ROOT / ".docs" / "pages" / "changelog.md").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
     newest = re.search(r"^## (?!Unreleased$)(.+)$", changes, re.MULTILINE)[1]
     assert ld.__version__ == PROJECT["project"]["version"] == citation == newest == version("lindyn_jax")
 
@@ -33,6 +34,21 @@ def test_citation_names_the_five_papers_and_the_licence():
     assert len(re.findall(r"^  - type: ", citation, re.MULTILINE)) == 5
     assert all(f"notes: {name}" in citation for name in ("T21", "M21", "M22", "G19"))
     assert f"license: {PROJECT['project']['license']}\n" in citation
+
+
+def test_citation_has_what_its_format_asks_for_and_awaits_a_doi():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "type", "authors", "version", "license"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    works = [citation, *citation["references"]]
+    for work in works:
+        assert work["authors"] and work["title"]
+        for author in work["authors"]:
+            assert set(author) == {"name"} or {"family-names", "given-names"} <= set(author)
+    # One that is given is one of this form; none is made up.
+    dois = [work["doi"] for work in works if "doi" in work]
+    dois += [one["value"] for work in works for one in work.get("identifiers", []) if one["type"] == "doi"]
+    assert all(re.fullmatch(r"10\.\d{4,9}/\S+", doi) for doi in dois)
 
 
 def test_everything_in_the_package_is_shipped_with_the_types_marked():
