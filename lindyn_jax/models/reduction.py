@@ -102,12 +102,12 @@ class Reduction(AbstractModel):
 
     Example:
 
-        >>> problem = ld.LeastSquares(jnp.array([[1.0, 1.0]]), jnp.array([[2.0]]))
-        >>> start = ld.init.gaussian_core(problem, 1e9, alpha=0.5, key=jax.random.key(0))
-        >>> print(float(start.width), [W.shape for W in start.core.layers])
-        1000000000.0 [(1, 2), (2, 1)]
-        >>> print(jnp.linalg.norm(start.core.U), jnp.linalg.norm(start.core.V))  # of h entries N(0, 1/h) each
-        1.000 1.000
+        >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
+        >>> start = ld.Reduction(ld.TwoLayer(0.2 * jnp.eye(2), 0.1 * jnp.eye(2)), width=1e9)
+        >>> print(float(start.width), jnp.diag(start.product()), problem.loss(start.product()))
+        1000000000.0 [0.02 0.02] 2.440
+        >>> print(jnp.diag(start.velocity(problem).core.U))  # (sigma - u v) v, whatever the width
+        [0.198 0.098]
     """
 
     core: AbstractChain

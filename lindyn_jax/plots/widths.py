@@ -194,11 +194,15 @@ def lemma11(summary, title: str):
 
     Example:
 
-        >>> from lindyn_jax.studies import lemma11
-        >>> problem = ld.LeastSquares(jnp.eye(3, 5), jnp.eye(3, 1))
-        >>> study = lemma11.Lemma11(problem, widths=(10.0, 1e4), alphas=(0.5,))
-        >>> figure = ld.plots.lemma11(study.summarise(study.run(100)), "Lemma 11")
-        >>> print([ax.get_title() for ax in figure.axes])
+        >>> import xarray as xr
+        >>> events = ("level_is_large", "coupling_is_small", "product_is_small")
+        >>> names = [event + end for event in events for end in ("", "_low", "_high")]
+        >>> ends = ("mean", "mean_low", "mean_high", "median", "max")
+        >>> names += [f"{ratio}_ratio_{end}" for ratio in ("level", "coupling", "product") for end in ends]
+        >>> numbers = {name: (("alpha", "width"), [[0.9, 0.8]]) for name in [*names, "disagree"]}
+        >>> attrs = {"delta": 0.1, "h0": 1e3, "h0_level": 500.0}
+        >>> summary = xr.Dataset(numbers, {"alpha": [0.5], "width": [1e2, 1e4]}, attrs)  # of studies.lemma11.summarise
+        >>> print([ax.get_title() for ax in ld.plots.lemma11(summary, "Lemma 11").axes])
         ['How often events of Lemma 11 fail', 'How far from failing']
     """
     with panels(1, 2, (9.6, 4.6), title) as (figure, (left, right)):

@@ -145,11 +145,11 @@ class Simulate(Settled):
     Example:
 
         >>> problem = ld.factorization(jnp.diag(jnp.array([2.0, 1.0])))
-        >>> start = ld.init.Gaussian(2, std=0.1)
+        >>> start = ld.TwoLayer(0.1 * jnp.eye(2), 0.1 * jnp.eye(2))
         >>> study = ld.studies.Simulate(problem, start, horizon=2.0, points=3, observables=("loss",))
-        >>> found = study.run(seed=0)
-        >>> print(study.label(), found["loss"].values, found.attrs["ok"])
-        gaussian, h = 2, std = 0.1 [2.555 2.398 1.552] 1
+        >>> summary = study.run()
+        >>> print(summary["time"].values, summary["loss"].values, summary.attrs["ok"])
+        [0. 1. 2.] [2.470 1.664 0.2155] 1
     """
 
     problem: LeastSquares
