@@ -109,12 +109,12 @@ def test_a_network_of_any_width_goes_through_tasks_on_the_same_inputs():
     problems = [ld.LeastSquares(X, draws.normal(size=(4, 2))) for _ in range(2)]
     tasks = ld.sequence([(problem, 1.0) for problem in problems])
     core = ld.init.gaussian_core(problems[0], 1e9, alpha=0.5, key=jax.random.key(0))
-    passage = tasks.flow(core, observables=("imbalance_drift",))
+    passage = tasks.flow(core, observables=("imbalance_drift",), solver="tsit5")
     assert bool(passage.ok) and passage.losses.shape == (3, 2)
     assert passage.paths[1].final_observables["imbalance_drift"] < 1e-6
     full = ld.init.gaussian(5, 2, 30, alpha=0.5, key=jax.random.key(0))
-    reduced = tasks.flow(ld.reduce(full, problems[0]))
-    np.testing.assert_allclose(reduced.losses, tasks.flow(full).losses, rtol=1e-6)
+    reduced = tasks.flow(ld.reduce(full, problems[0]), solver="tsit5")
+    np.testing.assert_allclose(reduced.losses, tasks.flow(full, solver="tsit5").losses, rtol=1e-6)
     other = ld.LeastSquares(draws.normal(size=(4, 5)), draws.normal(size=(4, 2)))
     with pytest.raises(ValueError, match="coordinates of other data"):
         ld.sequence([(problems[0], 1.0), (other, 1.0)]).flow(core)
@@ -134,7 +134,7 @@ def closed(tasks, model):
 
 def test_derivatives_of_closed_forms_are_those_of_the_flow():
     d, e = np.array([0.5, -1.0, 0.7]), 1e-4
-    flow = jax.jit(lambda x: last_loss(x, lambda tasks, model: tasks.flow(model, rtol=1e-12)))
+    flow = jax.jit(lambda x: last_loss(x, lambda tasks, model: tasks.flow(model, rtol=1e-12, solver="tsit5")))
     numeric = (flow(e * d) - flow(-e * d)) / (2 * e)
     assert relative_error(jax.jit(jax.grad(last_loss), static_argnums=1)(jnp.zeros(3), closed) @ d, numeric) < 1e-6
 
