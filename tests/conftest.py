@@ -7,8 +7,9 @@ import pytest
 
 # Files of a few tests that take long, and that are begun before all others: the last ones to be begun are short.
 FIRST = [
-    "fuzz", "fit_lambda0", "study_theorem12", "study_lemma11", "public_derivatives", "notebooks", "readme", "types", "resume",
-    "lie_solver", "deep_reduction", "optimizers", "exact_riccati", "theory_equivariance", "solvers", "figures",
+    "examples", "public_derivatives", "types", "fuzz", "study_theorem12", "exact_riccati", "notebooks", "study_lemma11", "readme",
+    "noise", "fit_lambda0", "solvers", "losses", "study_audit", "resume", "howto", "theory_equivariance", "optimizers", "tasks",
+    "lie_solver", "deep_reduction", "study_phases", "init", "deep", "observables", "theory_stochastic", "curvature", "figures",
 ]  # fmt: skip
 
 
