@@ -72,10 +72,14 @@ def test_store_made_with_other_settings_is_refused_by_name(call, csv, tmp_path):
 def test_json_holds_the_summary_and_nothing_else(call, csv, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = call("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", out, "--json")
-    values = json.loads(printed)
+    known = json.loads(printed)
+    values = known["summary"]
     assert code == 0
     assert values["width"] == [100, 1000]
     assert values["applies"] == [[False, False]]
+    assert (known["command"], known["version"]) == ("theorem12", ld.__version__) and known["settings"]["seed"] == 0
+    assert [(row["alpha"], row["width"]) for row in known["rows"]] == [(0.5, 100), (0.5, 1000)]
+    assert [row["median"] for row in known["rows"]] == values["median"][0]
     assert np.shape(values["level_is_large_low"]) == (1, 2)
 
 

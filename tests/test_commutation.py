@@ -141,7 +141,7 @@ def test_command_prints_raw_and_centred_measures_of_several_sets(call):
     assert abs(float(rows[0][6]) / 8.46e-4 - 1) < 2e-3 and abs(float(rows[0][-1]) / 0.491 - 1) < 2e-3
     assert "150 samples, 4 inputs, 3 outputs" in notes
     code, again, _ = call("commutation", "--data", "iris", "--centre", "--json")
-    (values,) = json.loads(again)
+    (values,) = json.loads(again)["rows"]
     assert code == 0 and values["centred"] and values["rank"] == 2 and values["data"] == "iris"
     assert set(values["delta_xy"]) == set(COMPLETIONS)
     assert values["delta_xy"]["thin"] < values["delta_xy"]["diagonal"] <= values["delta_xy"]["svd"]
@@ -173,7 +173,7 @@ def test_command_reads_every_kind_of_file(kind, call, tmp_path):
         spec = f"{tmp_path}/images,{tmp_path}/labels"
     code, printed, _ = call("commutation", "--data", spec, *extra, "--json")
     assert code == 0
-    raw, centred = json.loads(printed)
+    raw, centred = json.loads(printed)["rows"]
     assert (raw["samples"], raw["inputs"], raw["outputs"], raw["centred"], centred["centred"]) == (
         30,
         6,
@@ -190,7 +190,7 @@ def test_command_reads_every_kind_of_file(kind, call, tmp_path):
 
 def test_command_takes_a_subset_and_refuses_what_is_not_data(call, tmp_path):
     code, printed, _ = call("commutation", "--data", "digits", "--samples", 40, "--subset-seed", 3, "--json")
-    assert code == 0 and json.loads(printed)[0]["samples"] == 40
+    assert code == 0 and json.loads(printed)["rows"][0]["samples"] == 40
     code, printed, error = call("commutation", "--data", "digit")
     assert (code, printed) == (2, "") and "did you mean `digits`?" in error
     (tmp_path / "images").write_bytes(idx_bytes(np.ones((3, 2, 2)))[:-1])

@@ -116,14 +116,15 @@ def test_exported_files_read_back_equal(call, folder, tmp_path, name):
 
 
 def test_stores_are_listed_and_compared(call, folder):
-    listed = json.loads(call("list", folder, "--json")[1])
+    listed = json.loads(call("list", folder, "--json")[1])["rows"]
     assert [row["state"] for row in listed] == ["8 of 40 trials a point", *["40 of 40 trials a point"] * 2]
     assert {row["study"] for row in listed} == {"mine", "-"} and listed[0]["grid"] == {"scale": 2, "shift": 2}
     code, printed, _ = call("compare", folder / "both", folder / "begun")
     assert code == 0 and "[0, 3]" in printed and "[0, 4]" in printed and "difference" in printed
     compared = json.loads(call("compare", folder / "both", folder / "begun", "--json")[1])
     assert set(compared["settings"]) == {"key", "study"}
-    assert compared["points"][0]["numbers"]["value"][0] == float(open_reductions(folder / "both")["value"][0, 0, 1])
+    first = next(row for row in compared["rows"] if row["number"] == "value")
+    assert first["first"] == float(open_reductions(folder / "both")["value"][0, 0, 1])
 
 
 def test_what_is_no_store_is_refused_in_a_sentence(call, folder, tmp_path, monkeypatch):

@@ -732,7 +732,7 @@ def test_command_prints_json_and_uses_the_paper_s_sizes_without_quick(call, tiny
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    (made,) = json.loads(printed, parse_constant=refuse)
+    (made,) = json.loads(printed, parse_constant=refuse)["rows"]
     assert code == 0
     assert made["numbers"]["times"] == [[None, 1.0], None]
     stored = figures.open_figure(tmp_path / "out" / "second.zarr").attrs["numbers"]

@@ -98,7 +98,7 @@ def test_a_study_of_ones_own_has_a_command_that_resumes(tmp_path, monkeypatch):
     kept = ld.open_sweep(out).load()
     code, printed, notes = call("--json")
     assert code == 0 and "resuming: 80 of 80" in notes
-    summary = json.loads(printed)
+    summary = json.loads(printed)["summary"]
     np.testing.assert_allclose(summary["level_mean"], kept["level"].mean("trial"), rtol=1e-12)
     assert summary["is_large"] == kept["is_large"].mean("trial").values.tolist()
     # The level tends to twice its scale.

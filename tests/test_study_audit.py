@@ -364,7 +364,7 @@ BAD = {
     "width": (["--widths", "0"], "whole numbers from 1 to 1e12"),
     "scale twice": (["--std", "1", "--alphas", "0.5"], "only one of --alphas and --std"),
     "trials": (["--trials", "0"], "--trials must be at least 1"),
-    "until": (["--until", "-1"], "--until must be a positive number"),
+    "until": (["--until", "-1"], "--horizon must be a positive number"),
     "dynamics": (["--dynamics", "walk"], "'flow', 'descent', 'both'"),
     "tolerance": (["--rtol", "1e-17"], "cannot resolve"),
     "preset": (["--preset", "m22-figure9"], "'m22-figure3'"),

@@ -266,7 +266,7 @@ def test_command_completes_a_users_matrix_and_resumes(call, tmp_path):
     assert "Completion" in printed and (out / "figure.png").stat().st_size > 10_000
     code, printed, notes = call(*run, "--out", out, "--json")
     assert code == 0 and "resuming: 8 of 8 trials" in notes
-    summary = json.loads(printed)
+    summary = json.loads(printed)["summary"]
     assert summary["fraction"] == [0.6, 0.8] and np.shape(summary["is_recovered_low"]) == (1, 2, 1, 1)
     assert max(np.ravel(summary["train_error_max"])) <= 1e-3
     # Another matrix is another study.

@@ -404,7 +404,7 @@ def test_frequencies_of_the_large_setting_are_the_measured_ones(trials, widths, 
         [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, env=os.environ, timeout=280
     )
     assert ended.returncode == 0, ended.stderr
-    summary = json.loads(ended.stdout)
+    summary = json.loads(ended.stdout)["summary"]
     for width, found in zip(widths, summary["level_is_large"][0], strict=True):
         # As above, against a reference of a few hundred trials.
         expected = measured[width]

@@ -157,7 +157,7 @@ def test_command_draws_maps_and_resumes(call, command):
     assert "Lazy and rich" in printed and (out / "figure.png").stat().st_size > 10_000
     code, printed, notes = call(*RUN, "--out", out, "--json")
     assert code == 0 and "resuming: 96 of 96 trials" in notes
-    summary = json.loads(printed)
+    summary = json.loads(printed)["summary"]
     assert np.shape(summary["kernel_distance_mean"]) == np.shape(summary["level"]) == (2, 3, 2)
     code, _, error = call(*RUN, "--rank", "2", "--out", out)
     assert code == 2 and "rank is 1 there and 2 here" in error

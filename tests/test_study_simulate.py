@@ -279,7 +279,7 @@ def test_command_of_the_page_prints_what_it_shows_and_writes_csv_dataset_and_fig
     assert abs(values[-1] - expected[-1]) <= 1
     assert {path.name for path in out.iterdir()} == {"trajectory.csv", "trajectory.zarr", "figure.png", "figure.pdf"}
     code, printed, _ = call(*command, "--out", out, "--json")
-    summary = json.loads(printed)
+    summary = json.loads(printed)["summary"]
     assert code == 0
     assert np.shape(summary["rate"]) == (5,)
     assert np.genfromtxt(out / "trajectory.csv", delimiter=",", names=True)["loss"].tolist() == summary["loss"]
@@ -299,7 +299,7 @@ BAD = {
     "width": (["--width", "0"], "whole number from 1 to 1e12"),
     "scale twice": (["--std", "1", "--alpha", "0.5"], "only one of `std` and `alpha`"),
     "words for std": (["--std", "big"], "--std must be numbers"),
-    "until": (["--until", "0"], "--until must be a positive number"),
+    "until": (["--until", "0"], "--horizon must be a positive number"),
     "step size": (["--step-size", "small"], "--step-size must be a number or stable"),
     "solver": (["--solver", "euler"], "'auto'"),
     "stop": (["--stop", "2"], "must lie in (0, 1)"),

@@ -188,7 +188,7 @@ def test_command_of_reversed_tasks_tells_what_is_forgotten(monkeypatch, capsys, 
     with pytest.raises(SystemExit) as ended:
         ld.cli.main()
     assert ended.value.code in (None, 0)
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)["summary"]
     losses = np.array(found["losses"])
     assert len(found["time"]) == 10 and np.all(np.diff(found["time"]) > 0)
     np.testing.assert_allclose(np.array(found["task_losses"])[[0, 3, 6, 9]], losses, rtol=1e-12)

@@ -50,6 +50,6 @@ def one(study: "type[Study]") -> typer.Typer:
     """An application of one command, that of a study."""
     from ._study import command, run
 
-    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings=_app.HELPED)
     alone.command(study.name or study.__name__.lower(), cls=Checked)(command(study, run))
     return alone

@@ -2,20 +2,21 @@
 
 import importlib
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ._checked import Checked
+from . import _help
+from ._checked import Checked, Group
 
 HELP = """Learning dynamics of overparametrized linear networks: one trajectory, thousands of them, and the papers' figures.
 
-    Commands compute in float64, say on standard error what they do, and print a table (or JSON with --json); studies and
-    figures are written to the folder --out as well. Compiled programs are kept in your cache folder, of which `info` says what
-    is in it; --no-cache after any command does without. A first try, about a minute on two cores:
-
-    lindyn-jax sweep theorem12 --data digits --samples 30 --centre
-    """
+""" + (
+    "Commands compute in float64, say on standard error what they do, and print a table (or JSON with --json, CSV with --csv -); "
+    "studies and figures are written to the folder --out as well. Compiled programs are kept in your cache folder, of which "
+    "`lindyn-jax info` says what is in it; --no-cache after any command does without. A first try, about a minute on two cores:"
+    "\n\nlindyn-jax sweep theorem12 --data digits --samples 30 --centre"
+)
 EPILOG = (
     "Exit codes: 0 done (failed trials of a study are masked and counted); 1 the run itself failed; "
     "2 bad input, with one sentence about it; 130, 143, 129, 141 ended by Ctrl-C, SIGTERM, SIGHUP or a closed output. "
@@ -124,6 +125,25 @@ COMMANDS = {
 }
 
 
+HELPED = {"help_option_names": ["-h", "--help"]}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"lindyn-jax {__version__}")
+        raise typer.Exit
+
+
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the command line itself."""
+
+
 def _found(place: str):
     module, name = place.split(":")
     return getattr(importlib.import_module(f"..{module}", __package__), name)
@@ -134,13 +154,14 @@ def applications(words: Collection[str] | None = None) -> tuple[typer.Typer, typ
 
     **Args:** `words`, what was given: commands that are not among them are named only. By default all are imported.
     """
-    app = typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=HELP, epilog=EPILOG
-    )
-    sweep = typer.Typer(no_args_is_help=True, help=SWEEP)
+    shared: Any = {"no_args_is_help": True, "pretty_exceptions_enable": False, "cls": Group, "context_settings": HELPED}
+    app = typer.Typer(**shared, help=HELP, epilog=EPILOG)
+    app.callback()(about)
+    sweep = typer.Typer(**shared, help=SWEEP)
     app.add_typer(sweep, name="sweep")
     for path, late in COMMANDS.items():
         group, _, name = path.rpartition(" ")
         made = late.made() if words is None or name in words else late.named()
-        {"": app, "sweep": sweep}[group].command(name, cls=Checked)(made)
+        own = type("Command", (Checked,), {"examples": _help.EXAMPLES[path]})
+        {"": app, "sweep": sweep}[group].command(name, cls=own)(made)
     return app, sweep

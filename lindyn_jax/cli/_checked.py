@@ -1,13 +1,15 @@
 """Checks of options that every command passes through before it runs: numbers within bounds, and none without an effect."""
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from typer.core import TyperCommand
+import typer
+from typer.core import TyperCommand, TyperGroup
 
-from . import _cache, _endings
+from . import _cache, _endings, _help
 
 # Signed, so that a seed survives wherever numbers are kept.
 LARGEST = 2**63 - 1
@@ -108,7 +110,7 @@ STEP = Rule(
 )
 SOLVER = Rule(("solver",), unless("dynamics", "descent"), only("with --dynamics flow"))
 RTOL = Rule(("rtol",), unless("dynamics", "descent"), only("with --dynamics flow"))
-PRESET = ("data", "shape", "targets", "samples", "subset_seed", "centre", "loss_scale")
+PRESET = ("data", "shape", "targets", "samples", "subset_seed", "centre", "scale")
 PRESET += ("start", "widths", "alphas", "std", "positive", "negative", "lambda0")
 
 
@@ -235,13 +237,64 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
+# The class that all complaints about what was typed have in common.
+UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "UsageError")
+
+
+@contextlib.contextmanager
+def in_one_sentence():
+    """What was typed and cannot be read is said as all other bad input is."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        text = error.format_message().replace("\n", " ").replace("Value error, ", "").rstrip(".")
+        path = f"`{error.ctx.command_path} --help`" if error.ctx is not None else "--help"
+        raise ValueError(f"{text}{' See' if text.endswith('?') else '; see'} {path}.") from None
+
+
+class Group(TyperGroup):
+    """A group of commands."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        with in_one_sentence():
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx, args: list[str]):
+        with in_one_sentence():
+            return super().resolve_command(ctx, args)
+
+
 class Checked(TyperCommand):
     """A command whose options are checked against the tables above before it runs; all can do without kept programs."""
+
+    examples: Sequence[str] = ()
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
         options = args[: args.index("--")] if "--" in args else args
         _cache.State.wanted = _cache.OPTION not in options
-        return super().parse_args(ctx, [arg for arg in options if arg != _cache.OPTION] + args[len(options) :])
+        known = {name for parameter in self.params for name in parameter.opts}
+        read = [_spelled(arg, known) for arg in options if arg != _cache.OPTION]
+        with in_one_sentence():
+            return super().parse_args(ctx, read + args[len(options) :])
+
+    def get_params(self, ctx) -> list[Any]:
+        for parameter in self.params:
+            if getattr(parameter, "rich_help_panel", "") is None and parameter.param_type_name == "option":
+                parameter.rich_help_panel = _help.PANEL_OF.get(parameter.name, "Study")
+        return super().get_params(ctx)
+
+    def format_help(self, ctx, formatter) -> None:
+        from rich.markup import escape
+
+        # Whoever wrote a study wrote these texts, and brackets in them are brackets.
+        for part in (self, *self.params):
+            if getattr(part, "help", None):
+                part.help = escape(part.help)
+        super().format_help(ctx, formatter)
+        if self.examples:
+            typer.echo("\n".join(["Examples:", *(f"  {line}" for line in self.examples), ""]))
 
     def invoke(self, ctx) -> Any:
         # Fields of a study of the user's are what they are.
@@ -260,6 +313,13 @@ class Checked(TyperCommand):
         except BrokenPipeError as error:
             # Typer would end the process without a word.
             raise _endings.Closed from error
+
+
+def _spelled(argument: str, known: Collection[str]) -> str:
+    """An option under its name of today."""
+    name, equals, value = argument.partition("=")
+    today = _help.ALIASES.get(name, name)
+    return today + equals + value if today in known and name not in known else argument
 
 
 def is_given(context, name: str) -> bool:

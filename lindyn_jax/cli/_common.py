@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,8 +23,9 @@ SamplesOption = Annotated[
     int | None, typer.Option(help="Keep this many rows, chosen by --subset-seed.", show_default="all")
 ]
 CentreOption = Annotated[bool, typer.Option("--centre", help="Subtract the column means of X and Y.")]
-LossScaleOption = Annotated[str, typer.Option(help="Loss scale q: sum (1), mean (1/N) or averaged (2/N).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ScaleOption = Annotated[
+    Literal["sum", "mean", "averaged"], typer.Option(help="Scale q of the loss: sum is 1, mean 1/N, averaged 2/N.")
+]
 HtmlOption = Annotated[
     Path | None,
     typer.Option(
@@ -38,7 +39,7 @@ ChunkOption = Annotated[
     typer.Option(help="Trials computed and stored as one piece.", show_default="some hundreds, as memory allows"),
 ]
 BatchOption = Annotated[
-    str,
+    Literal["auto", "map", "vmap", "blocks"],
     typer.Option(
         help="map: trials one after another on each device; blocks: 256 at a time in lock step; vmap: all in lock step; "
         "auto: vmap on accelerators, else blocks where all trials take equally long (Lemma 11) and map elsewhere."
@@ -55,11 +56,28 @@ ClusterOption = Annotated[
         show_default="the devices of this process",
     ),
 ]
+
+
+def _data(incomplete: str) -> list[str]:
+    """Names of data, and files, that begin like this."""
+    from ..data.loading import KNOWN
+
+    begun = Path(incomplete or ".")
+    folder = begun if incomplete.endswith(("/", os.sep)) or not incomplete else begun.parent
+    with contextlib.suppress(OSError):
+        files = [
+            str(path) + ("/" if path.is_dir() else "") for path in folder.iterdir() if not path.name.startswith(".")
+        ]
+        return [name for name in (*KNOWN, *sorted(files)) if name.startswith(incomplete)]
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
 DataOption = Annotated[
     str,
     typer.Option(
+        autocompletion=_data,
         help="A bundled set (gaussian, digits, iris, ...), a file (npz, csv, or X.npy,Y.npy), or factorization: X = I and a "
-        "random target of --shape."
+        "random target of --shape.",
     ),
 ]
 ShapeOption = Annotated[str, typer.Option(help="Rows and columns of the target for --data factorization.")]
@@ -161,15 +179,13 @@ def widths_of(text: str) -> list[float]:
     return sorted(set(values))
 
 
-def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
+def problem_of(data, shape, targets, samples, subset_seed, centre, scale):
     """The problem that the data options name (`None`: not asked for), a name for it and a description."""
-    from .. import _checks
     from ..data import describe
     from ..problems import LeastSquares, factorization
     from ..studies.simulate import check_size, random_target
 
-    loss_scale = "sum" if loss_scale is None else loss_scale
-    _checks.check_choice(loss_scale, "loss-scale", ("sum", "mean", "averaged"))
+    scale = "sum" if scale is None else scale
     # Without a shape it is the name of no data, and reading refuses it.
     if shape is not None and data.strip().lower() == "factorization":
         sizes = numbers(shape.replace("x", ","), "shape")
@@ -179,9 +195,9 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, loss_scale):
         # The target, its singular vectors, and the copies that are made on the way.
         refuse_too_large(6 * n * m, f"A target of {n} x {m} and its singular values", "choose a smaller --shape")
         description = f"factorization: {n} x {m} target with entries N(0, 1), seed {subset_seed}"
-        return factorization(random_target(n, m, seed=subset_seed), scale=loss_scale), "factorization", description
+        return factorization(random_target(n, m, seed=subset_seed), scale=scale), "factorization", description
     dataset = load_data(data, targets, samples, subset_seed, centre)
-    problem = LeastSquares(dataset.X, dataset.Y, scale=loss_scale)
+    problem = LeastSquares(dataset.X, dataset.Y, scale=scale)
     check_size(problem)
     return problem, dataset.name, describe(dataset)
 
@@ -243,11 +259,16 @@ def consoles():
             # Rich would end the process without a word.
             raise _endings.Closed
 
-    return Plain(width=_tables.width_of(sys.stdout)), Plain(stderr=True, width=_tables.width_of(sys.stderr))
+    return Plain(width=_tables.width_of(sys.stdout)), Plain(
+        stderr=True, soft_wrap=True, width=_tables.width_of(sys.stderr)
+    )
 
 
 class Progress:
-    """A live bar with rate and remaining time; one line a tenth of the way, but not every second, where there is no terminal."""
+    """First that programs are compiled, then a live bar with rate and remaining time.
+
+    Where there is no terminal, one line a tenth of the way, but not every second.
+    """
 
     def __init__(self, console):
         self.console = console
@@ -264,7 +285,7 @@ class Progress:
         )
 
         self.bar = Progress(
-            TextColumn("trials"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -274,7 +295,7 @@ class Progress:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("trials", total=None, rate="compiling")
+        self.task = self.bar.add_task("compiling", total=None, rate="")
         self.bar.start()
         return self
 
@@ -287,8 +308,12 @@ class Progress:
             self.begin, self.before, self.last, self.told = now, done, 0, now
             if done:
                 self.console.print(f"resuming: {done} of {total} trials are there already")
+            if done < total and not self.console.is_terminal:
+                self.console.print("compiling")
         rate = (done - self.before) / (now - self.begin) if done > self.before else 0.0
-        self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s" if rate else "")
+        # Until the first chunk is there, nothing is known of how long trials take.
+        word = "trials" if rate or done == total else "compiling"
+        self.bar.update(self.task, description=word, completed=done, total=total, rate=f"{rate:.1f}/s" if rate else "")
         tenth = 10 * done // total
         if not self.console.is_terminal and tenth > self.last and (now > self.told + 2 or done == total):
             self.last, self.told = tenth, now

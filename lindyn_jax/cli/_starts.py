@@ -1,8 +1,9 @@
 """Options of random starts: one for `simulate`, and every kind at every width and scale for studies."""
 
 import dataclasses
+import enum
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -10,6 +11,17 @@ from ._common import numbers, widths_of
 
 Positive = Annotated[str, typer.Option(help="Positive eigenvalues of D for imbalance: one number, or r of them.")]
 Negative = Annotated[str, typer.Option(help="Sizes of the negative ones: one number, or m of them.")]
+
+Kind = Literal["gaussian", "balanced", "spectral", "imbalance", "xavier", "he", "lecun", "ntk", "mup"]
+
+
+class Several(enum.StrEnum):
+    """Kinds of which studies take several; of what is given more than once typer knows no literals."""
+
+    gaussian = "gaussian"
+    balanced = "balanced"
+    imbalance = "imbalance"
+
 
 Level = Annotated[float, typer.Option(help="The number lambda0 of balanced starts with D = lambda0 I, of any sign.")]
 
@@ -23,9 +35,7 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any], ...]] = {
     "start": (
         (
             "start",
-            _text(
-                str, "gaussian, balanced, spectral, imbalance (prescribed); or xavier, he, lecun, ntk, mup: scalings."
-            ),
+            _text(Kind, "How the weights begin; imbalance: prescribed; xavier and what follows: scalings."),
             "gaussian",
         ),
         ("width", _text(float, "Hidden width h, 1 to 1e12."), 1000),
@@ -42,7 +52,11 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any], ...]] = {
         ("lambda0", Level, 0.0),
     ),
     "starts": (
-        ("start", _text(list[str], "gaussian, balanced or imbalance (prescribed); repeat for several."), ["gaussian"]),
+        (
+            "start",
+            _text(list[Several], "How the weights begin; imbalance: prescribed; repeat for several."),
+            ["gaussian"],
+        ),
         ("widths", _text(str, "Hidden widths: a list or LO:HI:COUNT; 1 to 1e12."), "1000"),
         (
             "alphas",
@@ -88,10 +102,7 @@ def start_of(kind, width, alpha, std, positive, negative, u0="0.1", v0="0.1", la
 
 def starts_of(kinds, widths, alphas, stds, positive, negative, lambda0) -> dict:
     """Every kind at every width and scale, each named by what tells it from the others."""
-    from .. import _checks
-
-    for kind in kinds:
-        _checks.check_choice(kind, "start", ("gaussian", "balanced", "imbalance"))
+    kinds = [str(kind) for kind in kinds]
     if alphas is not None and stds:
         raise ValueError("Give only one of --alphas and --std: the scale of the start by exponent or by value.")
     widths = widths_of(widths)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
-from . import _report, _starts
+from . import _output, _report, _starts
 from ._checked import is_given
 from ._cluster import cluster_of
 from ._common import (
@@ -20,11 +20,10 @@ from ._common import (
     ClusterOption,
     DataOption,
     HtmlOption,
-    JsonOption,
-    LossScaleOption,
     Precision,
     Progress,
     SamplesOption,
+    ScaleOption,
     ShapeOption,
     SubsetSeedOption,
     TargetsOption,
@@ -45,7 +44,6 @@ from ._common import (
     written,
 )
 from ._endings import interruptible
-from ._tables import show
 
 S = TypeVar("S", bound=Settled)
 
@@ -57,7 +55,7 @@ DATA: dict[str, tuple[Any, Any]] = {
     "samples": (SamplesOption, None),
     "subset_seed": (SubsetSeedOption, 0),
     "centre": (CentreOption, False),
-    "loss_scale": (LossScaleOption, "sum"),
+    "scale": (ScaleOption, "sum"),
 }
 SEED = (Annotated[int, typer.Option(help="Seed of the starts.")], 0)
 RUN: dict[str, tuple[Any, Any]] = {
@@ -126,18 +124,18 @@ def _parameters(study: type[Settled], name: str):
 
     def asked(option: Option):
         kind, default = option.kind, option.default
-        kind, listed = (str, None) if typing.get_origin(kind) is Literal else (READ.get(kind, (kind,))[0], default)
-        if type(listed) is tuple:
-            default = ",".join(f"{value:g}" for value in listed)
+        kind = Literal[option.choices] if option.choices else READ.get(kind, (kind,))[0]
+        if type(default) is tuple:
+            default = ",".join(f"{value:g}" for value in default)
         flags = (f"--{option.name.replace('_', '-')}",) if kind is bool and not default else ()
         info = typer.Option(*flags, help=option.help, show_default=option.shown or True)
         return one(option.name, Annotated[kind, info], default)
 
     hints = typing.get_type_hints(study)
     if study.presets():
-        text = f"A figure's setting in place of data and starts: {', '.join(study.presets())}."
+        text, kind = "A figure's setting in place of data and starts.", Literal[tuple(study.presets())]
         yield one("context", typer.Context, None)
-        yield one("preset", Annotated[str | None, typer.Option(help=text)], None)
+        yield one("preset", Annotated[kind | None, typer.Option(help=text)], None)
     if "problem" in hints:
         if (study.options.get("data", ("",)) or (None,))[0] is None:
             yield from map(asked, _own_options(study))
@@ -148,7 +146,8 @@ def _parameters(study: type[Settled], name: str):
     yield from map(asked, options_of(study))
     yield from shared(RUN if issubclass(study, Study) else {"seed": SEED})
     yield from shared({"out": (Annotated[Path, typer.Option(help=FOLDER)], Path(name))})
-    yield one("json_", JsonOption, False)
+    yield one("json_", _output.JsonOption, False)
+    yield one("csv", _output.CsvOption, None)
     yield one("html", HtmlOption, None)
 
 
@@ -159,20 +158,17 @@ def _own_options(study: type[Settled]):
 
 def read(study: type[S], values: Mapping[str, Any]) -> tuple[S, str, str, dict[str, Any]]:
     """The study that the options name, checked; a name for its data, a description, and what is recorded of them."""
-    from .. import _checks
-
     hints, fields, own = typing.get_type_hints(study), {}, options_of(study)
     for option in own:
         value = values[option.name]
-        fields[option.field] = READ[option.kind][1](value, option.name) if option.kind in READ else value
+        fields[option.name] = READ[option.kind][1](value, option.name) if option.kind in READ else value
     for name, kind in hints.items():
         if hasattr(kind, "_fields"):
             fields[name] = kind(**{field: fields.pop(field) for field in kind._fields})
     source, description, record = "", "", {}
     preset = values.get("preset")
     if preset is not None:
-        _checks.check_choice(preset, "preset", tuple(study.presets()))
-        given = {option.field for option in own if is_given(values["context"], option.name)}
+        given = {option.name for option in own if is_given(values["context"], option.name)}
         fields |= {name: value for name, value in study.presets()[preset]().items() if name not in given}
         source, description, record = preset, f"setting {preset}", {"preset": preset}
     else:
@@ -197,12 +193,11 @@ def _problem(study: type[Settled], values: Mapping[str, Any]):
 def run(study: type[Study], values: Mapping[str, Any]) -> None:
     """Runs a study over its grid, stores, and prints; what the commands of all studies do."""
     configure()
-    from .. import _checks
-    from ..ensemble import BATCHES, progress_of
+    from ..ensemble import progress_of
 
-    _checks.check_choice(values["batch"], "batch", BATCHES)
     check_precision(values.get("precision"))
     _report.check(values["html"])
+    _output.check(values["csv"], values["json_"])
     chosen, source, description, record = read(study, values)
     trials, keep = values["trials"], values.get("keep_trials", True)
     held = chosen.held(trials, keep)
@@ -234,9 +229,11 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     sections = [_report.Section("Results", parts, paths)]
     title = f"{study.name or study.__name__}: {source}".rstrip(": ")
     report = _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
-    if values["json_"]:
-        print(json.dumps(told, indent=1))
+    rows = _output.rows_of(summary, tuple(chosen.grid()))
+    known = _output.told(study.name or study.__name__, json.loads(dataset.attrs["settings"]), rows, summary=told)
+    if not _output.show(console, known, parts, values["json_"], values["csv"]):
         return
-    show(console, parts)
-    places = {chosen.kept(keep): [store.path], "figure": paths, **({"report": report} if report else {})}
+    places = {chosen.kept(keep): [store.path], "figure": paths}
+    places |= {"report": report} if report else {}
+    places |= {"csv": [values["csv"]]} if values["csv"] else {}
     console.print("   ".join(f"{name}: {written(place)}" for name, place in places.items()), soft_wrap=True)

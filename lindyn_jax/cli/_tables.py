@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Of what is no terminal, where COLUMNS says nothing.
 WIDTH = 100
-# No word that is shorter is broken, where a column of words is made narrow.
+# Columns of words are made no narrower than this.
 SHORT = 24
 
 
@@ -100,12 +100,11 @@ def _size(text: str) -> int:
 
 
 def _least(head: str, cells: Sequence[str], word: bool) -> int:
-    """How narrow a column can be: heads and words are broken between words, numbers not at all."""
+    """How narrow a column can be: heads and cells of words are broken, numbers are not."""
     named = min(max(map(_size, head.split(" "))), SHORT)
     if not word:
         return max(named, *map(_size, cells), 0)
-    longest = max((_size(part) for cell in cells for part in cell.split(" ")), default=0)
-    return max(named, min(longest, SHORT))
+    return max(named, min(SHORT, max(map(_size, cells), default=0)))
 
 
 def _parts(natural, least, words, keys, gap, width) -> list[tuple[list[int], list[int]]] | None:

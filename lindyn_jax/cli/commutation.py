@@ -1,15 +1,13 @@
 """`lindyn-jax commutation`."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from . import _report
+from . import _output, _report
 from ._common import (
     CentreOption,
     HtmlOption,
-    JsonOption,
     SamplesOption,
     TargetsOption,
     consoles,
@@ -17,7 +15,7 @@ from ._common import (
     table_of,
     written,
 )
-from ._tables import show
+from ._output import CsvOption, JsonOption
 
 DataSets = Annotated[
     list[str] | None,
@@ -37,6 +35,7 @@ def commutation(
     subset_seed: SubsetSeed = 0,
     centre: CentreOption = False,
     json_: JsonOption = False,
+    csv: CsvOption = None,
     html: HtmlOption = None,
 ):
     """Whether components are learned one by one: G19's Delta_xy and Delta_x of data, raw and centred.
@@ -50,6 +49,7 @@ def commutation(
     from ..data import commutation as measure
 
     _report.check(html)
+    _output.check(csv, json_)
     console, notes = consoles()
     results, facts = [], []
     for name in data or ("digits", "iris", "wine", "breast-cancer"):
@@ -90,9 +90,7 @@ def commutation(
     parts = [table_of(title, (*columns, "most", "Delta_x"), rows, words=2, named=2)]
     known = None if html is None else _report.machine()
     report = _report.save(html, "commutation", [_report.Section("Results", parts)], results, facts=facts, known=known)
-    if json_:
-        print(json.dumps(results, indent=1))
-        return
-    show(console, parts)
-    if report:
+    names = [row["data"] for row in results if row["centred"]]
+    settings = {"data": names, "targets": targets, "samples": samples, "subset_seed": subset_seed, "centre": centre}
+    if _output.show(console, _output.told("commutation", settings, results), parts, json_, csv) and report:
         console.print(f"report: {written(report)}", soft_wrap=True)

@@ -1,14 +1,22 @@
 """`lindyn-jax figure`."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ._common import JsonOption, Progress, configure, consoles, table_of, written
-from ._tables import say, show
+from . import _output
+from ._common import Progress, configure, consoles, table_of, written
+from ._output import CsvOption, JsonOption
+from ._tables import say
+
+
+def _names(incomplete: str) -> list[str]:
+    """Names of figures that begin like this."""
+    from .. import figures
+
+    return [name for name in ("all", "list", *figures.FIGURES) if name.startswith(incomplete)]
 
 
 class Ensembles:
@@ -32,7 +40,8 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="A figure, such as t21-figure1 or m22-figure7; all for every one; list to see what there is."
+            autocompletion=_names,
+            help="A figure, such as t21-figure1 or m22-figure7; all for every one; list to see what there is.",
         ),
     ] = "list",
     quick: Annotated[
@@ -41,9 +50,11 @@ def figure(
     seed: Annotated[int, typer.Option(help="Seed of data and starts.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for NAME.png, NAME.pdf and the data, NAME.zarr.")] = Path("figures"),
     json_: JsonOption = False,
+    csv: CsvOption = None,
 ) -> None:
     """The papers' figures in the papers' settings: picture, data, and what was measured beside what the paper shows."""
     configure()
+    _output.check(csv, json_)
     from rich.text import Text
 
     from .. import figures
@@ -51,10 +62,9 @@ def figure(
     console, notes = consoles()
     if name == "list":
         rows = figures.describe()
-        if json_:
-            print(json.dumps([dict(zip(("name", "source", "title"), row, strict=True)) for row in rows], indent=1))
-            return
-        show(console, [table_of("Figures", ("name", "source", "what is drawn"), rows, words=3)])
+        known = _output.told("figure", {}, (dict(zip(("name", "source", "title"), row, strict=True)) for row in rows))
+        table = table_of("Figures", ("name", "source", "what is drawn"), rows, words=3)
+        _output.show(console, known, [table], json_, csv)
         return
     chosen = figures.names(name)
 
@@ -82,10 +92,9 @@ def figure(
             seed=seed,
             progress=progress,
             begun=announce,
-            done=None if json_ else report,
+            done=None if json_ or str(csv) == "-" else report,
         )
-    if json_:
-        rows = [{**made._asdict(), "paths": [str(path) for path in made.paths]} for made in done]
-        print(json.dumps(rows, indent=1, allow_nan=False))
+    rows = [{**made._asdict(), "paths": [str(path) for path in made.paths]} for made in done]
+    _output.show(console, _output.told("figure", {"quick": quick, "seed": seed}, rows), [], json_, csv)
     if any(made.failed for made in done):
         notes.print("Some runs failed: they are masked, counted above and in the titles.")

@@ -1,15 +1,16 @@
 """`lindyn-jax info`."""
 
-import json
 from pathlib import Path
 
-from . import _cache
-from ._common import JsonOption, configure
+from . import _cache, _output
+from ._common import configure, consoles
+from ._output import CsvOption, JsonOption
 
 
-def info(json_: JsonOption = False) -> None:
+def info(json_: JsonOption = False, csv: CsvOption = None) -> None:
     """Versions, devices, precision and compilation cache: what to add to a report of a problem."""
     configure()
+    _output.check(csv, json_)
     from .._checks import jax_setting
     from ..ensemble import describe_environment
 
@@ -24,9 +25,6 @@ def info(json_: JsonOption = False) -> None:
         "bytes": kept_there.size,
         "most_bytes": _cache.MOST_BYTES if own else None,
     }
-    if json_:
-        print(json.dumps({**environment, "compilation_cache": cache}, indent=1))
-        return
     if cache["folder"]:
         limit = f" of at most {_cache.MOST_BYTES / 2**20:.0f}" if own else ""
         kept = f"{cache['folder']}, {kept_there.programs} programs, {kept_there.size / 2**20:.1f}{limit} MiB"
@@ -41,5 +39,12 @@ def info(json_: JsonOption = False) -> None:
         "precision": f"{environment['float']} in every command; matmul precision {environment['matmul_precision']}",
         "cache": kept,
     }
-    for name, text in lines.items():
-        print(f"{name:<10} {text}")
+    known = _output.told(
+        "info",
+        {},
+        ({"name": name, "value": text} for name, text in lines.items()),
+        **environment,
+        compilation_cache=cache,
+    )
+    parts = [f"{name:<10} {text}" for name, text in lines.items()]
+    _output.show(consoles()[0], known, parts, json_, csv)

@@ -2,15 +2,21 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from .. import _files
+from ..studies._record import of_problem
 from ..studies.simulate import check_folder, save
 from ..studies.study import data_notes
-from . import _report
+from . import _output, _report
 from ._common import as_json, configure, consoles, refuse_file, save_figure, say, written
-from ._study import read, show
+from ._study import read
+
+# Of what `of_problem` says, what a file under the same name can change.
+PROBLEM = ("data_sha256", "data_dtype")
 
 
 def run(study: type[Any], values: Mapping[str, Any]) -> None:
@@ -23,11 +29,16 @@ def run(study: type[Any], values: Mapping[str, Any]) -> None:
     refuse_file(out)
     check_folder(out)
     _report.check(values["html"])
+    _output.check(values["csv"], values["json_"])
+    options = {name: str(value) for name, value in values.items() if name not in ("out", "json_", "csv", "html")}
+    _refuse_another(out, {"options": options, **of_problem(chosen.problem)})
     console, notes = consoles()
     facts = [*data_notes(chosen.problem, description), ("start", label)]
     for word, text in facts:
         say(notes, word, text)
-    dataset = chosen.run(seed=values["seed"], record={"data": record["data"], "description": description})
+    dataset = chosen.run(
+        seed=values["seed"], record={"data": record["data"], "description": description, "options": options}
+    )
     try:
         paths = save(dataset, out)
         title = f"{literal(source)}: {label}; {chosen.dynamics}"
@@ -41,11 +52,29 @@ def run(study: type[Any], values: Mapping[str, Any]) -> None:
     sections = [_report.Section("Results", parts, paths)]
     title = f"{source}: {label}; {chosen.dynamics}"
     paths += _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
-    if values["json_"]:
-        print(json.dumps(told, indent=1))
-    else:
-        show(console, [*parts, f"written: {written(paths)}"])
+    settings = {**{name: dataset.attrs[name] for name in ("data", "dynamics", "seed")}, **dataset.attrs["settings"]}
+    known = _output.told(study.name, settings, _output.rows_of(dataset, ("time",)), summary=told)
+    parts = [*parts, f"written: {written([*paths, *_output.file_of(values['csv'])])}"]
+    _output.show(console, known, parts, values["json_"], values["csv"])
     if not dataset.attrs["ok"]:
         say(notes, "The run failed:", f" {dataset.attrs['result']}.")
     if not (dataset.attrs["ok"] and paths):
         raise typer.Exit(1)
+
+
+def _refuse_another(out: Path, known: Mapping[str, Any]) -> None:
+    """Refuses a folder with a trajectory that is not that of this command, which would be lost."""
+    data = _files.read(out / "trajectory.zarr" / "zarr.json")
+    if data is None:
+        return
+    found = json.loads(data).get("attributes", {})
+    before, now = (
+        {**known.get("options", {}), **{name: known.get(name) for name in PROBLEM}} for known in (found, known)
+    )
+    for name, value in now.items():
+        if before.get(name) != value:
+            what = f"{name} is {before[name]} there and {value} here" if name in before else "by another version"
+            raise ValueError(
+                f"{out} holds a trajectory made with other settings ({what}), which would be lost: choose another --out, or "
+                "remove it."
+            )

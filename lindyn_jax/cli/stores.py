@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..studies.study import Table
-from . import _report
-from ._common import HtmlOption, JsonOption, as_json, consoles, say, table_of, written
-from ._tables import show as print_parts
+from . import _output, _report
+from ._common import HtmlOption, as_json, consoles, say, table_of, written
+from ._output import CsvOption, JsonOption
 
 Place = Annotated[Path, typer.Argument(help="A store, or the folder --out of the study that made it.", metavar="STORE")]
 Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", metavar="OTHER")]
@@ -32,13 +32,14 @@ def _rows(summary):
         yield tuple(f"{float(row[dim]):g}" for dim in dims), {name: float(row[name]) for name in names}
 
 
-def show(store: Place, json_: JsonOption = False, html: HtmlOption = None) -> None:
+def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None) -> None:
     """Table, figure, settings and state of a store, finished or not, without computing anything."""
     from ..ensemble.contents import summary_of
     from ..ensemble.reading import existing
 
     console, notes = consoles()
     _report.check(html)
+    _output.check(csv, json_)
     found, snapshot = existing(store)
     summary = summary_of(found.path)
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
@@ -48,7 +49,9 @@ def show(store: Place, json_: JsonOption = False, html: HtmlOption = None) -> No
     rows = [[*place, str(name), f"{value:.6g}"] for place, numbers in _rows(summary) for name, value in numbers.items()]
     parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 1)]
     state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
-    told = {"settings": settings, **state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
+    found_rows = _output.rows_of(summary, tuple(summary.sizes))
+    known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
+    told = _output.told("show", settings, found_rows, **known)
     report = _report.save(
         html,
         f"{settings.get('study', 'sweep')}: {found.path}",
@@ -57,13 +60,12 @@ def show(store: Place, json_: JsonOption = False, html: HtmlOption = None) -> No
         facts=[_report.state_of(*state.values())],
         known=snapshot.attributes,
     )
-    if json_:
-        print(json.dumps(told, indent=1))
+    if not json_:
+        say(notes, "state", _state(found))
+        for name, value in settings.items():
+            say(notes, "setting", f"{name} = {json.dumps(value)}")
+    if not _output.show(console, told, parts, json_, csv):
         return
-    say(notes, "state", _state(found))
-    for name, value in settings.items():
-        say(notes, "setting", f"{name} = {json.dumps(value)}")
-    print_parts(console, parts)
     console.print(f"figure: {written(pictures) if pictures else 'none'}", soft_wrap=True)
     if report:
         console.print(f"report: {written(report)}", soft_wrap=True)
@@ -71,16 +73,14 @@ def show(store: Place, json_: JsonOption = False, html: HtmlOption = None) -> No
 
 def export(
     store: Place,
-    to: Annotated[str, typer.Option("--to", help="csv, netcdf or parquet.")],
+    to: Annotated[Literal["csv", "netcdf", "parquet"], typer.Option("--to", help="The kind of file.")],
     out: Annotated[Path | None, typer.Option(help="The file.", show_default="beside the store, with its name")] = None,
 ) -> None:
     """What a store holds, trials or reductions, as a file that other programs read."""
-    from .. import _checks
     from ..ensemble.contents import KINDS
     from ..ensemble.contents import export as write
     from ..ensemble.reading import existing
 
-    _checks.check_choice(to, "to", tuple(KINDS))
     console, _ = consoles()
     found, _ = existing(store)
     file = found.path.with_suffix(f".{KINDS[to][1]}") if out is None else out
@@ -90,12 +90,13 @@ def export(
     console.print(f"{to}: {written([file])}", soft_wrap=True)
 
 
-def compare(store: Place, other: Second, json_: JsonOption = False) -> None:
+def compare(store: Place, other: Second, json_: JsonOption = False, csv: CsvOption = None) -> None:
     """Settings and numbers of two stores side by side: settings that differ, and numbers at the points that both have."""
     from ..ensemble.contents import summary_of
     from ..ensemble.reading import existing
     from ..ensemble.records import same
 
+    _output.check(csv, json_)
     console, _ = consoles()
     pair = [existing(path) for path in (store, other)]
     one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
@@ -107,30 +108,37 @@ def compare(store: Place, other: Second, json_: JsonOption = False) -> None:
         for place, values in first.items()
         if place in second
     }
-    if json_:
-        points = [{"point": place, "numbers": numbers} for place, numbers in common.items()]
-        text = json.dumps({"settings": differ, "points": points}, indent=1)
-        # JSON has no number for what is not finite.
-        print(json.dumps(json.loads(text, parse_constant=lambda constant: None), indent=1))
-        return
+    found_rows = [
+        {
+            **dict(zip(axes, map(float, place), strict=True)),
+            "number": name,
+            "first": a,
+            "second": b,
+            "difference": b - a,
+        }
+        for place, numbers in common.items()
+        for name, (a, b) in numbers.items()
+    ]
     places = (str(store), str(other))
     rows = [(name, *("" if v is None else json.dumps(v) for v in values)) for name, values in differ.items()]
     table = table_of("Settings that differ", ("setting", *places), rows, 3)
-    print_parts(console, [table if differ else "the settings are the same"])
+    parts: list[Any] = [table if differ else "the settings are the same"]
     rows = [
         (*place, name, f"{a:.6g}", f"{b:.6g}", f"{b - a:.3g}")
         for place, numbers in common.items()
         for name, (a, b) in numbers.items()
     ]
     table = table_of("Means and shares", (*axes, "number", *places, "difference"), rows, len(axes) + 1, len(axes) + 1)
-    print_parts(console, [table if common else "no point of the grid is in both"])
+    parts.append(table if common else "no point of the grid is in both")
+    _output.show(console, _output.told("compare", differ, found_rows, stores=list(places)), parts, json_, csv)
 
 
-def list_(folder: Folder = Path("."), json_: JsonOption = False) -> None:
+def list_(folder: Folder = Path("."), json_: JsonOption = False, csv: CsvOption = None) -> None:
     """All stores in a folder: study, grid and state of each."""
     from ..ensemble import SweepStore
     from ..ensemble.contents import stores_in
 
+    _output.check(csv, json_)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: choose another one.")
     console, _ = consoles()
@@ -140,11 +148,9 @@ def list_(folder: Folder = Path("."), json_: JsonOption = False) -> None:
         settings = store.settings() or {}
         grid = {name: len(values) for name, values in settings.get("grid", {}).items()}
         rows.append({"store": path, "study": settings.get("study", "-"), "grid": grid, "state": _state(store)})
-    if json_:
-        print(json.dumps(rows, indent=1))
-        return
     lines = [
         (row["store"], row["study"], " x ".join(f"{size} {name}" for name, size in row["grid"].items()), row["state"])
         for row in rows
     ]
-    print_parts(console, [table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), lines, 4)])
+    table = table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), lines, 4)
+    _output.show(console, _output.told("list", {"folder": str(folder)}, rows), [table], json_, csv)

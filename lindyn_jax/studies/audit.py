@@ -33,6 +33,7 @@ from ._record import of_problem, of_start
 from ._starts import as_start
 from .simulate import (
     SOLVER,
+    SOLVERS,
     STEP,
     UNTIL,
     as_core,
@@ -43,7 +44,7 @@ from .simulate import (
     step_numbers,
     time_grid,
 )
-from .study import Flag, Options, Shown, Study, data_notes, sizes_of
+from .study import Choices, Options, Shown, Study, data_notes, sizes_of
 
 Number = float | int
 AnyStart = init.AbstractStart | Callable[..., TwoLayer | Reduction]
@@ -167,12 +168,14 @@ class Audit(Study):
 
     problem: LeastSquares
     starts: Mapping[str, AnyStart] | init.AbstractStart
-    dynamics: Annotated[str | Sequence[str], "flow, descent or both."] = "both"
-    horizon: Annotated[float | None, UNTIL, Flag("until")] = None
+    dynamics: Annotated[str | Sequence[str], "Continuous, in steps, or both.", Choices(("flow", "descent", "both"))] = (
+        "both"
+    )
+    horizon: Annotated[float | None, UNTIL] = None
     step_size: Annotated[float | str, STEP] = "stable"
     points: Annotated[int, "How many times to look."] = 31
-    spacing: Annotated[str, "Times: linear or log."] = "linear"
-    solver: Annotated[str, SOLVER] = "auto"
+    spacing: Annotated[str, "Spacing of times.", Choices(("linear", "log"))] = "linear"
+    solver: Annotated[str, SOLVER, SOLVERS] = "auto"
     rtol: Annotated[float | None, "Relative tolerance of the flow.", Shown("1e-9")] = None
     max_steps: Annotated[int, "Step budget of a trial."] = 1_000_000
 

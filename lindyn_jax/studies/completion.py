@@ -21,7 +21,7 @@ from ..statistics import AbstractReduction, Count, Histogram, Moments
 from ..trajectory import DIVERGED, RESULTS, STEP_LIMIT, STOPPED
 from ._completing import WIDE, draw_mask, draw_start, stable_step
 from ._record import fingerprint
-from .study import Options, Shown, Study, Table
+from .study import Choices, Options, Shown, Study, Table
 
 # The gap of the convex minimum, and a time that no trial needs.
 DEEPEST, CONVEX_RTOL, HORIZON = 10, 1e-4, 1e15
@@ -85,13 +85,15 @@ class Settings(NamedTuple):
 
     stop: Annotated[float, "Relative error on the observed entries at which a trial ends."] = 1e-3
     recovered: Annotated[float, "Relative error on the hidden entries below which a matrix counts as recovered."] = 0.01
-    dynamics: Annotated[Literal["flow", "descent"], "flow or descent."] = "flow"
+    dynamics: Annotated[Literal["flow", "descent"], "Continuous or in steps."] = "flow"
     step_size: Annotated[float | None, "Step of descent.", Shown("half of what is stable at the solution")] = None
     max_steps: Annotated[int | None, "Step budget of a trial.", Shown("1e5, descent 1e6")] = None
     rtol: Annotated[float, "Relative tolerance of the flow."] = 1e-6
-    solver: Annotated[str, "Solver of the flow: tsit5, dopri8, kvaerno5 (implicit, for small networks) or auto."] = (
-        "tsit5"
-    )
+    solver: Annotated[
+        str,
+        "Solver of the flow; kvaerno5 is implicit, for small networks.",
+        Choices(("auto", "tsit5", "dopri8", "kvaerno5")),
+    ] = "tsit5"
 
     @property
     def budget(self) -> int:

@@ -18,7 +18,7 @@ from ..models import WideLimit
 from ..problems import LeastSquares, factorization
 from ..statistics import AbstractReduction, Count, Moments, standard_error
 from ._grid import check_grid, floats
-from .study import Options, Shown, Study, Table, data_notes
+from .study import Choices, Options, Shown, Study, Table, data_notes
 
 SIGNS = ("positive", "negative")
 PATHS = ("flow", "homogeneous", "wide limit")
@@ -60,7 +60,11 @@ class Settings(NamedTuple):
         float | None, "T, the time up to which paths are compared.", Shown("the first time of --relative-error")
     ] = None
     relative_error: Annotated[float, "Relative error of the flow that ends the horizon."] = 1e-3
-    method: Annotated[str, "closed, riccati (slower, any start) or flow (integrated, any data)."] = "closed"
+    method: Annotated[
+        str,
+        "How paths are found; riccati: slower, any start; flow: integrated, any data.",
+        Choices(("closed", "riccati", "flow")),
+    ] = "closed"
     nodes: Annotated[int, "Intervals of the quadrature, a multiple of 4."] = 48
 
 

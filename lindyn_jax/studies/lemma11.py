@@ -121,7 +121,7 @@ class Lemma11(Study):
     options: ClassVar[Options] = {
         "data": (None, "Take n, r and m from a bundled set or a file, as in sweep theorem12."),
         "shape": None,
-        "loss_scale": None,
+        "scale": None,
         "trials": (10_000, "Trials at each (exponent, width)."),
         "keep_trials": (False, "Store every trial, and not only counts, moments and quantile sketches."),
     }

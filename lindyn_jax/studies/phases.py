@@ -15,7 +15,7 @@ from .. import init, observables
 from .._checks import check_choice, check_positive, check_tolerance
 from ..problems import LeastSquares, factorization
 from ..trajectory import STOPPED
-from .study import Options, Shown, Study, Table
+from .study import Choices, Options, Shown, Study, Table
 
 NUMBERS = {
     "kernel_distance": "kernel",
@@ -52,9 +52,11 @@ class Settings(NamedTuple):
     points: Annotated[int, "Times at which the test error is looked at, log-spaced."] = 100
     max_steps: Annotated[int, "Step budget of a trial."] = 100_000
     rtol: Annotated[float, "Relative tolerance of the flow."] = 1e-6
-    solver: Annotated[str, "Solver of the flow: tsit5, dopri8, kvaerno5 (implicit, for small networks) or auto."] = (
-        "tsit5"
-    )
+    solver: Annotated[
+        str,
+        "Solver of the flow; kvaerno5 is implicit, for small networks.",
+        Choices(("auto", "tsit5", "dopri8", "kvaerno5")),
+    ] = "tsit5"
 
 
 class Phases(Study):

@@ -23,14 +23,16 @@ from ..reduction import reduce
 from ..trajectory import RESULTS, STOPPED, Trajectory
 from ._record import of_problem, of_start
 from ._starts import as_start
-from .study import Flag, Options, Settled, Table
+from .study import Choices, Options, Settled, Table
 
 Number = float | int
 
 # What options of this and of other studies are said to be.
 UNTIL = "Last time; by default when the excess loss has fallen by about 1e-6. Descent counts steps times step size."
 STEP = "Step size of descent: a number, or stable (half the largest stable one)."
-SOLVER = "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5."
+SOLVER = "Solver of the flow; radau is implicit and structured, lie explicit and keeps D, kvaerno5 implicit."
+SOLVERS = Choices(("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
+DYNAMICS = Choices(("flow", "descent"))
 
 DEFAULT_OBSERVABLES = ("loss", "excess_loss", "rate", "rate_bound", "distance_to_theta_hat", "imbalance_drift")
 
@@ -154,18 +156,20 @@ class Simulate(Settled):
 
     problem: LeastSquares
     start: init.AbstractStart | TwoLayer | Reduction
-    dynamics: Annotated[str, "flow or descent."] = "flow"
-    horizon: Annotated[float | None, UNTIL, Flag("until")] = None
+    dynamics: Annotated[str, "Continuous or in steps.", DYNAMICS] = "flow"
+    horizon: Annotated[float | None, UNTIL] = None
     step_size: Annotated[float | str, STEP] = "stable"
     points: Annotated[int, "How many times to observe."] = 50
-    spacing: Annotated[str, "Times: linear, log, or auto (log when X^T X is ill-conditioned)."] = "auto"
+    spacing: Annotated[
+        str, "Spacing of times; auto: log when X^T X is ill-conditioned.", Choices(("auto", "linear", "log"))
+    ] = "auto"
     observables: Annotated[
         tuple[str, ...] | None,
         "Names with commas between them, or all: loss, excess_loss, reconstruction_error, rate, rate_bound, lemma7, margin, "
         "singular_values, distance_to_theta_hat, imbalance_spectrum, imbalance_drift, ... (a wrong name lists all).",
     ] = None
     stop: Annotated[float | None, "End at this excess-loss ratio."] = None
-    solver: Annotated[str, SOLVER] = "auto"
+    solver: Annotated[str, SOLVER, SOLVERS] = "auto"
     rtol: Annotated[float | None, "Relative tolerance of the flow, by default 1e-9."] = None
     max_steps: Annotated[int | None, "Step budget, by default 1e5 for flow and 1e6 for descent."] = None
 
@@ -288,6 +292,12 @@ class Simulate(Settled):
         for name in summary.data_vars:
             hidden = {f"{name}_{i + 1}" for i in range(components, summary[name][0].size)} - set(summary.data_vars)
             shown = {key: value for key, value in shown.items() if key not in hidden}
+        sizes = {name: summary[name][0].size for name in summary.data_vars}
+        shortened = [
+            f"{name}: components 1 to {components} of {size} shown; all are in the csv"
+            for name, size in sizes.items()
+            if size > components
+        ]
         count, known = summary.sizes["time"], summary.attrs
         picked = sorted({round(i * (count - 1) / max(min(rows, count) - 1, 1)) for i in range(min(rows, count))})
         lines = [[f"{v[row]}" if name == "step" else f"{v[row]:.5g}" for name, v in shown.items()] for row in picked]
@@ -296,6 +306,7 @@ class Simulate(Settled):
             Table(f"{known['start']}; {known['dynamics']}", tuple(shown), lines, tight=False),
             f"{known['result']}; {known['num_steps']} steps{step}",
             *([f"{len(picked)} of {count} rows shown; all are in the csv"] if len(picked) < count else []),
+            *shortened,
         ]
 
     def draw(self, dataset, summary, title: str):

@@ -5,7 +5,7 @@ import math
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,24 @@ class Shown(NamedTuple):
     text: str | None
 
 
-class Flag(NamedTuple):
-    """The name of an option where it is not that of the field. **Fields:** `text`."""
+class Choices(NamedTuple):
+    """All that an option can be, where its kind does not say it. **Fields:** `texts`."""
 
-    text: str
+    texts: tuple[str, ...]
 
 
 class Option(NamedTuple):
-    """A setting as the command line asks for it. **Fields:** `field`, `name`, `kind` (its type), `help`, `default`, `shown`."""
+    """A setting as the command line asks for it.
 
-    field: str
+    **Fields:** `name`; `kind`, its type; `help`; `default`; `shown`, as the default; `choices`, all that it can be, if few.
+    """
+
     name: str
     kind: Any
     help: str
     default: Any
     shown: str | None
+    choices: tuple[str, ...]
 
 
 class Table(NamedTuple):
@@ -312,7 +315,7 @@ class Study(Settled):
             for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
                 for index in range(lines.sizes["line"]):
                     line = lines.isel(line=index)
-                    label = ", ".join(f"{axis} = {float(line[axis]):g}" for axis in rest) or None
+                    label = plots.literal(", ".join(f"{axis} = {float(line[axis]):g}" for axis in rest)) or None
                     ax.plot(line[last], line[name], marker="o", label=label)
                     if f"{name}_low" in lines:
                         ax.fill_between(line[last], line[f"{name}_low"], line[f"{name}_high"], alpha=0.3)
@@ -361,9 +364,10 @@ def option_of(name: str, hint: Any, default: Any) -> list[Option]:
     """An annotated field or argument as an option; none without a text."""
     kind, *marks = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
     marks = {type(mark): mark for mark in marks}
-    shown, flag = marks.get(Shown, Shown(None)).text, marks.get(Flag, Flag(name)).text
-    default = None if default is dataclasses.MISSING else default
-    return [Option(name, flag, kind, marks[str], default, shown)] if str in marks else []
+    shown, default = marks.get(Shown, Shown(None)).text, None if default is dataclasses.MISSING else default
+    literal = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    choices = marks.get(Choices, Choices(literal)).texts
+    return [Option(name, kind, marks[str], default, shown, choices)] if str in marks else []
 
 
 def _hints(cls) -> dict[str, Any]:

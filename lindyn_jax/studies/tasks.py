@@ -15,8 +15,8 @@ from ..problems import LeastSquares
 from ..trajectory import RESULTS
 from ._record import of_problem, of_start
 from ._starts import as_start
-from .simulate import SOLVER, STEP, _default_horizon, _draw, _stable_step, check_size, no_time_scale
-from .study import Options, Settled, Table
+from .simulate import DYNAMICS, SOLVER, SOLVERS, STEP, _default_horizon, _draw, _stable_step, check_size, no_time_scale
+from .study import Choices, Options, Settled, Table
 
 CHANGES = ("fresh", "reversed", "permuted")
 
@@ -46,14 +46,16 @@ class Tasks(Settled):
     start: init.AbstractStart
     tasks: Annotated[int, "How many tasks."] = 3
     change: Annotated[
-        str, "Targets of the further tasks: fresh (random), reversed (the sign), permuted (the columns)."
+        str,
+        "Targets of the further tasks: fresh (random), reversed (the sign), permuted (the columns).",
+        Choices(("fresh", "reversed", "permuted")),
     ] = "fresh"
     duration: Annotated[float | None, "How long each task lasts; by default until the first is nearly learned."] = None
     tasks_seed: Annotated[int, "Seed of the targets of the further tasks."] = 0
-    dynamics: Annotated[str, "flow or descent."] = "flow"
+    dynamics: Annotated[str, "Continuous or in steps.", DYNAMICS] = "flow"
     step_size: Annotated[float | str, STEP] = "stable"
     points: Annotated[int, "How many times to observe in each task."] = 50
-    solver: Annotated[str, SOLVER] = "auto"
+    solver: Annotated[str, SOLVER, SOLVERS] = "auto"
     rtol: Annotated[float | None, "Relative tolerance of the flow, by default 1e-9."] = None
 
     name = "sequence"

@@ -26,7 +26,7 @@ from . import _descending
 from ._grid import check_grid, floats
 from ._theorem12_summary import EVENTS, grid_of, summary_of, table_of
 from .lemma11 import hypothesis as hypothesis
-from .study import Options, Shown, Study, Table, sizes_of
+from .study import Choices, Options, Shown, Study, Table, sizes_of
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "alpha": {"long_name": "exponent of the start", "convention": "entries are N(0, h^(-2 alpha))"},
@@ -71,7 +71,7 @@ class Settings(NamedTuple):
     ends in place of a stop, which labels with noise and decayed weights may never reach.
     """
 
-    dynamics: Annotated[Literal["flow", "descent"], "flow or descent."] = "flow"
+    dynamics: Annotated[Literal["flow", "descent"], "Continuous or in steps."] = "flow"
     stop: Annotated[
         float | None,
         "Excess-loss ratio at which a trial ends.",
@@ -85,7 +85,8 @@ class Settings(NamedTuple):
     rtol: Annotated[float | None, "Relative tolerance of the flow.", Shown("1e-6 to infinity, 1e-9 with --stop")] = None
     solver: Annotated[
         str,
-        "Solver of the flow: auto, radau (implicit, structured), lie (explicit, keeps D), tsit5, dopri8 or kvaerno5.",
+        "Solver of the flow; radau is implicit and structured, lie explicit and keeps D, kvaerno5 implicit.",
+        Choices(("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5")),
     ] = "auto"
     batch_size: _descending.BatchSize = None
     label_noise: _descending.LabelStd = 0.0
