@@ -121,7 +121,11 @@ def test_csv_and_json_of_a_command_hold_the_same_rows(call, tmp_path):
     file = tmp_path / "$rows_[1].csv"
     code, printed, _ = call("figure", "list", "--json", "--csv", file)
     known = json.loads(printed)
-    assert code == 0 and list(csv.DictReader(file.open())) == known["rows"] and known["version"] == ld.__version__
+    assert (
+        code == 0
+        and list(csv.DictReader(io.StringIO(file.read_text()))) == known["rows"]
+        and known["version"] == ld.__version__
+    )
     assert call("figure", "list", "--csv", "-")[1] == file.read_text()
     code, printed, error = call("figure", "list", "--csv", "-", "--json")
     assert (code, printed) == (2, "") and "leave out one" in error
