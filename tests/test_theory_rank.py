@@ -315,3 +315,9 @@ def test_wrong_arguments_are_refused(rng):
         ld.theory.tied_autoencoder(ld.LinearModel(np.eye(4)), problem)
     with pytest.raises(ValueError, match="An autoencoder has inputs X and targets"):
         ld.theory.tied_autoencoder(ld.SymmetricFactors(np.eye(4)), problem)
+
+
+def test_the_projector_of_a_matrix_that_is_not_finite_ends_as_nan():
+    for entry in (jnp.nan, jnp.inf, -jnp.inf):
+        A = jnp.eye(3).at[0, 1].set(entry)
+        assert jnp.all(jnp.isnan(ld.theory.top_projector(A, jnp.asarray(1))))

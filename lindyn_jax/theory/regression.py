@@ -11,6 +11,7 @@ from .. import _checks
 from .._finite import of_finite_numbers, of_finite_state
 from .._linalg import round_off
 from .._modes import mode_round_off
+from .._norms import all_finite
 from .._public import public
 from .._statement import Statement
 from ..problems import LeastSquares
@@ -150,7 +151,8 @@ def top_projector(A: Float[Array, "r m"], k: Int[ArrayLike, ""]) -> Float[Array,
         >>> ld.theory.top_projector(jnp.diag(jnp.array([2.0, 1.0])), 1).tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    return right_projector(A, jnp.arange(min(A.shape)) < k)
+    # The SVD of what is not finite need not end.
+    return right_projector(jnp.where(all_finite(A), A, 0), jnp.arange(min(A.shape)) < k)
 
 
 @jax.custom_jvp
