@@ -710,7 +710,8 @@ def test_command_lists_the_figures(call):
 
 def test_command_writes_pictures_and_data_and_says_what_was_measured(call, tiny, tmp_path):
     out = tmp_path / "out"
-    code, printed, notes = call("figure", "all", "--quick", "--out", out, "--seed", 5)
+    page = tmp_path / "figures.html"
+    code, printed, notes = call("figure", "all", "--quick", "--out", out, "--seed", 5, "--html", page)
     assert code == 0
     assert "making second (2 of 2)" in notes and "Some runs failed" in notes
     assert printed.count("shown:     a claim") == 2 and printed.count("measured:  mean") == 2
@@ -724,6 +725,10 @@ def test_command_writes_pictures_and_data_and_says_what_was_measured(call, tiny,
     assert dataset.attrs["failed"] == 1
     assert "1 of 3 runs failed" in figures.draw(dataset)._suptitle.get_text()
     assert "jax" in json.loads(dataset.attrs["environment"])["versions"]
+    report = page.read_text()
+    assert report.count("data:image/png") == report.count("<p>shown: a claim</p>") == 2
+    assert "complete: 1 of 7 runs failed" in report
+    assert f"<td>{json.loads(dataset.attrs['numbers'])['mean']!r}</td>" in report
 
 
 def test_command_prints_json_and_uses_the_paper_s_sizes_without_quick(call, tiny, tmp_path):

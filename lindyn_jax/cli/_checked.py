@@ -227,7 +227,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         TARGETS._replace(when=lambda values: any(map(is_table, values["data"] or ()))),
         Rule(("subset_seed",), lambda values: values["samples"] is not None, only("with --samples")),
     ),
-    "figure": (Rule(("quick", "seed", "out"), unless("name", "list"), only("with the name of a figure")),),
+    "figure": (Rule(("quick", "seed", "out", "html"), unless("name", "list"), only("with the name of a figure")),),
     "phases": (),
     "info": (),
     "show": (),

@@ -130,6 +130,15 @@ def machine() -> dict[str, Any]:
     return {"environment": describe_environment()}
 
 
+def made_by(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The line about the command of this package that made a store."""
+    from ._app import COMMANDS
+
+    name = settings.get("study", "").replace("_", "-")
+    found = [path for path in COMMANDS if path.split()[-1] == name]
+    return [("made by", f"lindyn-jax {path}, with the settings below") for path in found]
+
+
 def _text(text: object) -> str:
     return escape(on_one_line(str(text)))
 
@@ -215,7 +224,7 @@ def _numbers(values: Any) -> Iterator[str]:
     if isinstance(values, list):
         records = [dict(_flat(record)) for record in values]
         columns = list(dict.fromkeys(itertools.chain(*records)))
-        yield _table("", columns, [[record.get(name, "") for name in columns] for record in records], columns[:1])
+        yield _upright("", columns, [[record.get(name, "") for name in columns] for record in records], columns[:1])
         return
     dims = values.get("dims", {})
     axes = set(itertools.chain(*dims.values()))
@@ -232,19 +241,19 @@ def _numbers(values: Any) -> Iterator[str]:
         for place in itertools.product(*map(range, sizes)):
             at = [values[axis][i] if axis in values else i for axis, i in zip(own, place, strict=True)]
             rows.append([_cell(x) for x in (*at, *(_entry(values[name], place) for name in names))])
-        columns = [*own, *names]
-        if len(rows) < len(columns):
-            # Few points of many numbers are read downwards.
-            table = zip(columns, *rows, strict=True)
-            yield _table(
-                title, ["number", *(f"point {i + 1}" for i in range(len(rows)))], list(map(list, table)), ["number"]
-            )
-        else:
-            yield _table(title, columns, rows)
+        yield _upright(title, [*own, *names], rows)
     rest = {name: value for name, value in values.items() if name not in {"dims", *dims, *axes}}
     rows = _flat(rest)
     if rows:
         yield _table("besides", ["name", "value"], rows, ["name", "value"])
+
+
+def _upright(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
+    """A table, turned where it has more columns than rows: few points of many numbers are read downwards."""
+    if len(rows) >= len(columns):
+        return _table(title, columns, rows, words)
+    turned = list(map(list, zip(columns, *rows, strict=True)))
+    return _table(title, ["number", *(f"{i + 1}" for i in range(len(rows)))], turned, ["number"])
 
 
 def _sizes(value: Any, depth: int) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from . import _output
-from ._common import Progress, configure, consoles, table_of, written
+from . import _output, _report
+from ._common import HtmlOption, Progress, configure, consoles, table_of, written
 from ._output import CsvOption, JsonOption
 from ._tables import say
 
@@ -36,6 +36,12 @@ class Ensembles:
         self.open.close()
 
 
+def _sentences(made) -> list[tuple[str, str]]:
+    """What is said of a figure, each a word and a text."""
+    said = (("shown", made.shows), ("reference", made.reference), ("measured", made.measured))
+    return [(word, text) for word, text in said if text]
+
+
 def figure(
     name: Annotated[
         str,
@@ -51,9 +57,11 @@ def figure(
     out: Annotated[Path, typer.Option(help="Folder for NAME.png, NAME.pdf and the data, NAME.zarr.")] = Path("figures"),
     json_: JsonOption = False,
     csv: CsvOption = None,
+    html: HtmlOption = None,
 ) -> None:
     """The papers' figures in the papers' settings: picture, data, and what was measured beside what the paper shows."""
     configure()
+    _report.check(html)
     _output.check(csv, json_)
     from rich.text import Text
 
@@ -76,9 +84,8 @@ def figure(
         console.print(
             Text.assemble((made.name, "bold"), f": {made.source}, {made.seconds:.0f} s{failed}"), soft_wrap=True
         )
-        for word, text in (("shown", made.shows), ("reference", made.reference), ("measured", made.measured)):
-            if text:
-                say(console, f"  {word + ':':<10} {text}", indent=13)
+        for word, text in _sentences(made):
+            say(console, f"  {word + ':':<10} {text}", indent=13)
         console.print(f"  written:   {written(made.paths)}", soft_wrap=True)
 
     def announce(name: str) -> None:
@@ -96,5 +103,21 @@ def figure(
         )
     rows = [{**made._asdict(), "paths": [str(path) for path in made.paths]} for made in done]
     _output.show(console, _output.told("figure", {"quick": quick, "seed": seed}, rows), [], json_, csv)
+    if html is not None:
+        sections = [
+            _report.Section(
+                f"{made.name}: {made.source}", [f"{word}: {text}" for word, text in _sentences(made)], made.paths
+            )
+            for made in done
+        ]
+        numbers = [{"figure": made.name, **made.numbers} for made in done]
+        settings = {"settings": {"name": name, "quick": quick, "seed": seed}}
+        failed, runs = sum(made.failed for made in done), sum(made.runs for made in done)
+        facts = [
+            ("state", f"complete: {failed or 'none'} of {runs} runs failed{' and are left out' if failed else ''}")
+        ]
+        known = _report.machine() | settings
+        saved = _report.save(html, f"figure: {name}", sections, numbers, facts=facts, known=known)
+        notes.print(f"report: {written(saved)}")
     if any(made.failed for made in done):
         notes.print("Some runs failed: they are masked, counted above and in the titles.")

@@ -50,11 +50,11 @@ def run(study: type[Any], values: Mapping[str, Any]) -> None:
     told, parts = as_json(dataset), chosen.table(dataset)
     state = ("state", f"{'complete' if dataset.attrs['ok'] else 'failed'}: {dataset.attrs['result']}")
     sections = [_report.Section("Results", parts, paths)]
-    title = f"{source}: {label}; {chosen.dynamics}"
-    paths += _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
+    title = f"{study.name}: {source}, {label}; {chosen.dynamics}"
+    report = _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
     settings = {**{name: dataset.attrs[name] for name in ("data", "dynamics", "seed")}, **dataset.attrs["settings"]}
     known = _output.told(study.name, settings, _output.rows_of(dataset, ("time",)), summary=told)
-    parts = [*parts, f"written: {written([*paths, *_output.file_of(values['csv'])])}"]
+    parts = [*parts, f"written: {written([*paths, *report, *_output.file_of(values['csv'])])}"]
     _output.show(console, known, parts, values["json_"], values["csv"])
     if not dataset.attrs["ok"]:
         say(notes, "The run failed:", f" {dataset.attrs['result']}.")

@@ -32,22 +32,33 @@ def _rows(summary):
         yield tuple(f"{float(row[dim]):g}" for dim in dims), {name: float(row[name]) for name in names}
 
 
+def _interval(numbers, name: str) -> str:
+    low, high = (numbers.get(f"{name}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f"[{low:.6g}, {high:.6g}]"
+
+
 def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None) -> None:
     """Table, figure, settings and state of a store, finished or not, without computing anything."""
-    from ..ensemble.contents import summary_of
+    from ..ensemble.contents import intervals_of, summary_of
     from ..ensemble.reading import existing
 
     console, notes = consoles()
     _report.check(html)
     _output.check(csv, json_)
     found, snapshot = existing(store)
-    summary = summary_of(found.path)
+    means = summary_of(found.path)
+    summary = means.merge(intervals_of(found.path))
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
     settings = snapshot.attributes["settings"]
     # One row a number where they are many.
-    columns = [*map(str, summary.sizes), "number", "mean or share"]
-    rows = [[*place, str(name), f"{value:.6g}"] for place, numbers in _rows(summary) for name, value in numbers.items()]
-    parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 1)]
+    columns = [*map(str, summary.sizes), "number", "mean or share", "95% interval"]
+    rows = [
+        [*place, str(name), f"{numbers[name]:.6g}", _interval(numbers, str(name))]
+        for place, numbers in _rows(summary)
+        for name in means.data_vars
+        if name in numbers
+    ]
+    parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 2)]
     state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
     found_rows = _output.rows_of(summary, tuple(summary.sizes))
     known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
@@ -57,7 +68,7 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
         f"{settings.get('study', 'sweep')}: {found.path}",
         [_report.Section("Means and shares", parts, pictures)],
         told["summary"],
-        facts=[_report.state_of(*state.values())],
+        facts=[_report.state_of(*state.values()), *_report.made_by(settings)],
         known=snapshot.attributes,
     )
     if not json_:
