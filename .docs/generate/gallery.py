@@ -33,9 +33,9 @@ STUDIES = [
     ),
     (
         "completion",
-        "A matrix of which half is known",
+        "A real matrix with hidden entries",
         "lindyn-jax sweep completion --data digits --samples 40 --depths 2 --widths 40 --stop 0.1 --recovered 0.5 --trials 8",
-        "Error on the hidden entries, nuclear norm over the least one, and how often entries are recovered, over scales.",
+        "Error on the hidden entries, nuclear norm over the least one, and recovery, against the share that is known.",
     ),
     (
         "simulate",
