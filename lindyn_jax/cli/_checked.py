@@ -238,7 +238,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 # The class that all complaints about what was typed have in common.
-UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "UsageError")
+UsageError: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "UsageError")
 
 
 @contextlib.contextmanager
@@ -280,7 +280,8 @@ class Checked(TyperCommand):
             return super().parse_args(ctx, read + args[len(options) :])
 
     def get_params(self, ctx) -> list[Any]:
-        for parameter in self.params:
+        parameters: list[Any] = self.params
+        for parameter in parameters:
             if getattr(parameter, "rich_help_panel", "") is None and parameter.param_type_name == "option":
                 parameter.rich_help_panel = _help.PANEL_OF.get(parameter.name, "Study")
         return super().get_params(ctx)
@@ -289,7 +290,8 @@ class Checked(TyperCommand):
         from rich.markup import escape
 
         # Whoever wrote a study wrote these texts, and brackets in them are brackets.
-        for part in (self, *self.params):
+        parts: list[Any] = [self, *self.params]
+        for part in parts:
             if getattr(part, "help", None):
                 part.help = escape(part.help)
         super().format_help(ctx, formatter)

@@ -60,7 +60,7 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
     ]
     parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 2)]
     state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
-    found_rows = _output.rows_of(summary, tuple(summary.sizes))
+    found_rows = _output.rows_of(summary, tuple(map(str, summary.sizes)))
     known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
     told = _output.told("show", settings, found_rows, **known)
     report = _report.save(
