@@ -2,7 +2,8 @@
 
 import html
 import inspect
-from typing import get_args
+from enum import Enum
+from typing import Literal, get_args, get_origin
 
 
 def commands() -> str:
@@ -47,9 +48,7 @@ class Parameter:
         self.is_argument = type(self.info).__name__ == "ArgumentInfo"
         self.is_flag = annotation is bool
         kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not type(None)]
-        self.kind = (
-            "flag" if self.is_flag else {"str": "text", "float": "number"}.get(kinds[0].__name__, kinds[0].__name__)
-        )
+        self.kind = "flag" if self.is_flag else kind_of(kinds)
         # Typer takes the first of the given names for a default.
         given = (self.info.default, *(self.info.param_decls or ()))
         options = [name for name in given if isinstance(name, str) and name.startswith("--")]
@@ -64,3 +63,13 @@ class Parameter:
         self.default = (
             "" if value is None else " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         )
+
+
+def kind_of(kinds: list) -> str:
+    """What a value is: its choices, or the name of its type."""
+    kinds = [one for kind in kinds for one in (get_args(kind) if get_origin(kind) is Literal else [kind])]
+    if isinstance(kinds[0], str):
+        return ", ".join(f"`{choice}`" for choice in kinds)
+    if issubclass(kinds[0], Enum):
+        return ", ".join(f"`{choice.value}`" for choice in kinds[0])
+    return {"str": "text", "float": "number"}.get(kinds[0].__name__, kinds[0].__name__)
