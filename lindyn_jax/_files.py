@@ -1,4 +1,8 @@
-"""Files that survive: written beside their place and moved into it, asked onto the disk, known again by checksum."""
+"""Files that survive: written beside their place and moved into it, asked onto the disk, known again by checksum.
+
+A place is a `pathlib.Path`, or of the same interface in an object store (`universal_pathlib`), where a file is there whole or not
+at all, and folders are but the beginnings of names.
+"""
 
 import contextlib
 import errno
@@ -9,7 +13,10 @@ import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+# A path, or one of the same interface in an object store.
+Place = Any
 # Length and CRC-32, each modulo 2^32.
 Stamp = tuple[int, int]
 
@@ -19,9 +26,51 @@ def stamp(data: bytes) -> Stamp:
     return len(data) % 2**32, zlib.crc32(data)
 
 
-def sync(path: Path) -> None:
+def place(path: Any) -> Place:
+    """A path, or the place in an object store that an address such as `s3://BUCKET/NAME` names.
+
+    **Raises:** `ValueError` for an address without the packages that it needs, and for what is no path.
+    """
+    if is_remote(path):
+        return path
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise ValueError(f"Argument `path` must be a string or a path, but is a {type(path).__name__}.") from None
+    if "://" not in text:
+        return Path(text)
+    try:
+        from upath import UPath
+
+        found = UPath(text)
+        if not is_remote(found) or not found.protocol:
+            raise ValueError(f"no package knows {text.split('://')[0]}://")
+        # What it needs is imported with it.
+        return found if found.fs else None
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{text} cannot be reached ({error}): pip install 'lindyn_jax[remote]'.") from error
+
+
+def is_remote(path: Place) -> bool:
+    """Whether a place lies in an object store."""
+    return hasattr(path, "storage_options")
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether an error is one of the disk, or of a package that speaks with an object store."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in (
+        "aiohttp",
+        "botocore",
+        "fsspec",
+        "gcsfs",
+        "google",
+        "azure",
+    )
+
+
+def sync(path: Place) -> None:
     """Asks the disk for a file or a folder, as far as the file system can be asked."""
-    if path.is_dir() and os.name == "nt":
+    if is_remote(path) or (path.is_dir() and os.name == "nt"):
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
@@ -34,16 +83,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def make(folder: Path) -> None:
+def make(folder: Place) -> None:
     """Makes a folder and those that lead to it, and asks the disk for what is new."""
+    if is_remote(folder):
+        return
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(made):
         each.mkdir(exist_ok=True)
         sync(each.parent)
 
 
-def put(path: Path, data: bytes) -> None:
+def put(path: Place, data: bytes) -> None:
     """Writes a file so that after a loss of power either it or what was there before is there."""
+    if is_remote(path):
+        path.write_bytes(data)
+        return
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.write_bytes(data)
@@ -53,6 +107,13 @@ def put(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def upload(folder: Path, path: Place, last: str) -> None:
+    """Puts all files of a folder into an object store, and the one that tells of the others in the end."""
+    files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    for name in sorted(files, key=lambda name: name == last):
+        put(path / name, (folder / name).read_bytes())
 
 
 @contextlib.contextmanager
@@ -77,23 +138,25 @@ def replacing(path: Path):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(root: Path, paths: Iterable[Path]) -> list[Stamp]:
+def settle(root: Place, paths: Iterable[Place]) -> list[Stamp]:
     """Asks the disk for files below `root` and for the folders that lead to them, and says what each is known by."""
     paths = list(paths)
 
-    def one(path: Path) -> Stamp:
+    def one(path: Place) -> Stamp:
         sync(path)
         return stamp(path.read_bytes())
 
     # Requests that wait together are served together.
     with ThreadPoolExecutor(8) as pool:
         stamps = list(pool.map(one, paths))
+        if is_remote(root):
+            return stamps
         folders = {folder for path in paths for folder in path.parents if folder == root or root in folder.parents}
         list(pool.map(sync, folders))
     return stamps
 
 
-def read(path: Path) -> bytes | None:
+def read(path: Place) -> bytes | None:
     """The bytes of a file; `None` if it is not there or the disk cannot read it."""
     try:
         return path.read_bytes()

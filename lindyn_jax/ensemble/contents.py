@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._files import Place
 from ..statistics import frequency, mean_interval, named
 from .building import READABLE
 from .names import COUNT, ROOT, TRIAL
@@ -16,7 +17,7 @@ from .verified import StoreError
 KINDS = {"csv": ((), "csv"), "netcdf": (("h5netcdf", "h5py"), "nc"), "parquet": (("pyarrow",), "parquet")}
 
 
-def stores_in(folder: Path) -> Iterator[Path]:
+def stores_in(folder: Place) -> Iterator[Place]:
     """All sweeps on disk in a folder and below it."""
     for root in sorted(folder.rglob(ROOT)):
         try:
@@ -27,7 +28,7 @@ def stores_in(folder: Path) -> Iterator[Path]:
             yield root.parent
 
 
-def summary_of(path: Path):
+def summary_of(path: Place):
     """Means over the trials that succeeded, and shares of those in which a flag is set, over the grid.
 
     **Args:** `path`, of the store.
@@ -114,7 +115,7 @@ def frame(dataset):
     return table.to_dataframe(dim_order=shared).reset_index() if shared else table.to_pandas().to_frame().T
 
 
-def export(path: Path, kind: str, file: Path) -> None:
+def export(path: Place, kind: str, file: Path) -> None:
     """Writes what a store holds into a file of another kind.
 
     **Raises:** `ValueError` where a package is missing that the kind needs.

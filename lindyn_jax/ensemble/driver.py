@@ -14,14 +14,17 @@ _ours: set[Path] = set()
 
 
 @contextlib.contextmanager
-def driving(path: Path) -> Iterator[None]:
+def driving(path: _files.Place) -> Iterator[None]:
     """Inside it, no other run computes for the store at `path`; that of a process which has died is taken over.
 
     **Raises:** `StoreError` that names host and process of the run that is there.
 
-    **Notes:** it keeps one from doing work twice, and numbers do not depend on it: on disks that know no locks, or that cannot be
-    written to, it does nothing.
+    **Notes:** it keeps one from doing work twice, and numbers do not depend on it: in object stores, on disks that know no
+    locks, or that cannot be written to, it does nothing.
     """
+    if _files.is_remote(path):
+        yield
+        return
     place = path.absolute().with_name(f".{path.name}.driver")
     if place in _ours:
         raise _taken(path, f"{os.getpid()} on {platform.node()}")

@@ -42,6 +42,12 @@ def add_trials(store: "SweepStore", new: tuple, chunks: np.ndarray) -> None:
     there = store.snapshot().attributes
     with store.building() as building:
         build(building, *new, identity=there["identity"])
+        if _files.is_remote(store.path):
+            # Files of chunks stay where they are.
+            for index in [*np.flatnonzero(~chunks).tolist(), len(chunks)]:
+                (store.path / mark_of(index)).unlink(missing_ok=True)
+            store.replace_by(building)
+            return
         keys = [key for index in np.flatnonzero(chunks).tolist() for key in files_of(there["layout"], index)]
         keys += [mark_of(index) for index in np.flatnonzero(chunks).tolist()]
         for key in keys:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import is_remote
 from .building import build
 from .names import TRIAL, Variable
 from .reading import Merged, open_sweep
@@ -41,6 +42,11 @@ def add_points(
         raise StoreError(
             f"The reduction `{over[0]}` of {store.path} is one of all values of `{axis}`, of which there are more now: choose "
             "another folder."
+        )
+    if is_remote(store.path):
+        raise StoreError(
+            f"{store.path} lies in an object store, and other values of `{axis}` are asked for: copy it to a folder, extend "
+            "it there, and copy it back; or choose another address."
         )
     former = {name: np.asarray(values) for name, values in store.snapshot().attributes["settings"]["grid"].items()}
     _check_first(store, axis, again(former, min(chunk, trials), None, None), variables, min(chunk, trials))

@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import _files
+from .._files import Place
 from .._public import public
 from ..statistics import merge
 from .names import COMPLETE, COMPUTED, COUNT, REDUCED, STOPPED, TRIAL, Variable
@@ -17,10 +18,10 @@ from .verified import verified
 
 
 @public
-def open_sweep(path: str | os.PathLike):
+def open_sweep(path: str | os.PathLike | Place):
     """A sweep on disk as a lazily read `xarray.Dataset`, finished or not.
 
-    **Args:** `path`, the store's folder, or a folder with the store `sweep.zarr` in it.
+    **Args:** `path`, the store's folder, or a folder with the store `sweep.zarr` in it; or its address in an object store.
 
     **Returns:** the dataset with a coordinate `computed` along the trials: `False` where they are still to be computed, and
     where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. The
@@ -50,7 +51,7 @@ def open_sweep(path: str | os.PathLike):
 
 
 @public
-def open_reductions(path: str | os.PathLike):
+def open_reductions(path: str | os.PathLike | Place):
     """The reductions of a sweep on disk, merged over its complete chunks in their order.
 
     **Args:** as for `open_sweep`.
@@ -140,8 +141,8 @@ class Merged:
         return xr.Dataset({**arrays, COUNT: count}, coords=coordinates, attrs=dict(attributes))
 
 
-def existing(path: str | os.PathLike) -> tuple[SweepStore, Snapshot]:
-    path = Path(path)
+def existing(path: str | os.PathLike | Place) -> tuple[SweepStore, Snapshot]:
+    path = _files.place(path)
     with contextlib.suppress(OSError):
         if (path / "sweep.zarr").is_dir():
             path = path / "sweep.zarr"

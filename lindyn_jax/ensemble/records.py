@@ -23,10 +23,10 @@ def seal_of(identity: str, index: int, entries: bytes) -> bytes:
     return np.array(zlib.crc32(f"{identity}:{index}:".encode() + entries), "<u4").tobytes()
 
 
-def write_stop(path: Path, identity: str, stop: tuple[int, int] | None) -> None:
+def write_stop(path: _files.Place, identity: str, stop: tuple[int, int] | None) -> None:
     entries = np.array((0, 0) if stop is None else stop, "<u8").tobytes()
     file = path / STOPPED / "c" / "0"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _files.make(file.parent)
     _files.put(file, entries + seal_of(identity, -1, entries) + bytes(4))
     _files.sync(file.parent.parent)
 

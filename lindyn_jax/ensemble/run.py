@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from .. import _checks, observables
+from .._files import Place
 from .._public import public
 from ..statistics import AbstractReduction
 from .batches import BATCHES, Trial
@@ -45,7 +46,7 @@ def run_ensemble(
     chunk: int | None = None,
     largest_chunk: int | None = None,
     batch: str = "auto",
-    store: str | os.PathLike | SweepStore | None = None,
+    store: str | os.PathLike | Place | SweepStore | None = None,
     progress: Progress | None = None,
     dims: Mapping[str, tuple[str, ...]] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
@@ -75,9 +76,10 @@ def run_ensemble(
         `"blocks"` blocks of 256 of them in lock step, one block after another: on CPU the fastest for trials that all take
         equally long. `"auto"` is `"map"` on CPU and for keys of rbg, `"vmap"` elsewhere. The work is spread over all local
         devices, whose number need not divide it.
-    - `store`: folder of a Zarr store. What is complete there is checked and not computed again; what is missing or damaged is,
-        and a warning says so. With more `trials` than it was made for it is extended by those; where it is finished, and one
-        coordinate of the grid has more values than it had, by the points of these alone.
+    - `store`: folder of a Zarr store, or its address in an object store (`s3://BUCKET/NAME`; extra `remote`). What is complete
+        there is checked and not computed again; what is missing or damaged is, and a warning says so. With more `trials` than it
+        was made for it is extended by those; where it is finished, and one coordinate of the grid has more values than it had, by
+        the points of these alone.
     - `progress`: called with (trials done, trials in all), counted over the grid, after each chunk.
     - `dims`: names of the dimensions of outputs that are not scalars.
     - `attributes`: attributes (units, convention, description) of coordinates and outputs; outputs with the name of an observable
@@ -154,7 +156,7 @@ def run_ensemble(
         "reductions": {name: _described(name, reductions[name]) for name in sorted(reductions)},
         **(settings or {}),
     }
-    if isinstance(store, (str, os.PathLike)):
+    if store is not None and not isinstance(store, SweepStore):
         store = SweepStore(store)
     resumed = store if store is not None and store.check(settings) else None
     axis = None if resumed is None else resumed.growing_axis(settings)
@@ -230,7 +232,7 @@ def run_ensemble(
             # What an earlier run found narrow enough is not for this one.
             store.set_stop(None)
         report()
-        task = Task(chunk, trials, None if store is None else store.path.absolute(), keep_trials, follow)
+        task = Task(chunk, trials, None if store is None else store.absolute, keep_trials, follow)
         waiting = np.flatnonzero(~complete).tolist()[::-1]
         pending: dict[concurrent.futures.Future, int] = {}
         try:

@@ -3,7 +3,8 @@
 A chunk of trials is written variable by variable, asked onto the disk, and then marked as complete by length and checksum of
 each of its files. A process killed or cut from power at any moment therefore leaves complete chunks marked, and everything
 else is computed again to the same bits; so is a chunk that lost or changed a file since. Whoever reads takes one snapshot of
-what is complete and reads nothing else. Workers of one run write chunks of their own to one store, which appears in one move.
+what is complete and reads nothing else. Workers of one run write chunks of their own to one store, which appears in one move,
+in an object store with the last file of those that describe it.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 import uuid
 import warnings
@@ -42,6 +44,8 @@ from .verified import StoreError, verified
 
 # Formats whose chunks have no checksums.
 OLDER = ("lindyn_jax sweep 1", "lindyn_jax sweep 2")
+# There while the files of a store that has no folder to be moved come one after another.
+MAKING = "making"
 # Attributes of the store that are its own business.
 _INTERNAL = ("identity", "layout", "files", "checksum")
 
@@ -85,11 +89,14 @@ class Snapshot(NamedTuple):
 def _group(place, mode: Literal["r", "r+"]) -> Any:
     """The root of a store. Which entries are arrays and which are groups, its layout says and a type cannot."""
     import zarr
+    import zarr.storage
 
+    if _files.is_remote(place):
+        place = zarr.storage.FsspecStore.from_url(str(place), storage_options=dict(place.storage_options))
     return zarr.open_group(place, mode=mode, zarr_format=3)
 
 
-def _check_layout(path: Path, there, here, longer: str | None = None) -> None:
+def _check_layout(path: _files.Place, there, here, longer: str | None = None) -> None:
     """Refuses outputs that are laid out in another way, but for the length of one dimension."""
 
     def fixed(entry):
@@ -110,14 +117,16 @@ def _check_layout(path: Path, there, here, longer: str | None = None) -> None:
 
 
 def told(method):
-    """Faults of the disk become a `StoreError` of one sentence."""
+    """Faults of the disk, and of what reaches an object store, become a `StoreError` of one sentence."""
 
     @functools.wraps(method)
     def wrapper(self, *arguments, **options):
         try:
             return method(self, *arguments, **options)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except Exception as error:
+            if not _files.is_fault(error):
+                raise
+            reason = getattr(error, "strerror", None) or str(error)
             raise StoreError(
                 f"The store {self.path} cannot be used ({reason}): what is complete there is kept, and the same run goes on "
                 "from it once the disk allows."
@@ -129,7 +138,8 @@ def told(method):
 class SweepStore:
     """The Zarr store of one sweep at `path`, made when the first run starts and found again by the next.
 
-    **Args:** `path`, the folder of the store. Nothing is touched until `prepare` is called.
+    **Args:** `path`, the folder of the store, or its address in an object store (`s3://BUCKET/NAME`, whatever fsspec knows; extra
+    `remote`). Nothing is touched until `prepare` is called.
 
     **Raises:** every method `StoreError`, for faults of the disk as well.
 
@@ -144,10 +154,15 @@ class SweepStore:
     """
 
     @public
-    def __init__(self, path: str | os.PathLike):
-        if "\0" in os.fsdecode(path):
-            raise ValueError(f"Argument `path` must be the name of a folder, but is {os.fsdecode(path)!r}.")
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike | _files.Place):
+        self.path = _files.place(path)
+        if "\0" in str(self.path):
+            raise ValueError(f"Argument `path` must be the name of a folder, but is {str(self.path)!r}.")
+
+    @property
+    def absolute(self) -> Any:
+        """The place of the store, wherever a worker's folder is."""
+        return self.path if _files.is_remote(self.path) else self.path.absolute()
 
     @told
     def settings(self) -> dict[str, Any] | None:
@@ -155,6 +170,12 @@ class SweepStore:
 
         **Raises:** `StoreError` if something else than a store is there.
         """
+        if _files.is_remote(self.path):
+            if _files.read(self.path / ROOT) is not None:
+                return self._attributes()["settings"]
+            if self.path.exists() and not (self.path / MAKING).exists():
+                raise StoreError(f"{self.path} is there and is no sweep store: choose another address.")
+            return None
         for place in (self.path, *self.path.parents):
             if place.is_symlink() and not place.exists():
                 raise StoreError(f"{place} is a link to {os.readlink(place)}, which does not exist: make or remove it.")
@@ -243,6 +264,11 @@ class SweepStore:
         _files.make(self.path.parent)
         with self.building() as building:
             build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
+            if _files.is_remote(self.path):
+                _files.put(self.path / MAKING, b"")
+                self.replace_by(building)
+                (self.path / MAKING).unlink()
+                return self.chunk
             try:
                 # Onto an empty folder this succeeds, onto the store of a faster process it fails.
                 os.replace(building, self.path)
@@ -254,7 +280,14 @@ class SweepStore:
         return self.chunk
 
     def replace_by(self, building: Path) -> None:
-        """Puts a new folder in the place of the store. Killed in between, the next run puts the former one back."""
+        """Puts a new folder in the place of the store. Killed in between, the next run puts the former one back.
+
+        In an object store its files are put over those of the store, the root last: until then what it describes counts as
+        damaged, and is mended.
+        """
+        if _files.is_remote(self.path):
+            _files.upload(building, self.path, ROOT)
+            return
         os.replace(self.path, self._former)
         os.replace(building, self.path)
         _files.sync(self.path.parent)
@@ -267,6 +300,10 @@ class SweepStore:
     @contextlib.contextmanager
     def building(self):
         """A new folder beside the store, gone in the end unless it was moved away."""
+        if _files.is_remote(self.path):
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / "store"
+            return
         # Hosts that share a file system may use the same process number.
         host = re.sub(r"\W", "_", platform.node())[:60]
         path = self.path.with_name(f".{self.path.name}.building-{host}-{os.getpid()}-{uuid.uuid4().hex}")
@@ -277,6 +314,8 @@ class SweepStore:
 
     def _clear_abandoned(self, shared: bool) -> None:
         """Removes what processes left that were killed while they made the store, or while they wrote a file of it."""
+        if _files.is_remote(self.path):
+            return
         host = re.sub(r"\W", "_", platform.node())[:60]
         if self._former.exists() and not self.path.exists():
             os.replace(self._former, self.path)
@@ -307,7 +346,7 @@ class SweepStore:
                     data = _files.read(building / key)
                     if data is None or _files.difference(data, there["files"][key]):
                         raise StoreError(f"{self.path} is damaged ({key}): choose another folder.")
-                    (self.path / key).parent.mkdir(parents=True, exist_ok=True)
+                    _files.make((self.path / key).parent)
                     _files.put(self.path / key, data)
                 _files.settle(self.path, [self.path / key for key in damaged])
             warnings.warn(f"Files of {self.path} that were damaged are mended: {', '.join(damaged)}.", stacklevel=2)
@@ -430,7 +469,7 @@ class SweepStore:
                 group[REDUCED][name][index] = value
         entries = np.array(_files.settle(self.path, paths), "<u4").tobytes()
         mark = self.path / mark_of(index)
-        mark.parent.mkdir(parents=True, exist_ok=True)
+        _files.make(mark.parent)
         _files.put(mark, entries + seal_of(attributes["identity"], index, entries))
         for folder in (mark.parent.parent, mark.parent.parent.parent):
             _files.sync(folder)

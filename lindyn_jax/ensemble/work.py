@@ -13,11 +13,11 @@ import pickle
 import platform
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._files import Place
 from .batches import Runner, Trial
 from .machine import describe_environment, free_memory
 from .store import SweepStore
@@ -134,7 +134,7 @@ class Task(NamedTuple):
 
     chunk: int
     trials: int
-    store: Path | None
+    store: Place
     keeps: bool
     reports: bool
 
