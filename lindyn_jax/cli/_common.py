@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -224,7 +225,11 @@ def step_size_of(text: str) -> float | str:
     return step
 
 
-def refuse_file(out: Path) -> None:
+def refuse_file(out: _files.Place) -> None:
+    if _files.is_remote(out):
+        return
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):
+        raise ValueError(f"{out} is an address, and here only a folder can be written to: choose another --out.")
     if out.is_symlink() and not out.exists():
         raise ValueError(f"{out} is a link to something that is not there: choose another --out.")
     if out.exists() and not out.is_dir():
@@ -335,7 +340,7 @@ def load_data(data: str, targets: str | None, samples: int | None, subset_seed: 
     return load(data, targets=targets, samples=samples, subset_seed=subset_seed, centre=centre)
 
 
-def store_in(out: Path, name: str = "sweep.zarr"):
+def store_in(out: _files.Place, name: str = "sweep.zarr"):
     """The store in an output folder that is new, empty, or was made by the same study."""
     from ..ensemble import SweepStore
 
@@ -356,7 +361,7 @@ def mark_of(*drawn) -> str:
     return hashlib.sha256(json.dumps([__version__, *drawn], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def save_figure(notes, draw: Callable[[], Any], out: Path, mark: str = "") -> list[Path]:
+def save_figure(notes, draw: Callable[[], Any], out: _files.Place, mark: str = "") -> list[_files.Place]:
     """Saves a figure; where that fails, a sentence says so and the numbers are printed all the same.
 
     **Args:** `draw`, which makes it, and is left alone where both pictures are there and hold the `mark`: to draw takes longer

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from .._files import place
 from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
 from . import _output, _report, _starts
 from ._checked import is_given
@@ -70,7 +71,7 @@ RUN: dict[str, tuple[Any, Any]] = {
     "precision": (Precision, None),
     "cluster": (ClusterOption, None),
 }
-FOLDER = "Folder for the store and the figure; resumes what is there."
+FOLDER = "Folder for the store and the figure, or an address such as s3://BUCKET/NAME; resumes what is there."
 PAIRED = "Seed of the choice of rows; of the data for --data gaussian."
 
 
@@ -145,7 +146,7 @@ def _parameters(study: type[Settled], name: str):
         yield from (one(*option) for option in _starts.OPTIONS[field])
     yield from map(asked, options_of(study))
     yield from shared(RUN if issubclass(study, Study) else {"seed": SEED})
-    yield from shared({"out": (Annotated[Path, typer.Option(help=FOLDER)], Path(name))})
+    yield from shared({"out": (Annotated[Path, typer.Option(help=FOLDER, parser=place, metavar="PATH")], Path(name))})
     yield one("json_", _output.JsonOption, False)
     yield one("csv", _output.CsvOption, None)
     yield one("html", HtmlOption, None)

@@ -6,14 +6,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .. import _files
 from ..studies.study import Table
 from . import _output, _report
 from ._common import HtmlOption, as_json, consoles, say, table_of, written
 from ._output import CsvOption, JsonOption
 
-Place = Annotated[Path, typer.Argument(help="A store, or the folder --out of the study that made it.", metavar="STORE")]
-Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", metavar="OTHER")]
-Folder = Annotated[Path, typer.Argument(help="A folder with stores in it or below it.", metavar="FOLDER")]
+Place = Annotated[
+    Path,
+    typer.Argument(
+        help="A store, or the folder --out of the study that made it.", parser=_files.place, metavar="STORE"
+    ),
+]
+Second = Annotated[Path, typer.Argument(help="The one that it is compared with.", parser=_files.place, metavar="OTHER")]
+Folder = Annotated[
+    Path, typer.Argument(help="A folder with stores in it or below it.", parser=_files.place, metavar="FOLDER")
+]
 
 
 def _state(store) -> str:
@@ -82,6 +90,11 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
         console.print(f"report: {written(report)}", soft_wrap=True)
 
 
+def _beside(path):
+    """Where a file of another kind is written: beside a store in a folder, here for one at an address."""
+    return Path(path.name) if _files.is_remote(path) else path
+
+
 def export(
     store: Place,
     to: Annotated[Literal["csv", "netcdf", "parquet"], typer.Option("--to", help="The kind of file.")],
@@ -94,7 +107,7 @@ def export(
 
     console, _ = consoles()
     found, _ = existing(store)
-    file = found.path.with_suffix(f".{KINDS[to][1]}") if out is None else out
+    file = _beside(found.path).with_suffix(f".{KINDS[to][1]}") if out is None else out
     if file.is_dir():
         raise ValueError(f"{file} is a folder: choose another --out.")
     write(found.path, to, file)

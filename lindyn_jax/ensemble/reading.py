@@ -1,6 +1,5 @@
 """Reading a sweep on disk, finished or not: its trials lazily, or its reductions merged."""
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -143,9 +142,12 @@ class Merged:
 
 def existing(path: str | os.PathLike | Place) -> tuple[SweepStore, Snapshot]:
     path = _files.place(path)
-    with contextlib.suppress(OSError):
-        if (path / "sweep.zarr").is_dir():
-            path = path / "sweep.zarr"
+    try:
+        path = path / "sweep.zarr" if (path / "sweep.zarr").is_dir() else path
+    except Exception as error:
+        # The store itself says what it is.
+        if not _files.is_fault(error):
+            raise
     store = SweepStore(path)
     if store.settings() is None:
         raise FileNotFoundError(f"There is no sweep store at {path}.")

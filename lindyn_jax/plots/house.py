@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import tempfile
 import uuid
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from .. import _files
 from .._text import on_one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -75,7 +77,7 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
     }
 
 
-def save(figure, folder: Path, name: str = "figure", mark: str = "") -> list[Path]:
+def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure", mark: str = "") -> list[_files.Place]:
     """Saves a figure as PNG and PDF in a folder, each whole or not at all, and returns the two paths.
 
     **Args:** `mark`, a word that both files hold: by it they are known again.
@@ -89,7 +91,12 @@ def save(figure, folder: Path, name: str = "figure", mark: str = "") -> list[Pat
         >>> print([path.name for path in ld.plots.save(figure, Path("."), "loss")])
         ['loss.png', 'loss.pdf']
     """
-    folder = Path(folder)
+    folder = _files.place(folder)
+    if _files.is_remote(folder):
+        with tempfile.TemporaryDirectory() as here:
+            names = [path.name for path in save(figure, Path(here), name, mark)]
+            _files.upload(Path(here), folder, names[-1])
+        return [folder / name for name in names]
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     # The font's own date makes its subsetter complain in every PDF.
     log = logging.getLogger("fontTools")
