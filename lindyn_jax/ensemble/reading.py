@@ -141,16 +141,16 @@ class Merged:
 
 
 def existing(path: str | os.PathLike | Place) -> tuple[SweepStore, Snapshot]:
-    path = _files.place(path)
+    place = _files.place(path)
     try:
-        path = path / "sweep.zarr" if (path / "sweep.zarr").is_dir() else path
+        place = place / "sweep.zarr" if (place / "sweep.zarr").is_dir() else place
     except Exception as error:
         # The store itself says what it is.
         if not _files.is_fault(error):
             raise
-    store = SweepStore(path)
+    store = SweepStore(place)
     if store.settings() is None:
-        raise FileNotFoundError(f"There is no sweep store at {path}.")
+        raise FileNotFoundError(f"There is no sweep store at {place}.")
     snapshot = store.snapshot()
     warn_of_damage(store, snapshot)
     return store, snapshot

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from .. import _checks, observables
-from .._files import Place
 from .._public import public
 from ..statistics import AbstractReduction
 from .batches import BATCHES, Trial
@@ -46,7 +45,7 @@ def run_ensemble(
     chunk: int | None = None,
     largest_chunk: int | None = None,
     batch: str = "auto",
-    store: str | os.PathLike | Place | SweepStore | None = None,
+    store: str | os.PathLike | SweepStore | None = None,
     progress: Progress | None = None,
     dims: Mapping[str, tuple[str, ...]] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
@@ -156,7 +155,7 @@ def run_ensemble(
         "reductions": {name: _described(name, reductions[name]) for name in sorted(reductions)},
         **(settings or {}),
     }
-    if store is not None and not isinstance(store, SweepStore):
+    if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
     resumed = store if store is not None and store.check(settings) else None
     axis = None if resumed is None else resumed.growing_axis(settings)

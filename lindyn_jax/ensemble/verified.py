@@ -64,8 +64,9 @@ def _verified_class():
     class Verified(Store):
         """A folder of which only known files are there, and only as they are known."""
 
-        supports_writes = supports_deletes = False
-        supports_listing = True
+        supports_writes = property(lambda self: False)
+        supports_deletes = property(lambda self: False)
+        supports_listing = property(lambda self: True)
 
         def __init__(self, root, files):
             super().__init__(read_only=True)

@@ -91,13 +91,13 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
         >>> print([path.name for path in ld.plots.save(figure, Path("."), "loss")])
         ['loss.png', 'loss.pdf']
     """
-    folder = _files.place(folder)
-    if _files.is_remote(folder):
+    place = _files.place(folder)
+    if _files.is_remote(place):
         with tempfile.TemporaryDirectory() as here:
             names = [path.name for path in save(figure, Path(here), name, mark)]
-            _files.upload(Path(here), folder, names[-1])
-        return [folder / name for name in names]
-    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+            _files.upload(Path(here), place, names[-1])
+        return [place / name for name in names]
+    paths = [place / f"{name}.png", place / f"{name}.pdf"]
     # The font's own date makes its subsetter complain in every PDF.
     log = logging.getLogger("fontTools")
     level = log.level
