@@ -48,6 +48,11 @@ def has_example(value):
     return ">>>" in (value.__doc__ or "")
 
 
+def test_every_public_name_has_an_example():
+    assert len(PUBLIC) > 300
+    assert not [name for name, value in PUBLIC.items() if not has_example(value)]
+
+
 @pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if has_example(value)])
 def test_the_example_prints_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
