@@ -1,7 +1,9 @@
 """Moving pictures: what is drawn, frame by frame, and what is refused."""
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.animation import FFMpegWriter
 from PIL import Image
 
 from lindyn_jax import plots
@@ -26,10 +28,22 @@ def test_a_trajectory_becomes_a_moving_picture(tmp_path):
     assert np.any(frames[1][:, :half] != frames[0][:, :half])
 
 
-def test_what_is_no_trajectory_is_refused_and_leaves_no_file(tmp_path):
+@pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="needs the program ffmpeg")
+def test_a_trajectory_becomes_a_film_where_ffmpeg_is(tmp_path):
+    ts = np.linspace(0, 1, 9)
+    path = plots.animate(tmp_path / "a.mp4", ts, ts[:, None], {}, frames=3)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    # The box of its kind comes first in a file of this format.
+    assert path.read_bytes()[4:8] == b"ftyp"
+
+
+def test_what_is_no_trajectory_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "animation.ffmpeg_path", "no-such-ffmpeg")
     ts, curves = np.linspace(0, 1, 4), np.zeros((4, 2))
     path = tmp_path / "a.gif"
     for match, call in {
+        "must end in .gif or .mp4, but is": lambda: plots.animate(tmp_path / "a.webp", ts, curves, {}),
+        "program ffmpeg, which is not there": lambda: plots.animate(tmp_path / "a.mp4", ts, curves, {}),
         "at least two times": lambda: plots.animate(path, ts[:1], curves[:1], {}),
         "`ts` has 4 times, but `curves` has 3": lambda: plots.animate(path, ts, curves[:3], {}),
         "`ts` has 4 times, but `x` has 2": lambda: plots.animate(path, ts, curves, {"x": np.zeros((2, 3, 3))}),

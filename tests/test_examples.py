@@ -60,5 +60,5 @@ def test_the_example_prints_what_it_says(name, tmp_path, monkeypatch):
     assert any(example.want for example in test.examples), "prints nothing"
     said = []
     flags = NUMBER | doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    doctest.DocTestRunner(checker=_get_checker(), optionflags=flags).run(test, out=said.append)
+    doctest.DocTestRunner(checker=_get_checker(), optionflags=flags, verbose=False).run(test, out=said.append)
     assert not said, "".join(said)

@@ -14,6 +14,7 @@ from .audits import (
     tightness_against_time,
 )
 from .completion import completion, error_against, frequency_against, ratio_against
+from .curves import losses, modes, spectrum
 from .fits import fit_lambda0, mismatch_against_width, path_errors, path_singular_values
 from .house import COLOURS as COLOURS
 from .house import MARKERS as MARKERS
@@ -21,7 +22,7 @@ from .house import legend_below as legend_below
 from .house import literal, save, style
 from .house import mark as mark
 from .house import ribbon as ribbon
-from .phases import phase_map, phases
+from .phases import phase_diagram, phase_map, phases
 from .trajectories import observables_against_time, trajectory
 from .widths import distance_against_width, events_against_width, lemma11, ratios_against_width, theorem12
 
@@ -37,12 +38,15 @@ __all__ = [
     "hypotheses_and_tightness",
     "lemma11",
     "literal",
+    "losses",
     "losses_and_bounds",
     "losses_on_a_linear_scale",
     "mismatch_against_width",
+    "modes",
     "observables_against_time",
     "path_errors",
     "path_singular_values",
+    "phase_diagram",
     "phase_map",
     "phases",
     "rates_and_bounds",
@@ -50,6 +54,7 @@ __all__ = [
     "ratios_against_width",
     "save",
     "similarity",
+    "spectrum",
     "style",
     "theorem12",
     "tightness_against_time",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from matplotlib.animation import PillowWriter
+from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -18,7 +18,8 @@ from .house import COLOURS, literal, style
 def similarity(ax, matrix, largest: float | None = None) -> None:
     """A similarity matrix, blue where it is negative and red where it is positive, on an axis without ticks.
 
-    **Args:** `matrix`; `largest`, the size that has the full colour, by default that of its largest entry.
+    **Args:** `ax`, axes of matplotlib; `matrix`; `largest`, the size that has the full colour, by default that of its
+    largest entry.
 
     Example:
 
@@ -47,11 +48,11 @@ def animate(
     frames: int = 40,
     per_second: int = 10,
 ) -> Path:
-    """A GIF of a trajectory: its curves up to the time, and its matrices at it.
+    """A GIF or an MP4 of a trajectory: its curves up to the time, and its matrices at it.
 
     **Args:**
 
-    - `path`: of the file, which is written whole or not at all.
+    - `path`: of the file, which ends in `.gif`, or in `.mp4` where the program ffmpeg is there; written whole or not at all.
     - `ts`, shape (T,); `curves`, shape (T, k), such as the strengths of modes; `matrices`, by the titles of their panels, shapes
         (T, a, b), such as `input_gram` of a trajectory: each has the colours of its largest entry at any time.
     - `law`: what the curves are held against, shape (T, k), drawn as lines for all times, and the curves as points.
@@ -60,7 +61,8 @@ def animate(
 
     **Returns:** the path.
 
-    **Raises:** `ValueError` for fewer than two times, shapes that do not fit them, or fewer than two frames.
+    **Raises:** `ValueError` for fewer than two times, shapes that do not fit them, or fewer than two frames, another ending,
+    or an MP4 without ffmpeg.
 
     **Source:** after the figures of Saxe, McClelland and Ganguli (2019).
 
@@ -76,6 +78,11 @@ def animate(
     path, ts, curves = Path(path), np.asarray(ts, float), np.asarray(curves, float)
     if len(ts) < 2 or frames < 2 or per_second < 1:
         raise ValueError("An animation needs at least two times in `ts`, two `frames` and one picture `per_second`.")
+    kind = path.suffix.lower()
+    if kind not in (".gif", ".mp4"):
+        raise ValueError(f"Argument `path` must end in .gif or .mp4, but is {str(path)!r}.")
+    if kind == ".mp4" and not FFMpegWriter.isAvailable():
+        raise ValueError("An MP4 is written by the program ffmpeg, which is not there: install it, or ask for a .gif.")
     matrices = {title: np.asarray(values, float) for title, values in matrices.items()}
     given = {"curves": curves, **({} if law is None else {"law": np.asarray(law, float)}), **matrices}
     for name, values in given.items():
@@ -88,7 +95,7 @@ def animate(
         raise ValueError(
             f"Argument `labels` must hold {curves.shape[1]} names, one for each curve, but holds {len(names)}."
         )
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial.gif")
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{kind}")
     with style():
         figure = Figure(figsize=(3.2 + 2.2 * len(matrices), 2.6), dpi=80)
         FigureCanvasAgg(figure)
@@ -109,7 +116,7 @@ def animate(
             similarity(ax, values[0], float(np.nanmax(np.abs(values))))
             ax.set_title(literal(title))
         left.set_title(" ")
-        writer = PillowWriter(fps=per_second)
+        writer = (PillowWriter if kind == ".gif" else FFMpegWriter)(fps=per_second)
         try:
             with writer.saving(figure, str(partial), 80):
                 for i in np.round(np.linspace(0, len(ts) - 1, frames)).astype(int):

@@ -9,6 +9,8 @@ from .house import COLOURS, MARKERS, case_look, literal, panels, ribbon, time_ax
 def losses_and_bounds(ax, summary) -> None:
     """Median excess loss of every case by flow (line) and descent (full markers), and Theorem 3's bound (dashed, hollow).
 
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.audit.summarise`.
+
     Example:
 
         >>> import xarray as xr
@@ -48,6 +50,8 @@ def losses_and_bounds(ax, summary) -> None:
 def losses_on_a_linear_scale(ax, summary) -> None:
     """Median excess loss of every case along the first dynamics.
 
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.audit.summarise`.
+
     Example:
 
         >>> import xarray as xr
@@ -67,6 +71,8 @@ def losses_on_a_linear_scale(ax, summary) -> None:
 
 def rates_and_bounds(ax, summary) -> None:
     """Median rate of every case along the first dynamics (full markers), with Prop. 1 (dashed, hollow) and Lemma 7 (band).
+
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.audit.summarise`.
 
     Example:
 
@@ -104,6 +110,8 @@ def rates_and_bounds(ax, summary) -> None:
 def tightness_against_time(ax, summary) -> None:
     """Proposition 1 over the rate against time: median and the range from 5% to 95% of the starts.
 
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.audit.summarise`.
+
     Example:
 
         >>> import xarray as xr
@@ -129,6 +137,8 @@ def tightness_against_time(ax, summary) -> None:
 
 def hypotheses_and_tightness(ax, summary) -> None:
     """How often the hypotheses hold, with exact intervals, for the statements on the loss that have one.
+
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.audit.summarise`.
 
     Example:
 

@@ -12,6 +12,8 @@ NAMES = {"fraction": "share of entries observed", "scale": "scale of the start"}
 def error_against(ax, lines, axis: str) -> None:
     """Test error against an axis of the grid, one line a depth: medians to 95% quantiles, and that of the convex minimum.
 
+    **Args:** `ax`, axes of matplotlib; `lines`, a summary of the completion study over `depth` and one axis; `axis`, its name.
+
     Example:
 
         >>> import xarray as xr
@@ -39,6 +41,8 @@ def error_against(ax, lines, axis: str) -> None:
 def ratio_against(ax, lines, axis: str) -> None:
     """The nuclear norm over the least one against an axis of the grid, one line a depth: medians to 95% quantiles.
 
+    **Args:** `ax`, axes of matplotlib; `lines`, a summary of the completion study over `depth` and one axis; `axis`, its name.
+
     Example:
 
         >>> import xarray as xr
@@ -64,6 +68,8 @@ def ratio_against(ax, lines, axis: str) -> None:
 
 def frequency_against(ax, lines, axis: str) -> None:
     """How often matrices are recovered, with exact 95% intervals, one line a depth.
+
+    **Args:** `ax`, axes of matplotlib; `lines`, a summary of the completion study over `depth` and one axis; `axis`, its name.
 
     Example:
 

@@ -8,6 +8,8 @@ PATH_LOOKS = {"flow": {"ls": "-"}, "homogeneous": {"ls": "--"}, "wide limit": {"
 def path_errors(ax, dataset) -> None:
     """Relative error of the first start of every width against time over its horizon: flow, homogeneous, wide limit.
 
+    **Args:** `ax`, axes of matplotlib; `dataset`, from `studies.fit_lambda0.run`.
+
     Example:
 
         >>> import xarray as xr
@@ -35,6 +37,8 @@ def path_errors(ax, dataset) -> None:
 def path_singular_values(ax, dataset) -> None:
     """Singular values of the first start of the first width: flow, homogeneous, wide limit.
 
+    **Args:** `ax`, axes of matplotlib; `dataset`, from `studies.fit_lambda0.run`.
+
     Example:
 
         >>> import xarray as xr
@@ -59,6 +63,8 @@ def path_singular_values(ax, dataset) -> None:
 
 def mismatch_against_width(ax, summary) -> None:
     """Mean of sqrt J against width: homogeneous imbalance at its best, at lambda0 = 0, and the wide limit.
+
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.fit_lambda0.summarise`.
 
     Example:
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from .. import _files
+from .._checks import as_float, is_traced
 from .._text import on_one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,18 +23,21 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @contextlib.contextmanager
 def style():
-    """The house style: small, vector-friendly, readable in print.
+    """The house style: small, vector-friendly, readable in print; lines on axes that are made in it have the house's colours.
 
     Example:
 
         >>> from matplotlib.figure import Figure
         >>> with ld.plots.style():
         ...     ax = Figure().subplots()
-        >>> print(ax.spines["top"].get_visible(), ax.title.get_fontsize())
-        False 9.0
+        ...     lines = ax.plot([0.0, 1.0], [[1.0, 2.0], [3.0, 4.0]])
+        >>> print(ax.spines["top"].get_visible(), ax.title.get_fontsize(), [line.get_color() for line in lines])
+        False 9.0 ['#0072B2', '#D55E00']
     """
     with mpl.rc_context(
         {
+            # Of colours alone: one of line styles as well would go on at lines that have a colour given, and change them.
+            "axes.prop_cycle": cycler(color=COLOURS),
             "font.size": 9,
             "axes.titlesize": 9,
             "legend.fontsize": 7.5,
@@ -64,6 +69,18 @@ def literal(text: object) -> str:
     return on_one_line(str(text)).replace("$", r"\$")
 
 
+def numbers(value, name: str, shape: str, *sizes: int | None) -> np.ndarray:
+    """What a user gives to draw, with axes of these lengths, `None` where any will do; `shape` says so in the error."""
+    if is_traced(value):
+        raise ValueError(f"Argument `{name}` has no numbers yet, inside of jit or vmap: draw what these return.")
+    as_float(value, name)
+    array = np.asarray(value, float)
+    fits = [size is None or size == length for size, length in zip(sizes, array.shape, strict=False)]
+    if array.ndim != len(sizes) or not all(fits) or array.size == 0:
+        raise ValueError(f"Argument `{name}` must have shape {shape}, but has shape {array.shape}.")
+    return array
+
+
 def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float = 0.12) -> dict:
     """Colour and markers of one case of `count`, the markers evenly along its curve and beside those of the other cases."""
     # Hollow ones, of a bound, between the full ones, of what it bounds.
@@ -80,7 +97,7 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
 def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure", mark: str = "") -> list[_files.Place]:
     """Saves a figure as PNG and PDF in a folder, each whole or not at all, and returns the two paths.
 
-    **Args:** `mark`, a word that both files hold: by it they are known again.
+    **Args:** `figure`; `folder`; `name`, of the files; `mark`, a word that both files hold: by it they are known again.
 
     Example:
 

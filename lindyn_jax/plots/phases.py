@@ -1,9 +1,11 @@
 """Phase diagrams: maps over scale, imbalance and width of starts."""
 
+import matplotlib as mpl
 import numpy as np
+from jaxtyping import ArrayLike, Float
 from matplotlib.colors import LogNorm, Normalize
 
-from .house import panels
+from .house import legend_below, numbers, panels
 
 AXES = {"imbalance": "imbalance of a neuron", "scale": "scale of a neuron", "width": "width $h$"}
 MAPS = {
@@ -15,11 +17,69 @@ MAPS = {
 MOST_ROWS = 4
 
 
+def phase_diagram(
+    ax,
+    x: Float[ArrayLike, " a"],
+    y: Float[ArrayLike, " b"],
+    values: Float[ArrayLike, "b a"],
+    *,
+    boundary: Float[ArrayLike, "b a"] | None = None,
+    label: str = "",
+    logarithmic: bool = False,
+    colours: str = "viridis",
+    scale: Normalize | None = None,
+) -> None:
+    """A map of one number over two axes, a cell a point of the grid; grey with a cross where there is nothing to show.
+
+    **Args:**
+
+    - `ax`: axes of matplotlib.
+    - `x`, shape (a,), to the right, and `y`, shape (b,), upwards: cells have one size, and some have their number beside them.
+    - `values`, shape (b, a).
+    - `boundary`: shape (b, a), drawn dashed where it changes its sign.
+    - `label`: of the colours.
+    - `logarithmic`: colours of a logarithmic scale, where the positive values span more than a decade.
+    - `colours`: a colour map of matplotlib; `scale`: of the colours, where maps share one.
+
+    **Raises:** `ValueError` for shapes that do not fit each other.
+
+    Example:
+
+        >>> from matplotlib.figure import Figure
+        >>> ax, widths, scales = Figure().subplots(), np.array([10, 100]), np.array([0.1, 1.0, 10.0])
+        >>> ld.plots.phase_diagram(ax, widths, scales, scales[:, None] * widths, logarithmic=True)
+        >>> print(*ax.images[0].get_clim(), [text.get_text() for text in ax.get_xticklabels()])
+        1.0 1000.0 ['10', '1e2']
+    """
+    x, y = numbers(x, "x", "(a,)", None), numbers(y, "y", "(b,)", None)
+    shape = f"{(len(y), len(x))}, a row for each of `y` and a column for each of `x`"
+    values = numbers(values, "values", shape, len(y), len(x))
+    norm = _scale(values, logarithmic) if scale is None else scale
+    hidden = ~np.isfinite(values) | (isinstance(norm, LogNorm) & (values <= 0))
+    grey = mpl.colormaps[colours].with_extremes(bad="0.88")
+    look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
+    shown = ax.imshow(np.ma.masked_array(values, hidden), cmap=grey, norm=norm, **look)
+    ax.figure.colorbar(shown, ax=ax, label=label)
+    if boundary is not None:
+        height = numbers(boundary, "boundary", shape, len(y), len(x))
+        if min(height.shape) > 1 and np.nanmin(height, initial=0) < 0 < np.nanmax(height, initial=0):
+            ax.contour(height, levels=[0], colors="w", linestyles="--", linewidths=1.2)
+    for given, set_ticks in ((y, ax.set_yticks), (x, ax.set_xticks)):
+        places = np.unique(np.linspace(0, len(given) - 1, 4).round().astype(int))
+        set_ticks(places, [f"{given[place]:.2g}".replace("e+0", "e").replace("e+", "e") for place in places])
+    if hidden.any():
+        words = "not finite" if not np.isfinite(values[hidden]).any() else "not positive, or not finite"
+        text = f"{hidden.sum()} of {hidden.size} {words}"
+        ax.plot(*np.nonzero(hidden)[::-1], marker="x", ls="none", color="0.4", label=text)
+        legend_below(ax, below=-0.22)
+    ax.spines[:].set_visible(False)
+
+
 def phase_map(ax, summary, name: str, axes: tuple[str, str], scale: Normalize | None = None) -> None:
     """The means of one number over two axes of the grid, and dashed where the level is that of the teacher.
 
-    **Args:** `summary`, of two axes; `name`, of the number; `axes`, those upwards and to the right; `scale`, of the
-    colours, where maps share one.
+    **Args:** `ax`, axes of matplotlib; `summary`, of two axes; `name`, of the number; `axes`, those upwards and to the right;
+    `scale`, of the colours, where maps share one.
 
     Example:
 
@@ -32,21 +92,13 @@ def phase_map(ax, summary, name: str, axes: tuple[str, str], scale: Normalize | 
         >>> print(ax.get_title(), *ax.images[0].get_clim())
         time to learn 2.0 50.0
     """
-    title, colours, _ = MAPS[name]
-    values, norm = summary[f"{name}_mean"].transpose(*axes).values, scale or _scale(summary, name)
-    shown = ax.imshow(values, origin="lower", aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
-    ax.figure.colorbar(shown, ax=ax)
+    title, colours, logarithmic = MAPS[name]
+    up, right = (summary[axis].values for axis in axes)
     excess = np.log(summary["level"].transpose(*axes).values / summary.attrs["strength"])
-    if min(excess.shape) > 1 and excess.min() < 0 < excess.max():
-        ax.contour(excess, levels=[0], colors="w", linestyles="--", linewidths=1.2)
-    for axis, set_ticks in zip(axes, (ax.set_yticks, ax.set_xticks), strict=True):
-        places = np.unique(np.linspace(0, summary.sizes[axis] - 1, 4).round().astype(int))
-        set_ticks(
-            places, [f"{summary[axis].values[place]:.2g}".replace("e+0", "e").replace("e+", "e") for place in places]
-        )
+    values = summary[f"{name}_mean"].transpose(*axes).values
+    phase_diagram(ax, right, up, values, boundary=excess, logarithmic=logarithmic, colours=colours, scale=scale)
     ax.set(xlabel=AXES[axes[1]], ylabel=AXES[axes[0]])
     ax.set_title(title)
-    ax.spines[:].set_visible(False)
 
 
 def phases(summary, title: str):
@@ -81,16 +133,16 @@ def phases(summary, title: str):
             one = summary.isel({rest: index})
             for column, name in enumerate(names):
                 ax = places[row * len(names) + column]
-                phase_map(ax, one, name, axes, _scale(summary, name))
+                phase_map(ax, one, name, axes, _scale(summary[f"{name}_mean"].values, MAPS[name][2]))
                 if len(kept) > 1:
                     ax.set_title(f"{ax.get_title()}, {rest} {float(one[rest]):.3g}")
     return figure
 
 
-def _scale(summary, name: str) -> Normalize:
-    """Colours for all means of a number: from zero, or logarithmic where it spans decades."""
-    values = summary[f"{name}_mean"].values
+def _scale(values, logarithmic: bool) -> Normalize:
+    """Colours for all values: from zero, or the least where it is negative, or logarithmic where they span decades."""
     known = values[np.isfinite(values)]
-    if MAPS[name][2] and known.size and known.min() > 0 and known.max() > 10 * known.min():
-        return LogNorm(known.min(), known.max())
-    return Normalize(0, max(known.max(initial=0), 1e-300))
+    positive = known[known > 0]
+    if logarithmic and positive.size and positive.max() > 10 * positive.min():
+        return LogNorm(positive.min(), positive.max())
+    return Normalize(min(known.min(initial=0), 0), max(known.max(initial=0), 1e-300))

@@ -14,6 +14,9 @@ def _facts(dataset, name: str) -> dict[str, str]:
 def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
     """Some observables of one trajectory against time, each with all its components; one alone is named on the axis.
 
+    **Args:** `ax`, axes of matplotlib; `dataset`, from `studies.simulate` or `Trajectory.to_xarray`; `names`, of observables in
+    it; `logarithmic`, whether the values are drawn so where they span more than a decade.
+
     Example:
 
         >>> from matplotlib.figure import Figure

@@ -10,6 +10,8 @@ from .house import COLOURS, MARKERS, legend_below, panels, ribbon
 def distance_against_width(ax, summary) -> None:
     """Distance to the minimum-norm solution against width: median to 95% quantile, sharp law, and bound where it fits.
 
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.theorem12.summarise`.
+
     Example:
 
         >>> import xarray as xr
@@ -60,6 +62,8 @@ def events_against_width(ax, summary) -> None:
 
     Where there was no failure the upper end of the interval is marked, which is that of all events; events that are the same at
     all exponents are drawn once, and those that never fail are named only.
+
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.lemma11.summarise` or `studies.theorem12.summarise`.
 
     Example:
 
@@ -118,6 +122,8 @@ def ratios_against_width(ax, summary) -> None:
 
     The mean of the level with its interval, which the lemma wants above 1; medians and largest values of the two norms,
     which it wants below 1.
+
+    **Args:** `ax`, axes of matplotlib; `summary`, from `studies.lemma11.summarise`.
 
     Example:
 
