@@ -379,6 +379,25 @@ def test_what_cannot_be_run_is_refused():
             run(**options)
     with pytest.raises(ValueError, match="must return a dictionary"):
         ld.run_ensemble(lambda key, x: x, {"x": [1.0]}, 2, key=jax.random.key(0))
+    statement = ld.theory.tied_acceleration
+    for returned, match in (
+        (
+            lambda x: statement(x, 0.01),
+            "must return a dictionary of arrays, but returned a Statement: return its numbers by name",
+        ),
+        (lambda x: {}, "must return a dictionary of arrays, but returned an empty one"),
+        (
+            lambda x: {"s": statement(x, 0.01)},
+            r"Output `s` .* is a Statement: return each of its numbers, such as `.value`,",
+        ),
+        (lambda x: {"word": "text"}, "Output `word` of the trial function must be an array of numbers, but is a str"),
+        (
+            lambda x: {"model": ld.LinearModel(jnp.eye(2))},
+            "Output `model` .* but is a LinearModel: return each of its numbers",
+        ),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ld.run_ensemble(lambda key, x, returned=returned: returned(x), {"x": [1.0]}, 2, key=jax.random.key(0))
     for grid, match in (
         ({}, "at least one coordinate"),
         ({"x": []}, "at least one entry"),

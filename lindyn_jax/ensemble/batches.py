@@ -8,9 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._statement import Statement
+
 Trial = Callable[..., Mapping[str, Array]]
 BATCHES = ("auto", "map", "vmap", "blocks")
 BLOCK = 256
+
+
+def _array(name: str, value) -> Array:
+    """An output as an array, or a refusal in one sentence."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        fields = ", such as `.value`," if isinstance(value, Statement) else ""
+        raise ValueError(
+            f"Output `{name}` of the trial function must be an array of numbers, but is a {type(value).__name__}: return each "
+            f"of its numbers{fields} as an output of its own."
+        ) from None
 
 
 class Runner:
@@ -37,10 +51,12 @@ class Runner:
             index, point = arguments
             outputs = trial(jax.random.fold_in(key, index), **point)
             if not isinstance(outputs, Mapping) or not outputs:
+                what = "an empty one" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
                 raise ValueError(
-                    f"The trial function must return a dictionary of arrays, but returned {type(outputs).__name__}."
+                    f"The trial function must return a dictionary of arrays, but returned {what}: return its numbers by "
+                    'name, such as {"loss": loss}.'
                 )
-            outputs = {name: jnp.asarray(value) for name, value in outputs.items()}
+            outputs = {name: _array(name, value) for name, value in outputs.items()}
             for name, value in outputs.items():
                 if jnp.issubdtype(value.dtype, jax.dtypes.extended):
                     raise ValueError(f"Output `{name}` has dtype {value.dtype}: return numbers.")
