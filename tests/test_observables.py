@@ -428,8 +428,11 @@ def test_similarity_of_the_hidden_layer_is_that_of_the_samples(rng):
     plain = ld.factorization(np.ones((7, 2)))
     np.testing.assert_allclose(ld.observables.input_gram(model, plain), model.U @ model.U.T, rtol=1e-12)
     assert ld.observables.input_similarity_distance(start, problem, start) == 0
-    with pytest.raises(ValueError, match="`input_gram` is defined for networks with hidden layers, but"):
-        ld.observables.input_gram(ld.LinearModel(np.ones((7, 2))), problem)
+    single = ld.LinearModel(np.ones((7, 2)))
+    for name, given in (("gram", (single,)), ("similarity_distance", (single, problem, single))):
+        for side in ("input", "output"):
+            with pytest.raises(ValueError, match=f"`{side}_{name}` is defined for networks with hidden layers, but"):
+                getattr(ld.observables, f"{side}_{name}")(*given[:1], problem, *given[2:])
 
 
 def test_stable_rank_is_between_one_and_the_rank(rng):

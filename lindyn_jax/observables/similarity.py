@@ -31,8 +31,7 @@ def input_gram(model: AbstractModel, problem: AbstractProblem) -> Float[Array, "
         [[4. 0.]
          [0. 1.]]
     """
-    first = kind_of_chain(model, problem, "input_gram")[0]
-    return first @ first.T
+    return _input_gram(model, problem, "input_gram")
 
 
 @public
@@ -51,8 +50,7 @@ def output_gram(model: AbstractModel, problem: AbstractProblem) -> Float[Array, 
         [[4. 0.]
          [0. 1.]]
     """
-    last = kind_of_chain(model, problem, "output_gram")[-1]
-    return last.T @ last
+    return _output_gram(model, problem, "output_gram")
 
 
 @observable(
@@ -81,7 +79,8 @@ def input_similarity_distance(model: AbstractModel, problem: AbstractProblem, st
         (0.1425, 0.1425)
     """
     s = problem.singular_values[:, None]
-    distance = _turn(*(s * input_gram(network, problem) * s.T for network in (model, start)))
+    grams = (_input_gram(network, problem, "input_similarity_distance") for network in (model, start))
+    distance = _turn(*(s * gram * s.T for gram in grams))
     return jnp.where(all_finite((model, start)), distance, jnp.nan)
 
 
@@ -113,8 +112,18 @@ def output_similarity_distance(
         (0.1425, 0.1425)
     """
     # The other layers have no say in it, but nothing is said of a network that is not finite.
-    distance = _turn(*(output_gram(network, problem) for network in (model, start)))
+    distance = _turn(*(_output_gram(network, problem, "output_similarity_distance") for network in (model, start)))
     return jnp.where(all_finite((model, start)), distance, jnp.nan)
+
+
+def _input_gram(model, problem, name: str) -> Float[Array, "r r"]:
+    first = kind_of_chain(model, problem, name)[0]
+    return first @ first.T
+
+
+def _output_gram(model, problem, name: str) -> Float[Array, "m m"]:
+    last = kind_of_chain(model, problem, name)[-1]
+    return last.T @ last
 
 
 def _turn(G: Array, before: Array) -> Float[Array, ""]:

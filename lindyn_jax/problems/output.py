@@ -280,7 +280,8 @@ def rank_of(X: Array, s: Array, rank: int | None = None, rank_rtol: float | None
     if rank is None:
         if _checks.is_traced(s):
             raise ValueError(
-                "The rank of a traced `X` is unknown: pass `rank=` inside jit, vmap or grad, or build the problem outside."
+                "The rank of a traced `X` is unknown: pass `rank=` inside jit, vmap, grad or a trial function, or build the "
+                "problem outside, whose `X` is then a constant there."
             )
         values = np.asarray(s)
         if rank_rtol is None:
