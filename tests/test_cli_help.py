@@ -5,6 +5,7 @@ import io
 import json
 import shlex
 import sys
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from typer.main import get_command
 
 import lindyn_jax as ld
 from lindyn_jax import cli
-from lindyn_jax.cli import _app, _checked, _help, _output
+from lindyn_jax.cli import _app, _cache, _checked, _help, _output
 
 PATHS = sorted(_app.COMMANDS)
 
@@ -45,6 +46,7 @@ def test_every_help_has_groups_and_examples_that_can_be_read(call, made):
         code, printed, _ = call(*path.split(), "-h")
         assert code == 0 and all(line in printed for line in _help.EXAMPLES[path]), path
         assert "Output" in printed
+        assert ("--no-cache does without" in printed) == (path not in _cache.WITHOUT)
         for line in _help.EXAMPLES[path]:
             words = shlex.split(line.partition(" > ")[0])
             assert words[: 1 + len(path.split())] == ["lindyn-jax", *path.split()]
@@ -52,6 +54,31 @@ def test_every_help_has_groups_and_examples_that_can_be_read(call, made):
             for rule in _checked.RULES[path.split()[-1]]:
                 for name in rule.names:
                     assert not _checked.is_given(context, name) or rule.when(context.params), (line, name)
+
+
+class Marked(ld.Study):
+    """A study :smile: of [red]brackets[/red] at 1:2:3, :-)"""
+
+    level: Annotated[float, "Level of :cat: and \\alpha [b]x[/b], :warning:"] = 1.0
+
+    def grid(self):
+        return {"x": [1.0]}
+
+    def trial(self, key, x):
+        return {"x": x}
+
+
+def test_texts_of_a_users_study_are_printed_letter_by_letter(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "argv", ["own", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main(Marked)
+    printed = capsys.readouterr().out
+    for text in (
+        "A study :smile: of [red]brackets[/red] at 1:2:3, :-)",
+        "Level of :cat: and \\alpha [b]x[/b], :warning:",
+    ):
+        assert text in printed
 
 
 def test_every_option_is_in_a_group(made):

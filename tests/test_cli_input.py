@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lindyn_jax import cli, plots
-from lindyn_jax.cli import _common, _endings
+from lindyn_jax.cli import _endings, _progress
 from lindyn_jax.cli._checked import BOUNDS, FREE, RULES, SHARES
 from lindyn_jax.data._common import on_one_line
 from lindyn_jax.studies.simulate import OBSERVABLES
@@ -336,7 +336,7 @@ def heard():
 @pytest.mark.usefixtures("heard")
 def test_a_signal_ends_a_sweep_with_a_sentence_and_its_code(number, said, call, tmp_path, monkeypatch):
     # At the first chunk, from where a callback would swallow it: the next one asks again.
-    class Once(_common.Progress):
+    class Once(_progress.Progress):
         def __call__(self, done, total):
             if done:
                 try:

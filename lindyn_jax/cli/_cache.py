@@ -12,6 +12,9 @@ from typing import NamedTuple
 MOST_BYTES = 512 * 2**20
 # What any command takes besides its own options, for it is asked for in none of their functions.
 OPTION = "--no-cache"
+SENTENCE = f"Compiled programs are kept for the next time; {OPTION} does without."
+# Commands that compile nothing.
+WITHOUT = ("commutation", "show", "export", "compare", "list")
 
 
 class State:

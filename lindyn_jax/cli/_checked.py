@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -287,14 +288,13 @@ class Checked(TyperCommand):
         return super().get_params(ctx)
 
     def format_help(self, ctx, formatter) -> None:
-        from rich.markup import escape
-
-        # Whoever wrote a study wrote these texts, and brackets in them are brackets.
         parts: list[Any] = [self, *self.params]
         for part in parts:
             if getattr(part, "help", None):
-                part.help = escape(part.help)
+                part.help = _literal(part.help)
         super().format_help(ctx, formatter)
+        if self.name not in _cache.WITHOUT:
+            typer.echo(f"{_cache.SENTENCE}\n")
         if self.examples:
             typer.echo("\n".join(["Examples:", *(f"  {line}" for line in self.examples), ""]))
 
@@ -315,6 +315,14 @@ class Checked(TyperCommand):
         except BrokenPipeError as error:
             # Typer would end the process without a word.
             raise _endings.Closed from error
+
+
+def _literal(text: str) -> str:
+    """A help text as it is: whoever wrote it meant brackets where there are brackets, and names between colons."""
+    from rich.markup import escape
+
+    # Rich looks for names of emojis between tags, of which this one says nothing.
+    return re.sub(r":(?=\w)", ":[none][/none]", escape(text))
 
 
 def _spelled(argument: str, known: Collection[str]) -> str:

@@ -269,66 +269,6 @@ def consoles():
     )
 
 
-class Progress:
-    """First that programs are compiled, then a live bar with rate and remaining time.
-
-    Where there is no terminal, one line a tenth of the way, but not every second.
-    """
-
-    def __init__(self, console):
-        self.console = console
-        self.last = -1
-
-    def __enter__(self):
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.bar.add_task("compiling", total=None, rate="")
-        self.bar.start()
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        import time
-
-        _endings.check()
-        now = time.monotonic()
-        if self.last < 0:
-            self.begin, self.before, self.last, self.told = now, done, 0, now
-            if done:
-                self.console.print(f"resuming: {done} of {total} trials are there already")
-            if done < total and not self.console.is_terminal:
-                self.console.print("compiling")
-        rate = (done - self.before) / (now - self.begin) if done > self.before else 0.0
-        # Until the first chunk is there, nothing is known of how long trials take.
-        word = "trials" if rate or done == total else "compiling"
-        self.bar.update(self.task, description=word, completed=done, total=total, rate=f"{rate:.1f}/s" if rate else "")
-        tenth = 10 * done // total
-        if not self.console.is_terminal and tenth > self.last and (now > self.told + 2 or done == total):
-            self.last, self.told = tenth, now
-            left = f", {(total - done) / rate:.0f} s left" if rate else ""
-            self.console.print(f"{done} of {total} trials, {rate:.1f}/s{left}")
-
-    def __exit__(self, *exception) -> None:
-        self.bar.stop()
-
-
 def load_data(data: str, targets: str | None, samples: int | None, subset_seed: int, centre: bool):
     from ..data import gaussian, load
 

@@ -22,7 +22,6 @@ from ._common import (
     DataOption,
     HtmlOption,
     Precision,
-    Progress,
     SamplesOption,
     ScaleOption,
     ShapeOption,
@@ -45,6 +44,7 @@ from ._common import (
     written,
 )
 from ._endings import interruptible
+from ._progress import Progress
 
 S = TypeVar("S", bound=Settled)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Of what is no terminal, where COLUMNS says nothing.
 WIDTH = 100
 # Columns of words are made no narrower than this.
-SHORT = 24
+SHORT = 20
 
 
 def width_of(stream) -> int:

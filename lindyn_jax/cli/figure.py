@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from . import _output, _report
-from ._common import HtmlOption, Progress, configure, consoles, table_of, written
+from ._common import HtmlOption, configure, consoles, table_of, written
 from ._output import CsvOption, JsonOption
+from ._progress import Progress
 from ._tables import say
 
 

@@ -13,6 +13,7 @@ from ..studies.simulate import check_folder, save
 from ..studies.study import data_notes
 from . import _output, _report
 from ._common import as_json, configure, consoles, refuse_file, save_figure, say, written
+from ._progress import Working
 from ._study import read
 
 # Of what `of_problem` says, what a file under the same name can change.
@@ -36,9 +37,10 @@ def run(study: type[Any], values: Mapping[str, Any]) -> None:
     facts = [*data_notes(chosen.problem, description), ("start", label)]
     for word, text in facts:
         say(notes, word, text)
-    dataset = chosen.run(
-        seed=values["seed"], record={"data": record["data"], "description": description, "options": options}
-    )
+    with Working(notes):
+        dataset = chosen.run(
+            seed=values["seed"], record={"data": record["data"], "description": description, "options": options}
+        )
     try:
         paths = save(dataset, out)
         title = f"{literal(source)}: {label}; {chosen.dynamics}"
