@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import io
 import json
 from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.integrate import solve_ivp
 
 DATA = Path(__file__).parent / "data"
@@ -72,3 +74,42 @@ def integrated(gradient, U, V, ts, rtol: float = 1e-12) -> tuple[np.ndarray, np.
     start = np.concatenate([U.ravel(), V.ravel()])
     path = solve_ivp(velocity, (0, ts[-1]), start, "DOP853", t_eval=ts, rtol=rtol, atol=rtol / 100).y.T
     return path[:, : U.size].reshape(-1, *U.shape), path[:, U.size :].reshape(-1, *V.shape)
+
+
+def assert_fits(parts, *keys: str, width: int = 80) -> None:
+    """What a command prints has no line beyond `width`, cuts no cell, and its first table is known by its key columns.
+
+    They begin every part of a table that is printed in several; parts are told by their rules.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    from lindyn_jax.cli import _tables
+
+    first = next(part for part in parts if not isinstance(part, str))
+    assert tuple(first.columns[: first.named]) == keys
+    for part in parts:
+        file = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            # A pipe of this width, where sentences are broken as well.
+            patch.setenv("COLUMNS", str(width))
+            _tables.show(Console(file=file, width=width, markup=False, emoji=False, highlight=False), [part])
+        lines = file.getvalue().splitlines()
+        assert max(map(cell_len, lines)) <= width and "…" not in file.getvalue()
+        if isinstance(part, str):
+            assert " ".join(lines).split() == part.split()
+            continue
+        rows = [list(map(str, row)) for row in part.rows if row is not None]
+        count = sum(set(line) == {"─"} for line in lines)
+        begun = [tuple(" ".join(row[: part.named]).split()) for row in rows]
+        for row, start in zip(rows, begun, strict=True):
+            for name, cell in zip(part.columns, row, strict=True):
+                assert (
+                    all(word in file.getvalue() for word in cell.split())
+                    if name in part.words
+                    else any(cell in line for line in lines)
+                ), (name, cell)
+            # Words that are broken begin as they may.
+            if count and max(map(len, row[: part.named])) <= _tables.SHORT:
+                found = sum(tuple(line.split()[: len(start)]) == start for line in lines)
+                assert found == count * begun.count(start), (start, found, count)

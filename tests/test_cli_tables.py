@@ -2,15 +2,18 @@
 
 import io
 import re
+import sys
 
 import matplotlib.figure
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import assert_fits
 from rich.cells import cell_len
 from rich.console import Console
 
-from lindyn_jax import plots
+import lindyn_jax as ld
+from lindyn_jax import cli, plots
 from lindyn_jax.cli import _tables
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies.study import Table
@@ -113,3 +116,34 @@ def test_the_picture_of_events_shows_failures_on_a_scale_that_tells_them_from_no
     # Of no failure among 100 at 97.5%.
     np.testing.assert_allclose(limit.get_ydata(), 1 - 0.025**0.01, rtol=1e-9)
     assert "(35) product: never failed" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("tasks", [2, 12])
+def test_the_table_of_tasks_fits_screens_of_80_columns_with_its_keys(tasks):
+    numbers = (np.random.default_rng(0).normal(size=(tasks + 1, tasks)) ** 9).tolist()
+    known = {"losses": numbers, "forgetting": numbers[1:], "transfer": numbers[0], "duration": 1.0}
+    known |= {"start": "balanced", "dynamics": "flow", "result": "reached the horizon"}
+    problem = ld.factorization(np.eye(2))
+    study = ld.studies.Tasks(problem, ld.init.Gaussian(4), tasks=tasks)
+    assert_fits(study.table(xr.Dataset(attrs=known)), "")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("figure", "list"), "t21-figure1"),
+        (("commutation", "--data", "iris", "--data", "wine"), "Delta_x"),
+        (("info",), "precision"),
+    ],
+)
+def test_commands_without_stores_fit_the_screen(arguments, told, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "argv", ["lindyn-jax", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    # A path has a line of its own.
+    lines = [line for line in (said.out + said.err).splitlines() if "/" not in line]
+    assert not ended.value.code and told in said.out and "…" not in said.out
+    assert max(map(cell_len, lines)) <= width

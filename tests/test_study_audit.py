@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import relative_error, tolerance
+from helpers import assert_fits, relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import cli, plots
 from lindyn_jax.cli._common import as_json
 from lindyn_jax.statistics import frequency
+from lindyn_jax.studies._audit_summary import tables
 from lindyn_jax.studies.audit import LOSS_STATEMENTS, RATE_STATEMENTS, audit, figure3, labelled, summarise
 
 flow = sys.modules["lindyn_jax.flow"]
@@ -38,6 +39,10 @@ def figure(preset):
         dataset = audit(preset.problem, preset.starts, TRIALS, points=11, **preset.options)
     assert len(calls) == 1
     return dataset
+
+
+def test_the_tables_fit_screens_of_80_columns_with_their_keys(figure):
+    assert_fits(tables(summarise(figure)), "case")
 
 
 # -- M22 Fig. 3 and 6 ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_fits
 
 import lindyn_jax as ld
 from lindyn_jax import cli, data
@@ -44,6 +45,11 @@ def call(monkeypatch, capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(study, store):
+    keys = "depth", "observed", "scale", "width"
+    assert_fits(study.table(study.summarise(ld.open_sweep(store))), *keys)
 
 
 def test_masks_have_their_number_of_entries_and_see_every_row_and_column():

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from helpers import assert_fits
 
 import lindyn_jax as ld
 from lindyn_jax import cli, plots
@@ -53,6 +54,11 @@ def command(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataset(command, problem):
     return study.label(ld.open_sweep(command[0]).load())
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(problem, dataset):
+    chosen = study.FitLambda0(problem, (50.0, 1e6))
+    assert_fits(chosen.table(chosen.summarise(dataset)), "width")
 
 
 def test_command_writes_store_table_and_figure(command, problem, dataset):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_fits
 from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
@@ -54,6 +55,10 @@ def kept(store):
 @pytest.fixture(scope="module")
 def summary(dataset, problem):
     return study.summarise(dataset, problem, 0.1)
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(summary, problem):
+    assert_fits(study.Lemma11(problem).table(summary), "alpha", "width")
 
 
 def test_frequencies_are_the_measured_ones(summary):

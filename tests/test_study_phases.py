@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_fits
 
 import lindyn_jax as ld
 from lindyn_jax import cli
@@ -42,6 +43,10 @@ def command(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trials(command):
     return ld.open_sweep(command[0]).load()
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(study, trials):
+    assert_fits(study.table(study.summarise(trials)), "imbalance", "scale", "width")
 
 
 def test_lazy_corners_keep_the_kernel_and_rich_ones_turn_it(study, trials):

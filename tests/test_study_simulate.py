@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import relative_error, tolerance
+from helpers import assert_fits, relative_error, tolerance
 
 import lindyn_jax as ld
 from lindyn_jax import cli, init, plots
@@ -33,6 +33,10 @@ def problem():
 @pytest.fixture(scope="module")
 def everything(problem):
     return simulate(problem, init.Gaussian(40, std=(0.5, 0.2)), points=7, observables=("all",), solver="tsit5", seed=3)
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(problem, everything):
+    assert_fits(ld.studies.Simulate(problem, init.Gaussian(40)).table(everything), "time")
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import assert_fits
 
 import lindyn_jax as ld
 from lindyn_jax import data
@@ -48,6 +49,12 @@ def few(problem):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study.Theorem12, "trial", counted)
         return study.run(problem, [100, study.default_widths(problem)[-1]], [0.6, 0.5, 0.2], 20), len(points)
+
+
+def test_the_table_fits_screens_of_80_columns_with_its_keys(problem, wide):
+    for settings in (study.Settings(), study.Settings(dynamics="descent")):
+        chosen = study.Theorem12(problem, (1e2, 1e4, 1e6), (0.5, 0.35), settings=settings)
+        assert_fits(chosen.table(chosen.summarise(wide)), "alpha", "width")
 
 
 def test_root_mean_square_distance_follows_the_sharp_law(problem, wide):

@@ -233,7 +233,7 @@ class Phases(Study):
             "Lazy and rich: means +- half their 95% intervals of the turn of the tangent kernel, time to learn, least test "
             f"error and its time, test error at the stop and stable rank; c: level, lazy above {self.rank**-0.5:.3g}"
         )
-        parts: list[Table | str] = [Table(title, (*self.grid(), "c", *NUMBERS.values(), "failed"), rows)]
+        parts: list[Table | str] = [Table(title, (*self.grid(), "c", *NUMBERS.values(), "failed"), rows, named=3)]
         if len(rows) < count:
             parts.append(f"The corners of {count} points; all are in the figure and in --json.")
         return parts
