@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
@@ -117,6 +118,18 @@ def test_a_run_that_failed_is_told_from_one_that_stopped_and_steps_from_times(ax
     lost = int(np.sum(~np.isfinite(run.observables["loss"])))
     assert lost > 0 and f"{lost} of 16 not finite" in texts(ax)[0]
     assert ax.get_xlabel() == "step"
+
+
+def test_a_run_of_which_nothing_can_be_shown_is_named_in_the_legend(ax):
+    plots.losses(ax, {"lost": (TS, np.full(16, np.nan)), "learned": (TS, np.zeros(16)), "one": (TS, 0.5**TS)})
+    assert texts(ax) == ["lost, 16 of 16 not finite", "learned, 16 of 16 not positive", "one"]
+
+
+def test_an_audit_is_drawn_where_a_bound_is_zero_throughout(ax):
+    coords = {"case": ["one"], "dynamics": ["flow"], "rate_statement": ["lemma7", "proposition1"], "time": [0.0, 1.0]}
+    bounds = xr.DataArray(np.zeros((1, 1, 2, 2)), coords)
+    plots.rates_and_bounds(ax, xr.Dataset({"rate": bounds.isel(rate_statement=0, drop=True) + 1, "rate_bound": bounds}))
+    assert not any(len(seen(line)) for line in ax.lines[1:3]) and len(seen(ax.lines[0])) == 2
 
 
 def test_spectra_of_matrices_and_of_values_with_zeros_to_round_off(ax, rng):

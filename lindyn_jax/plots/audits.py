@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.lines import Line2D
 
-from .house import COLOURS, MARKERS, case_look, literal, panels, ribbon, time_axis, value_axis
+from .house import COLOURS, MARKERS, case_look, curve, literal, panels, ribbon, time_axis, value_axis
 
 
 def losses_and_bounds(ax, summary) -> None:
@@ -30,11 +30,11 @@ def losses_and_bounds(ax, summary) -> None:
         row, look = summary.sel(case=case), case_look(index, count, every=0.08)
         values = row["excess_loss"].sel(dynamics=first).values
         # Descent's markers are on the line, where there is descent.
-        ax.plot(time, values, **({"color": look["color"]} if others else look))
+        curve(ax, time, values, **({"color": look["color"]} if others else look))
         for dynamics in others:
-            ax.plot(time, row["excess_loss"].sel(dynamics=dynamics).values, ls="none", **look)
+            curve(ax, time, row["excess_loss"].sel(dynamics=dynamics).values, ls="none", **look)
         bound = row["loss_bound"].sel(statement="theorem3").isel(dynamics=0).values
-        ax.plot(time, bound, ls="--", lw=1, **case_look(index, count, hollow=True))
+        curve(ax, time, bound, ls="--", lw=1, **case_look(index, count, hollow=True))
     grey = {"color": "0.3"}
     ax.plot([], [], marker=None if others else "o", label=str(first), **grey)
     for dynamics in others:
@@ -64,7 +64,7 @@ def losses_on_a_linear_scale(ax, summary) -> None:
     """
     time, count = summary["time"].values, summary.sizes["case"]
     for index, case in enumerate(summary["case"].values):
-        ax.plot(time, summary["excess_loss"].sel(case=case).isel(dynamics=0).values, **case_look(index, count))
+        curve(ax, time, summary["excess_loss"].sel(case=case).isel(dynamics=0).values, **case_look(index, count))
     ax.set(xlabel="time $t$", xlim=(0, time[-1]), ylim=(0, None), ylabel="excess loss $L - L^*$ (median)")
     ax.set_title("Loss")
 
@@ -93,10 +93,10 @@ def rates_and_bounds(ax, summary) -> None:
     for index, case in enumerate(summary["case"].values):
         row = shown.sel(case=case)
         bounds = row["rate_bound"].where(row["rate_bound"] > 0)
-        ax.plot(time, row["rate"].values, **case_look(index, count))
-        ax.plot(time, bounds.sel(rate_statement="lemma7").values, color=COLOURS[index % len(COLOURS)], **wide)
+        curve(ax, time, row["rate"].values, **case_look(index, count))
+        curve(ax, time, bounds.sel(rate_statement="lemma7").values, color=COLOURS[index % len(COLOURS)], **wide)
         look = case_look(index, count, hollow=True)
-        ax.plot(time, bounds.sel(rate_statement="proposition1").values, **look, **dashed)
+        curve(ax, time, bounds.sel(rate_statement="proposition1").values, **look, **dashed)
     ax.plot([], [], color="0.3", marker="o", label="rate")
     ax.plot([], [], color="0.3", label="Lemma 7", **wide)
     ax.plot([], [], color="0.3", marker="o", mfc="none", label="Proposition 1", **dashed)

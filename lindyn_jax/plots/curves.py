@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike, Float
 from matplotlib.markers import CARETDOWN
 
 from ..trajectory import Trajectory
-from .house import COLOURS, MARKERS, case_look, literal, numbers, time_axis
+from .house import COLOURS, MARKERS, case_look, curve, literal, numbers, time_axis
 
 
 def modes(
@@ -249,7 +249,7 @@ def _draw(ax, x, values, label, past, *, logarithmic: bool = False, **look) -> N
     alone = {"marker": "o"} if len(x) <= 12 and "marker" not in look else {}
     lost = ((low, 0.0, CARETDOWN, "not positive"), (~finite & ~past, 1.0, "x", "not finite"))
     words += [f"{where.sum()} of {len(x)} {what}" for where, _, _, what in lost if where.any()]
-    ax.plot(x, np.where(finite & ~low, values, np.nan), label=", ".join(words) or None, **alone, **look)
+    curve(ax, x, np.where(finite & ~low, values, np.nan), label=", ".join(words) or None, **alone, **look)
     for where, height, marker, _ in lost:
         if where.any():
             frame = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 3}

@@ -1,6 +1,6 @@
 """The fit of lambda0: the flow beside closed forms."""
 
-from .house import COLOURS, MARKERS, case_look, panels
+from .house import COLOURS, MARKERS, case_look, curve, panels
 
 PATH_LOOKS = {"flow": {"ls": "-"}, "homogeneous": {"ls": "--"}, "wide limit": {"ls": ":"}}
 
@@ -25,7 +25,7 @@ def path_errors(ax, dataset) -> None:
         row = dataset.sel(width=width).isel(trial=0)
         time = row["time"].values / row["time"].values[-1]
         for path, look in PATH_LOOKS.items():
-            ax.plot(time, row["error"].sel(path=path).values, **case_look(index, dataset.sizes["width"]), **look)
+            curve(ax, time, row["error"].sel(path=path).values, **case_look(index, dataset.sizes["width"]), **look)
         ax.plot([], [], label=f"$h$ = {width:g}", **case_look(index))
     for path, look in PATH_LOOKS.items():
         ax.plot([], [], color="0.3", label=path, **look)
@@ -56,7 +56,7 @@ def path_singular_values(ax, dataset) -> None:
     for mode in range(row.sizes["mode"]):
         for path, look in PATH_LOOKS.items():
             values = row["singular_values"].sel(path=path).isel(mode=mode).values
-            ax.plot(row["time"].values, values, **case_look(mode, row.sizes["mode"]), **look)
+            curve(ax, row["time"].values, values, **case_look(mode, row.sizes["mode"]), **look)
     ax.set(xlabel="$t$", ylabel=r"singular values of $\Theta$")
     ax.set_title(f"Singular values, $h$ = {float(row['width']):g}")
 

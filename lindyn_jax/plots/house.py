@@ -152,10 +152,17 @@ def time_axis(ax, time) -> None:
     ax.set_xlabel("time $t$")
 
 
+def curve(ax, x, values, **look) -> None:
+    """A line; without markers spaced along it where no value is finite, since matplotlib cannot space them along nothing."""
+    if not np.any(np.isfinite(x) & np.isfinite(values)):
+        look.pop("markevery", None)
+    ax.plot(x, values, **look)
+
+
 def ribbon(ax, x, low, middle, high, *, alpha: float = 0.2, **look) -> None:
     """A curve, and the band from `low` to `high` around it."""
     ax.fill_between(x, low, high, color=look["color"], alpha=alpha, lw=0)
-    ax.plot(x, middle, **look)
+    curve(ax, x, middle, **look)
 
 
 def mark(index: int) -> dict:
