@@ -17,6 +17,8 @@ from typing import Any
 
 # A path, or one of the same interface in an object store.
 Place = Any
+# Packages that speak with object stores, and have errors of their own.
+CLIENTS = ("aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google")
 # Length and CRC-32, each modulo 2^32.
 Stamp = tuple[int, int]
 
@@ -58,14 +60,7 @@ def is_remote(path: Place) -> bool:
 
 def is_fault(error: Exception) -> bool:
     """Whether an error is one of the disk, or of a package that speaks with an object store."""
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in (
-        "aiohttp",
-        "botocore",
-        "fsspec",
-        "gcsfs",
-        "google",
-        "azure",
-    )
+    return any(kind is OSError or kind.__module__.split(".")[0] in CLIENTS for kind in type(error).__mro__)
 
 
 def sync(path: Place) -> None:

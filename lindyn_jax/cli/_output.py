@@ -66,24 +66,32 @@ def file_of(csv_: Path | None) -> list[Path]:
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with a column for each name; entries of dictionaries have their own, lists are JSON, and what is missing is empty."""
-    flat = [dict(_flat(row)) for row in rows]
-    names = list(dict.fromkeys(itertools.chain(*flat)))
+    records = [dict(flat(row)) for row in rows]
+    names = list(dict.fromkeys(itertools.chain(*records)))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerows([names, *([_cell(row.get(name)) for name in names] for row in flat)])
+    writer.writerows([names, *([_cell(row.get(name)) for name in names] for row in records)])
     return file.getvalue()
 
 
-def _flat(row: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
+def flat(row: Mapping[str, Any], between: str = "_", before: str = "") -> Iterable[tuple[str, Any]]:
+    """Names and values of nested dictionaries."""
     for name, value in row.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}_")
-        else:
-            yield f"{before}{name}", value
+        match value:
+            case dict():
+                yield from flat(value, between, f"{before}{name}{between}")
+            case _:
+                yield f"{before}{name}", value
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return json.dumps(value)
 
 
 def rows_of(summary, axes: Sequence[str]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from .. import _files
 from .._text import on_one_line
+from . import _output
 
 # What is known again, and may be written over.
 MARK = '<meta name="generator" content="lindyn-jax report">'
@@ -74,7 +75,7 @@ def save(
     settings = known.get("settings", {})
     facts = [*facts, *_machine(known.get("environment", {}))]
     numbers = "".join(_numbers(values))
-    wide = any(len(part.columns) > 9 for section in sections for part in section.parts if not isinstance(part, str))
+    wide = any(len(getattr(part, "columns", ())) > 9 for section in sections for part in section.parts)
     text = json.dumps(values, indent=1)
     link = f"data:application/json;base64,{base64.b64encode(text.encode()).decode()}"
     body = [
@@ -144,7 +145,11 @@ def _text(text: object) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+    match value:
+        case str():
+            return json.loads(value)
+        case _:
+            return value
 
 
 def _facts(rows: Sequence[tuple[str, str]]) -> str:
@@ -174,10 +179,11 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def _section(section: Section) -> str:
     shown = []
     for part in section.parts:
-        if isinstance(part, str):
-            shown.append(f"<p>{_text(part)}</p>")
-        else:
-            shown.append(_table(part.title, part.columns, part.rows, part.words))
+        match part:
+            case str():
+                shown.append(f"<p>{_text(part)}</p>")
+            case _:
+                shown.append(_table(part.title, part.columns, part.rows, part.words))
     for path in section.pictures:
         if path.suffix == ".png":
             data = base64.b64encode(path.read_bytes()).decode()
@@ -203,25 +209,25 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str] | No
 
 
 def _cell(value: Any, absent: str = "not finite") -> str:
-    if isinstance(value, list):
-        return ", ".join(_cell(each, absent) for each in value) or "none"
-    if value is None or isinstance(value, bool):
-        return {True: "yes", False: "no", None: absent}[value]
-    return value if isinstance(value, str) else json.dumps(value)
+    match value:
+        case list():
+            return ", ".join(_cell(each, absent) for each in value) or "none"
+        case None | True | False:
+            return {True: "yes", False: "no", None: absent}[value]
+        case str():
+            return value
+        case _:
+            return json.dumps(value)
 
 
-def _flat(values: Mapping[str, Any], absent: str = "not finite", before: str = "") -> list[tuple[str, str]]:
-    """Names and values of nested dictionaries; `absent`, what `None` stands for."""
-    rows = []
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        rows += _flat(value, absent, f"{before}{name}.") if inner else [(f"{before}{name}", _cell(value, absent))]
-    return rows
+def _flat(values: Mapping[str, Any], absent: str = "not finite") -> list[tuple[str, str]]:
+    """Names and values of nested dictionaries as texts; `absent`, what `None` stands for."""
+    return [(name, _cell(value, absent)) for name, value in _output.flat(values, ".")]
 
 
 def _numbers(values: Any) -> Iterator[str]:
     """Tables of all that `--json` prints: records, or arrays over the axes of a grid and what is beside them."""
-    if isinstance(values, list):
+    if type(values) is list:
         records = [dict(_flat(record)) for record in values]
         columns = list(dict.fromkeys(itertools.chain(*records)))
         yield _upright("", columns, [[record.get(name, "") for name in columns] for record in records], columns[:1])

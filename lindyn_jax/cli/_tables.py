@@ -29,11 +29,12 @@ def show(console, parts: Iterable["Table | str"]) -> None:
     """Prints tables and sentences on a console, as wide as it is."""
     rule = "─" if console.encoding.startswith("utf") else "-"
     for part in parts:
-        if isinstance(part, str):
-            say(console, on_one_line(part))
-        else:
-            for line, head in lines_of(part, console.width, rule):
-                console.print(line, style="bold" if head else None, soft_wrap=True)
+        match part:
+            case str():
+                say(console, on_one_line(part))
+            case _:
+                for line, head in lines_of(part, console.width, rule):
+                    console.print(line, style="bold" if head else None, soft_wrap=True)
 
 
 def say(console, text: str, indent: int = 0) -> None:
