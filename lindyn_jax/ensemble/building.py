@@ -3,8 +3,23 @@
 import uuid
 import warnings
 
+import numpy as np
+
 from .. import _files
-from .names import _ENTRY, _STOP, CHUNK, COMPLETE, REDUCED, ROOT, STOPPED, TRIAL, Variable, files_of, fill_of, layout_of
+from .names import (
+    _ENTRY,
+    _STOP,
+    CHUNK,
+    COMPLETE,
+    REDUCED,
+    ROOT,
+    STOPPED,
+    TRIAL,
+    Variable,
+    files_of,
+    fill_of,
+    layout_of,
+)
 from .records import plain, write_root, write_stop
 
 FORMAT = "lindyn_jax sweep 4"
@@ -20,8 +35,11 @@ def build(path, variables, coordinates, settings, attributes, trials, chunk, red
     group = zarr.open_group(path, mode="w", zarr_format=3)
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in coordinates.items():
-            array = group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=[name])
-            array[:] = values
+            known = plain(getattr(values, "attrs", {}))
+            array = group.create_array(
+                name, shape=values.shape, dtype=values.dtype, dimension_names=[name], attributes=known
+            )
+            array[:] = np.asarray(values)
 
     def create(group, name, variable, along, length):
         sizes = zip(variable.dims, variable.shape, strict=True)

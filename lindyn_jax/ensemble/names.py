@@ -15,6 +15,13 @@ STOPPED = "stopped_early"
 COMPUTED = "computed"
 COUNT = "trials_computed"
 ROOT = "zarr.json"
+# What coordinates of these names are, unless a study says it.
+COORDINATES = {
+    "width": {"long_name": "hidden width $h$", "units": "1"},
+    "alpha": {"long_name": "exponent $\\alpha$ of a start with entries $N(0, h^{-2\\alpha})$", "units": "1"},
+    "lambda0": {"long_name": "homogeneous imbalance $\\lambda_0$", "units": "those of the product of the layers"},
+    TRIAL: {"long_name": "trial, the number in its key", "units": "1"},
+}
 # Dimensions of the two records.
 _ENTRY, _STOP = f"{COMPLETE}_entry", f"{STOPPED}_entry"
 RESERVED = (TRIAL, CHUNK, COMPLETE, REDUCED, STOPPED, COMPUTED, COUNT, _ENTRY, _STOP)

@@ -24,7 +24,7 @@ from .batches import BATCHES, Trial
 from .driver import driving
 from .joining import add_points
 from .machine import UNBATCHED, generator_of, key_words
-from .names import TRIAL, Variable, check_name, check_names
+from .names import COORDINATES, TRIAL, Variable, check_name, check_names
 from .reading import Merged, flat, open_reductions, open_sweep
 from .store import SweepStore, warn_of_damage
 from .work import Here, Parts, Program, Task, compute, survey
@@ -179,7 +179,10 @@ def run_ensemble(
     described = observables.attributes() | dict(attributes or {})
     variables = _variables(known.outputs, names, shape, trials, dims or {}, described) if keep_trials else {}
     reduced = _reduced_variables(known.reduced, reductions, names, described)
-    coordinates = {**grid, TRIAL: np.arange(trials)} if keep_trials else grid
+    coordinates = {
+        name: xr.Variable((name,), values, _facts(name, attributes))
+        for name, values in ({**grid, TRIAL: np.arange(trials)} if keep_trials else grid).items()
+    }
     check_names(variables, coordinates, reduced)
     with contextlib.nullcontext() if store is None else driving(store.path):
         chunk, arrays = known.chunk, {}
@@ -279,9 +282,13 @@ def _opened(store: SweepStore, keep_trials: bool, grid, attributes):
     return _attributed((open_sweep if keep_trials else open_reductions)(store.path), grid, attributes)
 
 
+def _facts(name: str, attributes) -> dict[str, Any]:
+    return COORDINATES.get(name, {}) | dict((attributes or {}).get(name, {}))
+
+
 def _attributed(dataset, grid, attributes):
     for name in grid:
-        dataset[name].attrs.update((attributes or {}).get(name, {}))
+        dataset[name].attrs.update(_facts(name, attributes))
     return dataset
 
 
