@@ -5,6 +5,7 @@ Imported before anything else by the processes that run tests.
 
 import functools
 import inspect
+import os
 
 import jax
 import jaxtyping
@@ -12,6 +13,9 @@ import numpy as np
 import quick  # noqa: F401
 
 jax.config.update("jax_enable_x64", True)
+
+# Processes that run tests are told the width of the terminal, which what is printed would follow.
+os.environ.pop("COLUMNS", None)
 
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)

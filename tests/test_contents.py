@@ -163,6 +163,8 @@ def test_xarray_opens_a_store_without_a_warning(folder):
         warnings.simplefilter("error")
         plain = xr.open_zarr(folder / "both" / "sweep.zarr", chunks=None)
     assert np.array_equal(plain["value"], ld.open_sweep(folder / "both")["value"])
+    # Coordinates say what they are, to whatever reads the store.
+    assert plain["trial"].attrs == {"long_name": "trial, the number in its key", "units": "1"}
 
 
 @pytest.mark.parametrize("keep", [True, False])

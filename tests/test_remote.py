@@ -48,6 +48,7 @@ def test_a_store_at_an_address_holds_the_files_of_a_folder(address, tmp_path):
     assert there == here and len(here) > 10
     both = [ld.open_sweep(place) for place in (address, tmp_path / "sweep.zarr")]
     assert both[0].drop_attrs().identical(both[1].drop_attrs())
+    assert both[0]["width"].attrs["long_name"] == "hidden width $h$"
     assert "state" not in both[0].attrs and not (_files.place(address) / "making").exists()
     moments = [ld.open_reductions(place)["least_moments"].values for place in (address, tmp_path / "sweep.zarr")]
     np.testing.assert_array_equal(*moments)

@@ -222,7 +222,7 @@ BAD = {
     "scale": (["--scales", "0"], "must be a positive number"),
     "scale of a saddle": (["--scales", "1e-40"], "saddle at zero"),
     "width": (["--widths", "0.5"], "whole numbers from 1 to 1e12"),
-    "solver": (["--solver", "radau"], "must be one of 'auto'"),
+    "solver": (["--solver", "radau"], "'radau' is not one of 'auto', 'tsit5'"),
     "dynamics": (["--dynamics", "walk"], "'flow', 'descent'"),
     "stop": (["--stop", "2"], "must lie in (0, 1)"),
     "idle shape": (["--data", "digits", "--shape", "3,3"], "Option --shape contradicts --data"),

@@ -132,7 +132,7 @@ WRONG = {
     "twice": (["--scales", "0.1,0.1"], "scales must be different"),
     "scale": (["--scales", "0,1"], "Scales must lie between 1e-30 and 1e30"),
     "width": (["--widths", "0.5"], "whole numbers from 1 to 1e12"),
-    "solver": (["--solver", "radau"], "must be one of 'auto'"),
+    "solver": (["--solver", "radau"], "'radau' is not one of 'auto', 'tsit5'"),
     "points": (["--points", "1"], "Option --points must be at least 2"),
 }
 

@@ -233,7 +233,7 @@ class SweepStore:
     def prepare(
         self,
         variables: Mapping[str, Variable],
-        coordinates: Mapping[str, np.ndarray],
+        coordinates: Mapping[str, Any],
         settings: Mapping[str, Any],
         attributes: Mapping[str, Any],
         trials: int,
@@ -243,8 +243,9 @@ class SweepStore:
     ) -> int:
         """Makes the store, in one move, or checks that the one there was made with the same settings and for the same outputs.
 
-        **Args:** `variables`, of the single trials; `coordinates`; `settings`; further `attributes`; `trials` and `chunk`, their
-        numbers; `reduced`, what is kept of each chunk as a whole; `shared`, whether workers may still be writing.
+        **Args:** `variables`, of the single trials; `coordinates`, arrays or `xarray.Variable`s with attributes; `settings`;
+        further `attributes`; `trials` and `chunk`, their numbers; `reduced`, what is kept of each chunk as a whole; `shared`,
+        whether workers may still be writing.
 
         **Returns:** the trials a chunk of the store: those of the process that made it.
 
