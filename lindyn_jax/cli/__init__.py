@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -50,6 +50,7 @@ def one(study: "type[Study]") -> typer.Typer:
     """An application of one command, that of a study."""
     from ._study import command, run
 
-    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings=_app.HELPED)
+    options: Any = {"context_settings": _app.HELPED, "rich_markup_mode": _app.MARKUP}
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False, **options)
     alone.command(study.name or study.__name__.lower(), cls=Checked)(command(study, run))
     return alone

@@ -125,6 +125,8 @@ COMMANDS = {
 }
 
 
+# Texts are escaped for it, so every version of typer is to read it.
+MARKUP: Any = "rich"
 HELPED = {"help_option_names": ["-h", "--help"]}
 
 
@@ -155,6 +157,7 @@ def applications(words: Collection[str] | None = None) -> tuple[typer.Typer, typ
     **Args:** `words`, what was given: commands that are not among them are named only. By default all are imported.
     """
     shared: Any = {"no_args_is_help": True, "pretty_exceptions_enable": False, "cls": Group, "context_settings": HELPED}
+    shared["rich_markup_mode"] = MARKUP
     app = typer.Typer(**shared, help=HELP, epilog=EPILOG)
     app.callback()(about)
     sweep = typer.Typer(**shared, help=SWEEP)
