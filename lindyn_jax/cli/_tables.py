@@ -68,6 +68,9 @@ def lines_of(table: "Table", width: int, rule: str = "─") -> Iterator[tuple[st
     """
     words = [name in table.words for name in table.columns]
     rows = [None if row is None else [on_one_line(str(cell)) for cell in row] for row in table.rows]
+    # A table ends with an empty line as it is.
+    while rows and rows[-1] is None:
+        rows.pop()
     filled = [row for row in rows if row is not None]
     for line in ["", *wrapped(on_one_line(table.title), width), ""] if table.title else [""]:
         yield line, False

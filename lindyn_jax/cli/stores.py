@@ -82,7 +82,9 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
     if not json_:
         say(notes, "state", _state(found))
         for name, value in settings.items():
-            say(notes, "setting", f"{name} = {json.dumps(value)}")
+            # All of a reduction is a page, and in --json.
+            short = list(value) if name == "reductions" and isinstance(value, dict) else value
+            say(notes, "setting", f"{name} = {json.dumps(short)}")
     if not _output.show(console, told, parts, json_, csv):
         return
     console.print(f"figure: {written(pictures) if pictures else 'none'}", soft_wrap=True)
@@ -176,5 +178,7 @@ def list_(folder: Folder = Path("."), json_: JsonOption = False, csv: CsvOption 
         (row["store"], row["study"], " x ".join(f"{size} {name}" for name, size in row["grid"].items()), row["state"])
         for row in rows
     ]
-    table = table_of(f"{len(rows)} stores in {folder}", ("store", "study", "grid", "state"), lines, 4)
+    table = table_of(
+        f"{len(rows)} store{'s' if len(rows) != 1 else ''} in {folder}", ("store", "study", "grid", "state"), lines, 4
+    )
     _output.show(console, _output.told("list", {"folder": str(folder)}, rows), [table], json_, csv)
