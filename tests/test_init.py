@@ -492,6 +492,26 @@ def test_an_imbalance_that_is_traced_serves_both_signs(rng):
     np.testing.assert_allclose(found[0], 0.7 * np.diag([1, 1, 0, 0, 0]), atol=1e-14)
 
 
+def test_a_width_that_a_start_cannot_have_is_refused_where_it_is_known_and_not_finite_where_it_is_traced(rng):
+    problem = ld.LeastSquares(rng.normal(size=(4, 3)), rng.normal(size=(4, 2)))
+    traced = "`lambda0` that is traced needs a width of at most min(r, m) = 2, for every .* not 3"
+    for start, message in (
+        (
+            lambda x: ld.init.Balanced(40, std=x, lambda0=-2.0),
+            "`lambda0` = -2 needs a width of at most m = 2, .* not 40",
+        ),
+        (lambda x: ld.init.Balanced(3, std=0.3, lambda0=x), traced.replace("(", r"\(").replace(")", r"\)")),
+        (lambda x: ld.init.Imbalance(4, std=x), r"imbalance needs a width of at least r \+ m = 5, not 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(lambda x, start=start: start(x).draw(problem, key=KEY).product())(0.3)
+    with pytest.raises(ValueError, match=r"`h` is a shape here and cannot be traced.*`init\.gaussian_core`"):
+        jax.jit(lambda h: inspect.unwrap(ld.init._parts.size_of)(h, "h"))(8)
+    widths = jnp.array([4.0, 5.0, 50.0])
+    found = jax.vmap(lambda h: ld.init.Imbalance(h, std=0.3).draw(problem, key=KEY).product())(widths)
+    assert np.isnan(found).all(axis=(1, 2)).tolist() == [True, False, False] and np.isfinite(found[1:]).all()
+
+
 # -- scalings by name ----------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,11 @@ def check_stds(stds: tuple[Number, Number]) -> tuple[Number, Number]:
 
 def size_of(value: int, name: str) -> int:
     """A whole number of at least 1."""
+    if _checks.is_traced(value):
+        raise ValueError(
+            f"Argument `{name}` is a shape here and cannot be traced, inside of jit, vmap or `run_ensemble`: pass a number of "
+            "Python, or draw a width that is a number by `init.gaussian_core`."
+        )
     try:
         size = operator.index(value)
     except TypeError:

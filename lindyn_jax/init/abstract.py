@@ -97,13 +97,14 @@ class AbstractGaussianStart(AbstractStart):
 
     def check(self, problem: LeastSquares) -> None:
         """Refuses a width out of range, both `std` and `alpha`, and weights that are not positive, vanish or overflow."""
+        if not _checks.is_traced(self.h):
+            check_width(self.h)
+            least, why = self.least_width(problem)
+            if float(self.h) < least:
+                kind = type(self).__name__.lower()
+                raise ValueError(f"A start of kind {kind} needs a width of at least {why} = {least}, not {self.h:g}.")
         if _checks.is_traced(*jax.tree.leaves(self)):
             return
-        check_width(self.h)
-        least, why = self.least_width(problem)
-        if float(self.h) < least:
-            kind = type(self).__name__.lower()
-            raise ValueError(f"A start of kind {kind} needs a width of at least {why} = {least}, not {self.h:g}.")
         if self.std is not None and self.alpha is not None:
             raise ValueError("Give only one of `std` and `alpha`: the scale of the start by value or by exponent.")
         if self.alpha is not None:

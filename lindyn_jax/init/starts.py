@@ -44,7 +44,7 @@ class Balanced(AbstractGaussianStart):
 
     **Fields:** as `AbstractGaussianStart`, with h >= min(r, m); `lambda0`, by default 0: with other ones every hidden direction
     has that imbalance, so that h <= r if it is positive and h <= m if it is negative. A traced one serves widths up to
-    min(r, m). **Source:** M22 section 5.2; `balanced`.
+    min(r, m). A traced width that is too large gives NaN. **Source:** M22 section 5.2; `balanced`.
 
     Example:
 
@@ -64,22 +64,22 @@ class Balanced(AbstractGaussianStart):
 
     def check(self, problem: LeastSquares) -> None:
         super().check(problem)
+        _checks.check_finite(self.lambda0, "lambda0")
+        most, words = self._most(problem)
+        if self._is_imbalanced() and not _checks.is_traced(self.h) and float(self.h) > most:
+            value = "that is traced" if _checks.is_traced(self.lambda0) else f"= {self.lambda0:g}"
+            raise ValueError(
+                f"A start with `lambda0` {value} needs a width of at most {words} = {most}, for every hidden direction has "
+                f"that imbalance, not {self.h:g}."
+            )
         if _checks.is_traced(*jax.tree.leaves(self)):
             return
-        _checks.check_finite(self.lambda0, "lambda0")
-        if not self._is_imbalanced():
-            if 0 in self.scales():
-                raise ValueError(
-                    "The product of the start is zero, and so are balanced layers of it: that is the saddle at zero, which "
-                    "gradients never leave. Give both layers weights, or an imbalance `lambda0`."
-                )
-            return
-        check_sizes([math.sqrt(abs(self.lambda0))])
-        most, words = self._most(problem)
-        if float(self.h) > most:
+        if self._is_imbalanced():
+            check_sizes([math.sqrt(abs(self.lambda0))])
+        elif 0 in self.scales():
             raise ValueError(
-                f"A start with `lambda0` = {self.lambda0:g} needs a width of at most {words} = {most}, for every "
-                f"hidden direction has that imbalance, not {self.h:g}."
+                "The product of the start is zero, and so are balanced layers of it: that is the saddle at zero, which "
+                "gradients never leave. Give both layers weights, or an imbalance `lambda0`."
             )
 
     def design(self, problem: LeastSquares, gaussian: Reduction) -> Reduction:
@@ -116,8 +116,8 @@ class Balanced(AbstractGaussianStart):
 class Imbalance(AbstractGaussianStart):
     """The product of the Gaussian start of the same scale and key with the eigenvalues of D prescribed; U2 = 0.
 
-    **Fields:** as `AbstractGaussianStart`, with h >= r + m; the eigenvalues are `positive` (r of them) and `-negative` (m of
-    them); a number stands for as many equal ones. **Source:** M22 Appendix C.
+    **Fields:** as `AbstractGaussianStart`, with h >= r + m (a traced one that is smaller gives NaN); the eigenvalues are
+    `positive` (r of them) and `-negative` (m of them); a number stands for as many equal ones. **Source:** M22 Appendix C.
 
     Example:
 
@@ -161,7 +161,8 @@ class Imbalance(AbstractGaussianStart):
             for values, size in ((self.positive, r), (self.negative, m))
         )
         core = with_imbalance(_seen(problem), gaussian.product(), positive, negative, r + m)
-        return _inside(problem, core, gaussian.width)
+        enough = jnp.where(gaussian.width >= r + m, 1, jnp.nan)
+        return _inside(problem, TwoLayer(enough * core.U, enough * core.V), gaussian.width)
 
     def label(self) -> str:
         return f"{super().label()}, D = +{listed(self.positive)}, -{listed(self.negative)}"
