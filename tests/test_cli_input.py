@@ -78,7 +78,7 @@ def test_text_of_users_is_drawn_letter_by_letter(text, tmp_path):
     ax.set_title(f"{plots.literal(text)}; $x^2$")
     ax.plot([0, 1], label=plots.literal(text))
     ax.legend()
-    assert len(plots.save(figure, tmp_path)) == 2
+    assert len(plots.save(figure, tmp_path / "made")) == 2
     shown = plots.literal(text).replace("\\$", "$")
     assert shown == on_one_line(text)
 

@@ -543,6 +543,7 @@ def test_csv_of_a_spreadsheet_is_read(write):
             "prize",
             "no column `prize` to be a target: did you mean `price`.* `size`, `weight`, `species`, `price`",
         ),
+        ("hops,height (cm)\n1,2\n", "height", r"did you mean `height \(cm\)`"),
         (TABLE, "price,qq", "no column `qq` to be a target: its columns are `size`"),
         (TABLE, "price,price", "`targets` names column `price` more than once"),
         (TABLE, "price", "Column `species` .* must hold numbers, but line 2 holds 'owl': leave the column out"),

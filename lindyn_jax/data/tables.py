@@ -228,7 +228,9 @@ def _target_names(path: str, header: list[str], targets: str | Sequence[str] | N
     known, counts = set(header), Counter(names)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, header, n=1)
+            # Names that go on, with a unit for instance, before those that are alike.
+            close = [column for column in header if column.lower().startswith(name.lower())]
+            close = close or difflib.get_close_matches(name, header, n=1)
             suggestion = f"did you mean `{close[0]}`? " if close else ""
             raise DataError(
                 f"File `{path}` has no column `{name}` to be a target: {suggestion}{'Its' if close else 'its'} columns are "

@@ -95,7 +95,7 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
 
 
 def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure", mark: str = "") -> list[_files.Place]:
-    """Saves a figure as PNG and PDF in a folder, each whole or not at all, and returns the two paths.
+    """Saves a figure as PNG and PDF in a folder, made where there is none, each whole or not at all; returns the two paths.
 
     **Args:** `figure`; `folder`; `name`, of the files; `mark`, a word that both files hold: by it they are known again.
 
@@ -114,6 +114,7 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
             names = [path.name for path in save(figure, Path(here), name, mark)]
             _files.upload(Path(here), place, names[-1])
         return [place / name for name in names]
+    place.mkdir(parents=True, exist_ok=True)
     paths = [place / f"{name}.png", place / f"{name}.pdf"]
     # The font's own date makes its subsetter complain in every PDF.
     log = logging.getLogger("fontTools")
