@@ -14,10 +14,10 @@ HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 ELSEWHERE = {"index", "trajectory-and-audit", "figures", "install", "many-trials"}
 # Those that compile several solvers or run several studies.
 LONGER = {"solver", "derivatives", "resume", "own-study", "fit", "closed-forms", "tutorial"}
-RUN = [path for path in [*HOW_TO, DOCS / "tutorial.md"] if path.stem not in ELSEWHERE]
+RUN = [path for path in [*HOW_TO, DOCS / "tutorial.md", DOCS / "saxe.md"] if path.stem not in ELSEWHERE]
 # Page -> command -> options that make it small, or None for one that is not run.
 SMALLER = {
-    "own-data": {"lindyn-jax simulate --data measurements.csv": None},
+    "own-data": {"lindyn-jax simulate --data measurements.csv": None, "python splits.py": "--trials 2"},
     "sweeps": {"lindyn-jax sweep": None},
 }
 
