@@ -161,7 +161,8 @@ class Imbalance(AbstractGaussianStart):
             for values, size in ((self.positive, r), (self.negative, m))
         )
         core = with_imbalance(_seen(problem), gaussian.product(), positive, negative, r + m)
-        enough = jnp.where(gaussian.width >= r + m, 1, jnp.nan)
+        width: Any = gaussian.width
+        enough = jnp.where(width >= r + m, 1, jnp.nan)
         return _inside(problem, TwoLayer(enough * core.U, enough * core.V), gaussian.width)
 
     def label(self) -> str:
