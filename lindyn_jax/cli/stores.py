@@ -83,7 +83,7 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
         say(notes, "state", _state(found))
         for name, value in settings.items():
             # All of a reduction is a page, and in --json.
-            short = list(value) if name == "reductions" and isinstance(value, dict) else value
+            short = list(value) if name == "reductions" else value
             say(notes, "setting", f"{name} = {json.dumps(short)}")
     if not _output.show(console, told, parts, json_, csv):
         return

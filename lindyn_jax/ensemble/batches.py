@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._statement import Statement
-
 Trial = Callable[..., Mapping[str, Array]]
 BATCHES = ("auto", "map", "vmap", "blocks")
 BLOCK = 256
@@ -20,7 +18,7 @@ def _array(name: str, value) -> Array:
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        fields = ", such as `.value`," if isinstance(value, Statement) else ""
+        fields = ", such as `.value`," if hasattr(value, "applies") else ""
         raise ValueError(
             f"Output `{name}` of the trial function must be an array of numbers, but is a {type(value).__name__}: return each "
             f"of its numbers{fields} as an output of its own."
@@ -50,8 +48,9 @@ class Runner:
         def one(arguments):
             index, point = arguments
             outputs = trial(jax.random.fold_in(key, index), **point)
-            if not isinstance(outputs, Mapping) or not outputs:
-                what = "an empty one" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
+            known = hasattr(outputs, "items")
+            if not known or not outputs:
+                what = "an empty one" if known else f"a {type(outputs).__name__}"
                 raise ValueError(
                     f"The trial function must return a dictionary of arrays, but returned {what}: return its numbers by "
                     'name, such as {"loss": loss}.'

@@ -47,8 +47,9 @@ def modes(
         ['1', '2', 'exact'] 1.9975
     """
     time, past, word = _times(ts)
-    if isinstance(strengths, str):
-        strengths = _observable(ts, strengths)
+    match strengths:
+        case str():
+            strengths = _observable(ts, strengths)
     shape = f"(T, k) with T = {len(time)} times"
     values = numbers(strengths, "strengths", shape, len(time), None)
     law = None if exact is None else numbers(exact, "exact", f"{values.shape} as `strengths`", *values.shape)
@@ -96,8 +97,7 @@ def losses(ax, runs, bounds=None, *, limit: float | None = None) -> None:
     """
     if limit is not None:
         limit = float(numbers(limit, "limit", "() of one number"))
-    runs = dict(runs) if isinstance(runs, Mapping) else {None: runs}
-    bounds = {} if bounds is None else dict(bounds) if isinstance(bounds, Mapping) else {None: bounds}
+    runs, bounds = _by_label(runs), {} if bounds is None else _by_label(bounds)
     if not runs:
         raise ValueError("Argument `runs` must hold at least one run, but is empty.")
     known = {label: _run(run) for label, run in runs.items()}
@@ -146,7 +146,7 @@ def spectrum(ax, values, ts: Float[ArrayLike, " T"] | None = None, *, eigenvalue
         >>> print(ax.get_yscale(), ax.lines[0].get_ydata(), ax.lines[1].get_ydata(), ax.lines[1].get_label())
         linear [4. 3.] [2. 0.] after
     """
-    given = dict(values) if isinstance(values, Mapping) else {None: values}
+    given = _by_label(values)
     if ts is not None:
         if len(given) != 1 or None not in given:
             raise ValueError("Argument `values` must be one array where there are times: draw one spectrum at a time.")
@@ -177,7 +177,7 @@ def spectrum(ax, values, ts: Float[ArrayLike, " T"] | None = None, *, eigenvalue
 
 def _times(ts) -> tuple[np.ndarray, np.ndarray, str]:
     """The times, which of them are past the end of a run that ended as it should, and what they are called."""
-    if not isinstance(ts, Trajectory):
+    if not hasattr(ts, "ts"):
         time = numbers(ts, "ts", "(T,)", None)
         return time, np.zeros(len(time), bool), "time $t$"
     if np.ndim(ts.result):
@@ -191,7 +191,7 @@ def _times(ts) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _observable(run, name: str):
-    if not isinstance(run, Trajectory):
+    if not hasattr(run, "observables"):
         raise ValueError(f"Argument `ts` must be a Trajectory where an observable is named, here {name!r}.")
     if name not in run.observables:
         there = ", ".join(map(repr, run.observables)) or "none"
@@ -201,19 +201,28 @@ def _observable(run, name: str):
     return run.observables[name]
 
 
+def _by_label(values) -> dict:
+    """Values by their labels; what stands alone has none."""
+    match values:
+        case Mapping():
+            return dict(values)
+        case _:
+            return {None: values}
+
+
 def _run(run) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
     """Times and losses of one run."""
-    if isinstance(run, Trajectory):
-        time, past, word = _times(run)
-        values = _observable(run, "loss")
-    elif isinstance(run, (tuple, list)) and len(run) == 2:
-        time, past, word = _times(run[0])
-        values = run[1]
-    else:
-        raise ValueError(
-            "Argument `runs` must be a Trajectory, a pair (ts, loss), or a dictionary of these by their labels, but holds "
-            f"one {type(run).__name__}."
-        )
+    match run:
+        case Trajectory():
+            time, past, word = _times(run)
+            values = _observable(run, "loss")
+        case (ts, values):
+            time, past, word = _times(ts)
+        case _:
+            raise ValueError(
+                "Argument `runs` must be a Trajectory, a pair (ts, loss), or a dictionary of these by their labels, but holds "
+                f"one {type(run).__name__}."
+            )
     return time, past, word, numbers(values, "loss", f"(T,) with T = {len(time)} times", len(time))
 
 
