@@ -1,6 +1,7 @@
 """How the suite runs: its setting, the order of its files, and what its tests share."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,19 @@ def dtype(request):
     import numpy as np
 
     return np.dtype(request.param)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+
+    from lindyn_jax import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run

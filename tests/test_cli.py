@@ -9,24 +9,9 @@ import numpy as np
 import pytest
 
 import lindyn_jax as ld
-from lindyn_jax import cli
 from lindyn_jax.cli import _cache, _common
 
 SMALL = ["--alphas", "0.5", "--widths", "100,1000", "--trials", "4"]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

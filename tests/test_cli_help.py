@@ -19,20 +19,6 @@ from lindyn_jax.cli import _app, _cache, _checked, _help, _output
 PATHS = sorted(_app.COMMANDS)
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def made():
     """Every command by its path, as typer makes it."""

@@ -20,20 +20,6 @@ from lindyn_jax.data._common import on_one_line
 from lindyn_jax.studies.simulate import OBSERVABLES
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 def commands():
     """Every command's function, by its name."""
     return {command.name: command.callback for app in (cli.app, cli.sweep) for command in app.registered_commands}

@@ -3,7 +3,6 @@
 import gzip
 import json
 import struct
-import sys
 import tracemalloc
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from helpers import load_cases
 
 import lindyn_jax as ld
-from lindyn_jax import cli
 from lindyn_jax.data import COMPLETIONS, DataError, commutation, load
 
 # Delta_xy (completion of the singular value decomposition) and Delta_x, raw and centred, to the digits of the theory sheet.
@@ -21,20 +19,6 @@ TABLE_1 = {
     "wine": ((0.00803, 0.601), (0.00318, 0.601)),
     "breast-cancer": ((0.0326, 0.639), (0.0144, 0.638)),
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_measures_agree_with_the_reference():

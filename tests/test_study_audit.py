@@ -14,7 +14,7 @@ import pytest
 from helpers import assert_fits, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import cli, plots
+from lindyn_jax import plots
 from lindyn_jax.cli._common import as_json
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies._audit_summary import tables
@@ -314,20 +314,6 @@ def test_bad_settings_are_refused():
         figure3(n=3, samples=4)
     with pytest.raises(ValueError, match="needs a number as `horizon`"):
         ld.studies.Audit(problem, start).trial(jax.random.key(0), 0)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 COMMAND = ("audit", "--data", "factorization", "--shape", "2,1")

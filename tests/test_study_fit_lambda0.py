@@ -19,20 +19,6 @@ from lindyn_jax.studies.simulate import random_target
 ARGUMENTS = ("fit-lambda0", "--shape", "2,3", "--widths", "50,1e6", "--trials", "8", "--seed", "3")
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def problem():
     return ld.factorization(random_target(2, 3, seed=0))

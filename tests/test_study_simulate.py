@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +11,7 @@ import xarray as xr
 from helpers import assert_fits, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import cli, init, plots
+from lindyn_jax import init, plots
 from lindyn_jax.studies.simulate import (
     as_core,
     default_horizon,
@@ -231,20 +230,6 @@ def test_bad_settings_are_refused(problem):
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 COMMAND = (
