@@ -45,10 +45,10 @@ def place(path: Any) -> Place:
         from upath import UPath
 
         found = UPath(text)
-        if not is_remote(found) or not found.protocol:
+        # To ask for its file system imports what that needs.
+        if not (is_remote(found) and found.protocol and found.fs):
             raise ValueError(f"no package knows {text.split('://')[0]}://")
-        # What it needs is imported with it.
-        return found if found.fs else None
+        return found
     except (ImportError, ValueError) as error:
         raise ValueError(f"{text} cannot be reached ({error}): pip install 'lindyn_jax[remote]'.") from error
 

@@ -122,10 +122,10 @@ def _verified_class():
                 yield name
 
         async def set(self, key, value):
-            raise NotImplementedError("a verified store is read, not written")
+            raise StoreError(f"{self.root} is read here, and not written.")
 
         async def delete(self, key):
-            raise NotImplementedError("a verified store is read, not written")
+            raise StoreError(f"{self.root} is read here, and not written.")
 
     return Verified
 
