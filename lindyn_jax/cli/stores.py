@@ -47,15 +47,15 @@ def _interval(numbers, name: str) -> str:
 
 def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None) -> None:
     """Table, figure, settings and state of a store, finished or not, without computing anything."""
-    from ..ensemble.contents import intervals_of, summary_of
+    from ..ensemble.contents import estimates_of
     from ..ensemble.reading import existing
 
     console, notes = consoles()
     _report.check(html)
     _output.check(csv, json_)
     found, snapshot = existing(store)
-    means = summary_of(found.path)
-    summary = means.merge(intervals_of(found.path))
+    means, ends = estimates_of(found.path)
+    summary = means.merge(ends)
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
     settings = snapshot.attributes["settings"]
     # One row a number where they are many.

@@ -11,7 +11,8 @@ from .machine import describe_environment, free_memory
 from .names import COMPLETE, ROOT, Variable
 from .reading import Merged, open_reductions, open_sweep, progress_of
 from .run import Progress, StopWhen, masked, run_ensemble
-from .store import Snapshot, SweepStore
+from .snapshot import Snapshot
+from .store import SweepStore
 from .verified import StoreError, check_dataset, save_dataset
 from .work import WorkerError
 

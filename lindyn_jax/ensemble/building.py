@@ -2,6 +2,9 @@
 
 import uuid
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,19 +21,39 @@ from .names import (
     Variable,
     files_of,
     fill_of,
+    laid_out,
     layout_of,
 )
 from .records import plain, write_root, write_stop
+from .verified import StoreError
 
 FORMAT = "lindyn_jax sweep 4"
 # Those of the third have the same files, and attributes that are no texts.
 READABLE = (FORMAT, "lindyn_jax sweep 3")
 
 
-def build(path, variables, coordinates, settings, attributes, trials, chunk, reduced, identity=None) -> None:
-    """Makes an empty store in a new folder; arguments as of `SweepStore.prepare`, and the identity of one that it extends."""
+class Plan(NamedTuple):
+    """What a store is made of. **Fields:** the arguments of `SweepStore.prepare`, `reduced` without a default."""
+
+    variables: Mapping[str, Variable]
+    coordinates: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    trials: int
+    chunk: int
+    reduced: Mapping[str, Variable]
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How its outputs are laid out."""
+        return layout_of(self.variables, self.reduced)
+
+
+def build(path: Path, plan: Plan, identity: str | None = None) -> None:
+    """Makes an empty store in a new folder, with the identity of one that it extends."""
     import zarr
 
+    variables, coordinates, settings, attributes, trials, chunk, reduced = plan
     count = -(-trials // chunk)
     group = zarr.open_group(path, mode="w", zarr_format=3)
     with zarr.config.set({"array.write_empty_chunks": True}):
@@ -59,7 +82,7 @@ def build(path, variables, coordinates, settings, attributes, trials, chunk, red
     for name, variable in reduced.items():
         layout = Variable((CHUNK, *variable.dims), (count, *variable.shape), variable.dtype, variable.attributes)
         create(parts, name, layout, CHUNK, 1)
-    layout = layout_of(variables, reduced)
+    layout = plan.layout
     entries = 2 * len(files_of(layout, 0)) + 1
     for name, shape, dims, chunks, text in (
         (
@@ -103,3 +126,23 @@ def build(path, variables, coordinates, settings, attributes, trials, chunk, red
     write_stop(path, described["identity"], None)
     for folder in (path, *(folder for folder in path.rglob("*") if folder.is_dir())):
         _files.sync(folder)
+
+
+def check_layout(path: _files.Place, there, here, longer: str | None = None) -> None:
+    """Refuses outputs that are laid out in another way, but for the length of one dimension."""
+
+    def fixed(entry):
+        if entry is None:
+            return None
+        return entry | {"shape": [-1 if d == longer else n for d, n in zip(entry["dims"], entry["shape"], strict=True)]}
+
+    differ = [
+        f"{kind} `{name}` is {laid_out(there[group].get(name))} there and {laid_out(here[group].get(name))} here"
+        for group, kind in (("variables", "output"), ("reduced", "reduction"))
+        for name in {**there[group], **here[group]}
+        if fixed(there[group].get(name)) != fixed(here[group].get(name))
+    ]
+    if differ:
+        raise StoreError(
+            f"{path} holds a sweep with other outputs ({'; '.join(differ)}): choose another folder or the same outputs."
+        )

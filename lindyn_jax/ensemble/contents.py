@@ -28,64 +28,41 @@ def stores_in(folder: Place) -> Iterator[Place]:
             yield root.parent
 
 
-def summary_of(path: Place):
-    """Means over the trials that succeeded, and shares of those in which a flag is set, over the grid.
+def estimates_of(path: Place):
+    """Means over the trials that succeeded, and shares of those in which a flag is set, over the grid, with 95% intervals.
 
     **Args:** `path`, of the store.
 
-    **Returns:** an `xarray.Dataset`. From reductions where there are some: of moments the mean, of counts the share of the
-    trials; others are left out.
+    **Returns:** two `xarray.Dataset`s: means and shares; and `..._low` and `..._high` of those over the whole grid, of means by
+    Student's t, of shares exact. From reductions where there are some: of moments the mean, of counts the share of the trials;
+    others are left out.
     """
     import xarray as xr
 
     store, snapshot = existing(path)
+    grid, means, found = list(snapshot.attributes["settings"]["grid"]), {}, {}
     if snapshot.attributes["layout"]["reduced"]:
-        merged, found = open_reductions(store.path), {}
-        count = max(1, int(merged[COUNT]))
-        for name, array in ((str(name), array) for name, array in merged.data_vars.items()):
+        opened = open_reductions(store.path)
+        count = int(opened[COUNT])
+        for name, array in ((str(name), array) for name, array in opened.data_vars.items()):
+            whole = {*array.dims} - {"moment"} == {*grid}
             if "moment" in array.dims:
-                found[name.removesuffix("_moments")] = array.isel(moment=1, drop=True)
-            elif array.attrs.get("merging") == "sum" and set(array.dims) <= set(
-                snapshot.attributes["settings"]["grid"]
-            ):
-                found[name] = array / count
-        return xr.Dataset(found)
-    dataset = open_sweep(store.path)
-    dataset = dataset.isel({TRIAL: np.flatnonzero(dataset["computed"].values)})
-    single = [name for name, array in dataset.data_vars.items() if TRIAL in array.dims and name != "ok"]
-    single = [name for name in single if set(dataset[name].dims) == {*dataset["ok"].dims}]
-    means = {name: dataset[name].where(dataset["ok"].astype(bool)).mean(TRIAL) for name in single}
-    return xr.Dataset({**means, "ok": dataset["ok"].mean(TRIAL)})
-
-
-def intervals_of(path: Path):
-    """95% intervals of what `summary_of` finds over the whole grid: `..._low` and `..._high`.
-
-    Those of means by Student's t, those of shares exact.
-
-    **Args:** `path`, of the store.
-
-    **Returns:** an `xarray.Dataset`.
-    """
-    import xarray as xr
-
-    store, snapshot = existing(path)
-    grid, found = list(snapshot.attributes["settings"]["grid"]), {}
-    if snapshot.attributes["layout"]["reduced"]:
-        merged = open_reductions(store.path)
-        count = int(merged[COUNT])
-        for name, array in ((str(name), array) for name, array in merged.data_vars.items()):
-            if set(array.dims) == {*grid, "moment"}:
-                found[name.removesuffix("_moments")] = mean_interval(array.transpose(*grid, "moment").values)
-            elif set(array.dims) == set(grid) and array.attrs.get("merging") == "sum":
-                successes = array.transpose(*grid).values
-                found[name] = frequency(successes, np.full(successes.shape, count))
+                name = name.removesuffix("_moments")
+                means[name] = array.isel(moment=1, drop=True)
+                if whole:
+                    found[name] = mean_interval(array.transpose(*grid, "moment").values)
+            elif array.attrs.get("merging") == "sum" and {*array.dims} <= {*grid}:
+                means[name] = array / max(1, count)
+                if whole:
+                    successes = array.transpose(*grid).values
+                    found[name] = frequency(successes, np.full(successes.shape, count))
     else:
-        dataset = open_sweep(store.path)
-        dataset = dataset.isel({TRIAL: np.flatnonzero(dataset["computed"].values)}).transpose(*grid, TRIAL, ...)
-        merged, ok = dataset, dataset["ok"].values.astype(bool)
+        opened = open_sweep(store.path)
+        opened = opened.isel({TRIAL: np.flatnonzero(opened["computed"].values)}).transpose(*grid, TRIAL, ...)
+        flags, ok = opened["ok"].astype(bool), opened["ok"].values.astype(bool)
         count = ok.sum(-1)
-        for name, array in ((str(name), array) for name, array in dataset.data_vars.items() if array.ndim == ok.ndim):
+        for name, array in ((str(name), array) for name, array in opened.data_vars.items() if array.ndim == ok.ndim):
+            means[name] = array.where(flags).mean(TRIAL) if name != "ok" else flags.mean(TRIAL)
             if name == "ok":
                 found[name] = frequency(count, np.full(count.shape, ok.shape[-1]))
             elif array.dtype == bool:
@@ -94,9 +71,19 @@ def intervals_of(path: Path):
                 mean = np.sum(array.values, axis=-1, where=ok) / np.maximum(count, 1)
                 spread = np.sum((array.values - mean[..., None]) ** 2, axis=-1, where=ok)
                 found[name] = mean_interval(np.stack([count, mean, spread], axis=-1))
-    ends = {name: value for key, interval in found.items() for name, value in named(key, interval).items()}
-    coords = {name: merged[name] for name in grid}
-    return xr.Dataset({name: (grid, value) for name, value in ends.items() if name not in found}, coords)
+    ends = {end: (grid, value) for name, interval in found.items() for end, value in named(name, interval).items()}
+    coords = {name: opened[name] for name in grid}
+    return xr.Dataset(means), xr.Dataset({end: value for end, value in ends.items() if end not in found}, coords)
+
+
+def summary_of(path: Place):
+    """The means and shares of `estimates_of`."""
+    return estimates_of(path)[0]
+
+
+def intervals_of(path: Place):
+    """The intervals of `estimates_of`."""
+    return estimates_of(path)[1]
 
 
 def frame(dataset):

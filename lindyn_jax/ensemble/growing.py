@@ -1,14 +1,11 @@
 """Stores that grow: a run that asks for more trials than there are computes only those."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _files
-from .building import build
+from .building import Plan, build
 from .names import TRIAL, files_of
 from .records import mark_of, same
 
@@ -34,28 +31,15 @@ def growing_axis(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | Non
     return axes[0] if more and len(set(here["grid"][axes[0]])) == len(here["grid"][axes[0]]) else None
 
 
-def add_trials(store: "SweepStore", new: tuple, chunks: np.ndarray) -> None:
+def add_trials(store: "SweepStore", plan: Plan, chunks: np.ndarray) -> None:
     """Makes room for more trials: the new store takes the complete chunks along.
 
-    **Args:** `store`, that grows; `new`, what `build` makes it of; `chunks`, which of those that are there are kept.
+    **Args:** `store`, that grows; `plan` of the new one; `chunks`, which of those that are there are kept.
     """
     there = store.snapshot().attributes
-    with store.building() as building:
-        build(building, *new, identity=there["identity"])
-        if _files.is_remote(store.path):
-            # Files of chunks stay where they are.
-            for index in [*np.flatnonzero(~chunks).tolist(), len(chunks)]:
-                (store.path / mark_of(index)).unlink(missing_ok=True)
-            store.replace_by(building)
-            return
-        keys = [key for index in np.flatnonzero(chunks).tolist() for key in files_of(there["layout"], index)]
-        keys += [mark_of(index) for index in np.flatnonzero(chunks).tolist()]
-        for key in keys:
-            (building / key).parent.mkdir(parents=True, exist_ok=True)
-            # Files of chunks are never changed, only replaced.
-            try:
-                os.link(store.path / key, building / key)
-            except OSError:
-                shutil.copyfile(store.path / key, building / key)
-        _files.settle(building, [building / key for key in keys])
-        store.replace_by(building)
+    kept, dropped = np.flatnonzero(chunks).tolist(), [*np.flatnonzero(~chunks).tolist(), len(chunks)]
+    keys = [key for index in kept for key in (*files_of(there["layout"], index), mark_of(index))]
+    with store.place.building() as building:
+        build(building, plan, there["identity"])
+        store.place.keep(building, keys, list(map(mark_of, dropped)))
+        store.place.replace(building)

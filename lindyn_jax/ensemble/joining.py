@@ -1,13 +1,12 @@
 """Sweeps of a longer grid: the points that are new are computed in a store beside the one that is there, and joined to it."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._files import is_remote
-from .building import build
+from .building import Plan, build
 from .names import TRIAL, Variable
 from .reading import Merged, open_sweep
 from .records import plain, same
@@ -21,17 +20,17 @@ Reduce = Callable[[Mapping[str, np.ndarray], int], dict[str, np.ndarray]]
 
 
 def add_points(
-    store: SweepStore, axis: str, again: Again, grid: Mapping[str, np.ndarray], new: tuple, progress, reduce: Reduce
+    store: SweepStore, axis: str, again: Again, grid: Mapping[str, np.ndarray], plan: Plan, progress, reduce: Reduce
 ) -> None:
     """Adds the points of a longer grid coordinate, which are computed in a store beside this one and then joined to it.
 
     **Args:** `store`, that grows, finished; `axis`, name of the coordinate; `again`, which runs the trials; `grid`, the whole of
-    it; `new`, what `build` makes the store of; `progress`, of the points that are added; `reduce`, which reduces single trials.
+    it; `plan` of the new store; `progress`, of the points that are added; `reduce`, which reduces single trials.
 
     **Raises:** `StoreError` for a store that is not finished, for a reduction over the coordinate itself where no trials are
     kept, and where the trials that are there are no longer those that would be computed.
     """
-    variables, _, settings, _, trials, chunk, reduced = new
+    variables, _, settings, _, trials, chunk, reduced = plan
     if not store.is_finished(trials):
         raise StoreError(
             f"{store.path} is not finished, and other values of `{axis}` are asked for: finish it as it was begun, or choose "
@@ -50,7 +49,7 @@ def add_points(
         )
     former = {name: np.asarray(values) for name, values in store.snapshot().attributes["settings"]["grid"].items()}
     _check_first(store, axis, again(former, min(chunk, trials), None, None), variables, min(chunk, trials))
-    side = SweepStore(store.path.with_name(f".{store.path.name}.more"))
+    side = SweepStore(store.place.beside("more"))
     values = grid[axis]
     added = values[~np.isin(values, former[axis])]
     points = {**grid, axis: added}
@@ -58,7 +57,7 @@ def add_points(
     wanted = {**settings, "reductions": 0, "grid": {name: values.tolist() for name, values in points.items()}}
     if side.path.exists() and not same({**(side.settings() or {}), "reductions": 0}, plain(wanted)):
         # What a run has left that asked for others.
-        shutil.rmtree(side.path)
+        side.place.remove()
     again(points, trials, side, progress)
     both = np.concatenate([former[axis], added])
     order = [int(np.flatnonzero(both == value)[0]) for value in values]
@@ -69,8 +68,8 @@ def add_points(
 
     there, here = store.snapshot(), side.snapshot()
     datasets = [open_sweep(each.path) for each in (store, side)] if variables else []
-    with store.building() as building:
-        build(building, *new)
+    with store.place.building() as building:
+        build(building, plan)
         whole = SweepStore(building)
         for index in range(len(there.complete)):
             part = slice(index * chunk, min((index + 1) * chunk, trials))
@@ -92,8 +91,8 @@ def add_points(
                 both_parts = store.read_reduced(index, there), side.read_reduced(index, here)
                 parts = {name: joined(v, *(each[name] for each in both_parts)) for name, v in reduced.items()}
             whole.write(index, part, single, parts)
-        store.replace_by(building)
-    shutil.rmtree(side.path, ignore_errors=True)
+        store.place.replace(building)
+    side.place.remove()
 
 
 def _check_first(store: SweepStore, axis: str, found, variables: Mapping[str, Variable], trials: int) -> None:

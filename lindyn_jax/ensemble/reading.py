@@ -12,7 +12,8 @@ from .._files import Place
 from .._public import public
 from ..statistics import merge
 from .names import COMPLETE, COMPUTED, COUNT, REDUCED, STOPPED, TRIAL, Variable
-from .store import Snapshot, SweepStore, warn_of_damage
+from .snapshot import Snapshot
+from .store import SweepStore
 from .verified import verified
 
 
@@ -152,7 +153,7 @@ def existing(path: str | os.PathLike | Place) -> tuple[SweepStore, Snapshot]:
     if store.settings() is None:
         raise FileNotFoundError(f"There is no sweep store at {place}.")
     snapshot = store.snapshot()
-    warn_of_damage(store, snapshot)
+    snapshot.warn_of_damage(store.path)
     return store, snapshot
 
 

@@ -21,12 +21,12 @@ from .. import _checks, observables
 from .._public import public
 from ..statistics import AbstractReduction
 from .batches import BATCHES, Trial
-from .driver import driving
+from .building import Plan
 from .joining import add_points
 from .machine import UNBATCHED, generator_of, key_words
 from .names import COORDINATES, TRIAL, Variable, check_name, check_names
 from .reading import Merged, flat, open_reductions, open_sweep
-from .store import SweepStore, warn_of_damage
+from .store import SweepStore
 from .work import Here, Parts, Program, Task, compute, survey
 
 Progress = Callable[[int, int], None]
@@ -184,10 +184,10 @@ def run_ensemble(
         for name, values in ({**grid, TRIAL: np.arange(trials)} if keep_trials else grid).items()
     }
     check_names(variables, coordinates, reduced)
-    with contextlib.nullcontext() if store is None else driving(store.path):
+    with contextlib.nullcontext() if store is None else store.driving():
         chunk, arrays = known.chunk, {}
         if store is not None:
-            recorded = {"environment": known.environment}
+            plan = Plan(variables, coordinates, settings, {"environment": known.environment}, trials, chunk, reduced)
             if axis in grid:
 
                 def again(grid, trials, store, progress):
@@ -199,18 +199,14 @@ def run_ensemble(
                         trial, grid, trials, key=key, store=store, progress=progress, **options, **described
                     )
 
-                new = (variables, coordinates, settings, recorded, trials, chunk, reduced)
-
                 def of_all(done: int, added: int) -> None:
                     if progress is not None:
                         progress(points * trials - added + done, points * trials)
 
-                add_points(store, axis, again, grid, new, of_all, program.runner(chunk).reductions_of)
-            chunk = store.prepare(
-                variables, coordinates, settings, recorded, trials, chunk, reduced, executor is not None
-            )
+                add_points(store, axis, again, grid, plan, of_all, program.runner(chunk).reductions_of)
+            chunk = store.prepare(*plan, executor is not None)
             snapshot = store.snapshot()
-            warn_of_damage(store, snapshot)
+            snapshot.warn_of_damage(store.path)
             complete = snapshot.complete
         else:
             complete = np.zeros(-(-trials // chunk), bool)
@@ -234,7 +230,7 @@ def run_ensemble(
             # What an earlier run found narrow enough is not for this one.
             store.set_stop(None)
         report()
-        task = Task(chunk, trials, None if store is None else store.absolute, keep_trials, follow)
+        task = Task(chunk, trials, None if store is None else store.place.absolute, keep_trials, follow)
         waiting = np.flatnonzero(~complete).tolist()[::-1]
         pending: dict[concurrent.futures.Future, int] = {}
         try:

@@ -11,109 +11,25 @@ import contextlib
 import functools
 import json
 import os
-import platform
-import re
-import shutil
-import tempfile
-import time
-import uuid
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from .. import _files
 from .._public import public
-from .building import FORMAT, READABLE, build
+from .bucket import Bucket
+from .building import FORMAT, READABLE, Plan, build, check_layout
+from .folder import Folder, Lock
 from .growing import add_trials, growing_axis
-from .names import (
-    REDUCED,
-    ROOT,
-    STOPPED,
-    TRIAL,
-    Variable,
-    check_names,
-    files_of,
-    laid_out,
-    layout_of,
-)
+from .names import REDUCED, ROOT, STOPPED, TRIAL, Variable, check_names, files_of
 from .records import checksum_of, decoded, mark_of, plain, same, seal_of, short, write_stop
+from .snapshot import Snapshot
 from .verified import StoreError, verified
 
 # Formats whose chunks have no checksums.
 OLDER = ("lindyn_jax sweep 1", "lindyn_jax sweep 2")
-# There while the files of a store that has no folder to be moved come one after another.
-MAKING = "making"
-# Attributes of the store that are its own business.
-_INTERNAL = ("identity", "layout", "files", "checksum")
-
-
-class Snapshot(NamedTuple):
-    """What a store holds, all of it read at one moment.
-
-    **Fields:** `attributes` of the store; `complete`, which chunks are; `stop`, after how many chunks and trials the study was
-    stopped early, or `None`; `files`, what may be read, by length and checksum; `damaged`, what is wrong with chunks that were
-    complete once, by their index.
-    """
-
-    attributes: dict[str, Any]
-    complete: np.ndarray
-    stop: tuple[int, int] | None
-    files: dict[str, _files.Stamp]
-    damaged: dict[int, str]
-
-    @property
-    def used(self) -> np.ndarray:
-        """Which chunks count: the complete ones, up to where the study was stopped early if it was."""
-        used = self.complete.copy()
-        if self.stop is not None:
-            used[self.stop[0] :] = False
-        return used
-
-    @property
-    def computed(self) -> np.ndarray:
-        """Which trials count."""
-        return np.repeat(self.used, self.attributes["chunk"])[: self.attributes["trials"]]
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """The attributes that a reader is shown."""
-        stop = {} if self.stop is None else {STOPPED: dict(zip(("chunks", "trials"), self.stop, strict=True))}
-        done, wanted = int(self.computed.sum()), self.attributes["trials"]
-        state = {"state": f"{done} of {wanted} trials are there"} if done < wanted else {}
-        return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop | state
-
-
-def _group(place, mode: Literal["r", "r+"]) -> Any:
-    """The root of a store. Which entries are arrays and which are groups, its layout says and a type cannot."""
-    import zarr
-    import zarr.storage
-
-    if _files.is_remote(place):
-        place = zarr.storage.FsspecStore.from_url(str(place), storage_options=dict(place.storage_options))
-    return zarr.open_group(place, mode=mode, zarr_format=3)
-
-
-def _check_layout(path: _files.Place, there, here, longer: str | None = None) -> None:
-    """Refuses outputs that are laid out in another way, but for the length of one dimension."""
-
-    def fixed(entry):
-        if entry is None:
-            return None
-        return entry | {"shape": [-1 if d == longer else n for d, n in zip(entry["dims"], entry["shape"], strict=True)]}
-
-    differ = [
-        f"{kind} `{name}` is {laid_out(there[group].get(name))} there and {laid_out(here[group].get(name))} here"
-        for group, kind in (("variables", "output"), ("reduced", "reduction"))
-        for name in {**there[group], **here[group]}
-        if fixed(there[group].get(name)) != fixed(here[group].get(name))
-    ]
-    if differ:
-        raise StoreError(
-            f"{path} holds a sweep with other outputs ({'; '.join(differ)}): choose another folder or the same outputs."
-        )
 
 
 def told(method):
@@ -158,11 +74,7 @@ class SweepStore:
         self.path = _files.place(path)
         if "\0" in str(self.path):
             raise ValueError(f"Argument `path` must be the name of a folder, but is {str(self.path)!r}.")
-
-    @property
-    def absolute(self) -> Any:
-        """The place of the store, wherever a worker's folder is."""
-        return self.path if _files.is_remote(self.path) else self.path.absolute()
+        self.place = Bucket(self.path) if _files.is_remote(self.path) else Folder(self.path)
 
     @told
     def settings(self) -> dict[str, Any] | None:
@@ -170,22 +82,7 @@ class SweepStore:
 
         **Raises:** `StoreError` if something else than a store is there.
         """
-        if _files.is_remote(self.path):
-            if _files.read(self.path / ROOT) is not None:
-                return self._attributes()["settings"]
-            if self.path.exists() and not (self.path / MAKING).exists():
-                raise StoreError(f"{self.path} is there and is no sweep store: choose another address.")
-            return None
-        for place in (self.path, *self.path.parents):
-            if place.is_symlink() and not place.exists():
-                raise StoreError(f"{place} is a link to {os.readlink(place)}, which does not exist: make or remove it.")
-        if not self.path.exists():
-            return None
-        if not self.path.is_dir():
-            raise StoreError(f"{self.path} is a file, not a sweep store: choose another folder.")
-        if not any(self.path.iterdir()):
-            return None
-        return self._attributes()["settings"]
+        return self._attributes()["settings"] if self.place.there() else None
 
     def _attributes(self) -> dict[str, Any]:
         """The attributes of the store, which must be there, checked."""
@@ -229,6 +126,18 @@ class SweepStore:
         """`"trial"` or the name of the grid coordinate of which these settings ask for more than the store has, if any."""
         return growing_axis(self.settings() or {}, plain(settings))
 
+    @contextlib.contextmanager
+    def driving(self) -> Iterator[Lock]:
+        """Inside it no other run computes for the store; that of a process which has died is taken over.
+
+        **Raises:** `StoreError` that names host and process of the run that is there.
+        """
+        lock = told(lambda store: store.place.lock())(self)
+        try:
+            yield lock
+        finally:
+            lock.release()
+
     @told
     def prepare(
         self,
@@ -251,98 +160,33 @@ class SweepStore:
 
         **Raises:** `StoreError` naming every setting and output that differs; `ValueError` as `check_names`.
         """
-        reduced = reduced or {}
-        check_names(variables, coordinates, reduced)
-        self._clear_abandoned(shared)
+        plan = Plan(variables, coordinates, settings, attributes, trials, chunk, reduced or {})
+        check_names(plan.variables, plan.coordinates, plan.reduced)
+        self.place.clear(shared)
         if self.check(settings):
-            if (there := self._attributes())["trials"] < trials:
-                _check_layout(self.path, there["layout"], layout_of(variables, reduced), TRIAL)
-                new = (variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
+            there = self._attributes()
+            plan = plan._replace(chunk=there["chunk"])
+            if there["trials"] < trials:
+                check_layout(self.path, there["layout"], plan.layout, TRIAL)
                 # But for a last chunk that was cut short.
-                add_trials(self, new, self.complete()[: there["trials"] // there["chunk"]])
-            self._resume(variables, coordinates, settings, attributes, trials, reduced, shared)
-            return self.chunk
-        _files.make(self.path.parent)
-        with self.building() as building:
-            build(building, variables, coordinates, settings, attributes, trials, chunk, reduced)
-            if _files.is_remote(self.path):
-                _files.put(self.path / MAKING, b"")
-                self.replace_by(building)
-                (self.path / MAKING).unlink()
-                return self.chunk
-            try:
-                # Onto an empty folder this succeeds, onto the store of a faster process it fails.
-                os.replace(building, self.path)
-            except OSError:
-                if not self.check(settings):
-                    raise
-                self._resume(variables, coordinates, settings, attributes, trials, reduced, True)
-        _files.sync(self.path.parent)
+                add_trials(self, plan, self.complete()[: there["trials"] // plan.chunk])
+            self._resume(plan, shared)
+            return plan.chunk
+        with self.place.building() as building:
+            build(building, plan)
+            if not self.place.appear(building):
+                self.check(settings)
+                self._resume(plan, True)
         return self.chunk
 
-    def replace_by(self, building: Path) -> None:
-        """Puts a new folder in the place of the store. Killed in between, the next run puts the former one back.
-
-        In an object store its files are put over those of the store, the root last: until then what it describes counts as
-        damaged, and is mended.
-        """
-        if _files.is_remote(self.path):
-            _files.upload(building, self.path, ROOT)
-            return
-        os.replace(self.path, self._former)
-        os.replace(building, self.path)
-        _files.sync(self.path.parent)
-        shutil.rmtree(self._former, ignore_errors=True)
-
-    @property
-    def _former(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.former")
-
-    @contextlib.contextmanager
-    def building(self):
-        """A new folder beside the store, gone in the end unless it was moved away."""
-        if _files.is_remote(self.path):
-            with tempfile.TemporaryDirectory() as folder:
-                yield Path(folder) / "store"
-            return
-        # Hosts that share a file system may use the same process number.
-        host = re.sub(r"\W", "_", platform.node())[:60]
-        path = self.path.with_name(f".{self.path.name}.building-{host}-{os.getpid()}-{uuid.uuid4().hex}")
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-
-    def _clear_abandoned(self, shared: bool) -> None:
-        """Removes what processes left that were killed while they made the store, or while they wrote a file of it."""
-        if _files.is_remote(self.path):
-            return
-        host = re.sub(r"\W", "_", platform.node())[:60]
-        if self._former.exists() and not self.path.exists():
-            os.replace(self._former, self.path)
-        shutil.rmtree(self._former, ignore_errors=True)
-        # On a disk that cannot be written to there is nothing to be cleared, and a finished store can be read.
-        with contextlib.suppress(OSError):
-            for folder in self.path.parent.iterdir():
-                if not folder.name.startswith(f".{self.path.name}.building-"):
-                    continue
-                *where, process, _ = folder.name.rpartition(".building-")[2].split("-")
-                gone = where in ([], [host]) and not alive(process)
-                if gone or time.time() - folder.stat().st_mtime > 3600:
-                    shutil.rmtree(folder, ignore_errors=True)
-            # A worker may be in the middle of moving such a file into place.
-            if not shared:
-                for leftover in self.path.rglob("*.partial"):
-                    leftover.unlink(missing_ok=True)
-
-    def _resume(self, variables, coordinates, settings, attributes, trials, reduced, shared) -> None:
+    def _resume(self, plan: Plan, shared: bool) -> None:
         """Checks that the store is laid out for these outputs, and mends what describes them."""
-        there, here = self._attributes(), plain(layout_of(variables, reduced))
-        _check_layout(self.path, there["layout"], here)
+        there = self._attributes()
+        check_layout(self.path, there["layout"], plain(plan.layout))
         damaged = [key for key in there["files"] if self._wrong(key, there["files"][key])]
         if damaged:
-            with self.building() as building:
-                build(building, variables, coordinates, settings, attributes, trials, there["chunk"], reduced)
+            with self.place.building() as building:
+                build(building, plan._replace(chunk=there["chunk"]))
                 for key in damaged:
                     data = _files.read(building / key)
                     if data is None or _files.difference(data, there["files"][key]):
@@ -460,7 +304,7 @@ class SweepStore:
         # Not believed while it is written over. Files are replaced whole: two workers that write the same chunk do not
         # miss each other's.
         (self.path / mark_of(index)).unlink(missing_ok=True)
-        group = _group(self.path, "r+")
+        group: Any = zarr.open_group(self.place.opened, mode="r+", zarr_format=3)
         # A file that is not there is lost, and not one that holds zeros.
         with zarr.config.set({"array.write_empty_chunks": True}):
             for name, value in values.items():
@@ -483,6 +327,8 @@ class SweepStore:
 
         **Raises:** `StoreError` if it is not complete, or damaged.
         """
+        import zarr
+
         if snapshot is None:
             attributes = self._attributes()
             marked, _ = self._marked(attributes, index)
@@ -491,7 +337,7 @@ class SweepStore:
             files = attributes["files"] | marked
         else:
             files = snapshot.files
-        group = _group(verified(self.path, files), "r")[REDUCED]
+        group: Any = zarr.open_group(verified(self.path, files), mode="r", zarr_format=3)[REDUCED]
         return {name: np.asarray(group[name][index]) for name in group.array_keys()}
 
     def used(self) -> np.ndarray:
@@ -516,26 +362,3 @@ class SweepStore:
         wanted = (0, 0) if stop is None else (int(stop["chunks"]), int(stop["trials"]))
         if self._stop(attributes) != wanted:
             write_stop(self.path, attributes["identity"], wanted)
-
-
-def warn_of_damage(store: SweepStore, snapshot: Snapshot) -> None:
-    """Warns if chunks that were complete once are not any more, and says what happens to them."""
-    if snapshot.damaged:
-        index, reason = next(iter(snapshot.damaged.items()))
-        number = len(snapshot.damaged)
-        warnings.warn(
-            f"{number} chunk{'s' * (number > 1)} of {store.path} {'are' if number > 1 else 'is'} damaged (chunk {index}: "
-            f"{reason}): the trials count as not computed, and the same run computes them again.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
