@@ -104,6 +104,16 @@ def put(path: Place, data: bytes) -> None:
     sync(path.parent)
 
 
+def remove(path: Place) -> None:
+    """Removes a file, if it is there."""
+    if is_remote(path):
+        # As it is named: its own `unlink` looks for patterns in names.
+        with contextlib.suppress(FileNotFoundError):
+            path.fs.rm_file(path.path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def upload(folder: Path, path: Place, last: str) -> None:
     """Puts all files of a folder into an object store, and the one that tells of the others in the end."""
     files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]

@@ -1,8 +1,14 @@
 """Sweeps in object stores: the bits of a folder, whatever interrupts them, and sentences for what cannot be done there."""
 
+import datetime
 import functools
 import json
 import math
+import os
+import platform
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +17,7 @@ import pytest
 
 import lindyn_jax as ld
 from lindyn_jax import _files, statistics
-from lindyn_jax.ensemble import StoreError, contents
+from lindyn_jax.ensemble import StoreError, bucket, contents
 
 pytest.importorskip("upath", reason="needs the extra `remote`")
 GRID = {"width": [2.0, 3.0]}
@@ -90,7 +96,7 @@ def test_files_that_are_lost_or_changed_are_computed_again(address):
     assert again.drop_attrs().identical(first.drop_attrs())
 
 
-def test_a_store_grows_by_trials_and_says_where_a_grid_can_grow(address, tmp_path):
+def test_a_store_grows_by_trials(address, tmp_path):
     calls = []
 
     def counted(key, width):
@@ -102,8 +108,93 @@ def test_a_store_grows_by_trials_and_says_where_a_grid_can_grow(address, tmp_pat
     assert run(address, 8, trial=counted).load().drop_attrs().identical(run(tmp_path / "whole", 8).load().drop_attrs())
     # Its last chunk was cut short.
     assert first == 12 and len(calls) - first == 8
-    with pytest.raises(StoreError, match=r"lies in an object store.*copy it to a folder"):
-        run(address, 8, {"width": [2.0, 3.0, 4.0]})
+
+
+def failing_after(number, function):
+    """A function that is interrupted at one of its calls."""
+    calls = []
+
+    def call(*arguments, **options):
+        calls.append(1)
+        if len(calls) > number:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_grid_grows_to_the_bits_of_a_run_of_all_of_it_wherever_it_is_interrupted(
+    address, tmp_path, keep, monkeypatch
+):
+    longer, seen, files = {"width": [4.0, 2.0, 3.0]}, [], type(_files.place(address).fs)
+    whole = run(tmp_path / "whole", grid=longer, keep_trials=keep).load()
+    run(address, keep_trials=keep)
+    # While the store of the new points is made, while the store of all is put beside the other, and while it is copied over it.
+    cuts = [(_files, "put", 4), (_files, "upload", 1), (files, "cp_file", 0), (files, "cp_file", 9)]
+    for place, name, number in cuts:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(place, name, failing_after(number, getattr(place, name)))
+            run(address, grid=longer, keep_trials=keep)
+    with pytest.raises(StoreError, match="is damaged"):
+        # In the middle nothing is read that is neither of the one nor of the other.
+        ld.open_sweep(address)
+    found = run(address, grid=longer, keep_trials=keep, progress=lambda done, total: seen.append(done)).load()
+    assert found.drop_attrs().identical(whole.drop_attrs()) and seen == [15]
+    assert json.loads(found.attrs["settings"])["grid"] == longer
+    moments = [ld.open_reductions(place)["least_moments"].values for place in (address, tmp_path / "whole")]
+    np.testing.assert_array_equal(*moments)
+    folder = _files.place(address).parent
+    assert {name.removeprefix(folder.path).split("/")[1] for name in folder.fs.find(folder.path)} == {"sweep.zarr"}
+
+
+def put_lock(address, process, host):
+    lock = _files.place(address).parent / ".sweep.zarr.driver" / "of-another"
+    lock.write_bytes(json.dumps({"process": process, "host": host}).encode())
+    return lock
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead(address):
+    def second(done, total):
+        with pytest.raises(StoreError, match=f"is being computed by process {os.getpid()} on "):
+            run(address)
+
+    whole = run(address, progress=second)
+    # Of this host by its number, which may be one of a former life, and of others by signs of life.
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        lock = put_lock(address, living.pid, platform.node())
+        with pytest.raises(StoreError, match=f"is being computed by process {living.pid} on "):
+            run(address)
+    assert lock.exists()
+    run(address)
+    assert not lock.exists()
+    put_lock(address, os.getpid(), platform.node())
+    run(address)
+    lock = put_lock(address, 1, "elsewhere")
+    with pytest.raises(StoreError, match="is being computed by process 1 on elsewhere: wait for it, or end it"):
+        run(address)
+    lock.fs.store[lock.path].modified -= datetime.timedelta(seconds=bucket.PATIENCE + 1)
+    assert run(address).load().identical(whole.load()) and not lock.exists()
+    assert not lock.fs.find(lock.parent.path)
+
+
+def test_a_run_gives_signs_of_life_and_ends_where_it_was_taken_over(address, monkeypatch):
+    monkeypatch.setattr(bucket, "BEAT", 0.01)
+    folder, seen = _files.place(address).parent / ".sweep.zarr.driver", []
+
+    def taken_over(done, total):
+        (lock,) = folder.fs.find(folder.path)
+        first = folder.fs.modified(lock)
+        while folder.fs.modified(lock) == first:
+            time.sleep(0.01)
+        seen.append(done)
+        folder.fs.rm_file(lock)
+        time.sleep(0.5)
+
+    with pytest.raises(StoreError, match="was taken over by another run"):
+        run(address, progress=taken_over)
+    assert seen == [0] and not folder.fs.find(folder.path)
+    run(address)
 
 
 def test_what_is_no_store_and_other_settings_are_refused(address):

@@ -22,6 +22,8 @@ class Lock(NamedTuple):
     release: Callable[[], None]
 
 
+# What the store of points is called that are to be added to another.
+MORE = "more"
 NO_LOCK = Lock(lambda: None, lambda: None)
 # A lock of the system keeps out other processes only.
 _ours: set[Path] = set()
@@ -99,18 +101,23 @@ class Folder:
 
     def replace(self, building: Path) -> None:
         """Puts what was built in the place of the store. Killed in between, `recover` puts the former one back."""
-        former = self.beside("former")
-        os.replace(self.path, former)
+        os.replace(self.path, self.beside("former"))
         os.replace(building, self.path)
         _files.sync(self.path.parent)
-        shutil.rmtree(former, ignore_errors=True)
+        self.recover()
+
+    def interrupted(self) -> bool:
+        """Whether a run was killed while it put one store in the place of another."""
+        return self.beside("former").exists() and not self.path.exists()
 
     def recover(self) -> None:
-        """Makes good what a run left that was killed while it put one store in the place of another."""
-        former = self.beside("former")
-        if former.exists() and not self.path.exists():
-            os.replace(former, self.path)
-        shutil.rmtree(former, ignore_errors=True)
+        """Makes good what such a run left."""
+        if self.interrupted():
+            os.replace(self.beside("former"), self.path)
+        elif self.beside("former").exists():
+            # Points that were added lie in the store itself now.
+            shutil.rmtree(self.beside(MORE), ignore_errors=True)
+        shutil.rmtree(self.beside("former"), ignore_errors=True)
 
     def clear(self, shared: bool) -> None:
         """Removes what processes left that were killed while they made the store, or, unless it is shared, wrote a file."""
@@ -188,6 +195,7 @@ class Folder:
 
 
 def taken(path: _files.Place, who: str) -> StoreError:
+    """What a second run is told."""
     return StoreError(f"{path} is being computed by process {who}: wait for it, or end it and start this run again.")
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .._files import is_remote
 from .building import Plan, build
+from .folder import MORE
 from .names import TRIAL, Variable
 from .reading import Merged, open_sweep
 from .records import plain, same
@@ -42,20 +42,15 @@ def add_points(
             f"The reduction `{over[0]}` of {store.path} is one of all values of `{axis}`, of which there are more now: choose "
             "another folder."
         )
-    if is_remote(store.path):
-        raise StoreError(
-            f"{store.path} lies in an object store, and other values of `{axis}` are asked for: copy it to a folder, extend "
-            "it there, and copy it back; or choose another address."
-        )
     former = {name: np.asarray(values) for name, values in store.snapshot().attributes["settings"]["grid"].items()}
     _check_first(store, axis, again(former, min(chunk, trials), None, None), variables, min(chunk, trials))
-    side = SweepStore(store.place.beside("more"))
+    side = SweepStore(store.place.beside(MORE))
     values = grid[axis]
     added = values[~np.isin(values, former[axis])]
     points = {**grid, axis: added}
     # What reductions look like follows from the rest.
     wanted = {**settings, "reductions": 0, "grid": {name: values.tolist() for name, values in points.items()}}
-    if side.path.exists() and not same({**(side.settings() or {}), "reductions": 0}, plain(wanted)):
+    if side.path.exists() and not _asks(side, wanted):
         # What a run has left that asked for others.
         side.place.remove()
     again(points, trials, side, progress)
@@ -92,7 +87,15 @@ def add_points(
                 parts = {name: joined(v, *(each[name] for each in both_parts)) for name, v in reduced.items()}
             whole.write(index, part, single, parts)
         store.place.replace(building)
-    side.place.remove()
+
+
+def _asks(side: SweepStore, wanted: Mapping[str, Any]) -> bool:
+    """Whether a store is one of these points, and not what is left of one that was being removed."""
+    try:
+        there = side.settings()
+    except StoreError:
+        return False
+    return same({**(there or {}), "reductions": 0}, plain(wanted))
 
 
 def _check_first(store: SweepStore, axis: str, found, variables: Mapping[str, Variable], trials: int) -> None:

@@ -6,7 +6,6 @@ over the devices of a process, reduced on one of them, and only then leaves it. 
 by default; they are merged here, in their order.
 """
 
-import concurrent.futures
 import contextlib
 import os
 from collections.abc import Callable, Mapping
@@ -22,12 +21,13 @@ from .._public import public
 from ..statistics import AbstractReduction
 from .batches import BATCHES, Trial
 from .building import Plan
+from .folder import NO_LOCK
 from .joining import add_points
 from .machine import UNBATCHED, generator_of, key_words
 from .names import COORDINATES, TRIAL, Variable, check_name, check_names
 from .reading import Merged, flat, open_reductions, open_sweep
 from .store import SweepStore
-from .work import Here, Parts, Program, Task, compute, survey
+from .work import Executor, Parts, Program, Survey, Task, compute, ended, engine_of, survey
 
 Progress = Callable[[int, int], None]
 StopWhen = Callable[[Mapping[str, np.ndarray], int], bool]
@@ -53,7 +53,7 @@ def run_ensemble(
     reductions: Mapping[str, AbstractReduction] | None = None,
     keep_trials: bool = True,
     stop_when: StopWhen | None = None,
-    executor: concurrent.futures.Executor | None = None,
+    executor: Executor | None = None,
     trust_store: bool = False,
 ):
     """Runs `trial(key, **point)` for every point of a grid and every trial.
@@ -94,7 +94,8 @@ def run_ensemble(
     - `trust_store`: whether a store that is finished and was made with these settings is read without a look at `trial`. By
         default its outputs must be those of the store, which takes as long as tracing it.
     - `executor`: where chunks are computed, any `concurrent.futures.Executor`: `client.get_executor()` of a Dask client, a
-        `ProcessPoolExecutor` of spawned processes, or threads. One worker a device does best; workers write their chunks to the
+        `ProcessPoolExecutor` of spawned processes, an `mpi4py.futures.MPIPoolExecutor`, or threads; and those of submitit, whose
+        jobs are asked again and again whether they have ended. One worker a device does best; workers write their chunks to the
         store themselves. By default the local devices, one chunk after another.
 
     **Returns:** an `xarray.Dataset` with dimensions (grid names..., `trial`, ...), read lazily from the store if there is
@@ -141,6 +142,7 @@ def run_ensemble(
             f"Argument `key` is of the generator {generator}, whose numbers depend on which trials are computed in lock step: "
             f'pass `batch="map"`, or `jax.random.key(seed, impl="threefry2x32")`.'
         )
+    engine = engine_of(executor)
     names, shape, given = tuple(grid), tuple(len(values) for values in grid.values()), settings
     points = int(np.prod(shape))
     settings = {
@@ -157,6 +159,8 @@ def run_ensemble(
     }
     if isinstance(store, (str, os.PathLike)):
         store = SweepStore(store)
+    if store is not None:
+        store.recover()
     resumed = store if store is not None and store.check(settings) else None
     axis = None if resumed is None else resumed.growing_axis(settings)
     if resumed is not None and axis is None and trust_store and stop_when is None and resumed.is_finished(trials):
@@ -173,9 +177,8 @@ def run_ensemble(
     else:
         chunk = min(_checks.check_count(chunk, "chunk"), trials)
 
-    engine = Here() if executor is None else executor
     program = Program(Parts(trial, grid, key, batch, reductions))
-    known = engine.submit(survey, program, chunk, fit).result()
+    known: Survey = engine.submit(survey, program, chunk, fit).result()
     described = observables.attributes() | dict(attributes or {})
     variables = _variables(known.outputs, names, shape, trials, dims or {}, described) if keep_trials else {}
     reduced = _reduced_variables(known.reduced, reductions, names, described)
@@ -184,7 +187,7 @@ def run_ensemble(
         for name, values in ({**grid, TRIAL: np.arange(trials)} if keep_trials else grid).items()
     }
     check_names(variables, coordinates, reduced)
-    with contextlib.nullcontext() if store is None else store.driving():
+    with contextlib.nullcontext(NO_LOCK) if store is None else store.driving() as lock:
         chunk, arrays = known.chunk, {}
         if store is not None:
             plan = Plan(variables, coordinates, settings, {"environment": known.environment}, trials, chunk, reduced)
@@ -200,6 +203,7 @@ def run_ensemble(
                     )
 
                 def of_all(done: int, added: int) -> None:
+                    lock.check()
                     if progress is not None:
                         progress(points * trials - added + done, points * trials)
 
@@ -222,6 +226,7 @@ def run_ensemble(
                 prefix.add(ours.pop(index) if store is None or index in ours else store.read_reduced(index))
 
         def report() -> None:
+            lock.check()
             if progress is not None:
                 progress(points * int(np.sum(sizes[complete])), points * trials)
 
@@ -232,13 +237,13 @@ def run_ensemble(
         report()
         task = Task(chunk, trials, None if store is None else store.place.absolute, keep_trials, follow)
         waiting = np.flatnonzero(~complete).tolist()[::-1]
-        pending: dict[concurrent.futures.Future, int] = {}
+        pending: dict[Any, int] = {}
         try:
             while (waiting or pending) and not prefix.stopped:
                 while waiting and len(pending) < (1 if executor is None else IN_FLIGHT):
                     index = waiting.pop()
                     pending[engine.submit(compute, program, task, index)] = index
-                done, _ = concurrent.futures.wait(pending, PATIENCE, concurrent.futures.FIRST_COMPLETED)
+                done = ended(pending, PATIENCE)
                 for future in sorted(done, key=pending.__getitem__):
                     index = pending.pop(future)
                     values, parts = future.result()

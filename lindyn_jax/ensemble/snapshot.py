@@ -45,7 +45,7 @@ class Snapshot(NamedTuple):
         stop = {} if self.stop is None else {STOPPED: dict(zip(("chunks", "trials"), self.stop, strict=True))}
         done, wanted = int(self.computed.sum()), self.attributes["trials"]
         state = {"state": f"{done} of {wanted} trials are there"} if done < wanted else {}
-        return {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop | state
+        return state | {name: value for name, value in self.attributes.items() if name not in _INTERNAL} | stop
 
     def warn_of_damage(self, path: _files.Place) -> None:
         """Warns if chunks that were complete once are not any more, and says what happens to them."""

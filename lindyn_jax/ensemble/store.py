@@ -126,6 +126,13 @@ class SweepStore:
         """`"trial"` or the name of the grid coordinate of which these settings ask for more than the store has, if any."""
         return growing_axis(self.settings() or {}, plain(settings))
 
+    @told
+    def recover(self) -> None:
+        """Makes good what a run left that was killed while it put one store in the place of another."""
+        if self.place.interrupted():
+            with self.driving():
+                self.place.recover()
+
     @contextlib.contextmanager
     def driving(self) -> Iterator[Lock]:
         """Inside it no other run computes for the store; that of a process which has died is taken over.
@@ -303,7 +310,7 @@ class SweepStore:
         paths = [self.path / key for key in files_of(layout, index)]
         # Not believed while it is written over. Files are replaced whole: two workers that write the same chunk do not
         # miss each other's.
-        (self.path / mark_of(index)).unlink(missing_ok=True)
+        _files.remove(self.path / mark_of(index))
         group: Any = zarr.open_group(self.place.opened, mode="r+", zarr_format=3)
         # A file that is not there is lost, and not one that holds zeros.
         with zarr.config.set({"array.write_empty_chunks": True}):

@@ -12,8 +12,9 @@ import os
 import pickle
 import platform
 import threading
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from .store import SweepStore
 
 # What has to be the same where chunks of one run are computed, and versions.
 NUMERIC = ("float", "generator", "matmul_precision")
+# Seconds between two looks at jobs that cannot be waited for.
+PAUSE = 0.5
 
 
 Arrays = Mapping[str, np.ndarray]
@@ -163,6 +166,13 @@ def compute(program: Program, task: Task, index: int) -> tuple[Arrays, Arrays]:
     return values, parts if task.reports else {}
 
 
+@runtime_checkable
+class Executor(Protocol):
+    """What tasks are submitted to: a `concurrent.futures.Executor`, or what makes jobs with `done`, `result` and `cancel`."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
 class Here(concurrent.futures.Executor):
     """The local devices: what is submitted is done at once."""
 
@@ -170,3 +180,35 @@ class Here(concurrent.futures.Executor):
         future = concurrent.futures.Future()
         future.set_result(fn(*arguments, **options))
         return future
+
+
+def engine_of(executor: Executor | None) -> Executor:
+    """What tasks are submitted to: the local devices by default.
+
+    **Raises:** `ValueError` for one that would keep results of the past, or whose workers would hang.
+    """
+    if executor is None:
+        return Here()
+    kind = f"{type(executor).__module__.split('.')[0]}.{type(executor).__name__}"
+    if hasattr(executor, "get_executor"):
+        raise ValueError(f"Argument `executor` is a {kind}: pass its `get_executor(pure=False)`.")
+    context = getattr(executor, "_mp_context", None)
+    if context is not None and context.get_start_method() == "fork":
+        raise ValueError(
+            f"Argument `executor` is a {kind} whose processes are forked, and JAX hangs in those: pass "
+            '`ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))`.'
+        )
+    return executor
+
+
+def ended(pending: Collection[Any], patience: float) -> list[Any]:
+    """Those of the tasks that have ended, as soon as one has, or none after so many seconds.
+
+    Jobs such as those of submitit have no more than `done`, `result` and `cancel`, and are asked again and again.
+    """
+    if all(isinstance(task, concurrent.futures.Future) for task in pending):
+        return list(concurrent.futures.wait(pending, patience, concurrent.futures.FIRST_COMPLETED).done)
+    until = time.monotonic() + patience
+    while not (done := [task for task in pending if task.done()]) and time.monotonic() < until:
+        time.sleep(PAUSE)
+    return done
