@@ -6,6 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
+from . import _html
+
 
 class Statement(eqx.Module):
     """What a theorem says of these arguments, and whether its hypotheses hold.
@@ -35,6 +37,11 @@ class Statement(eqx.Module):
 
     def __init__(self, value: PyTree, applies: Bool[ArrayLike, "..."], *, name: str | None = None, **more: PyTree):
         self.value, self.applies, self.more, self.name = value, jnp.asarray(applies), more, name
+
+    def _repr_html_(self) -> str:
+        values = {self.name or "value": self.value, "applies": self.applies, **self.more}
+        rows = [(name, _html.number(value), _html.laid_out(value)) for name, value in values.items()]
+        return _html.card(type(self).__name__, [], ("", "number", "type"), rows)
 
     def __getattr__(self, name: str) -> Any:
         # Asked for what is no field; while a copy is being made there are no fields yet.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from . import _html
 from ._checks import is_traced
 from .models import AbstractModel
 
@@ -97,37 +98,45 @@ class Trajectory(eqx.Module, Generic[M]):
         return xr.Dataset(arrays, coords={kind: times}, attrs={"model": type(self.final).__name__})
 
     def _repr_html_(self) -> str:
-        import html
-
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        facts, rows = self._described()
+        lines = [f"{name}: {text}" for name, text in facts]
+        return _html.card(self._heading, lines, ("observable", "type", "first", "at the end"), rows)
 
     def __repr__(self) -> str:
-        lines = [f"Trajectory of {type(self.final).__name__}"]
+        facts, rows = self._described()
+        told = [
+            f"  {name:<20} {kind}" + (f"  {first} -> {last} at the end" if first else "")
+            for name, kind, first, last in rows
+        ]
+        return "\n".join([self._heading, *(f"  {name:<7} {text}" for name, text in facts), *told])
+
+    @property
+    def _heading(self) -> str:
+        traced = " (traced)" if is_traced(*jax.tree.leaves(self)) else ""
+        return f"Trajectory of {type(self.final).__name__}{traced}"
+
+    def _described(self) -> tuple[list[tuple[str, str]], list[tuple[str, ...]]]:
+        """Facts about the run, and a row for each observable: its name, its type, and the first and last of single numbers."""
         if is_traced(*jax.tree.leaves(self)):
-            return lines[0] + " (traced)"
-        result = np.asarray(self.result)
-        if result.ndim:
-            ended = ", ".join(
-                f"{int(np.sum(result == code))} {RESULTS[code].split(':')[0]}" for code in np.unique(result)
-            )
-            lines.append(f"  batch   {result.shape}: {ended}")
-        else:
-            lines.append(f"  result  {RESULTS[int(result)]}")
-        ts = np.asarray(self.ts)
-        lines.append(f"  times   {ts.shape[-1]} from {ts.min():g} to {ts.max():g}")
-        for name, value in self.observables.items():
-            line = f"  {name:<20} {value.dtype}{list(value.shape)}"
-            if value.ndim == 1:
-                line += f"  {float(value[0]):.6g} -> {float(self.final_observables[name]):.6g} at the end"
-            lines.append(line)
-        numbers = ", ".join(
-            f"{name} {np.asarray(value):.6g}" for name, value in self.stats.items() if np.ndim(value) == 0
-        )
-        if numbers:
-            lines.append(f"  {numbers}")
+            return [], []
+        result, ts = np.asarray(self.result), np.asarray(self.ts)
+        codes = {code: RESULTS[code] for code in np.unique(result).tolist()}
+        ended = ", ".join(f"{np.sum(result == code)} {text.split(':')[0]}" for code, text in codes.items())
+        facts = [("batch", f"{result.shape}: {ended}")] if result.ndim else [("result", codes[int(result)])]
+        facts.append(("times", f"{ts.shape[-1]} from {ts.min():g} to {ts.max():g}"))
+        numbers = {name: _html.number(value) for name, value in self.stats.items()}
+        facts.append(("stats", ", ".join(f"{name} {text}" for name, text in numbers.items() if text)))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self) if eqx.is_array(leaf))
-        lines.append(f"  memory  {size / 1024:.1f} KiB")
-        return "\n".join(lines)
+        facts.append(("memory", f"{size / 1024:.1f} KiB"))
+        rows = [
+            (
+                name,
+                _html.laid_out(value),
+                *map(_html.number, (value[0], self.final_observables[name]) if value.ndim == 1 else ("", "")),
+            )
+            for name, value in self.observables.items()
+        ]
+        return [fact for fact in facts if fact[1]], rows
 
 
 def failed_to_inf(written: Bool[Array, ""], value: Array) -> Array:

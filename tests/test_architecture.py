@@ -17,6 +17,7 @@ LAYERS = (
         "_derivatives",
         "_equivariance",
         "_files",
+        "_html",
         "_keyed",
         "_norms",
         "_polar",

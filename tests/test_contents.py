@@ -273,6 +273,6 @@ def test_a_trajectory_becomes_a_labelled_dataset(rng):
     two = jax.vmap(descend)(jax.tree.map(lambda x: np.stack([x, 2 * x]), start)).to_xarray()
     assert two["singular_values"].dims == ("run_0", "step", "singular_values_index") and two.sizes["run_0"] == 2
     np.testing.assert_allclose(two["loss"][0], dataset["loss"], rtol=1e-12)
-    assert one._repr_html_().startswith("<pre>Trajectory of TwoLayer")
+    assert one._repr_html_().startswith("<div><b>Trajectory of TwoLayer</b>")
     with pytest.raises(ValueError, match="inside of jit or vmap"):
         jax.jit(lambda start: descend(start).to_xarray())(start)

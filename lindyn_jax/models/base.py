@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _html
 from .._norms import norm, total
 from .._public import role_of
 from ..problems import AbstractProblem, Penalised
@@ -43,6 +43,9 @@ class AbstractModel(eqx.Module):
     is_reduced: ClassVar[bool] = False
     # Whether what the data do not see of a network's rows stays, so that a core of this kind moves `Phi1^T Theta` alone.
     leaves_inputs: ClassVar[bool] = False
+
+    def _repr_html_(self) -> str:
+        return _html.card(type(self).__name__, [], ("array", "type", "size"), _html.arrays_of(self))
 
     @property
     def is_gradient_flow(self) -> bool:

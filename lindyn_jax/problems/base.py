@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .. import _checks
+from .. import _checks, _html
 from .._public import role_of, sizes_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class AbstractProblem(eqx.Module):
 
     num_inputs: eqx.AbstractVar[int]
     num_outputs: eqx.AbstractVar[int]
+
+    def _repr_html_(self) -> str:
+        sizes = [("inputs", self.num_inputs), ("outputs", self.num_outputs), ("samples", self.num_samples)]
+        line = ", ".join(f"{name}: {size}" for name, size in sizes if size is not None)
+        return _html.card(type(self).__name__, [line], ("array", "type", "size"), _html.arrays_of(self))
 
     def __check_init__(self):
         # Gradients, reduced forms and restrictions of the kinds of this package are written out for their own loss.
