@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import lindyn_jax as ld
 from lindyn_jax import cli
-from lindyn_jax.cli import _app, _cache, _checked, _help, _output
+from lindyn_jax.cli import _app, _cache, _checked, _help, _output, _study, simulate
 
 PATHS = sorted(_app.COMMANDS)
 
@@ -40,6 +40,40 @@ def test_every_help_has_groups_and_examples_that_can_be_read(call, made):
             for rule in _checked.RULES[path.split()[-1]]:
                 for name in rule.names:
                     assert not _checked.is_given(context, name) or rule.when(context.params), (line, name)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_names_every_option_in_full_and_fits_the_screen(width, call, made, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for path, command in made.items():
+        code, printed, _ = call(*path.split(), "--help")
+        told, _, examples = printed.partition("Examples:")
+        assert code == 0 and "…" not in told and "[none]" not in told
+        # Choices are one word.
+        assert max(len(line) for line in told.splitlines() if "|" not in line) <= width
+        assert all(
+            name in told for each in command.params for name in (*each.opts, *each.secondary_opts) if "-" in name
+        )
+        # An example is one line to copy, however long.
+        assert [line.strip() for line in examples.splitlines() if line] == list(_help.EXAMPLES[path])
+
+
+RUN = [(path, line) for path in PATHS for line in _help.EXAMPLES[path] if _app.COMMANDS[path].runner]
+
+
+@pytest.mark.parametrize(("path", "line"), RUN, ids=[line.removeprefix("lindyn-jax ") for _, line in RUN])
+def test_values_of_examples_make_the_study_that_they_name(path, line, call, monkeypatch, tmp_path):
+    made = []
+
+    def read(study, values):
+        made.append(_study.read(study, values)[0])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_study, "run", read)
+    monkeypatch.setattr(simulate, "run", read)
+    code, _, error = call(*shlex.split(line)[1:])
+    assert (code, error) == (0, "")
+    assert [type(study).__name__.lower() for study in made] == [_app.COMMANDS[path].place.partition(":")[2].lower()]
 
 
 class Marked(ld.Study):

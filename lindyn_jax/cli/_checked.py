@@ -4,13 +4,14 @@ import contextlib
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from . import _cache, _endings, _help
+from . import _cache, _endings, _help, _tables
 
 # Signed, so that a seed survives wherever numbers are kept.
 LARGEST = 2**63 - 1
@@ -32,6 +33,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
 }
 # Real numbers are positive and finite. These are shares as well.
 SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
+# Screens on which a help in panels would cut names of options, and has none.
+NARROW = 80
 # The study says which of these a start can have.
 FREE = ("width", "alpha", "lambda0")
 
@@ -288,15 +291,18 @@ class Checked(TyperCommand):
         return super().get_params(ctx)
 
     def format_help(self, ctx, formatter) -> None:
-        parts: list[Any] = [self, *self.params]
-        for part in parts:
-            if getattr(part, "help", None):
-                part.help = _literal(part.help)
+        width, parts = _tables.width_of(sys.stdout), [self, *self.params]
+        if width < NARROW:
+            self.rich_markup_mode = None
+        else:
+            for part in parts:
+                if getattr(part, "help", None):
+                    part.help = _literal(part.help)
         super().format_help(ctx, formatter)
         if self.name not in _cache.WITHOUT:
-            typer.echo(f"{_cache.SENTENCE}\n")
+            formatter.write("\n".join(["", *_tables.wrapped(_cache.SENTENCE, width), ""]))
         if self.examples:
-            typer.echo("\n".join(["Examples:", *(f"  {line}" for line in self.examples), ""]))
+            formatter.write("\n".join(["", "Examples:", *(f"  {line}" for line in self.examples), ""]))
 
     def invoke(self, ctx) -> Any:
         # Fields of a study of the user's are what they are.
