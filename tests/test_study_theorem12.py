@@ -270,7 +270,7 @@ def test_descent_has_columns_for_the_imbalance_lost_and_the_law_of_the_flow(prob
     assert float(row["D lost"]) == pytest.approx(float(dataset["imbalance_lost"].mean()), rel=1e-2)
     assert summary["rms_over_law_low"] < summary["rms_over_law"] < summary["rms_over_law_high"]
     assert float(dataset["excess_ratio"].max()) < 1e-3 and int(dataset["num_steps"].max()) == 400
-    assert ("sweep", "1 exponents x 1 widths x 6 trials by descent to step 400") in chosen.notes(6, "", "")
+    assert ("sweep", "1 exponent x 1 width x 6 trials by descent to step 400") in chosen.notes(6, "", "")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from .. import _checks, init
 from .. import observables as obs
+from .._text import counted
 from ..models import WideLimit
 from ..problems import LeastSquares, factorization
 from ..statistics import AbstractReduction, Count, Moments, standard_error
@@ -285,7 +286,7 @@ class FitLambda0(Study):
         return plots.fit_lambda0(dataset, summary, title)
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
-        fits = f"{len(self.widths)} widths x {trials} starts with entries N(0, {self.settings.std:g}^2)"
+        fits = f"{counted({'width': len(self.widths), 'start': trials})} with entries N(0, {self.settings.std:g}^2)"
         return [*data_notes(self.problem, description), ("fits", fits)]
 
     def title(self, source: str, done: int) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from .. import init, observables, theory
 from .._checks import check_count
 from .._public import public
-from .._text import on_one_line
+from .._text import counted, on_one_line
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments
 from ..trajectory import FINISHED
@@ -326,8 +326,8 @@ class Lemma11(Study):
         return plots.lemma11(summary, title)
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
-        sweep = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
-        sweep += f", {self.settings.steps} steps of descent each" if self._after() else ""
+        sweep = counted({"exponent": len(self.alphas), "width": len(self._swept()), "trial": trials})
+        sweep += f", {counted({'step': self.settings.steps})} of descent each" if self._after() else ""
         return [("problem", on_one_line(f"{source}: {self._named_sizes()}")), ("sweep", sweep)]
 
     def title(self, source: str, done: int) -> str:

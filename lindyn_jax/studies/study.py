@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._text import counted
 from ..ensemble import run_ensemble
 from ..problems import LeastSquares
 from ..statistics import (
@@ -331,11 +332,11 @@ class Study(Settled):
 
     def notes(self, trials: int, source: str, description: str) -> list[tuple[str, str]]:
         """Lines before the run, each a word and a text."""
-        sizes = " x ".join(f"{len(values)} {name}s" for name, values in self.grid().items())
+        sizes = counted({**{name: len(values) for name, values in self.grid().items()}, "trial": trials})
         problem = getattr(self, "problem", None)
         return [
             *(data_notes(problem, description) if problem is not None else []),
-            ("study", f"{sizes} x {trials} trials"),
+            ("study", sizes),
         ]
 
     def title(self, source: str, done: int) -> str:

@@ -19,6 +19,7 @@ from .. import init, observables, theory
 from .._checks import check_choice, check_tolerance
 from .._norms import quotient
 from .._public import public
+from .._text import counted
 from ..problems import LeastSquares
 from ..statistics import AbstractReduction, Count, Histogram, Moments, Values
 from ..trajectory import DIVERGED, FINISHED, RESULTS, STEP_LIMIT, STOPPED
@@ -392,7 +393,7 @@ class Theorem12(Study):
         steps = max(expected_steps(problem, w, a, settings) for w in self._swept() for a in self.alphas)
         end = "t = infinity" if settings.to_limit else f"an excess-loss ratio of {settings.stopping_ratio:g}"
         end = end if settings.steps is None else f"step {settings.steps}"
-        sizes = f"{len(self.alphas)} exponents x {len(self._swept())} widths x {trials} trials"
+        sizes = counted({"exponent": len(self.alphas), "width": len(self._swept()), "trial": trials})
         return [
             ("data", description),
             (
