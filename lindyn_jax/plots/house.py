@@ -57,7 +57,8 @@ def style():
 def literal(text: object) -> str:
     r"""`text` as matplotlib shows it letter by letter: for names that users give, in titles, labels and legends.
 
-    A dollar sign would start mathematics, and what cannot be printed cannot be drawn.
+    A dollar sign would start mathematics, an underscore in front would keep a label out of legends, and what cannot be printed
+    cannot be drawn.
 
     **Args:** `text`, of which line breaks, terminal codes and undecodable bytes are escaped.
 
@@ -66,7 +67,8 @@ def literal(text: object) -> str:
         >>> print(ld.plots.literal("weights in $ of 2024"))
         weights in \$ of 2024
     """
-    return on_one_line(str(text)).replace("$", r"\$")
+    shown = on_one_line(str(text)).replace("$", r"\$")
+    return rf"$\_${shown[1:]}" if shown.startswith("_") else shown
 
 
 def numbers(value, name: str, shape: str, *sizes: int | None) -> np.ndarray:
