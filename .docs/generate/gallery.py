@@ -131,8 +131,10 @@ def shrink(source: Path, to: Path) -> None:
     picture = Image.open(source).convert("RGB")
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
-    for colours in (64, 32, 24, 16):
-        picture.quantize(colours, dither=Image.Dither.NONE).save(to, optimize=True)
+    for colours in (128, 64, 32, 16):
+        # Others than by coverage give rare colours, those of thin lines, away.
+        few = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+        few.save(to, optimize=True)
         if to.stat().st_size < 60_000:
             return
 
