@@ -2,8 +2,9 @@
 
 import io
 import re
-import sys
+from typing import Annotated
 
+import jax
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import lindyn_jax as ld
-from lindyn_jax import cli, plots
+from lindyn_jax import plots
 from lindyn_jax.cli import _tables
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies.study import Table
@@ -128,22 +129,72 @@ def test_the_table_of_tasks_fits_screens_of_80_columns_with_its_keys(tasks):
     assert_fits(study.table(xr.Dataset(attrs=known)), "")
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+class Coins(ld.Study):
+    """How often a coin falls on its head, and how far it rolls."""
+
+    far: Annotated[float, "How far, at most."] = 1e-9
+
+    name = "coins"
+
+    def grid(self):
+        return {"share": [0.25, 1 / 3], "height": [1.0, 1e12]}
+
+    def trial(self, key, share, height):
+        head, far = jax.random.uniform(key, (2,))
+        return {f"a_far_distance_{i}": -(10.0**i) * far * self.far / height for i in range(6)} | {"head": head < share}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two stores of one study, which differ in settings and numbers; one is in a folder with an odd name."""
+    folder = tmp_path_factory.mktemp("stores")
+    for name, far in (("one", 1e-9), ("a $x_1$ [red]b[/red]", 1 / 3)):
+        Coins(far).run(3, store=ld.SweepStore(folder / name / "sweep.zarr"))
+    return folder
+
+
+@pytest.mark.parametrize("width", (60, 80, 120, 200))
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "keys"),
     [
-        (("figure", "list"), "t21-figure1"),
-        (("commutation", "--data", "iris", "--data", "wine"), "Delta_x"),
-        (("info",), "precision"),
+        (("figure", "list"), [("name",)]),
+        (("commutation", "--data", "iris", "--data", "wine"), [("data", "columns")]),
+        (("list", "."), [("store",)]),
+        (("show", "one"), [("share", "height", "number")]),
+        (("compare", "one", "a $x_1$ [red]b[/red]"), [("setting",), ("share", "height", "number")]),
+        (("info",), []),
     ],
+    ids=lambda value: value[0] if type(value) is tuple else "",
 )
-def test_commands_without_stores_fit_the_screen(arguments, told, width, monkeypatch, capsys):
+def test_commands_that_compute_nothing_print_every_key_and_cut_no_cell(
+    arguments, keys, width, folder, call, monkeypatch
+):
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr(sys, "argv", ["lindyn-jax", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
+    given, show = [], _tables.show
+    monkeypatch.setattr(_tables, "show", lambda console, parts: (given.extend(parts), show(console, parts)))
+    code, out, error = call(*arguments)
+    lines = (out + error).splitlines()
+    assert code == 0 and "…" not in out
     # A path has a line of its own.
-    lines = [line for line in (said.out + said.err).splitlines() if "/" not in line]
-    assert not ended.value.code and told in said.out and "…" not in said.out
-    assert max(map(cell_len, lines)) <= width
+    assert max(cell_len(line) for line in lines if "/" not in line) <= width
+    tables = [part for part in given if isinstance(part, Table)]
+    for table, names in zip(tables, keys, strict=True):
+        assert_fits([table], *names, width=width)
+        assert printed([table], width) in out
+    if arguments == ("info",):
+        # Lines that go on are set in.
+        assert {line[:11].strip() for line in lines} - {""} == {"versions", "devices", "precision", "cache"}
+
+
+def test_numbers_at_the_same_values_of_other_axes_are_not_compared(call, tmp_path):
+    for axis in ("scale", "width"):
+        ld.run_ensemble(
+            lambda key, **point: {"x": 2 * sum(point.values())},
+            {axis: [1.0, 2.0]},
+            2,
+            key=jax.random.key(0),
+            store=tmp_path / axis,
+        )
+    code, out, _ = call("compare", tmp_path / "scale", tmp_path / "width")
+    assert code == 0 and "no point of the grid is in both" in out

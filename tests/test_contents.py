@@ -129,21 +129,6 @@ def test_stores_are_listed_and_compared(call, folder):
     assert first["first"] == float(open_reductions(folder / "both")["value"][0, 0, 1])
 
 
-@pytest.mark.parametrize("width", [60, 80])
-def test_tables_of_stores_fit_the_screen(call, folder, width, monkeypatch):
-    for arguments, columns in (
-        (("show", "both"), ("scale", "number", "mean or share")),
-        (("compare", "both", "reduced"), ("scale", "number", "difference")),
-        (("list", "."), ("store", "study", "state")),
-    ):
-        # Each call undoes them.
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.chdir(folder)
-        code, printed, notes = call(*arguments)
-        assert code == 0 and all(name in printed for name in columns), arguments
-        assert "…" not in printed and max(map(len, (printed + notes).splitlines())) <= width, arguments
-
-
 def test_what_is_no_store_is_refused_in_a_sentence(call, folder, tmp_path, monkeypatch):
     for arguments, sentence in (
         (("show", tmp_path / "nothing"), "There is no sweep store at"),

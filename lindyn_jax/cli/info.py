@@ -5,6 +5,7 @@ from pathlib import Path
 from . import _cache, _output
 from ._common import configure, consoles
 from ._output import CsvOption, JsonOption
+from ._tables import say
 
 
 def info(json_: JsonOption = False, csv: CsvOption = None) -> None:
@@ -46,5 +47,7 @@ def info(json_: JsonOption = False, csv: CsvOption = None) -> None:
         **environment,
         compilation_cache=cache,
     )
-    parts = [f"{name:<10} {text}" for name, text in lines.items()]
-    _output.show(consoles()[0], known, parts, json_, csv)
+    console, _ = consoles()
+    if _output.show(console, known, [], json_, csv):
+        for name, text in lines.items():
+            say(console, f"{name:<10} {text}", indent=11)

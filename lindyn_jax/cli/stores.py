@@ -29,15 +29,19 @@ def _state(store) -> str:
     return f"{done} of {wanted} trials a point" + (", stopped early" if stopped else "")
 
 
-def _rows(summary):
+def _axes(summary, settings) -> list[str]:
+    """Axes of the grid in the order of the study."""
+    return [axis for axis in settings["grid"] if axis in summary.sizes]
+
+
+def _rows(summary, axes):
     """Places of the grid in words, and the numbers there."""
     import numpy as np
 
-    dims = list(summary.sizes)
-    names = [name for name in summary.data_vars if set(summary[name].dims) == set(dims)]
-    for place in np.ndindex(*summary.sizes.values()):
-        row = summary.isel(dict(zip(dims, place, strict=True)))
-        yield tuple(f"{float(row[dim]):g}" for dim in dims), {name: float(row[name]) for name in names}
+    names = [name for name in summary.data_vars if set(summary[name].dims) == set(axes)]
+    for place in np.ndindex(*(summary.sizes[axis] for axis in axes)):
+        row = summary.isel(dict(zip(axes, place, strict=True)))
+        yield tuple(f"{float(row[axis]):g}" for axis in axes), {name: float(row[name]) for name in names}
 
 
 def _interval(numbers, name: str) -> str:
@@ -59,16 +63,17 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
     settings = snapshot.attributes["settings"]
     # One row a number where they are many.
-    columns = [*map(str, summary.sizes), "number", "mean or share", "95% interval"]
+    axes = _axes(summary, settings)
+    columns = [*axes, "number", "mean or share", "95% interval"]
     rows = [
         [*place, str(name), f"{numbers[name]:.6g}", _interval(numbers, str(name))]
-        for place, numbers in _rows(summary)
+        for place, numbers in _rows(summary, axes)
         for name in means.data_vars
         if name in numbers
     ]
     parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 2)]
     state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
-    found_rows = _output.rows_of(summary, tuple(map(str, summary.sizes)))
+    found_rows = _output.rows_of(summary, axes)
     known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
     told = _output.told("show", settings, found_rows, **known)
     report = _report.save(
@@ -116,19 +121,25 @@ def export(
     console.print(f"{to}: {written([file])}", soft_wrap=True)
 
 
-def compare(store: Place, other: Second, json_: JsonOption = False, csv: CsvOption = None) -> None:
+def compare(
+    store: Place, other: Second, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None
+) -> None:
     """Settings and numbers of two stores side by side: settings that differ, and numbers at the points that both have."""
     from ..ensemble.contents import summary_of
     from ..ensemble.reading import existing
     from ..ensemble.records import same
 
+    _report.check(html)
     _output.check(csv, json_)
     console, _ = consoles()
     pair = [existing(path) for path in (store, other)]
     one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
     differ = {name: (one.get(name), two.get(name)) for name in {**one, **two} if not same(one.get(name), two.get(name))}
     summaries = [summary_of(found.path) for found, _ in pair]
-    axes, (first, second) = tuple(map(str, summaries[0].sizes)), (dict(_rows(summary)) for summary in summaries)
+    axes, theirs = (_axes(*each) for each in zip(summaries, (one, two), strict=True))
+    first = dict(_rows(summaries[0], axes))
+    # The same numbers on other axes are other points.
+    second = dict(_rows(summaries[1], axes)) if set(axes) == set(theirs) else {}
     common = {
         place: {name: (value, second[place][name]) for name, value in values.items() if name in second[place]}
         for place, values in first.items()
@@ -156,7 +167,12 @@ def compare(store: Place, other: Second, json_: JsonOption = False, csv: CsvOpti
     ]
     table = table_of("Means and shares", (*axes, "number", *places, "difference"), rows, len(axes) + 1, len(axes) + 1)
     parts.append(table if common else "no point of the grid is in both")
-    _output.show(console, _output.told("compare", differ, found_rows, stores=list(places)), parts, json_, csv)
+    told = _output.told("compare", differ, found_rows, stores=list(places))
+    report = _report.save(
+        html, f"compare: {' and '.join(places)}", [_report.Section("Side by side", parts)], told["rows"]
+    )
+    if _output.show(console, told, parts, json_, csv) and report:
+        console.print(f"report: {written(report)}", soft_wrap=True)
 
 
 def list_(folder: Folder = Path("."), json_: JsonOption = False, csv: CsvOption = None) -> None:
