@@ -169,11 +169,11 @@ def test_kernel_of_the_target_decays_like_one_over_four_t(rng):
 
 def test_convergence_condition_is_the_corrected_one():
     # The earlier version of the paper asks for I + |Y|(X0 - Y_+) to be invertible, which is 0 here.
-    Y, U0 = np.array([[2.0]]), np.array([[np.sqrt(1.5)]])
+    Y, U0 = np.diag([2.0, 1.0]), np.diag([np.sqrt(1.5), 1.0])
     assert abs(1 + 2 * (1.5 - 2)) == 0
     assert bool(exact.symmetric_converges(Y, U0))
     assert relative_error(exact.symmetric(Y, U0, np.array([20.0]))[0], Y) <= tolerance("float64")
-    assert not exact.symmetric_converges(np.diag([2.0, 1.0]), np.array([[1.0], [0.0]]))
+    assert not exact.symmetric_converges(Y, np.diag([1.0, 0.0]))
 
 
 def test_one_mode_is_the_scalar_case_for_every_sign_and_time(rng):
@@ -224,12 +224,12 @@ def test_a_start_of_low_rank_in_dense_columns_keeps_it_at_any_time(h, rng):
 def test_derivatives_of_a_start_of_rank_one_in_dense_columns_are_those_of_one_column(h, rng):
     Y, a, b = target(rng, [2.0, 1, 0.5, -1, -2]), rng.normal(size=5), rng.normal(size=h)
     dY, da, weights = target(rng, [1.0, 2, -1, 0, 1]), rng.normal(size=5), rng.normal(size=(5, 5))
-    norm = np.linalg.norm(b)
+    one = np.linalg.norm(b) * np.eye(h)[0]
     along = jax.jit(lambda ts, *x: jax.jvp(lambda Y, U: exact.symmetric(Y, U, ts), x[:2], x[2:])[1])
     back = jax.jit(jax.grad(lambda Y, U, ts: jnp.sum(weights * exact.symmetric(Y, U, ts)[0]), (0, 1)))
     for t in (0.7, 30.0, 1e6):
         ts = np.array([t])
-        expected = along(ts, Y, a[:, None] * norm, dY, da[:, None] * norm)
+        expected = along(ts, Y, np.outer(a, one), dY, np.outer(da, one))
         forward = along(ts, Y, np.outer(a, b), dY, np.outer(da, b))
         pulled = back(Y, np.outer(a, b), ts)
         assert relative_error(forward, expected) <= tolerance("float64", max(1, t))
@@ -240,7 +240,8 @@ def test_derivatives_of_a_start_of_rank_one_in_dense_columns_are_those_of_one_co
 def test_modes_of_a_start_that_are_tiny_and_there_are_learned():
     Y, late = np.diag([2.0, 1.0, -1.0]), np.array([1e3])
     for tiny in (1e-13, 1e-50):
-        for U0 in (np.diag([1, tiny, 1]), np.diag([tiny, 1, 1]), np.array([[1, 1], [1, 1 + max(tiny, 1e-13)], [0, 0]])):
+        close = np.array([[1, 1, 0], [1, 1 + max(tiny, 1e-13), 0], [0, 0, 0]])
+        for U0 in (np.diag([1, tiny, 1]), np.diag([tiny, 1, 1]), close):
             for value in (symmetric(Y, U0, late)[0], exact.symmetric_limit(Y, U0).value):
                 assert relative_error(value, np.diag([2.0, 1, 0])) <= tolerance("float64", 1e3)
     # At its time, and not before: x' = 4 x (sigma - x) from 1e-26.
