@@ -64,7 +64,7 @@ def test_a_store_is_shown_with_settings_state_and_numbers(call, folder):
         np.testing.assert_array_equal(shown["summary"]["value"], merged["value"].values[..., 1])
         assert f"{float(merged['value'][1, 0, 1]):.6g}" in printed
         low, high = (shown["summary"][f"value_{end}"][1][0] for end in ("low", "high"))
-        assert low < merged["value"].values[1, 0, 1] < high and f"[{low:.6g}, {high:.6g}]" in printed
+        assert low < merged["value"].values[1, 0, 1] < high and f"[{low:.4g}, {high:.4g}]" in printed
         assert shown["summary"]["large"] == (merged["large"].values / int(merged["trials_computed"])).tolist()
 
 

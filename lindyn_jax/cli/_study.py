@@ -11,7 +11,7 @@ import typer
 
 from .._files import place
 from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
-from . import _output, _report, _starts
+from . import _output, _report, _starts, _tables
 from ._checked import is_given
 from ._cluster import cluster_of
 from ._common import (
@@ -237,4 +237,4 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     places = {chosen.kept(keep): [store.path], "figure": paths}
     places |= {"report": report} if report else {}
     places |= {"csv": [values["csv"]]} if values["csv"] else {}
-    console.print("   ".join(f"{name}: {written(place)}" for name, place in places.items()), soft_wrap=True)
+    _tables.say(console, "   ".join(f"{name}: {written(place)}" for name, place in places.items()))

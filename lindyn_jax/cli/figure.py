@@ -87,7 +87,7 @@ def figure(
         )
         for word, text in _sentences(made):
             say(console, f"  {word + ':':<10} {text}", indent=13)
-        console.print(f"  written:   {written(made.paths)}", soft_wrap=True)
+        say(console, f"  written:   {written(made.paths)}", indent=13)
 
     def announce(name: str) -> None:
         notes.print(f"making {name} ({chosen.index(name) + 1} of {len(chosen)}) in {written([out])}")

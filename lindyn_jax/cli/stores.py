@@ -8,7 +8,7 @@ import typer
 
 from .. import _files
 from ..studies.study import Table
-from . import _output, _report
+from . import _output, _report, _tables
 from ._common import HtmlOption, as_json, consoles, say, table_of, written
 from ._output import CsvOption, JsonOption
 
@@ -46,7 +46,7 @@ def _rows(summary, axes):
 
 def _interval(numbers, name: str) -> str:
     low, high = (numbers.get(f"{name}_{end}") for end in ("low", "high"))
-    return "" if low is None or high is None else f"[{low:.6g}, {high:.6g}]"
+    return "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
 
 
 def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None) -> None:
@@ -71,7 +71,7 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
         for name in means.data_vars
         if name in numbers
     ]
-    parts = [Table(str(found.path), columns, rows, ["number"], tight=False, named=len(columns) - 2)]
+    parts = [Table(str(found.path), columns, rows, ["number"], named=len(columns) - 2)]
     state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
     found_rows = _output.rows_of(summary, axes)
     known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
@@ -92,7 +92,7 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
             say(notes, "setting", f"{name} = {json.dumps(short)}")
     if not _output.show(console, told, parts, json_, csv):
         return
-    console.print(f"figure: {written(pictures) if pictures else 'none'}", soft_wrap=True)
+    _tables.say(console, f"figure: {written(pictures) if pictures else 'none'}", indent=8)
     if report:
         console.print(f"report: {written(report)}", soft_wrap=True)
 
