@@ -81,17 +81,24 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
+@pytest.fixture(scope="session")
+def call():
     """Runs the command line in this process: (exit code, standard output, standard error)."""
+    import contextlib
+    import io
 
     from lindyn_jax import cli
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        printed, notes = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(notes),
+            pytest.raises(SystemExit) as ended,
+        ):
+            patch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
             cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
+        return ended.value.code or 0, *(stream.buffer.getvalue().decode() for stream in (printed, notes))
 
     return run

@@ -253,6 +253,14 @@ MADE = {
 }
 
 
+def shaped(make):
+    """Ones in the shapes of what a call gives, which is traced and not run."""
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    return jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape, leaf.dtype) if is_shape(leaf) else leaf, eqx.filter_eval_shape(make)
+    )
+
+
 def calls():
     """Name, function and the arguments of its valid call."""
     for name, function in public().items():

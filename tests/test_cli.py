@@ -24,10 +24,17 @@ def csv(tmp_path_factory):
     return path
 
 
-def test_sweep_on_a_users_csv_writes_store_table_and_figure_and_resumes(call, csv, tmp_path):
-    out = tmp_path / "out"
-    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", out)
-    code, printed, notes = call(*arguments)
+@pytest.fixture(scope="module")
+def swept(call, csv, tmp_path_factory):
+    """A small sweep: its command, and what it ended with."""
+    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL)
+    arguments += "--out", tmp_path_factory.mktemp("swept") / "out"
+    return arguments, call(*arguments)
+
+
+def test_sweep_on_a_users_csv_writes_store_table_and_figure_and_resumes(call, swept):
+    arguments, (code, printed, notes) = swept
+    out = arguments[-1]
     assert code == 0
     assert "slope of log distance" in printed
     assert "hypothesis not met" in printed
@@ -45,18 +52,15 @@ def test_sweep_on_a_users_csv_writes_store_table_and_figure_and_resumes(call, cs
     assert ld.open_sweep(out)["distance"].values.tobytes() == before
 
 
-def test_store_made_with_other_settings_is_refused_by_name(call, csv, tmp_path):
-    arguments = ("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", tmp_path / "out")
-    assert call(*arguments)[0] == 0
-    code, printed, error = call(*arguments, "--seed", 1)
+def test_store_made_with_other_settings_is_refused_by_name(call, swept):
+    code, printed, error = call(*swept[0], "--seed", 1)
     assert (code, printed) == (2, "")
     assert "made with other settings" in error
     assert "seed is 0 there and 1 here" in error
 
 
-def test_json_holds_the_summary_and_nothing_else(call, csv, tmp_path):
-    out = tmp_path / "out"
-    code, printed, _ = call("sweep", "theorem12", "--data", csv, "--targets", "y", *SMALL, "--out", out, "--json")
+def test_json_holds_the_summary_and_nothing_else(call, swept):
+    code, printed, _ = call(*swept[0], "--json")
     known = json.loads(printed)
     values = known["summary"]
     assert code == 0

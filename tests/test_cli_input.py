@@ -301,7 +301,7 @@ def test_an_unknown_platform_is_named():
 
 
 def test_a_closed_output_gets_one_sentence():
-    command = [sys.executable, "-m", "lindyn_jax", "figure", "list"]
+    command = [sys.executable, "-m", "lindyn_jax", "info"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         error = process.stderr.read().decode()

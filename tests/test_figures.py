@@ -6,7 +6,6 @@ The numbers are held on data that are stored (`figure_data`), two figures being 
 import itertools
 import json
 import math
-import sys
 import types
 
 import jax
@@ -16,7 +15,7 @@ import xarray as xr
 from figure_data import AUTOENCODER, SIZES, TWINS, load
 
 import lindyn_jax as ld
-from lindyn_jax import cli, figures, plots
+from lindyn_jax import figures, plots
 from lindyn_jax.figures import _common
 from lindyn_jax.studies.audit import figure3
 
@@ -667,18 +666,6 @@ def test_figures_of_the_short_paper_are_those_of_the_long_one():
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

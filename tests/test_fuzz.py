@@ -59,7 +59,7 @@ def test_closed_forms_and_fits_keep_strict_promotion_and_the_precision_they_are_
         def call(traced, name=name, function=function, rest=rest, made=made):
             return function(
                 **eqx.combine(traced, rest)
-                | {given: jax.tree.map(change, fuzzing.MADE[name, given]()) for given in made}
+                | {given: jax.tree.map(change, fuzzing.shaped(fuzzing.MADE[name, given])) for given in made}
             )
 
         with jax.numpy_dtype_promotion("strict"):

@@ -73,7 +73,9 @@ def programs(family):
     for name, function, arguments in fuzzing.calls():
         where = name.partition(".")[0] if "." in name else FAMILIES[0]
         if where == family and not name.startswith(NO_PROGRAM):
-            made = {given: fuzzing.MADE[name, given]() for given in arguments if (name, given) in fuzzing.MADE}
+            made = {
+                given: fuzzing.shaped(fuzzing.MADE[name, given]) for given in arguments if (name, given) in fuzzing.MADE
+            }
             yield name, function, arguments | made | SAID.get(name, {})
 
 

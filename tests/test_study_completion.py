@@ -1,7 +1,6 @@
 """The completion study: its masks, its numbers against computations of their own, its inputs, and its command."""
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 from helpers import assert_fits
 
 import lindyn_jax as ld
-from lindyn_jax import cli, data
+from lindyn_jax import data
 from lindyn_jax.studies import _completing
 from lindyn_jax.studies.completion import EVENTS, Completion, Settings
 
@@ -33,18 +32,6 @@ def store(study, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trials(store):
     return ld.open_sweep(store).load().isel(fraction=0, scale=0, width=0)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_the_table_fits_screens_of_80_columns_with_its_keys(study, store):

@@ -1,9 +1,6 @@
 """The lambda0 study and its command: what they compute, store, print and refuse."""
 
-import contextlib
-import io
 import json
-import sys
 
 import jax
 import numpy as np
@@ -11,7 +8,7 @@ import pytest
 from helpers import assert_fits
 
 import lindyn_jax as ld
-from lindyn_jax import cli, plots
+from lindyn_jax import plots
 from lindyn_jax.cli._common import as_json
 from lindyn_jax.studies import fit_lambda0 as study
 from lindyn_jax.studies.simulate import random_target
@@ -25,16 +22,12 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(call, tmp_path_factory):
     """One run of the command: its folder and what it printed."""
     out = tmp_path_factory.mktemp("study") / "out"
-    printed, notes = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(notes):
-        patch.setattr(sys, "argv", ["lindyn-jax", *ARGUMENTS, "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code, notes.getvalue()
-    return out, printed.getvalue(), notes.getvalue()
+    code, printed, notes = call(*ARGUMENTS, "--out", out)
+    assert code == 0, notes
+    return out, printed, notes
 
 
 @pytest.fixture(scope="module")

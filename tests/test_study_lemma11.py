@@ -1,6 +1,5 @@
 """The Lemma 11 study against measured frequencies, exact moments and full-size draws."""
 
-import contextlib
 import errno
 import io
 import json
@@ -18,7 +17,6 @@ from rich.console import Console
 from scipy import stats
 
 import lindyn_jax as ld
-from lindyn_jax import cli
 from lindyn_jax.cli import _study
 from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import frequency
@@ -294,15 +292,12 @@ ARGUMENTS += ["--batch", "map", "--keep-trials"]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(call, tmp_path_factory):
     """The folder and the output of the command in this process."""
-    out, printed = tmp_path_factory.mktemp("command") / "out", io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
-    return out, printed.getvalue()
+    out = tmp_path_factory.mktemp("command") / "out"
+    code, printed, notes = call("sweep", "lemma11", *ARGUMENTS, "--out", out)
+    assert code == 0, notes
+    return out, printed
 
 
 def test_command_prints_the_table_and_writes_store_and_figure(command):
@@ -313,17 +308,14 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
     assert json.loads(ld.open_sweep(out).attrs["settings"])["n"] == 10**6
 
 
-def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(command, monkeypatch, capsys):
+def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(call, command, monkeypatch):
     out, drawn = command[0], []
     # Any picture will do.
     monkeypatch.setattr(study.Lemma11, "draw", lambda self, *rest: drawn.append(rest[-1]) or Figure())
-    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
 
     def drawings():
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert not ended.value.code
-        assert f"{out / 'figure.png'}, {out / 'figure.pdf'}" in capsys.readouterr().out
+        code, printed, _ = call("sweep", "lemma11", *ARGUMENTS, "--out", out)
+        assert code == 0 and f"{out / 'figure.png'}, {out / 'figure.pdf'}" in printed
         return len(drawn)
 
     picture = out / "figure.png"
@@ -336,28 +328,25 @@ def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(comma
     assert not list(out.glob("*.partial*"))
 
 
-def test_a_finished_study_prints_its_table_although_the_picture_cannot_be_saved(command, monkeypatch, capsys):
+def test_a_finished_study_prints_its_table_although_the_picture_cannot_be_saved(call, command, monkeypatch):
     def full(*arguments, mark):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     out, printed = command
     (out / "figure.pdf").unlink()
     monkeypatch.setattr("lindyn_jax.plots.save", full)
-    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(out)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    again = capsys.readouterr()
-    assert not ended.value.code
-    assert again.out.splitlines()[:-1] == printed.splitlines()[:-1]
-    assert again.out.endswith("figure: not saved\n")
-    assert "The picture cannot be saved in" in again.err and "Read-only file system" in again.err
+    code, again, notes = call("sweep", "lemma11", *ARGUMENTS, "--out", out)
+    assert code == 0
+    assert again.splitlines()[:-1] == printed.splitlines()[:-1]
+    assert again.endswith("figure: not saved\n")
+    assert "The picture cannot be saved in" in notes and "Read-only file system" in notes
 
 
 def test_a_million_inputs_and_a_width_of_a_billion_have_their_exact_moments(command):
     second_moments_are_exact(ld.open_sweep(command[0]), study.sizes(10**6, 5, 2), 1e9)
 
 
-def test_bad_input_gets_one_sentence(command, monkeypatch, capsys):
+def test_bad_input_gets_one_sentence(call, command):
     for more, sentence in (
         (["--delta", "1"], "must lie in (0, 1)"),
         (["--precision", "-1"], "must be a positive number"),
@@ -365,13 +354,8 @@ def test_bad_input_gets_one_sentence(command, monkeypatch, capsys):
         (["--seed", "1"], "seed is 0 there and 1 here"),
         (["--trials", "0"], "--trials must be at least 1"),
     ):
-        monkeypatch.setattr(
-            sys, "argv", ["lindyn-jax", "sweep", "lemma11", *ARGUMENTS, "--out", str(command[0]), *more]
-        )
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        error = capsys.readouterr().err
-        assert ended.value.code == 2
+        code, _, error = call("sweep", "lemma11", *ARGUMENTS, "--out", command[0], *more)
+        assert code == 2
         assert sentence in error.strip().splitlines()[-1]
 
 

@@ -1,9 +1,6 @@
 """The phases study: its corners, its limits of infinite width, its numbers against computations of their own, and its command."""
 
-import contextlib
-import io
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,6 @@ import pytest
 from helpers import assert_fits
 
 import lindyn_jax as ld
-from lindyn_jax import cli
 from lindyn_jax.studies.phases import Phases, Settings
 
 SMALL = {"shape": (8.0, 8.0), "rank": 1}
@@ -29,15 +25,12 @@ RUN += ("--trials", "8", "--seed", "1", "--keep-trials")
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(call, tmp_path_factory):
     """The folder and the output of the command for the same study."""
-    out, printed = tmp_path_factory.mktemp("phases") / "out", io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(sys, "argv", ["lindyn-jax", "sweep", "phases", *RUN, "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
-    return out, printed.getvalue()
+    out = tmp_path_factory.mktemp("phases") / "out"
+    code, printed, notes = call(*RUN, "--out", out)
+    assert code == 0, notes
+    return out, printed
 
 
 @pytest.fixture(scope="module")
@@ -137,22 +130,10 @@ WRONG = {
 }
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sweep", "phases", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_bad_input_gets_one_sentence_and_writes_nothing(call, tmp_path, name):
     arguments, sentence = WRONG[name]
-    code, printed, error = call(*arguments, "--out", tmp_path / "out")
+    code, printed, error = call("sweep", "phases", *arguments, "--out", tmp_path / "out")
     assert (code, printed) == (2, "") and not (tmp_path / "out").exists()
     assert sentence in error and len(error.strip().splitlines()) == 1
 

@@ -1,7 +1,6 @@
 """Networks go through tasks one after another: by flow, descent and closed form, with the same answer where they have one."""
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -181,14 +180,12 @@ def test_flow_of_tasks_of_other_losses_agrees_with_scipy():
     assert relative_error(passage.Theta[-1], U[-1] @ V[-1].T) < 1e-8
 
 
-def test_command_of_reversed_tasks_tells_what_is_forgotten(monkeypatch, capsys, tmp_path):
+def test_command_of_reversed_tasks_tells_what_is_forgotten(call, tmp_path):
     options = {"shape": "3,2", "tasks": 3, "change": "reversed", "width": 1e9, "duration": 3, "points": 4}
     given = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    monkeypatch.setattr(sys, "argv", ["lindyn-jax", "sequence", *given, "--json", "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as ended:
-        ld.cli.main()
-    assert ended.value.code in (None, 0)
-    found = json.loads(capsys.readouterr().out)["summary"]
+    code, printed, _ = call("sequence", *given, "--json", "--out", tmp_path / "out")
+    assert code == 0
+    found = json.loads(printed)["summary"]
     losses = np.array(found["losses"])
     assert len(found["time"]) == 10 and np.all(np.diff(found["time"]) > 0)
     np.testing.assert_allclose(np.array(found["task_losses"])[[0, 3, 6, 9]], losses, rtol=1e-12)
