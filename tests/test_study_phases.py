@@ -20,8 +20,8 @@ def study():
     return Phases(**SMALL, imbalances=(0.0, 0.6), scales=(1e-3, 0.03, 0.5), widths=(40.0, 4e4))
 
 
-RUN = ("--shape", "8,8", "--rank", "1", "--imbalances=0,0.6", "--scales", "0.001,0.03,0.5", "--widths", "40,4e4")
-RUN += ("--trials", "8", "--seed", "1", "--keep-trials")
+RUN = ("sweep", "phases", "--shape", "8,8", "--rank", "1", "--imbalances=0,0.6", "--scales", "0.001,0.03,0.5")
+RUN += ("--widths", "40,4e4", "--trials", "8", "--seed", "1", "--keep-trials")
 
 
 @pytest.fixture(scope="module")
