@@ -53,7 +53,21 @@ def test_every_public_name_has_an_example():
     assert not [name for name, value in PUBLIC.items() if not has_example(value)]
 
 
-@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if has_example(value)])
+# Those that compile a solver or draw a figure, which tests of their own do as well.
+LONGER = {
+    "Diagonal", "Direction", "Lambda0Fit", "Momentum", "Passage", "Penalised", "Study", "WideLimit", "direction", "exact.decayed",
+    "exact.diagonal_limit", "exact.riccati", "figures.Made", "figures.make_all", "fit", "flow_to_limit", "init.AbstractGaussianStart",
+    "lambda0_objective", "observables.hessian_top", "open_figure", "plots.animate", "plots.losses", "plots.modes", "run_ensemble",
+    "stochastic_flow", "studies.Tasks", "studies.audit", "theory.batch_stable_step",
+}  # fmt: skip
+RUN = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONGER else name
+    for name, value in PUBLIC.items()
+    if has_example(value)
+]
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_the_example_prints_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     test = doctest.DocTestParser().get_doctest(PUBLIC[name].__doc__, dict(NAMESPACE), name, None, None)

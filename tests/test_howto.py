@@ -12,8 +12,11 @@ DOCS = Path(__file__).parent.parent / ".docs/pages"
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 # Pages whose commands have tests of their own.
 ELSEWHERE = {"index", "trajectory-and-audit", "figures", "install", "many-trials"}
-# Those that compile several solvers or run several studies.
-LONGER = {"solver", "derivatives", "resume", "own-study", "fit", "closed-forms", "tutorial"}
+# Those that compile several solvers, run studies or draw pictures.
+LONGER = {
+    "solver", "derivatives", "resume", "own-study", "fit", "closed-forms", "tutorial", "own-data", "export", "own-loss", "pictures",
+    "saxe", "batches", "sweeps", "own-network",
+}  # fmt: skip
 RUN = [path for path in [*HOW_TO, DOCS / "tutorial.md", DOCS / "saxe.md"] if path.stem not in ELSEWHERE]
 # Page -> command -> options that make it small, or None for one that is not run.
 SMALLER = {

@@ -29,12 +29,8 @@ def unseen():
     plt.close("all")
 
 
-# Those of the first example of the README are run by its own test.
-LONGER = {"saxe_in_ten_minutes", "fitting_lambda0", "wide_limit_monte_carlo", "imbalance_rates_bounds", "quickstart"}
-RUNS = [pytest.param(path, marks=pytest.mark.slow) if path.stem in LONGER else path for path in NOTEBOOKS]
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_prints_the_numbers_saved_in_it(path, unseen):
     namespace, printed, saved, drawn = {}, io.StringIO(), "", 0
     with contextlib.redirect_stdout(printed):

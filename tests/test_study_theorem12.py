@@ -326,11 +326,8 @@ def test_a_trial_without_enough_steps_is_a_flagged_failure(problem):
     # The budget is the caller's, in the limit as well.
     assert study.Settings(max_steps=50_000).budget == 50_000
     assert not jax.jit(trial_of(problem, study.Settings(max_steps=3)))(jax.random.key(0), 0.5, 1e4)["ok"]
-    settings = study.Settings(max_steps=30, stop=0.5, solver="tsit5")
-    dataset = study.run(problem, [100.0], [0.5], 3, settings=settings._replace(stop=0.3))
-    short = trial_of(problem, settings._replace(stop=1e-10, max_steps=3))
+    short = trial_of(problem, study.Settings(max_steps=3, stop=1e-10, solver="tsit5"))
     outputs = jax.jit(short)(jax.random.key(0), 0.5, 100.0)
-    assert bool(dataset["ok"].all())
     assert not bool(outputs["ok"])
     assert int(outputs["result"]) == ld.trajectory.STEP_LIMIT
 
