@@ -213,7 +213,9 @@ def test_after_a_loss_of_power_at_any_moment_the_store_goes_on(finished, tmp_pat
     for repetition in range(20):
         before, after = tmp_path / f"{repetition}-before", tmp_path / f"{repetition}-after"
         before.mkdir()
-        disk = Disk(before, int(rng.integers(whole.requests)) if repetition else whole.requests)
+        # One moment in every twentieth of the run, and its end.
+        moment = int((repetition - rng.uniform()) / 20 * whole.requests) if repetition else whole.requests
+        disk = Disk(before, moment)
         monkeypatch.setattr(os, "fsync", disk.fsync)
         try:
             run(before / "sweep.zarr")
