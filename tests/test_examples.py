@@ -55,10 +55,11 @@ def test_every_public_name_has_an_example():
 
 # Those that compile a solver or draw a figure, which tests of their own do as well.
 LONGER = {
-    "Diagonal", "Direction", "Lambda0Fit", "Momentum", "Passage", "Penalised", "Study", "WideLimit", "direction", "exact.decayed",
-    "exact.diagonal_limit", "exact.riccati", "figures.Made", "figures.make_all", "fit", "flow_to_limit",
-    "init.AbstractGaussianStart", "lambda0_objective", "observables.hessian_top", "open_figure", "plots.animate", "plots.losses", "plots.modes",
-    "run_ensemble", "stochastic_flow", "studies.Tasks", "studies.audit", "theory.batch_stable_step",
+    "Diagonal", "Direction", "Lambda0Fit", "Momentum", "Passage", "Penalised", "Study", "WideLimit", "direction",
+    "exact.decayed", "exact.diagonal_limit", "exact.riccati", "figures.Made", "figures.make_all", "fit",
+    "flow_to_limit", "init.AbstractGaussianStart", "lambda0_objective", "observables.hessian_top", "open_figure",
+    "plots.animate", "plots.losses", "plots.modes", "run_ensemble", "stochastic_flow", "studies.Tasks",
+    "studies.audit", "theory.batch_stable_step",
 }  # fmt: skip
 RUN = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONGER else name
