@@ -66,21 +66,21 @@ def limit(seed):
 
 # `watched` counts in a list, which no function among those below may refer to: it would be another one every time.
 RUNS = {
-    "eta": (descend, [ld.plain_descent(1e-3 * (i + 1)) for i in range(100)]),
-    "momentum": (descend, [ld.Descent(1e-3, 0.005 * i, weight_decay=1e-4 * i, nesterov=True) for i in range(100)]),
+    "eta": (descend, [ld.plain_descent(1e-3 * (i + 1)) for i in range(12)]),
+    "momentum": (descend, [ld.Descent(1e-3, 0.005 * i, weight_decay=1e-4 * i, nesterov=True) for i in range(12)]),
     "polar": (descend, [ld.polar_descent(1e-3 * i, 0.1 * i) for i in range(1, 5)]),
     "constants of a schedule": (
         descend,
         [ld.Descent(jax.tree_util.Partial(slower, jnp.asarray(0.1 * i))) for i in range(1, 5)],
     ),
-    "fresh optax.sgd": (lambda _: descend(optax.sgd(0.01)), range(100)),
+    "fresh optax.sgd": (lambda _: descend(optax.sgd(0.01)), range(12)),
     "fresh optax.chain": (lambda _: descend(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.01, 0.9))), range(3)),
     "fresh optax.adam": (lambda _: descend(optax.adam(0.01), reduce=False), range(3)),
     "equal lambdas in descent": (
         lambda i: descend(ld.plain_descent(0.01), observables={"watched": lambda *args: watched(*args)}),
-        range(100),
+        range(12),
     ),
-    "equal lambdas in flow": (lambda i: flow(observables={"watched": lambda *args: watched(*args)}), range(100)),
+    "equal lambdas in flow": (lambda i: flow(observables={"watched": lambda *args: watched(*args)}), range(12)),
     "data of descent": (lambda seed: descend(ld.plain_descent(1e-3), seed, stop=0.1 / (1 + seed)), range(5)),
     "data of flow": (lambda seed: flow(seed, (0.0, 0.5 + seed), rtol=1e-6 / (1 + seed), stop=0.1 / (1 + seed)), range(5)),
     "solvers written down again": (lambda _: flow(solver=diffrax.Dopri5(), adjoint=diffrax.ForwardMode()), range(3)),

@@ -13,7 +13,7 @@ errors = ld.theory.regression_errors
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 def test_errors_are_those_of_draws(ratio):
-    n, draws, rng = 60, 100, np.random.default_rng(int(10 * ratio))
+    n, draws, rng = 40, 100, np.random.default_rng(int(10 * ratio))
     signal, start, noise, ts = 0.8, 0.4, 0.5, np.array([0.3, 1.0, 3.0])
     tests, trains = [], []
     for _ in range(draws):

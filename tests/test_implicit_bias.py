@@ -95,13 +95,14 @@ def test_measurements_by_vectors_are_those_of_their_matrices(rng):
     A = np.einsum("kn,km->knm", a, b)
     y = np.einsum("knm,nm->k", A, target)
     dense, vectors = ld.MatrixSensing(A, y, weights=weights), ld.MatrixSensing((a, b), y, weights=weights)
-    first, second = (theory.min_nuclear_norm(problem) for problem in (dense, vectors))
+    first, second = (compiled(theory.min_nuclear_norm)(problem) for problem in (dense, vectors))
     np.testing.assert_allclose(first.value, second.value, rtol=1e-7)
     assert bool(first.applies) and bool(second.applies)
-    first, second = (theory.commuting_measurements(problem) for problem in (dense, vectors))
+    commuting = compiled(theory.commuting_measurements)
+    first, second = (commuting(problem) for problem in (dense, vectors))
     np.testing.assert_allclose(first.value, second.value, rtol=1e-12)
     square = [ld.MatrixSensing(A, y) for A in ((a, a[::-1]), np.einsum("kn,km->knm", a, a[::-1]))]
-    tied = [theory.commuting_measurements(problem).tied for problem in square]
+    tied = [commuting(problem).tied for problem in square]
     np.testing.assert_allclose(*tied, rtol=1e-12)
     assert not bool(first.applies) and np.isinf(first.tied)
 
@@ -125,7 +126,7 @@ def test_nothing_is_said_of_measurements_that_are_not_finite(entry):
     rng = np.random.default_rng(0)
     known = ld.MatrixSensing(rng.normal(size=(4, 3, 2)), rng.normal(size=4))
     wrong = eqx.tree_at(lambda problem: problem.A.A, known, known.A.A.at[0, 0, 0].set(entry))
-    least, bound = theory.min_nuclear_norm(wrong), theory.small_start_bound(wrong, 1e-4)
+    least, bound = compiled(theory.min_nuclear_norm)(wrong), compiled(theory.small_start_bound)(wrong, 1e-4)
     assert np.isnan(least.value) and not bool(least.applies)
     assert np.isnan(bound.value) and not bool(bound.applies)
 
@@ -207,7 +208,10 @@ def test_data_that_no_direction_separates_have_no_margin():
 def test_samples_without_weight_have_no_margin_to_keep():
     X, y = classes(2)
     wrong, weights = np.r_[X, -X[:1]], np.r_[np.ones(12), 0]
-    found = theory.max_margin(ld.Logistic(wrong, np.r_[y, y[:1]], weights=weights, output_scale=2.0))
+    labels = np.r_[y, y[:1]]
+    found = jax.jit(lambda X: theory.max_margin(ld.Logistic(X, labels, weights=weights, output_scale=2.0, rank=3)))(
+        wrong
+    )
     np.testing.assert_allclose(found.value, 2 * compiled(margin)(X, y).value, rtol=1e-9)
     assert not np.any(np.asarray(found.dual)[-1])
 
@@ -335,8 +339,9 @@ def test_how_small_a_start_has_to_be_depends_on_the_dual():
 
 def test_bounds_of_small_starts_are_the_largest_that_the_potential_allows():
     apart = ld.MatrixCompletion(np.eye(4), np.eye(4))
+    bound_of = compiled(theory.small_start_bound)
     for alpha in (1e-30, 1e-2, 1.0, 10.0):
-        bound = theory.small_start_bound(apart, alpha)
+        bound = bound_of(apart, alpha)
         a = alpha**2
         f = lambda x, a=a: x * np.arcsinh(x / a) - x / (a / x + np.hypot(1, a / x))  # noqa: E731
         y = 1 + float(bound.value)
@@ -345,9 +350,9 @@ def test_bounds_of_small_starts_are_the_largest_that_the_potential_allows():
         tied = 1 + float(bound.tied)
         np.testing.assert_allclose(tied * (np.log(tied / a) - 1), np.log(4 / a) - 1, rtol=1e-9, atol=1e-9)
     # Two entries of one row do not commute, and matrices that are not definite have no tied layers.
-    shared = theory.small_start_bound(ld.MatrixCompletion(np.ones((2, 2)), np.array([[1, 1], [0, 1]])), 1e-3)
+    shared = bound_of(ld.MatrixCompletion(np.ones((2, 2)), np.array([[1, 1], [0, 1]])), 1e-3)
     assert not bool(shared.applies) and not bool(shared.tied_applies)
-    assert not bool(theory.small_start_bound(ld.MatrixCompletion(-np.eye(2), np.eye(2)), 1e-3).tied_applies)
+    assert not bool(bound_of(ld.MatrixCompletion(-np.eye(2), np.eye(2)), 1e-3).tied_applies)
     with pytest.raises(ValueError, match="Argument `alpha` must be a positive"):
         theory.small_start_bound(apart, 0.0)
 
@@ -358,7 +363,7 @@ def test_measured_entries_commute_only_apart_from_each_other():
         problem = ld.MatrixCompletion(np.ones((3, 3)), mask)
         i, j = np.nonzero(mask)
         same = ld.MatrixSensing((np.eye(3)[i], np.eye(3)[j]), np.ones(len(i)))
-        for found in map(theory.commuting_measurements, (problem, same)):
+        for found in map(compiled(theory.commuting_measurements), (problem, same)):
             np.testing.assert_allclose([found.value, found.tied], [two, tied], atol=1e-15)
 
 

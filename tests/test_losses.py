@@ -166,9 +166,10 @@ def test_special_losses_are_cases_of_one_another():
     entries = np.argwhere(mask)
     measured = ld.MatrixSensing((np.eye(n)[entries[:, 0]], np.eye(m)[entries[:, 1]]), Y[:n][mask > 0])
     same += [(ld.MatrixCompletion(holes), measured), (ld.MatrixCompletion(holes, mask), measured)]
-    for one, two in same:
-        assert relative_error(one.loss(Theta), two.loss(Theta)) < 1e-13
-        assert relative_error(one.loss_gradient(Theta), two.loss_gradient(Theta)) < 1e-13
+    both = jax.jit(lambda pairs, Theta: [[(p.loss(Theta), p.loss_gradient(Theta)) for p in pair] for pair in pairs])
+    for one, two in both(same, Theta):
+        assert relative_error(one[0], two[0]) < 1e-13
+        assert relative_error(one[1], two[1]) < 1e-13
     # Two classes: the logit of the second less that of the first.
     two = ld.Softmax(X, labels % 2).loss(Theta[:, :2])
     assert relative_error(ld.Logistic(X, labels % 2).loss(Theta[:, 1:2] - Theta[:, :1]), two) < 1e-13
@@ -234,21 +235,33 @@ def test_observables_of_classes_and_of_other_data():
     names = {name: name for name in ("accuracy", "least_margin")}
     others = {f"test_{name}": ld.observables.on(test, name) for name in ("accuracy", "loss")}
     end = ld.gradient_descent(start, problem, 30, optimizer=optax.sgd(1e-2), observables=names | others)
-    Theta, seen = end.final.product(), end.final_observables
-    for name, expected in {
-        "accuracy": problem.accuracy(Theta),
-        "least_margin": problem.margin(Theta),
-        "test_accuracy": test.accuracy(Theta),
-        "test_loss": test.loss(Theta),
-    }.items():
+    seen = end.final_observables
+
+    @jax.jit
+    def measured(Theta):
+        return {
+            "accuracy": problem.accuracy(Theta),
+            "least_margin": problem.margin(Theta),
+            "test_accuracy": test.accuracy(Theta),
+            "test_loss": test.loss(Theta),
+        }
+
+    for name, expected in measured(end.final.product()).items():
         assert relative_error(seen[name], expected) < 1e-13
     # A core that was drawn knows its network on other data where all of it moves.
     whole = ld.Softmax(np.random.default_rng(7).normal(size=(N, n)), np.arange(N) % m)
     core = ld.init.gaussian_core(whole, 1e9, alpha=0.5, key=jax.random.key(0))
     same = ld.Softmax(whole.X, np.arange(N) % m)
-    for name in ("accuracy", "loss"):
-        own = ld.observables.OBSERVABLES[name](core, whole)
-        assert relative_error(ld.observables.on(same, name)(core, whole), own) < 1e-13
+
+    @jax.jit
+    def both(core):
+        return [
+            (ld.observables.on(same, name)(core, whole), ld.observables.OBSERVABLES[name](core, whole))
+            for name in ("accuracy", "loss")
+        ]
+
+    for value, own in both(core):
+        assert relative_error(value, own) < 1e-13
     drawn = ld.init.gaussian_core(problem, 1e9, alpha=0.5, key=jax.random.key(0))
     for ask, message in (
         (lambda: ld.observables.on(test, "loss")(drawn, problem), "needs all of Theta"),

@@ -228,7 +228,7 @@ def is_no_row(name):
 
 
 ROWS = [name for name, _, _ in fuzzing.calls() if not is_no_row(name)]
-# The most delicate derivatives: these run at another setting as well whenever the tests do.
+# The most delicate derivatives: these always run at another setting, where outputs outnumber inputs.
 DELICATE = {
     "exact.homogeneous",
     "exact.homogeneous_limit",
@@ -236,24 +236,27 @@ DELICATE = {
     "theory.sharpness",
     "theory.rate_bound",
 }
-# Closed forms that are a line on those of another row, which run always: `homogeneous`, `riccati`, their limits and rates.
+# Closed forms that are a line on those of another row, which run always: `homogeneous`, its limit, `riccati_rate`, `mode` and
+# `deep_mode`; and starts that are a draw times numbers, as `init.gaussian` is.
 OF_ANOTHER = {
     "exact.decayed", "exact.decayed_limit", "exact.homogeneous_factors", "exact.homogeneous_grams", "exact.homogeneous_product",
-    "exact.riccati_factors", "exact.symmetric", "exact.symmetric_factors", "exact.symmetric_limit", "exact.symmetric_rate",
+    "exact.homogeneous_rates", "exact.riccati", "exact.riccati_factors", "exact.riccati_limit", "exact.neuron", "exact.symmetric",
+    "exact.symmetric_factors", "exact.symmetric_limit", "exact.symmetric_rate", "exact.spectral", "exact.deep_mode_time",
+    "init.deep_gaussian", "init.deep_isometric", "init.deep_orthogonal", "init.deep_residual",
 }  # fmt: skip
 # Statements with a rule of differentiation, a loop or a factorization of their own. JAX composes those of the others.
 OF_THEIR_OWN = {
     f"theory.{name}"
     for name in (
-        "aligned_layers", "batch_stable_step", "corollary5", "corollary6", "coupling_bound", "hessian_sharpness",
-        "lemma11_events", "line_search", "min_nuclear_norm", "perturbation_bound", "step_inequality", "tight_start",
+        "aligned_layers", "batch_stable_step", "corollary5", "coupling_bound", "hessian_sharpness", "lemma11_events",
+        "line_search", "min_nuclear_norm", "perturbation_bound", "tight_start",
     )
 }  # fmt: skip
 
 
 def runs_always(setting, name):
     if name in DELICATE:
-        return setting in ("narrow", "more outputs")
+        return setting == "more outputs"
     return setting == "narrow" and (not name.startswith("theory.") or name in OF_THEIR_OWN) and name not in OF_ANOTHER
 
 
