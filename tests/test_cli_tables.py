@@ -63,6 +63,15 @@ def test_words_are_broken_between_words_and_paths_anywhere(width):
     assert letters.count("x") >= 140 and all(f"{word}" in text for word in sentence.split())
 
 
+def test_keys_are_broken_after_other_words_and_sentences_begin_where_they_do():
+    rows = [
+        ["a/rather/long/path/to/a/sweep.zarr", "a sentence that is as long as half a screen", f"{i}"] for i in range(2)
+    ]
+    text = printed([Table("", ("store", "what is there", "n"), rows, ("store", "what is there"), named=1)], 60)
+    assert text.count(rows[0][0]) == 2 and max(map(cell_len, text.splitlines())) <= 60
+    assert _tables.wrapped("  word:   one two", 12, indent=10) == ["  word:", " " * 10 + "one", " " * 10 + "two"]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_row_alone_or_with_keys_as_wide_as_the_screen_turns_sideways(width):
     row = [f"{i}.123456789012345" for i in range(20)]

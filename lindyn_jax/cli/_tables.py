@@ -50,11 +50,12 @@ def fitted(text: str, console, indent: int = 0) -> list[str]:
 
 def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     """`text` as lines that end between words, those after the first indented; a longer word (a path) has a line of its own."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        longer = f"{line} {word}" if line else word
+    first, *words = text.lstrip(" ").split(" ")
+    lines, line = [], " " * (len(text) - len(text.lstrip(" "))) + first
+    for word in words:
+        longer = f"{line} {word}" if line.strip() else line + word
         if line.strip() and _size(longer) > width:
-            lines.append(line)
+            lines.append(line.rstrip(" "))
             longer = " " * indent + word
         line = longer
     return [*lines, line]
@@ -129,21 +130,22 @@ def _parts(natural, least, words, keys, gap, width) -> list[tuple[list[int], lis
             parts[-1].append(i)
         else:
             parts.append([*keys, *([i] if others else [])])
-    return [(part, _sizes(part, natural, least, words, room(part))) for part in parts]
+    return [(part, _sizes(part, natural, least, words, keys, room(part))) for part in parts]
 
 
-def _sizes(part, natural, least, words, room) -> list[int]:
-    """Each column as wide as it would like to be, as far as there is room: numbers first, then words up to the same size."""
+def _sizes(part, natural, least, words, keys, room) -> list[int]:
+    """Each column as wide as it would like to be, as far as there is room: numbers, then keys, then words up to the same size."""
 
-    def sizes(most: int) -> list[int]:
-        return [max(least[i], min(natural[i], most if words[i] else natural[i])) for i in part]
+    def sizes(most: int, key: int) -> list[int]:
+        limits = [(key if i in keys else most) if words[i] else natural[i] for i in part]
+        return [max(least[i], min(natural[i], limit)) for i, limit in zip(part, limits, strict=True)]
 
-    most = max(natural)
-    while most and sum(sizes(most)) > room:
-        most -= 1
-    found = sizes(most)
+    widest = max(natural)
+    tried = itertools.chain(
+        ((most, widest) for most in range(widest, 0, -1)), ((0, key) for key in range(widest, -1, -1))
+    )
     # Heads of numbers are broken where that does not suffice.
-    return found if sum(found) <= room else [least[i] for i in part]
+    return next((found for found in itertools.starmap(sizes, tried) if sum(found) <= room), [least[i] for i in part])
 
 
 def _joined(cells, sizes, left, gap, bottom: bool = False) -> Iterator[str]:

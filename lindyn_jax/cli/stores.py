@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .. import _files
+from .._text import counted
 from ..studies.study import Table
 from . import _output, _report, _tables
 from ._common import HtmlOption, as_json, consoles, say, table_of, written
@@ -190,10 +191,7 @@ def list_(folder: Folder = Path("."), json_: JsonOption = False, csv: CsvOption 
         settings = store.settings() or {}
         grid = {name: len(values) for name, values in settings.get("grid", {}).items()}
         rows.append({"store": path, "study": settings.get("study", "-"), "grid": grid, "state": _state(store)})
-    lines = [
-        (row["store"], row["study"], " x ".join(f"{size} {name}" for name, size in row["grid"].items()), row["state"])
-        for row in rows
-    ]
+    lines = [(row["store"], row["study"], counted(row["grid"]), row["state"]) for row in rows]
     table = table_of(
         f"{len(rows)} store{'s' if len(rows) != 1 else ''} in {folder}", ("store", "study", "grid", "state"), lines, 4
     )
