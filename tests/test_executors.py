@@ -3,9 +3,11 @@
 import concurrent.futures
 import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -126,6 +128,17 @@ def test_what_takes_no_tasks_is_refused_in_a_sentence(tmp_path):
             with pytest.raises(ValueError, match=sentence):
                 run(store=tmp_path / "store", executor=executor)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_trial_that_cannot_be_sent_is_refused_in_a_sentence(monkeypatch):
+    lock = threading.Lock()
+    program = work.Program(work.Parts(lambda key, x: {"y": x, "lock": lock}, {}, None, "map", {}))
+    with pytest.raises(ValueError, match=r"cannot be sent to workers \(cannot pickle .*lock.* define them at the top"):
+        pickle.dumps(program)
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    program = work.Program(work.Parts(lambda key, x: {"y": x}, {}, None, "map", {}))
+    with pytest.raises(ValueError, match=r"cannot be sent to workers \(.*lambda.* install cloudpickle"):
+        pickle.dumps(program)
 
 
 def test_a_trial_that_fails_in_a_thread_is_raised_as_it_is():

@@ -80,7 +80,13 @@ class Program:
             from cloudpickle import dumps
         except ModuleNotFoundError:
             dumps = pickle.dumps
-        return json.dumps(numeric_setting()), dumps(self.parts)
+        try:
+            return json.dumps(numeric_setting()), dumps(self.parts)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"The trial or its reductions cannot be sent to workers ({error}): define them at the top of a module, without "
+                "what belongs to one process (open files, locks), and install cloudpickle for those defined elsewhere."
+            ) from error
 
     def __reduce__(self):
         return _unpacked, self._packed
