@@ -220,7 +220,8 @@ def _flow(
             return moved_by(methods[0], ts)
         stiff = _is_stiff(whole, problem, ts[-1], stop)
         # Both are compiled; the one that is not wanted gets no time to integrate over.
-        explicit, implicit = (moved_by(method, jnp.where(stiff == i, ts, 0)) for i, method in enumerate(methods))
+        taken = zip(methods, (~stiff, stiff), strict=True)
+        explicit, implicit = (moved_by(method, jnp.where(wanted, ts, 0)) for method, wanted in taken)
         return jax.tree.map(lambda a, b: jnp.where(stiff, b, a), explicit, implicit)._replace(ts=ts)
 
     return run(model, problem, functions, advance, reduce=reduce, lifted=lifted, keep_models=keep_models)

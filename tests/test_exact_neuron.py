@@ -1,7 +1,6 @@
 """One neuron in closed form: against integration, the networks of this package, and the three ways in which its kernel moves."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import relative_error
@@ -11,6 +10,7 @@ import lindyn_jax as ld
 
 TARGET, BETA0 = np.array([0.0, 1.0]), np.array([-1.0, 0.0])
 TIMES = np.linspace(0.0, 60.0, 121)
+neuron = jax.jit(ld.exact.neuron)
 
 
 def start(delta):
@@ -36,7 +36,7 @@ def kernel_distances(w, a):
 
 @pytest.mark.parametrize("delta", [-4.0, -1.0, 0.0, 1.0, 4.0])
 def test_paths_are_those_of_integration_and_keep_their_imbalance(delta):
-    found = ld.exact.neuron(TARGET, *start(delta), TIMES)
+    found = neuron(TARGET, *start(delta), TIMES)
     w, a = integrated(TARGET, *start(delta), TIMES)
     assert relative_error(found.w, w) < 1e-10 and relative_error(found.a, a) < 1e-10
     np.testing.assert_allclose(found.a**2 - np.sum(found.w**2, axis=1), delta, atol=1e-12)
@@ -49,7 +49,7 @@ def test_paths_in_more_dimensions_through_a_change_of_sign():
     a0 = -0.2 * np.sign(w0 @ target)
     w, a = integrated(target, w0, a0, ts)
     assert a[0] * a[-1] < 0
-    found = ld.exact.neuron(target, w0, a0, ts)
+    found = neuron(target, w0, a0, ts)
     assert relative_error(found.w, w) < 1e-10 and relative_error(found.a, a) < 1e-10
 
 
@@ -57,7 +57,7 @@ def test_kernel_turns_early_late_or_hardly_by_the_imbalance():
     at = {}
     for delta in (-4.0, 0.0, 4.0):
         w0, a0 = start(delta)
-        found = ld.exact.neuron(TARGET, w0, a0, TIMES)
+        found = neuron(TARGET, w0, a0, TIMES)
         at[delta] = kernel_distances(np.asarray(found.w), np.asarray(found.a))
         model = ld.TwoLayer(w0[:, None], np.array([[a0]]))
         path = ld.gradient_flow(
@@ -77,14 +77,16 @@ def test_derivatives_batches_and_precision():
     w0, a0 = start(1.0)
 
     def end(a):
-        return ld.exact.neuron(TARGET, w0, a, jnp.array([1.5])).beta[0, 0]
+        return ld.exact.neuron(TARGET, w0, a, TIMES[3:4]).beta[0, 0]
 
     e = 1e-5
-    assert relative_error(jax.grad(end)(a0), (end(a0 + e) - end(a0 - e)) / (2 * e)) < 1e-8
-    assert relative_error(jax.vmap(end)(jnp.array([a0, 0.1])), [end(a0), end(0.1)]) < 1e-13
-    single = ld.exact.neuron(*(np.asarray(x, np.float32) for x in (TARGET, w0, a0, TIMES)))
+    both = jax.jit(jax.vmap(lambda a: jax.jvp(end, (a,), (1.0,))))
+    (value, *moved, other), slopes = both(np.array([a0, a0 + e, a0 - e, 0.1]))
+    assert relative_error(slopes[0], (moved[0] - moved[1]) / (2 * e)) < 1e-8
+    assert relative_error([value, other], [neuron(TARGET, w0, a, TIMES).beta[3, 0] for a in (a0, 0.1)]) < 1e-13
+    single = neuron(*(np.asarray(x, np.float32) for x in (TARGET, w0, a0, TIMES)))
     assert single.w.dtype == np.float32
-    assert relative_error(single.w, ld.exact.neuron(TARGET, w0, a0, TIMES).w) < 1e-5
+    assert relative_error(single.w, neuron(TARGET, w0, a0, TIMES).w) < 1e-5
 
 
 def test_wrong_starts_are_refused():

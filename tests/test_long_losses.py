@@ -100,7 +100,11 @@ def test_auto_is_explicit_where_the_curvature_fades_and_implicit_where_it_stays(
     # What ends early is not stiff.
     assert takes(classes(noise=2.0), 1e6, level=1.0) == "dopri8"
     assert takes(classes("logistic"), 1e12, outputs=1) == "dopri8"
-    # Traced starts choose at run time, and run as the concrete ones do.
+
+
+# The same choice of traced least squares is made in test_solvers.
+@pytest.mark.slow
+def test_traced_losses_choose_at_run_time_as_concrete_ones_do():
     problems = [classes(), classes(noise=2.0)]
 
     @jax.jit

@@ -37,11 +37,12 @@ def test_momentum_flow_of_the_reference_values(case, reduce):
 
 
 def test_a_wide_network_under_momentum_is_its_core():
-    full, small = (ld.gradient_flow(ld.Momentum(WIDE, 0.3), PROBLEM, TS, rtol=1e-10, reduce=r) for r in (False, True))
+    how = {"rtol": 1e-10, "solver": "tsit5", "observables": ("loss", "imbalance_drift")}
+    full, small = (ld.gradient_flow(ld.Momentum(WIDE, 0.3), PROBLEM, TS, **how, reduce=r) for r in (False, True))
     np.testing.assert_allclose(small.final.network.U, full.final.network.U, rtol=0, atol=1e-8)
     np.testing.assert_allclose(small.final.speed.V, full.final.speed.V, rtol=0, atol=1e-8)
     drawn = ld.init.gaussian_core(PROBLEM, 1e9, alpha=0.5, key=jax.random.key(0))
-    assert ld.gradient_flow(ld.Momentum(drawn, 0.3), PROBLEM, TS, observables=("loss", "imbalance_drift")).ok
+    assert ld.gradient_flow(ld.Momentum(drawn, 0.3), PROBLEM, TS, **how).ok
 
 
 def test_it_goes_on_from_its_speed_and_angular_momenta_decay():

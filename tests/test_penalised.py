@@ -92,7 +92,7 @@ def test_under_weight_decay_the_imbalance_decays_by_itself_at_any_size(kind):
     penalised, start = ld.Penalised(problem_of(kind), weight_decay=BETA), network_of("two")
     observables = {"D": imbalance_of, "total": "total_loss", "loss": "loss", "left": "frozen_product_norm"}
     small, full = (
-        ld.gradient_flow(start, penalised, TIMES, observables=observables, rtol=1e-11, reduce=reduce, solver="dopri8")
+        ld.gradient_flow(start, penalised, TIMES, observables=observables, rtol=1e-11, reduce=reduce, solver="tsit5")
         for reduce in (True, False)
     )
     D = imbalance_of(start, penalised)
