@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -270,6 +271,30 @@ def test_stores_whose_making_was_killed_are_cleared_away(tmp_path, live):
     os.utime(leftover, (0, 0)) if live else None
     prepare(SweepStore(tmp_path / "sweep.zarr"))
     assert os.listdir(tmp_path) == ["sweep.zarr"]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_store_is_whole_whenever_its_replacement_was_interrupted(store, is_new):
+    store.write(0, *chunk_of(0))
+    former, more = (store.path.parent / f".sweep.zarr.{name}" for name in ("former", "more"))
+    more.mkdir()
+    # Between the two moves, and after them.
+    shutil.copytree(store.path, former)
+    None if is_new else shutil.rmtree(store.path)
+    store.recover()
+    assert more.exists() and former.exists() == is_new
+    assert prepare(store) == 4 and list(store.complete()) == [True, False, False]
+    # Points on their way are lost only where they were added.
+    assert more.exists() != is_new and not former.exists()
+
+
+def test_the_folder_at_hand_can_be_a_store(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    prepare(SweepStore("."))
+    assert SweepStore(tmp_path / "here").settings() == {"seed": 0} and os.listdir(tmp_path) == ["here"]
+    with pytest.raises(StoreError, match="/ is not a sweep store"):
+        prepare(SweepStore("/"))
 
 
 def test_reductions_of_nothing_are_zeros(store):

@@ -50,7 +50,7 @@ class Folder:
 
     def beside(self, name: str) -> Path:
         """A place of the store's own, next to it."""
-        return self.path.with_name(f".{self.path.name}.{name}")
+        return self.path.parent / f".{self.path.name}.{name}"
 
     def there(self) -> bool:
         """Whether there is what must be a store.
@@ -148,7 +148,7 @@ class Folder:
         **Notes:** it keeps one from doing work twice, and numbers do not depend on it: on disks that know no locks, or that
         cannot be written to, it does nothing.
         """
-        place = self.path.absolute().with_name(f".{self.path.name}.driver")
+        place = self.beside("driver").absolute()
         if place in _ours:
             raise taken(self.path, f"{os.getpid()} on {platform.node()}")
         descriptor = self._locked(place)

@@ -74,6 +74,9 @@ class SweepStore:
         self.path = _files.place(path)
         if "\0" in str(self.path):
             raise ValueError(f"Argument `path` must be the name of a folder, but is {str(self.path)!r}.")
+        if not _files.is_remote(self.path) and self.path.name in ("", ".."):
+            # Beside it are places of its own, which are called as it is.
+            self.path = self.path.resolve()
         self.place = Bucket(self.path) if _files.is_remote(self.path) else Folder(self.path)
 
     @told
