@@ -158,7 +158,14 @@ def compare(
         for name, (a, b) in numbers.items()
     ]
     places = (str(store), str(other))
-    rows = [(name, *("" if v is None else json.dumps(v) for v in values)) for name, values in differ.items()]
+    # Of grids and reductions the entries that differ: all of them is a page, and in --json.
+    flat = [dict(_output.flat({name: values[i] for name, values in differ.items()}, ".")) for i in (0, 1)]
+    pairs = {name: [each.get(name) for each in flat] for name in {**flat[0], **flat[1]}}
+    rows = [
+        (name, *("" if v is None else json.dumps(v) for v in values))
+        for name, values in pairs.items()
+        if not same(*values)
+    ]
     table = table_of("Settings that differ", ("setting", *places), rows, 3)
     parts: list[Any] = [table if differ else "the settings are the same"]
     rows = [
