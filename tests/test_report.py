@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from html import escape
 from html.parser import HTMLParser
 from typing import Annotated
 
@@ -109,6 +110,15 @@ def test_every_number_of_the_json_is_in_the_report_and_nothing_is_fetched(made, 
     numbers = numbers_of(told.get("summary", told))
     assert len(numbers) > 6
     assert numbers <= set(", ".join(cells).split(", "))
+
+
+def test_a_comparison_is_reported_letter_by_letter_with_all_numbers(made, tmp_path, call):
+    out = made[1][1][2]
+    code, printed, _ = call("compare", out, out, "--json", "--html", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert code == 0 and escape(NAME) in text and "the settings are the same" in text
+    numbers = numbers_of(json.loads(printed)["rows"])
+    assert len(numbers) > 6 and numbers <= set(re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", text))
 
 
 def test_a_report_says_what_failed_where_and_with_what(made):

@@ -2,6 +2,7 @@
 
 import html
 import inspect
+import re
 from enum import Enum
 from typing import Literal, get_args, get_origin
 
@@ -10,7 +11,8 @@ def commands() -> str:
     """Every command with its arguments and options, read from the functions that Typer calls."""
     from lindyn_jax.cli import app
 
-    return "\n\n".join([inspect.cleandoc(app.info.help), *parts_of(app, "lindyn-jax")])
+    text = re.sub(r"^(lindyn-jax .*)$", r"```sh\n\1\n```", inspect.cleandoc(app.info.help), flags=re.MULTILINE)
+    return "\n\n".join([text, *parts_of(app, "lindyn-jax")])
 
 
 def parts_of(app, name: str):
@@ -23,14 +25,17 @@ def parts_of(app, name: str):
 
 
 def command(function, name: str):
-    """The section of one command."""
+    """The section of one command, with its examples."""
+    from lindyn_jax.cli._help import EXAMPLES
+
     # A parameter without option or argument is Typer's own context.
     signature = inspect.signature(function).parameters.items()
     parameters = [Parameter(*item) for item in signature if get_args(item[1].annotation)]
     arguments = [f"[{parameter.label}]" for parameter in parameters if parameter.is_argument]
     yield f"{'#' * (1 + name.count(' '))} {name}"
     yield inspect.getdoc(function)
-    yield f"```sh\n{' '.join([name, *arguments, '[OPTIONS]' if len(arguments) < len(parameters) else ''])}\n```"
+    usage = " ".join([name, *arguments, *(["[OPTIONS]"] if len(arguments) < len(parameters) else [])])
+    yield "\n".join(["```sh", usage, "", *EXAMPLES[name.removeprefix("lindyn-jax ")], "```"])
     if parameters:
         rows = [
             f"| {parameter.names} | {parameter.kind} | {parameter.meaning} | {parameter.default} |"

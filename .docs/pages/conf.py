@@ -20,6 +20,8 @@ exclude_patterns = ["conf.py"]
 source_suffix = {".md": "markdown"}
 nitpicky = False
 pygments_style = "friendly"
+# Quotes and dots only: two hyphens begin an option and are no dash.
+smartquotes_action = "qe"
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
