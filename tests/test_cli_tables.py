@@ -69,6 +69,20 @@ def test_keys_are_broken_after_other_words_and_sentences_begin_where_they_do():
     ]
     text = printed([Table("", ("store", "what is there", "n"), rows, ("store", "what is there"), named=1)], 60)
     assert text.count(rows[0][0]) == 2 and max(map(cell_len, text.splitlines())) <= 60
+    text = printed(
+        [Table("", ("store", "n"), [("a/rather_long/path/to/a_store/sweep.zarr", "1"), ("b", "2")], ("store",))], 25
+    )
+    assert [line[:22].strip() for line in text.splitlines()[3:6]] == [
+        "a/rather_long/path/to/",
+        "a_store/sweep.zarr",
+        "b",
+    ]
+    numbers = ["[-2.1041711145459047e-08, 1]", "-5.924141426434033e-100"]
+    text = printed(
+        [Table("", ("setting", "one", "two"), [["a.long.name.of.a.setting", *numbers]] * 2, ("setting", "one", "two"))],
+        60,
+    )
+    assert text.count("-2.1041711145459047e-08,") == text.count(numbers[1]) == 2
     assert _tables.wrapped("  word:   one two", 12, indent=10) == ["  word:", " " * 10 + "one", " " * 10 + "two"]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -109,7 +110,16 @@ def _least(head: str, cells: Sequence[str], word: bool) -> int:
     named = min(max(map(_size, head.split(" "))), SHORT)
     if not word:
         return max(named, *map(_size, cells), 0)
-    return max(named, min(SHORT, max(map(_size, cells), default=0)))
+    numbers = (_size(part) for cell in cells for part in cell.split(" ") if _is_number(part))
+    return max(named, min(SHORT, max(map(_size, cells), default=0)), max(numbers, default=0))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.strip("[](),"))
+    except ValueError:
+        return False
+    return True
 
 
 def _parts(natural, least, words, keys, gap, width) -> list[tuple[list[int], list[int]]] | None:
@@ -162,12 +172,19 @@ def _joined(cells, sizes, left, gap, bottom: bool = False) -> Iterator[str]:
 
 
 def _broken(text: str, size: int) -> list[str]:
-    """A cell on lines of at most `size`; a word that is longer is broken anywhere."""
+    """A cell on lines of at most `size`; a longer word is broken after slashes and underscores, or anywhere if it has none."""
     from rich.cells import chop_cells
 
-    return [
-        piece for line in wrapped(text, size) for piece in (chop_cells(line, size) if _size(line) > size else [line])
-    ]
+    lines = []
+    for line in wrapped(text, size):
+        begun = ""
+        for part in re.split(r"(?<=[/_])", line):
+            if begun and _size(begun + part) > size:
+                lines += chop_cells(begun, size)
+                begun = ""
+            begun += part
+        lines += chop_cells(begun, size) if _size(begun) > size else [begun]
+    return lines
 
 
 def _sideways(heads, rows, width) -> Iterator[str]:
