@@ -3,8 +3,10 @@
 `python benchmarks/commands.py` runs each of them three times in processes of their own, in folders of their own, and writes
 results/commands.{json,md}: user seconds of processor time, which other programs on the machine lengthen too, and wall-clock ones.
 Names of commands after it are those that are run; `--small` takes sizes of a few trials, prints, and writes nothing.
+`--beside FOLDER`, a checkout of an earlier state, runs each command there as well, in turns, for machines differ from day to day.
 """
 
+import argparse
 import os
 import shlex
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from common import record
 
+TREE = Path(__file__).resolve().parents[1]
 # Name -> the command, and what makes it small.
 COMMANDS = {
     "README's first command": (
@@ -32,8 +35,8 @@ COMMANDS = {
 }
 
 
-def once(command: str, out: Path, cache: Path) -> tuple[float, float]:
-    """User and wall-clock seconds of a command.
+def once(command: str, out: Path, cache: Path, tree: Path) -> tuple[float, float]:
+    """User and wall-clock seconds of a command of the package in a folder.
 
     **Raises:** `CalledProcessError` if it fails.
     """
@@ -43,9 +46,10 @@ def once(command: str, out: Path, cache: Path) -> tuple[float, float]:
     begin = time.perf_counter()
     process = subprocess.Popen(
         words,
+        cwd=tree,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment | {"XDG_CACHE_HOME": str(cache)},
+        env=environment | {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(tree)},
     )
     _, status, used = os.wait4(process.pid, 0)
     if status:
@@ -53,25 +57,34 @@ def once(command: str, out: Path, cache: Path) -> tuple[float, float]:
     return used.ru_utime, time.perf_counter() - begin
 
 
-def measured(name: str, small: bool) -> dict:
+def measured(name: str, small: bool, before: Path | None) -> dict:
     command, less = COMMANDS[name]
     command = f"{command} {less}" if small else command
     row: dict = {"command": name}
+    trees = {"": TREE} if before is None else {"before_": before, "": TREE}
     with tempfile.TemporaryDirectory() as folder:
-        cache, first, second = (Path(folder) / part for part in ("cache", "first", "second"))
-        for word, out in (("cold", first), ("warm", second), ("finished", second)):
-            row[f"{word}_user_s"], row[f"{word}_wall_s"] = once(command, out, cache)
+        for word, out in (("cold", "first"), ("warm", "second"), ("finished", "second")):
+            for label, tree in trees.items():
+                place = Path(folder) / f"{label}now"
+                user, wall = once(command, place / out, place / "cache", tree)
+                row[f"{label}{word}_user_s"], row[f"{label}{word}_wall_s"] = user, wall
+            if before is not None:
+                row[f"{word}, now / before"] = row[f"{word}_user_s"] / row[f"before_{word}_user_s"]
     return row
 
 
 def main() -> None:
-    small = "--small" in sys.argv
-    names = [name for name in sys.argv[1:] if name != "--small"] or list(COMMANDS)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=[])
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--beside", type=Path)
+    options = parser.parse_args()
+    before = options.beside and options.beside.resolve()
     rows = []
-    for name in names:
-        rows.append(measured(name, small))
+    for name in options.names or COMMANDS:
+        rows.append(measured(name, options.small, before))
         print(rows[-1], flush=True)
-    if not small:
+    if not options.small:
         record("commands", rows)
 
 

@@ -95,6 +95,33 @@ def test_a_solver_is_traced_once_for_other_numbers_and_what_is_written_down_agai
     assert first > 0 and later == 0
 
 
+def programs(call) -> int:
+    """How many programs a call compiles."""
+    seen = []
+
+    def listen(event, seconds, **_):
+        seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        call()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return seen.count("/jax/core/compile/backend_compile_duration")
+
+
+def test_a_gaussian_core_is_one_program_whatever_its_numbers_are():
+    rng = np.random.default_rng(0)
+    problem = ld.LeastSquares(rng.normal(size=(5, 11)), rng.normal(size=(5, 3)))
+    keys = jax.random.key(0), jax.random.key(1)
+
+    def draw(width, alpha, key):
+        return lambda: ld.init.gaussian_core(problem, width, alpha=alpha, key=key)
+
+    assert programs(draw(100, 0.5, keys[0])) == 1
+    assert programs(draw(10**9, 0.4, keys[1])) == 0
+
+
 def test_functions_are_equal_where_all_that_they_refer_to_is():
     def made(a, b=None):
         return lambda x, scale=2.0: a * x * scale + np.sin(b[0] if b else 0)

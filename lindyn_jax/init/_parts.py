@@ -34,15 +34,23 @@ def pair_of(std: Number | tuple[Number, ...]) -> tuple[Number, Number]:
 
 def stds_of(std: Std | None, alpha: Number | None, h: Number) -> tuple[Number, Number]:
     """Standard deviations of the entries of U and V, from exactly one of a value and an exponent."""
-    if std is None and alpha is not None:
-        _checks.check_positive(alpha, "alpha")
-        value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
-        return value, value
-    if std is None or alpha is not None:
+    check_scale(std, alpha)
+    if std is not None:
+        return pair_of(std)
+    value = jnp.asarray(h, jnp.result_type(float)) ** -jnp.asarray(alpha)
+    return value, value
+
+
+def check_scale(std: Std | None, alpha: Number | None) -> None:
+    """Refuses both or none of a value and an exponent, and one that is not positive."""
+    if (std is None) == (alpha is None):
         raise ValueError(
             "Give exactly one of `std` and `alpha`: the scale of a Gaussian start by value or by exponent."
         )
-    return check_stds(pair_of(std))
+    if std is None:
+        _checks.check_positive(alpha, "alpha")
+    else:
+        check_stds(pair_of(std))
 
 
 def check_stds(stds: tuple[Number, Number]) -> tuple[Number, Number]:

@@ -1,17 +1,19 @@
 """Gaussian starts of two layers: of full size, or drawn in reduced form at a cost that does not depend on the width."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real, Shaped
 
 from .. import _checks
+from .._keyed import compiled
 from .._linalg import row_factor
 from .._public import public
 from ..models import Outputs, Reduction, Rest, TwoLayer
 from ..problems import AbstractProblem, LeastSquares
-from ._parts import Key, Number, Std, frame, size_of, stds_of
+from ._parts import Key, Number, Std, check_scale, frame, size_of, stds_of
 
 WIDEST_FLOAT32 = 1e6
 
@@ -91,25 +93,39 @@ def gaussian_core(
     """
     if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):
         raise ValueError(f"Argument `h` must be a whole number from 1 to 1e12, but is {h}.")
-    dtype, wide = problem.dtype, jnp.result_type(float)
-    k = problem.rank + problem.num_outputs
+    check_scale(std, alpha)
+    p, wide = problem.rank + problem.num_outputs, jnp.result_type(float)
+    k = p
     if not _checks.is_traced(h):
-        warn_of_lost_digits(dtype, float(h))
+        warn_of_lost_digits(problem.dtype, float(h))
         # A width that is known has no columns beyond it: the solvers see that such a network is narrow.
-        k = min(k, int(h))
-    h = jnp.asarray(h, wide)
+        k = min(p, int(h))
+    count = problem.num_frozen if num_frozen is None else num_frozen
+    rows = None
+    if _checks.is_traced(count) or count > 0:
+        rows = p if num_frozen is not None else min(p, problem.num_frozen)
+    h, count = jnp.asarray(h, wide), jnp.asarray(count, wide)
+    return _drawn_core(
+        problem, h, jax.tree.map(jnp.asarray, std), jax.tree.map(jnp.asarray, alpha), count, key, k, rows
+    )
+
+
+@compiled
+def _drawn_core(
+    problem: AbstractProblem, h: Array, std: Any, alpha: Array | None, count: Array, key: Key, k: int, rows: int | None
+) -> Reduction:
+    """The draw of `gaussian_core` as one program, with k columns and `rows` of the frozen part, or none of it."""
+    dtype, wide = problem.dtype, jnp.result_type(float)
     h = jnp.where(h >= 1, h, jnp.nan)
     std_U, std_V = (jnp.asarray(value, wide) for value in stds_of(std, alpha, h))
-    r, m = problem.rank, problem.num_outputs
-    p = r + m
+    m = problem.num_outputs
+    p = problem.rank + m
     key_moving, key_frozen, key_rest = jax.random.split(key, 3)
 
-    count = problem.num_frozen if num_frozen is None else num_frozen
-    some = _checks.is_traced(count) or count > 0
     (diagonal, above), (under, beside) = jax.random.split(key_moving), jax.random.split(key_frozen)
     index = jnp.arange(p)
     keys, degrees = [diagonal], [h - index]
-    if some:
+    if rows is not None:
         keys += [under, key_rest]
         degrees += [count - index, jnp.where(index == 0, count * jnp.maximum(h - p, 0.0), 0.0)]
     squares = _chi_squared(jnp.stack(keys), jnp.stack(degrees))
@@ -119,8 +135,7 @@ def gaussian_core(
     V, U1 = std_V * L[:m], std_U * L[m:]
 
     frozen, rest = None, None
-    if some:
-        rows = p if num_frozen is not None else min(p, problem.num_frozen)
+    if rows is not None:
         frozen = std_U * jnp.where(live, _bartlett(beside, squares[1, :rows], p, count), 0.0)[:, :k]
         size = jnp.sqrt(jnp.sum(frozen**2) + std_U**2 * squares[2, 0])
         frozen, rest = frozen.astype(dtype), Rest.of(size.astype(dtype))
@@ -241,7 +256,6 @@ def _bartlett(key: Key, squares: Float[Array, " rows"], columns: int, degrees: N
     return jnp.where((index < degrees)[:, None], R, 0.0)
 
 
-@jax.jit
 def _chi_squared(keys: Shaped[Array, "rows ..."], degrees: Real[Array, "rows columns"]) -> Float[Array, "rows columns"]:
     """Chi squared draws, a row for each key; zero degrees of freedom (or fewer) give zero.
 
