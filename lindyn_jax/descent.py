@@ -1,5 +1,6 @@
 """Gradient descent by any optax transformation, in one compiled loop."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from .reduction import check_fits, check_kinds, is_reducible, prepare, require_e
 from .trajectory import M, Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
+# What reverse mode may keep of the states on the way, in bytes. What it does not keep it computes again.
+KEPT_BYTES = 2**26
 
 
 @public
@@ -224,8 +227,9 @@ def _descend(
                     lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
                     chunk,
                     carry,
-                    max_steps=max(steps // CHECK_EVERY, 1),
+                    max_steps=chunks,
                     kind=kind,
+                    checkpoints=_num_kept(carry, 2 * stretches.shape[0], chunks),
                 )
                 return carry, None
 
@@ -235,6 +239,7 @@ def _descend(
             reached = carry.step >= until
             return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
 
+        chunks = max(steps // CHECK_EVERY, 1)
         kept = None if noise is None else noise.start()
         carry = test(_Carry(weights, optimizer.init(weights), kept, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         # The last stretch is one of those between observations: a program of its own takes as long again to compile.
@@ -250,6 +255,12 @@ def _descend(
         return Run(save_at, seen, unpack(carry.weights), result.astype(jnp.int32), stats)
 
     return run(model, problem, functions, move, reduce=reduce, lifted=lifted, keep_models=keep_models)
+
+
+def _num_kept(state: Any, loops: int, chunks: int) -> int:
+    """How many states reverse mode keeps of each loop over chunks: all that fit, enough to compute none more than twice."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return max(math.isqrt(2 * chunks) + 1, min(chunks, KEPT_BYTES // (size * loops)))
 
 
 def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:

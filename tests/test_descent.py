@@ -10,7 +10,7 @@ import pytest
 from helpers import load_cases, relative_error, tolerance
 
 import lindyn_jax as ld
-from lindyn_jax import trajectory
+from lindyn_jax import descent, trajectory
 
 N, n, m, h = 4, 6, 2, 9
 
@@ -187,6 +187,34 @@ def test_derivative_by_step_size_agrees_with_a_central_difference(data):
     # The difference quotient itself is accurate to about eps/step + step^2.
     assert abs(gradient - difference) < 1e-7 * abs(difference) and abs(difference) > 1e-2
     assert abs(float(forward(jnp.asarray(0.02))) - gradient) < 1e-11 * abs(gradient)
+
+
+def test_the_gradient_is_the_same_where_few_states_are_kept(data, monkeypatch):
+    X, Y, U, V = data
+    gradients = []
+    for kept in (descent.KEPT_BYTES, 0):
+        monkeypatch.setattr(descent, "KEPT_BYTES", kept)
+        # Another name is another program: how many states are kept is settled in it.
+        observables = {f"loss, {kept} bytes": ld.observables.loss}
+
+        def final(rates, observables=observables):
+            optimizer = optax.sgd(lambda step: rates[step // 50])
+            start, problem = ld.TwoLayer(U, V), ld.LeastSquares(X, Y)
+            path = ld.gradient_descent(start, problem, 203, optimizer=optimizer, observables=observables)
+            return sum(path.final_observables.values())
+
+        gradients.append(jax.grad(final)(jnp.array([0.01, 0.02, 0.03, 0.02, 0.01])))
+    np.testing.assert_allclose(*gradients, rtol=1e-12)
+    assert bool(jnp.all(gradients[0] != 0))
+
+
+def test_as_many_states_are_kept_as_fit_and_enough_where_none_do():
+    carry, chunks = (jnp.zeros((1000, 1000)),), 10_000
+    for loops, most in ((1, descent.KEPT_BYTES / 8e6), (4, descent.KEPT_BYTES / 32e6)):
+        # Twice the root is where no state has to be computed more than twice.
+        kept = descent._num_kept(carry, loops, chunks)
+        assert kept <= max(most, 2 * chunks**0.5) and (kept + 1) * (kept + 2) > 2 * chunks
+    assert descent._num_kept((jnp.zeros(10),), 4, chunks) == chunks
 
 
 def test_vmap_over_step_sizes_equals_a_loop(data):
