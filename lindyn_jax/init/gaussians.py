@@ -104,10 +104,8 @@ def gaussian_core(
     rows = None
     if _checks.is_traced(count) or count > 0:
         rows = p if num_frozen is not None else min(p, problem.num_frozen)
-    h, count = jnp.asarray(h, wide), jnp.asarray(count, wide)
-    return _drawn_core(
-        problem, h, jax.tree.map(jnp.asarray, std), jax.tree.map(jnp.asarray, alpha), count, key, k, rows
-    )
+    numbers = jax.tree.map(lambda number: jnp.asarray(number, wide), (h, std, alpha, count))
+    return _drawn_core(problem, *numbers, key, k, rows)
 
 
 @compiled
