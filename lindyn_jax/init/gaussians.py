@@ -104,13 +104,14 @@ def gaussian_core(
     rows = None
     if _checks.is_traced(count) or count > 0:
         rows = p if num_frozen is not None else min(p, problem.num_frozen)
-    numbers = jax.tree.map(lambda number: jnp.asarray(number, wide), (h, std, alpha, count))
-    return _drawn_core(problem, *numbers, key, k, rows)
+    as_wide = lambda number: jnp.asarray(number, wide)  # noqa: E731
+    std, alpha = jax.tree.map(as_wide, (std, alpha))
+    return _drawn_core(problem, as_wide(h), std, alpha, as_wide(count), key, k, rows)
 
 
 @compiled
 def _drawn_core(
-    problem: AbstractProblem, h: Array, std: Any, alpha: Array | None, count: Array, key: Key, k: int, rows: int | None
+    problem: AbstractProblem, h: Array, std: Any, alpha: Any, count: Array, key: Key, k: int, rows: int | None
 ) -> Reduction:
     """The draw of `gaussian_core` as one program, with k columns and `rows` of the frozen part, or none of it."""
     dtype, wide = problem.dtype, jnp.result_type(float)
