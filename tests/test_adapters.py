@@ -38,12 +38,13 @@ def test_adapters_move_as_networks_on_what_the_base_leaves():
         relative_error(left.theta_hat, PROBLEM.theta_hat - PROBLEM.from_data(PROBLEM.to_data(jnp.asarray(BASE))))
         < 1e-12
     )
-    whole = ld.gradient_flow(ADAPTER, PROBLEM, TIMES, observables=("loss", "effective_rank"), rtol=1e-11)
-    part = ld.gradient_flow(ld.TwoLayer(U, V), left, TIMES, rtol=1e-11)
+    options = {"rtol": 1e-11, "solver": "tsit5"}
+    whole = ld.gradient_flow(ADAPTER, PROBLEM, TIMES, observables=("loss", "effective_rank"), **options)
+    part = ld.gradient_flow(ld.TwoLayer(U, V), left, TIMES, **options)
     assert relative_error(whole.observables["loss"], part.observables["loss"]) < 1e-9
     assert relative_error(whole.final.product(), BASE + part.final.product()) < 1e-9
     assert np.array_equal(whole.final.base, BASE)
-    narrow = ld.gradient_flow(ADAPTER.narrow(), PROBLEM, TIMES, rtol=1e-11)
+    narrow = ld.gradient_flow(ADAPTER.narrow(), PROBLEM, TIMES, **options)
     assert narrow.final.U.shape == (5, 7) and relative_error(narrow.final.product(), whole.final.product()) < 1e-9
     # Of the whole product, not of the adapter.
     sigma = np.linalg.svd(whole.final.product(), compute_uv=False)
@@ -70,7 +71,7 @@ def test_what_is_left_of_any_loss(kind):
     problem = ld.Logistic(X, labels[:, 0]) if kind == "logistic" else ld.LeastSquares(X, labels, link="sigmoid")
     left = ld.residual(problem, BASE[:, :1])
     paths = [
-        ld.gradient_flow(model, loss, TIMES, rtol=1e-10)
+        ld.gradient_flow(model, loss, TIMES, rtol=1e-10, solver="tsit5")
         for model, loss in ((ld.LoRA(BASE[:, :1], U, V[:1]), problem), (ld.TwoLayer(U, V[:1]), left))
     ]
     assert relative_error(paths[0].observables["loss"], paths[1].observables["loss"]) < 1e-8
@@ -81,7 +82,8 @@ def test_adapters_of_any_width_begin_at_the_base():
     key = jax.random.key(1)
     core = ld.init.gaussian_core(left, 1e9, std=(1e-5, 0), key=key)
     elsewhere = ld.observables.on(ld.residual(test, BASE), "loss", key=key)
-    path = ld.gradient_flow(core, left, [0.0, 50.0], observables={"loss": ld.observables.loss, "test": elsewhere})
+    observables = {"loss": ld.observables.loss, "test": elsewhere}
+    path = ld.gradient_flow(core, left, [0.0, 50.0], observables=observables, solver="tsit5")
     assert relative_error(path.observables["loss"][0], PROBLEM.loss(jnp.asarray(BASE))) < 1e-12
     assert relative_error(path.observables["test"][0], test.loss(jnp.asarray(BASE))) < 1e-12
     assert path.observables["loss"][1] < 1e-3 * path.observables["loss"][0]
@@ -116,7 +118,7 @@ def test_branches_are_narrowed_exactly_and_keep_their_imbalances():
     model = ld.Branched([ld.TwoLayer(*pair) for pair in LAYERS])
     narrow = model.narrow()
     assert [branch.width for branch in narrow.branches] == [3, 6, 6]
-    paths = [ld.gradient_flow(one, GATED, TIMES, rtol=1e-11) for one in (model, narrow)]
+    paths = [ld.gradient_flow(one, GATED, TIMES, rtol=1e-11, solver="tsit5") for one in (model, narrow)]
     assert relative_error(paths[0].observables["loss"], paths[1].observables["loss"]) < 1e-9
     assert relative_error(paths[0].final.product(), paths[1].final.product()) < 1e-9
     for after, before in zip(paths[0].final.branches, model.branches, strict=True):
@@ -179,7 +181,7 @@ def test_loss_of_attention_stays_and_drops_once_when_the_law_says():
     np.testing.assert_allclose(law.sigma, DIM**-1.5, rtol=1e-12)
     np.testing.assert_allclose(law.lam, DIM**-3 * (1 + (1 + DIM) / LENGTH), rtol=1e-12)
     half = float(law.half_time[0])
-    path = ld.gradient_flow(start, problem, half * np.array([0.0, 0.6, 1.0, 1.4]), rtol=1e-9)
+    path = ld.gradient_flow(start, problem, half * np.array([0.0, 0.6, 1.0, 1.4]), rtol=1e-9, solver="tsit5")
     left = np.asarray(path.observables["loss"] / path.observables["loss"][0])
     # A quarter of the excess is left where Theta is half learned.
     assert left[1] > 0.95 and abs(left[2] - 0.25) < 0.03 and left[3] < 0.01

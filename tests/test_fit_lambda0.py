@@ -38,9 +38,9 @@ def fit_batch():
     return lambda seeds, widths: mapped(jax.vmap(jax.random.key)(jnp.asarray(seeds)), jnp.asarray(widths, float))
 
 
-@pytest.fixture(scope="module")
-def narrow(fit_batch):
-    return fit_batch(np.arange(BATCH), np.full(BATCH, 50.0))
+@pytest.fixture(scope="module", params=[20, pytest.param(BATCH, marks=pytest.mark.slow)])
+def narrow(request, fit_batch):
+    return fit_batch(np.arange(request.param), np.full(request.param, 50.0))
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,12 @@ def test_means_of_both_minima_are_the_known_ones(wide):
 
 
 def test_means_at_the_least_width_are_the_known_ones_over_many_seeds(narrow):
-    fits = narrow[3]
+    fits, count = narrow[3], len(narrow[0])
     for sign in (0, 1):
         (mean, deviation), found = KNOWN[50][sign], np.asarray(fits.lambda0[:, sign])
-        assert abs(found.mean() - mean) < 3 * np.sqrt(deviation**2 / 60 + found.var(ddof=1) / BATCH)
+        assert abs(found.mean() - mean) < 3 * np.sqrt(deviation**2 / 60 + found.var(ddof=1) / count)
     roots = np.sqrt(np.asarray(fits.objective).min(axis=1))
-    assert abs(roots.mean() - KNOWN[50][2]) < 3 * roots.std(ddof=1) * np.sqrt(1 / 60 + 1 / BATCH)
+    assert abs(roots.mean() - KNOWN[50][2]) < 3 * roots.std(ddof=1) * np.sqrt(1 / 60 + 1 / count)
 
 
 def test_ratio_to_the_width_and_objective_tend_to_their_limits(wide):
@@ -91,8 +91,9 @@ def test_ratio_to_the_width_and_objective_tend_to_their_limits(wide):
 
 
 def test_the_negative_minimum_is_the_lower_one_for_most_starts(narrow):
-    # 54 of 60 is known; 100 times 0.9 with a deviation of 3.
-    assert 78 < int(narrow[3].best.sum()) < 100
+    # 54 of 60 is known: 0.9, with a deviation of 0.3.
+    best = np.asarray(narrow[3].best)
+    assert abs(best.mean() - 0.9) < 3.2 * 0.3 / np.sqrt(len(best))
 
 
 # -- brute force ---------------------------------------------------------------------------------------------------------
@@ -127,13 +128,12 @@ def brute_objective(Y, U, V, fit, every=1):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_global_minimum_is_that_of_a_scan_with_refinement(narrow, every):
+def test_every_global_minimum_is_that_of_a_scan_with_refinement(narrow):
     Y, U, V, fits = jax.tree.map(np.asarray, narrow)
     assert np.all(fits.ok)
     positive = np.geomspace(1, 5e3, 60)
     levels = np.concatenate([-positive[::-1], [0], positive])
-    for i in range(0, BATCH, every):
+    for i in range(len(Y)):
         fit = jax.tree.map(lambda leaf, i=i: leaf[i], fits)
         values = brute_objective(Y[i], U[i], V[i], fit, every=4)(levels)
         fine = brute_objective(Y[i], U[i], V[i], fit)
@@ -231,12 +231,13 @@ def small_fit(small):
     return ld.fit_lambda0(*small, solver="tsit5")
 
 
-def test_derivatives_by_closed_form_forward_reverse_and_differences_agree(small, small_fit):
+def test_derivatives_by_closed_form_forward_reverse_and_differences_agree(small):
     problem, U, V = small
-    at = 1.3 * small_fit.lambda0[0]
+    fit = ld.fit_lambda0(problem, U, V, horizon=2.0, solver="tsit5")
+    at = 1.3 * fit.lambda0[0]
 
     def J(lambda0, **options):
-        return lambda0_objective(problem, U, V, lambda0, small_fit, rtol=1e-11, solver="tsit5", **options)
+        return lambda0_objective(problem, U, V, lambda0, fit, rtol=1e-11, solver="tsit5", **options)
 
     one = jnp.ones(())
     points = at * jnp.asarray([1, 1 - 1e-4, 1 + 1e-4])

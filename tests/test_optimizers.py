@@ -188,8 +188,10 @@ def verdict(kind, optimizer):
 # One of each way to be taken or refused: the reader of programs is the same for all networks, and only the trees differ.
 FEW = {"nesterov", "switching schedule", "decay", "global norm", "lars", "polyak", "flattened", "sam", "schedule free"}
 FEW |= {"adam", "clip", "block rms", "centralize", "noise", "prodigy", "one row", "mean", "gram of weights", "constant"}
-KINDS = [("least squares", None), ("deep", FEW)]
-KINDS += [pytest.param(kind, None, marks=pytest.mark.slow, id=f"{kind}, all") for kind in ("tied", "deep")]
+KINDS = [(kind, FEW) for kind in ("least squares", "deep")]
+KINDS += [
+    pytest.param(kind, None, marks=pytest.mark.slow, id=f"{kind}, all") for kind in ("least squares", "tied", "deep")
+]
 
 
 @pytest.mark.parametrize(("kind", "few"), KINDS)

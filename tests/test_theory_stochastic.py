@@ -90,13 +90,12 @@ def test_drift_of_fresh_gaussian_inputs():
     rng = np.random.default_rng(3)
     A, (_, model) = rng.normal(size=(3, 2)), setting()
     U, V = model.U, model.V
-    R, eta = A - U @ V.T, 0.1
+    R, eta = np.asarray(A - U @ V.T), 0.1
+    U, V = np.asarray(U), np.asarray(V)
     # The formula for Sigma = I, one input at a time.
-    expected = eta**2 * (5 * V.T @ R.T @ R @ V - jnp.sum(R**2) * U.T @ U - 2 * U.T @ R @ R.T @ U)
+    expected = eta**2 * (5 * V.T @ R.T @ R @ V - np.sum(R**2) * U.T @ U - 2 * U.T @ R @ R.T @ U)
     identity = ld.factorization(A)
     assert relative_error(theory.online_drift(model, identity, eta), expected) < 1e-14
-    drifts = one_step_drifts(model, identity, eta, lambda key: ld.Online(ld.Teacher(A), key=key), 40_000)
-    assert_mean(drifts, expected)
     # Any covariance, several at a time, q and c.
     problem, model = setting(scale=0.6)
     teacher = ld.Teacher.of(problem, 3)
@@ -127,7 +126,7 @@ def test_drift_of_label_noise(which):
     def added(model):
         return theory.label_noise_loss(model, problem, eta, std).value - ld.observables.loss(model, problem)
 
-    pull, (U1, V) = jax.grad(added)(model), theory.moving_layers(model, problem)
+    pull, (U1, V) = jax.jit(jax.grad(added))(model), theory.moving_layers(model, problem)
     half = U1.T @ problem.to_data(pull.U) - V.T @ pull.V
     plain = theory.label_noise_drift(model, problem, eta, 0.0)
     assert relative_error(expected - plain, -eta * (half + half.T)) < 1e-13
@@ -136,13 +135,13 @@ def test_drift_of_label_noise(which):
 def test_trace_of_the_hessian():
     problem, model = setting(rank=2, m=4, scale=0.5, output_scale=1.5)
     flat, unravel = jax.flatten_util.ravel_pytree(model)
-    H = jax.hessian(lambda flat: ld.observables.loss(unravel(flat), problem))(flat)
-    said = theory.label_noise_loss(model, problem, 0.1, 0.5)
+    H = jax.jit(jax.hessian(lambda flat: ld.observables.loss(unravel(flat), problem)))(flat)
+    noisy = jax.jit(theory.label_noise_loss)
+    said = noisy(model, problem, 0.1, 0.5)
     assert relative_error(said.trace, jnp.trace(H)) < 1e-12
     loss = ld.observables.loss(model, problem)
     assert relative_error(said.value, loss + 0.1 * 0.5 * 0.25 / 4 * jnp.trace(H)) < 1e-12
-    assert bool(theory.label_noise_loss(model, problem, 1e-3, 0.5).applies)
-    assert not theory.label_noise_loss(model, problem, 10.0, 0.5).applies
+    assert bool(noisy(model, problem, 1e-3, 0.5).applies) and not noisy(model, problem, 10.0, 0.5).applies
 
 
 def test_least_trace_is_reached_where_the_layers_are_balanced():
@@ -223,7 +222,7 @@ def test_label_noise_shrinks_the_product_as_a_nuclear_norm_does():
     # At balanced layers; the mean of Theta is where the loss with what noise adds is least, to first order in the step.
     sigma, eta, std = np.array([1.0, 0.6]), 0.02, 1.0
     problem, start = ld.factorization(np.diag(sigma)), ld.TwoLayer(np.diag(sigma**0.5), np.diag(sigma**0.5))
-    ends = noisy_path(start, problem, eta, std, 400, 5_000, lambda m: jnp.diagonal(m.product()))
+    ends = noisy_path(start, problem, eta, std, 200, 5_000, lambda m: jnp.diagonal(m.product()))
     t, error = eta * std**2 * 2 / 2, np.std(ends, axis=0) / np.sqrt(len(ends))
     assert np.all(np.abs(np.mean(ends, axis=0) - (sigma - t)) < 4 * error + 5 * t**2) and np.all(
         4 * error + 5 * t**2 < t / 2
