@@ -26,8 +26,8 @@ from .reduction import check_fits, check_kinds, is_reducible, prepare, require_e
 from .trajectory import M, Trajectory, failed_to_inf
 
 CHECK_EVERY = 8
-# What reverse mode may keep of the states on the way, in bytes. What it does not keep it computes again.
-KEPT_BYTES = 2**26
+# Bytes of the states on the way that reverse mode may keep for each member of a batch. What it does not keep it computes again.
+KEPT_BYTES = 2**22
 
 
 @public
