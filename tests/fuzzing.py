@@ -2,7 +2,7 @@
 
 Run as a program, without the type checks of the tests: `python tests/fuzzing.py full [NAME ...]` prints what was
 accepted or ended in a raw error as lines of JSON, of the functions whose names begin with one of those given; `quick` takes one
-value of a wrong kind or shape of each argument, which are refused before anything is compiled, and `solvers` the functions that
+value of a wrong kind of each argument, which are refused before anything is compiled, and `solvers` the functions that
 compile a program for every answer. The calls are those of the
 setting "narrow"; `at` makes them at another.
 """
@@ -401,8 +401,8 @@ def main():
             optional = inspect.signature(function).parameters[parameter].default is None or value is None
             wrongs = list(substitutions(parameter, value, optional))
             if which == "quick":
-                # In turn, so that each wrong kind and shape meets many functions.
-                wrongs = [wrong for wrong in wrongs if wrong[1] != "numbers"]
+                # In turn, so that each wrong kind meets many functions.
+                wrongs = [wrong for wrong in wrongs if wrong[1] == "kinds"]
                 wrongs = [wrongs[sum(map(ord, name + parameter)) % len(wrongs)]]
             for label, group, wrong in wrongs:
                 if (name, parameter, label) in RIGHT:

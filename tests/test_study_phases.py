@@ -21,7 +21,7 @@ def study():
 
 
 RUN = ("sweep", "phases", "--shape", "8,8", "--rank", "1", "--imbalances=0,0.6", "--scales", "0.001,0.03,0.5")
-RUN += ("--widths", "40,4e4", "--trials", "8", "--seed", "1", "--keep-trials")
+RUN += ("--widths", "40,4e4", "--trials", "4", "--seed", "1", "--keep-trials")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_command_draws_maps_and_resumes(call, command):
     out, printed = command
     assert "Lazy and rich" in printed and (out / "figure.png").stat().st_size > 10_000
     code, printed, notes = call(*RUN, "--out", out, "--json")
-    assert code == 0 and "resuming: 96 of 96 trials" in notes
+    assert code == 0 and "resuming: 48 of 48 trials" in notes
     summary = json.loads(printed)["summary"]
     assert np.shape(summary["kernel_distance_mean"]) == np.shape(summary["level"]) == (2, 3, 2)
     code, _, error = call(*RUN, "--rank", "2", "--out", out)

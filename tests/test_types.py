@@ -44,8 +44,9 @@ def found(tmp_path_factory):
         "lindyn_jax",
         str(program),
     )
-    # The newest version is no matter, and is not asked for.
+    # The newest version is no matter, and is not asked for. Memory that is collected less often saves a third of the time.
     environment = os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", "PYTHONPATH": str(ROOT)}
+    environment["NODE_OPTIONS"] = "--max-semi-space-size=128"
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     diagnostics = json.loads(ran.stdout)["generalDiagnostics"]
     errors = [
