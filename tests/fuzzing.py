@@ -121,6 +121,7 @@ RIGHT = {
     ("observables.observable", "kinds", "a function"),
     ("fit", "parameters", "a problem"), ("from_gauge", "what", "a problem"), ("to_gauge", "what", "a problem"),
     ("fit", "simulate", "a function"), ("fit", "loss", "a function"), ("open_sweep", "path", "bytes"),
+    ("Descent", "step_size", "a function"),
 }  # fmt: skip
 # Those whose flags depend on kinds and sizes alone, such as which solver was used.
 SIZES_ALONE = ("flow_to_limit", "reduction.is_reducible")
