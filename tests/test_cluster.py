@@ -199,7 +199,9 @@ def test_without_workers_a_run_waits_says_so_and_ends_at_a_signal(tmp_path):
     options = {"n_workers": 0, "dashboard_address": None, "silence_logs": 50}
     with distributed.LocalCluster(**options) as cluster:
         arguments = command("lemma11", tmp_path / "out", "--cluster", cluster.scheduler_address)
-        running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        # A test that runs in the background may have been told to ignore the signal.
+        hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
         lines = iter(running.stderr.readline, "")
         assert any("waiting for one" in line for line in lines)
         running.send_signal(signal.SIGINT)
