@@ -13,10 +13,10 @@ from ._checks import is_traced
 
 
 def card(heading: str, lines: Sequence[str], columns: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()) -> str:
-    """A heading, lines below it, and a table, as HTML that needs no style sheet."""
+    """A heading, lines below it, and a table without its empty columns, as HTML that needs no style sheet."""
     cell = "style='text-align: left; vertical-align: top'"
-    columns = [text for place, text in enumerate(columns) if any(row[place] for row in rows)]
-    rows = [row[: len(columns)] for row in rows]
+    told = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    columns, *rows = ([row[place] for place in told] for row in (columns, *rows))
     head = "".join(f"<th {cell}>{escape(text)}</th>" for text in columns)
     body = "".join(f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""

@@ -332,8 +332,7 @@ class Online(AbstractNoise):
                 f"Argument `sampler` must make arrays of shapes (B, {problem.num_inputs}) and (B, {problem.num_outputs}), "
                 f"but makes {X.shape} and {Y.shape}."
             )
-        # Samplers that know it, as teachers do, say whether their inputs have other directions.
-        known = getattr(self.sampler, "stays", lambda problem: False)(problem)
+        known = self.sampler.stays(problem) if isinstance(self.sampler, Teacher) else False
         if is_reduced and problem.rank < problem.num_inputs and not known:
             raise ValueError(
                 f"Online inputs may have all {problem.num_inputs} directions, but the reduction keeps the {problem.rank} that "

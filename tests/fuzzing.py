@@ -2,9 +2,8 @@
 
 Run as a program, without the type checks of the tests: `python tests/fuzzing.py full [NAME ...]` prints what was
 accepted or ended in a raw error as lines of JSON, of the functions whose names begin with one of those given; `quick` takes one
-value of a wrong kind of each argument, which are refused before anything is compiled, and `solvers` the functions that
-compile a program for every answer. The calls are those of the
-setting "narrow"; `at` makes them at another.
+value of a wrong kind of each argument, which are refused before anything is compiled, and `solvers` the functions that compile a
+program for every answer. The calls are those of the setting "narrow"; `at` makes them at another.
 """
 
 import importlib.util
@@ -392,7 +391,8 @@ def main():
         arguments |= {given: MADE[name, given]() for given in arguments if (name, given) in MADE}
         begun = time.perf_counter()
         try:
-            which == "quick" or function(**arguments)
+            if which != "quick":
+                function(**arguments)
         except (FileNotFoundError, ld.data.DataError):
             pass
         except Exception as error:

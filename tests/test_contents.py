@@ -70,14 +70,14 @@ def test_a_store_is_shown_with_settings_state_and_numbers(call, folder):
 
 def test_means_of_trials_are_those_of_reductions(folder, tmp_path):
     ld.run_ensemble(trial, {"scale": [2.0], "shift": [1.0]}, 12, key=jax.random.key(0), store=tmp_path / "plain")
-    summary, dataset = contents.summary_of(tmp_path / "plain"), ld.open_sweep(tmp_path / "plain")
+    summary, dataset = contents.estimates_of(tmp_path / "plain")[0], ld.open_sweep(tmp_path / "plain")
     np.testing.assert_allclose(summary["value"], dataset["value"].values.mean(axis=-1), rtol=1e-13)
     assert float(summary["large"].item()) == dataset["large"].values.mean() and float(summary["ok"].item()) == 1
 
 
 def test_intervals_of_stores_are_students_and_exact(folder, tmp_path):
     ld.run_ensemble(trial, {"scale": [2.0], "shift": [1.0, 2.0]}, 12, key=jax.random.key(0), store=tmp_path / "plain")
-    dataset, found = ld.open_sweep(tmp_path / "plain"), contents.intervals_of(tmp_path / "plain")
+    dataset, found = ld.open_sweep(tmp_path / "plain"), contents.estimates_of(tmp_path / "plain")[1]
     values = dataset["value"].values
     half = stats.t.ppf(0.975, 11) * stats.sem(values, axis=-1)
     np.testing.assert_allclose(found["value_low"], values.mean(-1) - half, rtol=1e-12)
@@ -87,7 +87,7 @@ def test_intervals_of_stores_are_students_and_exact(folder, tmp_path):
         np.testing.assert_allclose((found["large_low"][0, i], found["large_high"][0, i]), (exact.low, exact.high))
     # From reductions, where nothing else is kept, those of the same trials.
     both, reduced = (
-        contents.intervals_of(folder / name / end) for name, end in (("both", "sweep.zarr"), ("reduced", ""))
+        contents.estimates_of(folder / name / end)[1] for name, end in (("both", "sweep.zarr"), ("reduced", ""))
     )
     assert {"value_low", "large_high"} <= set(reduced)
     for name in set(both) & set(reduced):

@@ -46,6 +46,9 @@ def test_a_statement_shows_its_numbers_under_their_names():
     assert lines == ["Statement"]
     assert rows[:3] == [["", "number", "type"], ["rate", "2", "float64"], ["applies", "True", "bool"]]
     assert rows[3:] == [["parts", "[1, 0.25]", "float64[2]"], ["many", "", "float64[3, 3]"]]
+    # Of a batch no number is shown, and types are still types.
+    _, rows = shown(ld.theory.Statement(jnp.ones(10), jnp.ones(10, bool)))
+    assert rows == [["", "type"], ["value", "float64[10]"], ["applies", "bool[10]"]]
 
 
 def test_networks_and_problems_show_what_they_are_made_of():

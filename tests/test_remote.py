@@ -58,7 +58,7 @@ def test_a_store_at_an_address_holds_the_files_of_a_folder(address, tmp_path):
     assert "state" not in both[0].attrs and not (_files.place(address) / "making").exists()
     moments = [ld.open_reductions(place)["least_moments"].values for place in (address, tmp_path / "sweep.zarr")]
     np.testing.assert_array_equal(*moments)
-    assert contents.summary_of(address).sizes == {"width": 2}
+    assert contents.estimates_of(address)[0].sizes == {"width": 2}
 
 
 def test_a_run_that_ends_anywhere_is_resumed_to_the_same_bits(address, monkeypatch):

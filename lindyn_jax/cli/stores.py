@@ -126,7 +126,7 @@ def compare(
     store: Place, other: Second, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None
 ) -> None:
     """Settings and numbers of two stores side by side: settings that differ, and numbers at the points that both have."""
-    from ..ensemble.contents import summary_of
+    from ..ensemble.contents import estimates_of
     from ..ensemble.reading import existing
     from ..ensemble.records import same
 
@@ -136,7 +136,7 @@ def compare(
     pair = [existing(path) for path in (store, other)]
     one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
     differ = {name: (one.get(name), two.get(name)) for name in {**one, **two} if not same(one.get(name), two.get(name))}
-    summaries = [summary_of(found.path) for found, _ in pair]
+    summaries = [estimates_of(found.path)[0] for found, _ in pair]
     axes, theirs = (_axes(*each) for each in zip(summaries, (one, two), strict=True))
     first = dict(_rows(summaries[0], axes))
     # The same numbers on other axes are other points.

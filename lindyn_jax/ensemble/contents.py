@@ -76,16 +76,6 @@ def estimates_of(path: Place):
     return xr.Dataset(means), xr.Dataset({end: value for end, value in ends.items() if end not in found}, coords)
 
 
-def summary_of(path: Place):
-    """The means and shares of `estimates_of`."""
-    return estimates_of(path)[0]
-
-
-def intervals_of(path: Place):
-    """The intervals of `estimates_of`."""
-    return estimates_of(path)[1]
-
-
 def frame(dataset):
     """A dataset as a table with one row for each point and trial, coordinates first; vectors have a column for each entry."""
     columns = {}

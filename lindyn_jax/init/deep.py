@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import _checks
@@ -266,7 +267,7 @@ def _sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _each(value, name: str, count: int) -> tuple:
-    values = tuple(value) if isinstance(value, (tuple, list)) or jnp.ndim(value) else (value,) * count
+    values = tuple(value) if np.iterable(value) else (value,) * count
     if len(values) != count:
         raise ValueError(f"Argument `{name}` must be one number or {count} of them, but has {len(values)}.")
     for number in values:
