@@ -12,7 +12,8 @@ from test_losses import KINDS, m, make, n
 import lindyn_jax as ld
 
 theory, h, ts = ld.theory, 8, np.array([0.0, 1e-3, 0.2])
-LOSSES = [kind for kind in KINDS if kind != "sensing"]
+SHORT = ("logistic", "masked")
+LOSSES = [pytest.param(kind, marks=() if kind in SHORT else pytest.mark.slow) for kind in KINDS if kind != "sensing"]
 
 
 @functools.cache
@@ -201,7 +202,7 @@ def test_statements_on_least_squares_refuse_other_losses_in_one_sentence(kind):
 
 
 def test_terms_on_the_weights_are_taken_where_the_state_alone_counts():
-    plain, states = flow("softmax")
+    plain, states = flow("logistic")
     problem = ld.Penalised(plain, weight_decay=0.1)
     for name in ("imbalance", "spectrum_edges", "moving_spectrum", "lemma8", "coupling", "invariant_set"):
         found, expected = (getattr(theory, name)(states[0], one) for one in (problem, plain))

@@ -148,6 +148,17 @@ MATRICES |= {"U0": np.array([[0.3, 0.2, 0.1], [0.1, -0.4, 0.2]]), "V0": np.array
 WITH_VECTORS = ("spectral", "plateau", "reduced", "separation", "jump", "jumps", "corollary2", "tight", "polar")
 
 
+# Programs that take long to compile, whose limits go through the same numbers.
+LONG = (
+    "deep_mode",
+    "homogeneous_rates",
+    "riccati_rate",
+    "symmetric_rate",
+    "symmetric_entry_rates",
+    "symmetric_converges",
+)
+
+
 def _verdicts():
     for module in (ld.exact, ld.theory):
         for name, function in _functions(module).items():
@@ -158,7 +169,7 @@ def _verdicts():
             }
             known = {parameter: jnp.asarray(numbers[parameter]) for parameter in parameters if parameter in numbers}
             if set(known) | set(static) == set(parameters) and name != "top_projector":
-                yield pytest.param(function, known, static, id=name)
+                yield pytest.param(function, known, static, id=name, marks=pytest.mark.slow if name in LONG else ())
 
 
 # A time of infinity is the limit, and numbers alone claim nothing that NaN would not show.
