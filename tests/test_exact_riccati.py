@@ -1,6 +1,7 @@
 """The Riccati flow against values of 4000 digits, its own semigroup, its limit, and finite differences."""
 
 import decimal
+import functools
 import importlib
 from decimal import Decimal
 
@@ -21,37 +22,45 @@ CASES = load_cases("riccati")
 HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 
 
+def factor(A, g, U0, t):
+    # Numbers of one type: one program.
+    g, t = (jnp.asarray(x, jnp.result_type(A)) for x in (g, t))
+    return exact.riccati(A, g, U0, t)
+
+
 def product(A, g, U0, t):
-    L = exact.riccati(A, g, U0, t)
+    L = factor(A, g, U0, t)
     return L @ L.T
 
 
-def value_and_derivatives(A, g, U0, ts, dA, dU0, dt):
-    """P and its first two derivatives along (dA, dU0, t dt), at every time."""
+def value_and_derivatives(A, g, U0, ts, dA, dU0, dt, order):
+    """P and its first or its first two derivatives along (dA, dU0, t dt), at every time."""
 
     def along(path):
         one = jnp.ones_like(dt)
         return lambda e: jax.jvp(path, (e,), (one,))
 
     def at(t):
-        (value, first), (_, second) = along(along(lambda e: product(A + e * dA, g, U0 + e * dU0, t * (1 + e * dt))))(
-            0 * dt
-        )
-        return value, first, second
+        first = along(lambda e: product(A + e * dA, g, U0 + e * dU0, t * (1 + e * dt)))
+        if order == 1:
+            return first(0 * dt)
+        (value, slope), (_, second) = along(first)(0 * dt)
+        return value, slope, second
 
     return jax.vmap(at)(ts)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "wide"),
+    ("dtype", "wide", "order"),
     [
-        (np.dtype("float64"), False),
-        (np.dtype("float32"), False),
-        pytest.param(np.dtype("float64"), True, marks=pytest.mark.slow),
+        (np.dtype("float64"), False, 1),
+        (np.dtype("float64"), False, 2),
+        (np.dtype("float32"), False, 2),
+        (np.dtype("float64"), True, 2),
     ],
-    ids=["float64", "float32", "float64, wide"],
+    ids=["float64, first", "float64", "float32", "float64, wide"],
 )
-def test_values_and_two_derivatives_agree_with_4000_digits(dtype, wide):
+def test_values_and_two_derivatives_agree_with_4000_digits(dtype, wide, order):
     # Zero columns and repeated times give the cases of one size one shape; starts wider than tall are another program.
     groups = {}
     for case in CASES.values():
@@ -69,25 +78,25 @@ def test_values_and_two_derivatives_agree_with_4000_digits(dtype, wide):
                 if key == "ts":
                     value = np.pad(value, (0, 5 - value.size), mode="edge")
                 values.append(value)
-        results = jax.jit(jax.vmap(value_and_derivatives))(*(np.stack(values) for values in stacked.values()))
+        derivatives = jax.jit(jax.vmap(functools.partial(value_and_derivatives, order=order)))
+        results = derivatives(*(np.stack(values) for values in stacked.values()))
         results = jax.tree.map(np.asarray, results)
         for i, case in enumerate(cases):
             stretch = np.maximum(1, np.array(case["inputs"]["ts"]) * np.linalg.norm(case["inputs"]["A"], 2))
             # A power of t ||A|| for each derivative: exponents are differentiated, and t a_i is known to eps t ||A|| only.
-            for order, (key, result) in enumerate(zip(("P", "first", "second"), results, strict=True)):
+            for power, (key, result) in enumerate(zip(("P", "first", "second")[: order + 1], results, strict=True)):
                 assert result.dtype == dtype
                 for j, factor in enumerate(stretch):
                     error = relative_error(result[i][j], case["expected"][key][j])
-                    assert error <= tolerance(dtype, factor**order), (case["name"], key, j, error)
+                    assert error <= tolerance(dtype, factor**power), (case["name"], key, j, error)
 
 
 def test_times_in_any_order_give_the_same_solution_and_one_time_its_factor(rng):
-    A, U0 = rng.normal(size=(6, 6)), rng.normal(size=(6, 3))
+    A, U0 = rng.normal(size=(4, 4)), rng.normal(size=(4, 2))
     A, ts = A + A.T, np.array([3.0, 0.0, 1e6, 0.02, 0.3, 0.3])
-    P, L = (np.asarray(solve(A, 1.5, U0, ts)) for solve in (exact.riccati, exact.riccati_factors))
-    assert P.shape == (6, 6, 6) and L.shape == (6, 6, 3)
-    assert relative_error(L @ np.swapaxes(L, 1, 2), P) <= tolerance("float64")
-    for t, at in zip(ts, P, strict=True):
+    L = np.asarray(exact.riccati_factors(A, 1.5, U0, ts))
+    assert L.shape == (6, 4, 2)
+    for t, at in zip(ts, L @ np.swapaxes(L, 1, 2), strict=True):
         assert relative_error(at, product(A, 1.5, U0, t)) <= tolerance("float64")
 
 
@@ -147,17 +156,17 @@ def test_start_of_any_width_gives_a_factor_of_the_start_at_time_zero(rng):
     A = HADAMARD @ np.diag([1.0, 1, 0, -2]) @ HADAMARD
     for h in (2, 9):
         U0 = rng.normal(size=(4, h))
-        L = np.asarray(exact.riccati(A, 1.5, U0, 0.0))
+        L = np.asarray(factor(A, 1.5, U0, 0.0))
         assert L.shape == (4, min(4, h))
         assert relative_error(L @ L.T, U0 @ U0.T) <= tolerance("float64")
-    assert relative_error(exact.riccati(A, 1.5, np.zeros((4, 2)), 3.0), np.zeros((4, 2))) == 0
+    assert relative_error(factor(A, 1.5, np.zeros((4, 2)), 3.0), np.zeros((4, 2))) == 0
 
 
 def test_flow_for_two_times_is_the_flow_for_their_sum(rng):
     A = HADAMARD @ np.diag([0.5, 0.5, 0, -0.25]) @ HADAMARD
     U0 = rng.normal(size=(4, 2))
     for s, t in ((1e-3, 0.7), (3.0, 40.0), (1e3, 1e6)):
-        halfway = exact.riccati(A, 2, U0, s)
+        halfway = factor(A, 2, U0, s)
         assert relative_error(product(A, 2, halfway, t), product(A, 2, U0, s + t)) <= tolerance(
             "float64", max(1, s / 10)
         )
@@ -169,19 +178,22 @@ def test_padded_columns_change_nothing(rng):
     assert relative_error(product(A, 1, padded, 2.0), product(A, 1, U0, 2.0)) <= tolerance("float64")
 
 
+@jax.jit
+def late_and_limit(A, U0, t, dA, dU0):
+    """P(t) and its limit with their derivatives along (dA, dU0); whether it is the whole positive part; its rate."""
+
+    def limit(A, U0):
+        value, applies = exact.riccati_limit(A, 1.5, U0)
+        return value, applies
+
+    late = jax.jvp(lambda A, U0: product(A, 1.5, U0, t), (A, U0), (dA, dU0))
+    value, tangent, applies = jax.jvp(limit, (A, U0), (dA, dU0), has_aux=True)
+    return late, (value, tangent), applies, exact.riccati_rate(A, 1.5, U0)
+
+
 def test_large_times_reach_the_limit_and_its_derivative(rng):
     dA = rng.normal(size=(4, 4))
     dA = dA + dA.T
-
-    @jax.jit
-    def both(A, U0, t):
-        return (
-            jax.jvp(lambda A: product(A, 1.5, U0, t), (A,), (dA,)),
-            jax.jvp(lambda A: exact.riccati_limit(A, 1.5, U0).value, (A,), (dA,)),
-            exact.riccati_limit(A, 1.5, U0).applies,
-            exact.riccati_rate(A, 1.5, U0),
-        )
-
     cases = {  # eigenvalues, rank of the start, whether the limit is the whole positive part
         "full": ([1, 1, 0.5, -0.5], 4, True),
         "just enough": ([1, 1, -0.5, -0.5], 2, True),
@@ -192,7 +204,7 @@ def test_large_times_reach_the_limit_and_its_derivative(rng):
         A, U0 = HADAMARD @ np.diag(np.array(a, float)) @ HADAMARD, rng.normal(size=(4, 4))
         U0[:, rank:] = 0
         for t in (100.0, 1e6):
-            (value, dvalue), (limit, dlimit), reached, rate = both(A, U0, t)
+            (value, dvalue), (limit, dlimit), reached, rate = late_and_limit(A, U0, t, dA, 0 * U0)
             assert relative_error(value, limit) <= tolerance("float64"), name
             assert relative_error(dvalue, dlimit) <= tolerance("float64", t), name
         assert bool(reached) == applies
@@ -200,40 +212,45 @@ def test_large_times_reach_the_limit_and_its_derivative(rng):
 
 
 def test_limit_that_jumps_has_no_derivative_and_one_that_turns_has_that_of_late_times(rng):
-    dA, dU0 = rng.normal(size=(2, 4, 4))
-    dU0 = dU0[:, :2]
-
-    @jax.jit
-    def both(A, U0, dU0):
-        turned = jax.jvp(lambda U0: exact.riccati_limit(A, 1.5, U0).value, (U0,), (dU0,))[1]
-        late = jax.jvp(lambda U0: product(A, 1.5, U0, 1e3), (U0,), (dU0,))[1]
-        pulled = jax.grad(lambda A, U0: jnp.sum(dA * exact.riccati_limit(A, 1.5, U0).value), (0, 1))(A, U0)
-        return turned, late, pulled
-
+    dA, dU0, U0 = rng.normal(size=(3, 4, 4))
+    dA, none, second = dA + dA.T, np.zeros((4, 4)), np.arange(4) < 2
     repeated = HADAMARD @ np.diag([2.0, 1, 1, -1]) @ HADAMARD
-    U0 = rng.normal(size=(4, 2))
-    turned, late, (pulled_A, pulled_U0) = both(repeated, U0, dU0)
+    (_, late), (_, turned), _, _ = late_and_limit(repeated, U0 * second, 1e3, none, dU0 * second)
     assert np.linalg.norm(turned) > 0.1
     assert relative_error(turned, late) <= tolerance("float64", 1e3)
-    assert abs(np.sum(pulled_U0 * dU0) - np.sum(dA * turned)) <= tolerance("float64", 100)
     # A splits its eigenvalue, and the limit goes to the larger half.
-    assert np.all(np.isnan(pulled_A))
+    (_, split), _, _ = late_and_limit(repeated, U0 * second, 1e3, dA, none)[1:]
+    assert np.all(np.isnan(split))
     # A start that misses the largest eigenvalue by chance finds it once it or A has moved.
+    missed = (U0 - np.outer(HADAMARD[0], HADAMARD[0] @ U0)) * second
+    distinct = HADAMARD @ np.diag([2.0, 1, 0.5, -1]) @ HADAMARD
+    for directions in ((none, dU0 * second), (dA, none)):
+        assert np.all(np.isnan(late_and_limit(distinct, missed, 1e3, *directions)[1][1]))
+
+
+@pytest.mark.slow
+def test_limit_has_one_derivative_in_both_modes_or_none(rng):
+    dA, dU0, U0 = rng.normal(size=(3, 4, 4))
+    pull = jax.jit(jax.grad(lambda A, U0: jnp.sum(dA * exact.riccati_limit(A, 1.5, U0).value), (0, 1)))
+    repeated = HADAMARD @ np.diag([2.0, 1, 1, -1]) @ HADAMARD
+    U0, dU0 = U0[:, :2], dU0[:, :2]
+    turned = jax.jvp(lambda U0: exact.riccati_limit(repeated, 1.5, U0).value, (U0,), (dU0,))[1]
+    pulled_A, pulled_U0 = pull(repeated, U0)
+    assert abs(np.sum(pulled_U0 * dU0) - np.sum(dA * turned)) <= tolerance("float64", 100)
     missed = U0 - np.outer(HADAMARD[0], HADAMARD[0] @ U0)
     distinct = HADAMARD @ np.diag([2.0, 1, 0.5, -1]) @ HADAMARD
-    turned, _, pulled = both(distinct, missed, dU0)
-    assert all(np.all(np.isnan(array)) for array in (turned, *pulled))
+    assert all(np.all(np.isnan(array)) for array in (pulled_A, *pull(distinct, missed)))
 
 
 def test_limit_of_a_start_in_special_position_is_the_part_that_it_reaches():
     A = np.diag([2.0, 1.0, 1.0, -1.0])
-    U0 = np.array([[0.0, 0], [1, 0], [1, 0], [0, 3]])
-    limit = exact.riccati_limit(A, 2, U0)
-    assert not limit.applies and not exact.riccati_rate(A, 2, U0).applies
+    U0 = np.pad(np.array([[0.0, 0], [1, 0], [1, 0], [0, 3]]), ((0, 0), (0, 2)))
+    (late, _), (limit, _), applies, rate = late_and_limit(A, U0, 200.0, 0 * A, 0 * U0)
+    assert not applies and not rate.applies
     expected = np.zeros((4, 4))
-    expected[1:3, 1:3] = 0.5
-    assert relative_error(limit.value, expected) <= tolerance("float64")
-    assert relative_error(product(A, 2, U0, 200.0), expected) <= tolerance("float64")
+    expected[1:3, 1:3] = 1 / 1.5
+    assert relative_error(limit, expected) <= tolerance("float64")
+    assert relative_error(late, expected) <= tolerance("float64")
 
 
 @pytest.mark.slow

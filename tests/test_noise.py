@@ -75,30 +75,37 @@ def test_the_mean_over_batches_is_the_whole_problem(kind):
     small, Phi1 = problem.restrict()
     Theta = jnp.asarray(0.4 * np.random.default_rng(2).normal(size=(problem.num_inputs, problem.num_outputs)))
     K = problem.num_samples
-    batches = jnp.asarray([[i, (i + 1) % K, (i + 4) % K] for i in range(K)])
+    weights = jnp.asarray(np.random.default_rng(3).normal(size=K))
+    Theta1 = Theta if Phi1 is None else jnp.asarray(Phi1).T @ Theta
 
-    @jax.vmap
     def both(index):
         some = problem.rows(index)
         reduced = some.restrict()[0]
-        Theta1 = Theta if Phi1 is None else Phi1.T @ Theta
         assert reduced.num_inputs == small.num_inputs
         return some.loss(Theta), some.loss_gradient(Theta), some.reduced_loss(Theta1), reduced.loss_gradient(Theta1)
 
-    loss, G, loss1, G1 = (jnp.mean(values, axis=0) for values in both(batches))
-    expected, Theta1 = problem.loss_gradient(Theta), problem.to_data(Theta)
-    assert relative_error(loss, problem.loss(Theta)) < 1e-13
-    assert relative_error(loss1, problem.loss(Theta)) < 1e-13
-    assert relative_error(G, expected) < 1e-13
-    assert relative_error(G1, problem.reduced_loss_gradient(Theta1)) < 1e-13
+    @jax.jit
+    def everything():
+        gradient = lambda *index: problem.rows(jnp.asarray(index)).loss_gradient(Theta)  # noqa: E731
+        batches = jnp.asarray([[i, (i + 1) % K, (i + 4) % K] for i in range(K)])
+        whole = (
+            problem.loss(Theta),
+            problem.loss_gradient(Theta),
+            problem.to_data(Theta),
+            problem.reduced_loss_gradient(Theta1),
+        )
+        repeated = gradient(2, 2), gradient(2), gradient(*range(K))
+        each = jax.vmap(lambda i: problem.rows(i[None]).loss_gradient(Theta))(jnp.arange(K))
+        return jax.vmap(both)(batches), whole, repeated, each, problem.sampled().weighted_gradient(Theta, weights)
+
+    batches, (loss, G, to_data, G1), (twice, once, all_of_them), each, weighted = everything()
+    assert relative_error(to_data, Theta1) < 1e-13
+    for values, expected in zip(batches, (loss, G, loss, G1), strict=True):
+        assert relative_error(np.mean(values, axis=0), expected) < 1e-13
     # One sample that comes twice counts twice, and all of them are all of it.
-    twice, once = (problem.rows(jnp.asarray(index)) for index in ([2, 2], [2]))
-    assert relative_error(twice.loss_gradient(Theta), once.loss_gradient(Theta)) < 1e-14
-    assert relative_error(problem.rows(jnp.arange(K)).loss_gradient(Theta), expected) < 1e-13
-    weights = jnp.asarray(np.random.default_rng(3).normal(size=K))
-    sampled = problem.sampled()
-    each = jax.vmap(lambda i: problem.rows(i[None]).loss_gradient(Theta))(jnp.arange(K)) / K
-    assert relative_error(sampled.weighted_gradient(Theta, weights), jnp.tensordot(weights, each, 1)) < 1e-13
+    assert relative_error(twice, once) < 1e-14
+    assert relative_error(all_of_them, G) < 1e-13
+    assert relative_error(weighted, np.tensordot(weights, each, 1) / K) < 1e-13
 
 
 def test_samples_out_of_range_are_refused_or_make_the_loss_nan():
@@ -126,10 +133,12 @@ def test_rows_of_a_problem_of_ones_own():
             self.each = jnp.ones(N)
 
     X, Y, U, V = data(5)
-    out = [
-        final(ld.TwoLayer(U, V), Hinge(X, Y), noise=ld.Minibatch(4, key=KEY), reduce=reduce) for reduce in (True, False)
-    ]
-    assert relative_error(out[0].final.U, out[1].final.U) < 1e-12
+    index = np.random.default_rng(7).integers(N, size=(24, 4))
+    out = final(ld.TwoLayer(U, V), Hinge(X, Y), noise=ld.Minibatch(indices=index), observables=()).final
+    # A batch stands for all samples: N / 4 times its own sum.
+    gradient = lambda T, B: -X[B].T @ (Y[B] / (1 + np.exp(Y[B] * (X[B] @ T)))) * N / 4  # noqa: E731
+    expected = numpy_sgd(gradient, U, V, index, eta=0.03, momentum=0, decay=0)
+    assert max(relative_error(out.U, expected[0]), relative_error(out.V, expected[1])) < 1e-12
     with pytest.raises(ValueError, match=r"has rows of its own in `each`: give it a `rows\(index\)`"):
         Weighed(X, Y).rows(jnp.arange(2))
 
@@ -326,6 +335,13 @@ def test_online_samples_of_the_teacher_have_the_gradient_of_the_problem_in_the_m
     drawn = np.asarray(jax.jit(jax.vmap(gradient))(jax.random.split(KEY, 20_000)))
     error = np.mean(drawn, axis=0) - problem.reduced_loss_gradient(Theta1)
     assert np.all(np.abs(error) < 4 * np.std(drawn, axis=0) / np.sqrt(len(drawn)))
+
+
+@pytest.mark.slow
+def test_online_samples_are_the_same_at_both_sizes():
+    X, Y, U, V = data(5)
+    problem, start = ld.LeastSquares(X, Y, scale=0.5), ld.TwoLayer(U, V)
+    teacher = ld.Teacher.of(problem, 4)
     both = [
         final(start, problem, noise=ld.Online(teacher, key=KEY), reduce=reduce, eta=0.01) for reduce in (True, False)
     ]
@@ -403,27 +419,36 @@ def test_sizes_of_batches_are_numbers_of_a_grid_beside_noise_and_steps(setting, 
         assert relative_error(found, dataset["Theta"].sel(size=size, std=0.2, eta=0.03).values[0]) > 1e-3
 
 
-def test_a_traced_size_that_is_none_makes_the_run_diverge(setting):
+def test_a_traced_size_is_that_of_a_draw_and_one_that_is_none_makes_the_run_diverge(setting):
     start, problem = setting
     penalised = ld.Penalised(problem, weight_decay=0.1)
 
     @jax.jit
-    def result(size):
-        return final(start, penalised, noise=ld.Minibatch(size, key=KEY, largest=4), observables=()).result
+    def run(size):
+        out = final(start, penalised, noise=ld.Minibatch(size, key=KEY, largest=4), observables=())
+        return out.result, out.final.product()
 
-    assert [int(result(size)) for size in (1.0, 4.0)] == [trajectory.FINISHED] * 2
-    assert [int(result(size)) for size in (0.0, 5.0, 2.5)] == [trajectory.DIVERGED] * 3
+    assert [int(run(size)[0]) for size in (1.0, 4.0)] == [trajectory.FINISHED] * 2
+    assert [int(run(size)[0]) for size in (0.0, 5.0, 2.5)] == [trajectory.DIVERGED] * 3
+    # The first samples of a larger draw are those of a smaller one, and the rest counts nothing.
+    alone = final(start, penalised, noise=ld.Minibatch(2, key=KEY), observables=()).final.product()
+    assert relative_error(run(2.0)[1], alone) < 1e-13 and relative_error(run(1.0)[1], alone) > 1e-3
 
 
 def test_the_largest_batch_is_one_of_entries_and_measurements_too():
     for kind in ("masked", "sensing"):
         problem = make(kind)
         index, Theta = jnp.arange(5), jnp.ones((problem.num_inputs, problem.num_outputs))
-        few = problem.rows(index).weighed(jnp.asarray([2.5, 2.5, 0, 0, 0]))
-        assert relative_error(few.loss_gradient(Theta), problem.rows(index[:2]).loss_gradient(Theta)) < 1e-13
+
+        @jax.jit
+        def both(index, Theta, problem=problem):
+            few = problem.rows(index).weighed(jnp.asarray([2.5, 2.5, 0, 0, 0]))
+            return few.loss_gradient(Theta), problem.rows(index[:2]).loss_gradient(Theta)
+
+        assert relative_error(*both(index, Theta)) < 1e-13
 
 
-@pytest.mark.parametrize("mode", ["reverse", pytest.param("forward", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_pathwise_derivatives_are_central_differences(setting, mode):
     start, problem = setting
 
@@ -431,16 +456,22 @@ def test_pathwise_derivatives_are_central_differences(setting, mode):
         eta, std, scale = numbers
         noise = (ld.Minibatch(2, key=KEY), ld.LabelNoise(std, key=KEY))
         model = ld.TwoLayer(scale * start.U, start.V)
-        return final(model, problem, 12, eta=eta, noise=noise, differentiate=mode).final_observables["loss"]
+        out = final(model, problem, 12, eta=eta, noise=noise, observables=(), differentiate=mode)
+        return problem.loss(out.final.product())
 
-    at, step = jnp.asarray([0.05, 0.3, 1.0]), 1e-6
-    forward = lambda x: (loss(x), jax.jacfwd(loss)(x))  # noqa: E731
-    both = jax.jit(jax.value_and_grad(loss) if mode == "reverse" else forward)
-    gradient = both(at)[1]
-    for i, unit in enumerate(jnp.eye(3)):
-        central = (both(at + step * unit)[0] - both(at - step * unit)[0]) / (2 * step)
-        assert abs(float(gradient[i]) - float(central)) < 1e-6 * max(1.0, abs(float(central)))
-    assert np.all(np.abs(gradient) > 1e-4)
+    def both(at, unit):
+        if mode == "forward":
+            return jax.jvp(loss, (at,), (unit,))
+        value, gradient = jax.value_and_grad(loss)(at)
+        return value, gradient @ unit
+
+    # Before, at and behind the point, along each of the numbers.
+    units, step = np.repeat(np.eye(3), 3, axis=0), 1e-6
+    points = np.array([0.05, 0.3, 1.0]) + step * np.tile([-1, 0, 1], 3)[:, None] * units
+    values, slopes = (np.reshape(part, (3, 3)) for part in jax.jit(jax.vmap(both))(points, units))
+    central = (values[:, 2] - values[:, 0]) / (2 * step)
+    assert np.all(np.abs(slopes[:, 1] - central) < 1e-6 * np.maximum(1.0, np.abs(central)))
+    assert np.all(np.abs(central) > 1e-4)
 
 
 def test_a_stop_is_about_the_whole_problem(setting):
@@ -450,7 +481,8 @@ def test_a_stop_is_about_the_whole_problem(setting):
     excess = ld.observables.excess_loss
     assert float(excess(out.final, problem)) <= 0.5 * float(excess(start, problem))
     assert np.isinf(out.observables["loss"][1])
-    assert int(final(start, problem, 400, noise=ld.Minibatch(1, key=KEY), eta=50.0).result) == trajectory.DIVERGED
+    steep = final(start, problem, 4000, noise=ld.Minibatch(4, key=KEY), eta=50.0, stop=0.5, save_at=[0, 3999])
+    assert int(steep.result) == trajectory.DIVERGED
 
 
 def test_batches_of_one_sample_in_single_precision(setting):

@@ -232,15 +232,11 @@ def test_what_the_structure_does_not_cover_is_refused(model, problem, options, m
 # -- the choice ----------------------------------------------------------------------------------------------------------
 
 
-def test_auto_chooses_by_the_horizon_in_units_of_the_fastest_rate_and_tells():
+def test_auto_chooses_by_the_horizon_in_units_of_the_fastest_rate():
     problem = stiff_problem(1e4)
     start = core(problem, 1000.0, 1000**-0.5)
-    choices = {}
-    for horizon in (1e2, 1e5):
-        out = ld.gradient_flow(start, problem, np.array([horizon]), rtol=1e-6, observables=())
-        choices[horizon] = bool(out.stats["implicit"])
-        assert bool(out.ok)
-    assert choices == {1e2: False, 1e5: True}
+    for horizon, expected in ((1e2, "dopri8"), (1e5, "radau")):
+        assert names(chosen(start, problem, jnp.array([horizon]), None)) == [expected]
     # Whatever is traced leaves the choice to run time; with a stop, the time that it takes counts.
     for condition in (1.0, 1e4):
         seen, problem = [], stiff_problem(condition)
@@ -268,13 +264,16 @@ def test_with_traced_data_the_choice_is_made_at_run_time():
     def run(problem, ts):
         return ld.gradient_flow(start, problem, ts, rtol=1e-7)
 
-    for condition, implicit in ((10.0, False), (1e5, True)):
-        problem, ts = stiff_problem(condition), np.array([1.0, 3 * condition])
-        out = run(problem, ts)
-        assert bool(out.ok) and bool(out.stats["implicit"]) == implicit
-        alone = ld.gradient_flow(start, problem, ts, rtol=1e-7, solver="radau" if implicit else "dopri8")
-        assert int(out.stats["num_steps"]) == int(alone.stats["num_steps"])
-        assert relative_error(out.observables["loss"], alone.observables["loss"]) < tolerance("float64", 10)
+    out = run(stiff_problem(10.0), np.array([1.0, 30.0]))
+    assert bool(out.ok) and not bool(out.stats["implicit"])
+    problem, ts = stiff_problem(1e5), np.array([1.0, 3e5])
+    out = run(problem, ts)
+    assert bool(out.ok) and bool(out.stats["implicit"])
+    # An explicit method would need some hundred thousand steps; the loss has come down to that of the rank.
+    assert int(out.stats["num_steps"]) < 1000
+    s, Y = np.asarray(problem.data_singular_values), np.asarray(problem.Ytil)
+    error = s[:, None] * np.asarray(out.final.product()) - Y
+    assert np.sum(error**2) / 2 < 1e-3 * float(out.observables["loss"][0])
 
 
 # -- derivatives ---------------------------------------------------------------------------------------------------------
@@ -345,9 +344,8 @@ def test_projection_is_differentiable_where_eigenvalues_repeat():
         new_U, new_V = solvers.project(scale * U, V, D)
         return jnp.sum(jnp.cos(new_U)) + jnp.sum(new_V**3)
 
-    slope = jax.grad(value)(1.0)
-    difference = (value(1 + 1e-5) - value(1 - 1e-5)) / 2e-5
-    assert abs(slope - difference) < 1e-8
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(value)))(1 + 1e-5 * np.array([-1, 0, 1]))
+    assert abs(slopes[1] - (values[2] - values[0]) / 2e-5) < 1e-8
 
 
 def test_pseudo_orthogonal_factor_keeps_the_form(rng):
