@@ -332,26 +332,36 @@ DEVICES = """
         problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
         theorem12.run(problem, [1e2], [0.5], 7, chunk=3, batch="map", store=out)
 """
+# The trials above, and those of a study, which compiles as it does for users.
+OURS = """
+import sys, jax
+assert len(jax.local_devices()) == int(sys.argv[1]), jax.local_devices()
+sys.path.insert(0, sys.argv[4])
+import test_ensemble
+test_ensemble.run(store=sys.argv[2])
+"""
+STUDIES = ("lemma11 in blocks", "lemma11", "theorem12")
 
 
-@pytest.mark.parametrize(
-    "study", ["lemma11 in blocks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lemma11", "theorem12"))]
-)
+@pytest.mark.parametrize("study", ["ours", *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES)])
 def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(study, tmp_path, monkeypatch):
-    script = tmp_path / "devices.py"
-    script.write_text(textwrap.dedent(DEVICES))
     # Threads inside a factorization would change its bits, and its time.
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    # Compiled as fast as the rest of the suite; the longer runs compile as users do.
-    flags = os.environ["XLA_FLAGS"] if study == "lemma11 in blocks" else ""
+    program = OURS if study == "ours" else textwrap.dedent(DEVICES)
+    flags = os.environ["XLA_FLAGS"] if study == "ours" else ""
+    here = os.path.dirname(__file__)
 
-    def run(devices, out):
+    def on(devices, out):
+        monkeypatch.setenv("JAX_ENABLE_X64", "1")
         monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count={devices}")
-        command = [sys.executable, str(script), str(devices), str(tmp_path / out), study]
+        command = [sys.executable, "-c", program, str(devices), str(tmp_path / out), study, here]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
         assert ended.returncode == 0, ended.stderr
 
-    run(1, "one")
+    if study == "ours":
+        run(store=tmp_path / "one")
+    else:
+        on(1, "one")
     # Eight devices go on after the first chunk of one, all else being gone.
     shutil.copytree(tmp_path / "one", tmp_path / "resumed")
     group = zarr.open_group(tmp_path / "resumed", mode="r+")
@@ -362,7 +372,7 @@ def test_devices_change_no_bit_and_a_sweep_resumes_on_another_number_of_them(stu
         if "trial" in dims and len(dims) > 1:
             array[tuple(slice(chunk, None) if dim == "trial" else slice(None) for dim in dims)] = array.fill_value
     assert int(ld.open_sweep(tmp_path / "resumed")["computed"].sum()) == chunk
-    run(8, "resumed")
+    on(8, "resumed")
     for opened in (ld.open_sweep, open_reductions):
         assert same_bits(opened(tmp_path / "one"), opened(tmp_path / "resumed")) == []
 

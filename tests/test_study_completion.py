@@ -15,23 +15,55 @@ from lindyn_jax.studies.completion import EVENTS, Completion, Settings
 
 SMALL = {"shape": (8.0, 7.0), "rank": 1}
 GRID = {"depths": ("1", "2", "3", "wide-limit"), "fractions": (0.6,), "scales": (1e-3,), "widths": (1e3,)}
+# The command for a matrix of the user's, of which two entries are not known.
+GIVEN = np.outer(np.arange(1.0, 9), np.arange(1.0, 7)) / 10
+GIVEN[2, 3] = GIVEN[5, 1] = np.nan
+OPTIONS = {"depths": ("2", "wide-limit"), "fractions": (0.6, 0.8), "scales": (1e-3,), "widths": (1e3,)}
+RUN = (
+    "sweep",
+    "completion",
+    "--depths",
+    "2,wide-limit",
+    "--fractions",
+    "0.6,0.8",
+    "--scales",
+    "1e-3",
+    "--widths",
+    "1e3",
+)
+RUN += ("--trials", "4", "--keep-trials")
 
 
 @pytest.fixture(scope="module")
 def study():
+    return Completion(target=GIVEN, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def command(call, tmp_path_factory):
+    """The arguments of the command, its folder, and what it prints and notes."""
+    folder = tmp_path_factory.mktemp("completion")
+    rows = [",".join("" if np.isnan(v) else repr(v) for v in row) for row in GIVEN.tolist()]
+    (folder / "mine.csv").write_text("\n".join(rows))
+    run = (*RUN, "--data", folder / "mine.csv", "--out", folder / "out")
+    code, printed, notes = call(*run)
+    assert code == 0, notes
+    return run, folder / "out", printed, notes
+
+
+@pytest.fixture(scope="module")
+def store(command):
+    return command[1]
+
+
+@pytest.fixture(scope="module")
+def every_depth():
     return Completion(**SMALL, **GRID)
 
 
 @pytest.fixture(scope="module")
-def store(study, tmp_path_factory):
-    path = tmp_path_factory.mktemp("completion") / "sweep.zarr"
-    study.run(12, seed=3, chunk=5, store=path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def trials(store):
-    return ld.open_sweep(store).load().isel(fraction=0, scale=0, width=0)
+def trials(every_depth):
+    return every_depth.run(12, seed=3, chunk=5, keep_trials=True).isel(fraction=0, scale=0, width=0)
 
 
 def test_the_table_fits_screens_of_80_columns_with_its_keys(study, store):
@@ -42,8 +74,9 @@ def test_the_table_fits_screens_of_80_columns_with_its_keys(study, store):
 def test_masks_have_their_number_of_entries_and_see_every_row_and_column():
     known = np.ones((6, 5), bool)
     known[0, 1:] = False
-    keys = jax.random.split(jax.random.key(0), 4000)
-    masks, covered = jax.jit(jax.vmap(lambda key: _completing.draw_mask(key, jnp.asarray(known), 0.4)))(keys)
+    keys = jax.random.split(jax.random.key(0), 1000)
+    drawn = jax.jit(jax.vmap(lambda key: _completing.draw_mask(key, jnp.asarray(known), 0.4)))(keys)
+    masks, covered = map(np.asarray, drawn)
     assert np.all(covered) and np.all(np.sum(masks, axis=(1, 2)) == 10)
     assert np.all(masks.any(1)) and np.all(masks.any(2)) and not np.any(masks & ~known)
     # Of a row's only known entry there is no choice, and the other rows are alike.
@@ -52,8 +85,13 @@ def test_masks_have_their_number_of_entries_and_see_every_row_and_column():
     assert np.ptp(shares) < 5 * np.sqrt(shares.mean() / masks.shape[0])
 
 
-def test_what_cannot_be_covered_is_flagged_and_never_silent(tmp_path):
+def test_what_cannot_be_covered_is_flagged_and_never_silent():
     # Ten of 25 entries hardly ever see ten rows and columns: with five of them it is a permutation or nothing.
+    hard = jax.jit(jax.vmap(lambda key: _completing.draw_mask(key, jnp.ones((10, 10), bool), 0.1)[1]))
+    assert not np.any(hard(jax.random.split(jax.random.key(0), 3)))
+
+
+def test_trials_without_a_mask_are_flagged_and_counted():
     study = Completion(shape=(10.0, 10.0), rank=1, depths=("1",), fractions=(0.1,))
     dataset = study.run(3)
     assert not np.any(dataset["covered"]) and not np.any(dataset["ok"])
@@ -77,10 +115,10 @@ def test_depth_recovers_what_one_layer_does_not_see(trials):
     assert np.all(trials["effective_rank"][2] < trials["effective_rank"][0])
 
 
-def test_numbers_are_those_of_a_network_that_is_moved_by_itself(study, trials):
+def test_numbers_are_those_of_a_network_that_is_moved_by_itself(every_depth, trials):
     key = jax.random.fold_in(jax.random.key(3), 4)
     key_target, key_mask, key_start = jax.random.split(key, 3)
-    Y = np.asarray(study._truth(key_target))
+    Y = np.asarray(every_depth._truth(key_target))
     assert np.linalg.matrix_rank(Y) == 1 and abs(np.mean(Y**2) - 1) < 1e-12
     mask = np.asarray(_completing.draw_mask(key_mask, jnp.ones(Y.shape, bool), 0.6)[0])
     problem = ld.MatrixCompletion(Y, mask)
@@ -120,31 +158,39 @@ def test_orthogonal_middle_layers_need_no_more_than_the_columns_that_move():
     np.testing.assert_allclose(ends[0].final.product(), ends[1].final.product(), atol=1e-7)
 
 
-def test_wide_networks_are_those_of_the_wide_limit(trials):
+def test_wide_networks_are_those_of_the_wide_limit(store):
     # Of width 1000 with the same level s^2 h: the spread over starts is what is left.
-    wide, limit = (trials["nuclear_ratio"].isel(depth=depth) for depth in (1, 3))
+    wide, limit = (ld.open_sweep(store)["nuclear_ratio"].isel(depth=depth) for depth in (0, 1))
     np.testing.assert_allclose(wide, limit, rtol=0.05)
 
 
-def test_trials_and_reductions_have_the_same_summary(study, store, trials):
+def test_trials_and_reductions_have_the_same_summary(study, store):
     from lindyn_jax.ensemble import open_reductions
 
-    kept, reduced = study.summarise(ld.open_sweep(store)), study.summarise(open_reductions(store))
+    trials = ld.open_sweep(store)
+    kept, reduced = study.summarise(trials), study.summarise(open_reductions(store))
     assert set(kept.data_vars) == set(reduced.data_vars)
     for name in kept.data_vars:
         np.testing.assert_allclose(kept[name], reduced[name], rtol=1e-12, err_msg=name)
-    assert kept.attrs["depths"] == ["1", "2", "3", "wide-limit"]
+    assert kept.attrs["depths"] == ["2", "wide-limit"]
     for event in EVENTS:
-        np.testing.assert_allclose(kept[event].values.ravel(), trials[event].mean("trial"))
+        np.testing.assert_allclose(kept[event].values, trials[event].mean("trial"))
         assert np.all(kept[f"{event}_low"] <= kept[event]) and np.all(kept[event] <= kept[f"{event}_high"])
 
 
-def test_descent_ends_where_the_flow_does(trials):
-    options = GRID | {"depths": ("2", "3")}
-    descent = Completion(**SMALL, **options, settings=Settings(dynamics="descent")).run(4, seed=3)
+def test_descent_ends_where_the_flow_does(store):
+    options = OPTIONS | {"depths": ("2",), "fractions": (0.6,)}
+    descent = Completion(target=GIVEN, **options, settings=Settings(dynamics="descent")).run(4)
     assert bool(descent["ok"].all())
-    flow = trials["nuclear_norm"].isel(depth=[1, 2], trial=slice(4)).values
-    np.testing.assert_allclose(descent["nuclear_norm"].values.reshape(2, 4), flow, rtol=5e-3)
+    flow = ld.open_sweep(store)["nuclear_norm"].isel(depth=0, fraction=0, scale=0, width=0, trial=slice(4))
+    np.testing.assert_allclose(descent["nuclear_norm"].values.ravel(), flow, rtol=5e-3)
+
+
+def test_descent_of_deeper_networks_ends_where_the_flow_does(trials):
+    descent = Completion(**SMALL, **GRID | {"depths": ("3",)}, settings=Settings(dynamics="descent")).run(4, seed=3)
+    assert bool(descent["ok"].all())
+    flow = trials["nuclear_norm"].isel(depth=2, trial=slice(4))
+    np.testing.assert_allclose(descent["nuclear_norm"].values.ravel(), flow, rtol=5e-3)
 
 
 # -- matrices of the user's ------------------------------------------------------------------------------------------------
@@ -235,36 +281,18 @@ def test_nan_is_refused_by_the_other_studies(call, tmp_path):
     assert code == 2 and "must be finite" in error
 
 
-def test_command_completes_a_users_matrix_and_resumes(call, tmp_path):
-    Y = np.outer(np.arange(1.0, 9), np.arange(1.0, 7)) / 10
-    Y[2, 3] = Y[5, 1] = np.nan
-    (tmp_path / "mine.csv").write_text(
-        "\n".join(",".join("" if np.isnan(v) else repr(v) for v in row) for row in Y.tolist())
-    )
-    run = (
-        "sweep",
-        "completion",
-        "--data",
-        tmp_path / "mine.csv",
-        "--depths",
-        "2",
-        "--fractions",
-        "0.6,0.8",
-        "--trials",
-        4,
-    )
-    out = tmp_path / "out"
-    code, printed, notes = call(*run, "--out", out)
-    assert code == 0 and "8 x 6, 46 of 48 entries known" in notes
+def test_command_completes_a_users_matrix_and_resumes(call, command, tmp_path):
+    run, out, printed, notes = command
+    assert "8 x 6, 46 of 48 entries known" in notes
     assert "Completion" in printed and (out / "figure.png").stat().st_size > 10_000
-    code, printed, notes = call(*run, "--out", out, "--json")
-    assert code == 0 and "resuming: 8 of 8 trials" in notes
+    code, printed, notes = call(*run, "--json")
+    assert code == 0 and "resuming: 16 of 16 trials" in notes
     summary = json.loads(printed)["summary"]
-    assert summary["fraction"] == [0.6, 0.8] and np.shape(summary["is_recovered_low"]) == (1, 2, 1, 1)
+    assert summary["fraction"] == [0.6, 0.8] and np.shape(summary["is_recovered_low"]) == (2, 2, 1, 1)
     assert max(np.ravel(summary["train_error_max"])) <= 1e-3
     # Another matrix is another study.
-    (tmp_path / "mine.csv").write_text((tmp_path / "mine.csv").read_text().replace("0.1,", "0.11,", 1))
-    code, _, error = call(*run, "--out", out)
+    (tmp_path / "mine.csv").write_text((out.parent / "mine.csv").read_text().replace("0.1,", "0.11,", 1))
+    code, _, error = call(*run, "--data", tmp_path / "mine.csv")
     assert code == 2 and "target_sha256" in error
 
 
