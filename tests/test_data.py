@@ -699,14 +699,14 @@ def test_tables_with_two_readings_or_missing_values_are_refused(raw, message, wr
 
 
 def test_thousands_of_columns_are_not_all_named(write):
-    names = [f"column{i}" for i in range(20_000)]
-    path = write("table.csv", ",".join(names) + "\n" + ",".join("1" * 20_000) + "\n")
-    with pytest.raises(DataError, match="and 19988 more") as raised:
+    names = [f"column{i}" for i in range(4_000)]
+    path = write("table.csv", ",".join(names) + "\n" + ",".join("1" * 4_000) + "\n")
+    with pytest.raises(DataError, match="and 3988 more") as raised:
         load(path, targets=None)
     assert len(str(raised.value)) < 600
-    with pytest.raises(DataError, match=r"did you mean `column77`.* and 19988 more"):
+    with pytest.raises(DataError, match=r"did you mean `column77`.* and 3988 more"):
         load(path, targets="column77 x")
-    assert load(path, targets=names[:15_000]).Y.shape == (1, 15_000)
+    assert load(path, targets=names[:3_000]).Y.shape == (1, 3_000)
 
 
 def test_members_of_an_archive_that_are_no_arrays_are_named(tmp_path):

@@ -107,10 +107,9 @@ def test_observing_does_not_change_the_path(data):
         save_at=np.array([0, 3, 8, 9, 31, 40]),
         keep_models=True,
     )
-    for i, steps in ((1, 3), (3, 9), (4, 31)):
+    for i, steps in ((1, 3), (3, 9), (4, 31), (5, 40)):
         U_end, _ = numpy_descent(X, Y, U, V, 1.0, 0.02, steps)
         assert relative_error(often.models.U[i], U_end) < tolerance("float64")
-    assert relative_error(often.observables["loss"][-1], final_loss(data)(0.02)) < tolerance("float64")
 
 
 def test_float32_stays_float32_and_agrees(data):
@@ -249,33 +248,29 @@ def test_batched_stops_equal_single_ones(data):
 @pytest.mark.parametrize("alpha", [0.5, 0.3])
 def test_stable_step_keeps_a_very_wide_run_monotone(alpha, rng):
     problem = ld.LeastSquares(rng.normal(size=(N, n)), rng.normal(size=(N, m)))
-    start = ld.init.gaussian_core(problem, 10**6, alpha=alpha, key=jax.random.key(3))
-    eta = ld.stable_step(start, problem)
-    out = ld.gradient_descent(
-        start,
-        problem,
-        400,
-        optimizer=optax.sgd(float(eta)),
-        save_at=np.arange(0, 401, 8),
-        observables=("excess_loss",),
-        stop=1e-12,
-    )
-    excess = np.asarray(out.observables["excess_loss"])
+
+    @jax.jit
+    def drawn(key):
+        start = ld.init.gaussian_core(problem, 10**6, alpha=alpha, key=key)
+        return start, ld.stable_step(start, problem)
+
+    start, eta = drawn(jax.random.key(3))
+    options = {"save_at": np.arange(0, 401, 8), "observables": "excess_loss", "stop": 1e-12}
+
+    @jax.jit
+    def run(eta):
+        out = ld.gradient_descent(start, problem, 400, optimizer=ld.plain_descent(eta), **options)
+        return out.ok, out.observables["excess_loss"], out.final_observables["excess_loss"]
+
+    ok, excess, _ = run(eta)
+    excess = np.asarray(excess)
     excess = excess[np.isfinite(excess)]
-    assert bool(out.ok) and len(excess) > 2
+    assert bool(ok) and len(excess) > 2
     assert np.all(np.diff(excess) <= 0)
     assert excess[-1] < 1e-2 * excess[0]
     # A hundred times that step is not stable: the bound is not idle.
-    wild = ld.gradient_descent(
-        start,
-        problem,
-        400,
-        optimizer=optax.sgd(100 * float(eta)),
-        save_at=np.array([400]),
-        observables=("excess_loss",),
-    )
-    end = float(wild.final_observables["excess_loss"])
-    assert not bool(wild.ok) or end > excess[0]
+    ok, _, end = run(100 * eta)
+    assert not bool(ok) or float(end) > excess[0]
 
 
 # -- reference cases -----------------------------------------------------------------------------------------------------
@@ -401,7 +396,8 @@ def test_where_a_run_stops_does_not_depend_on_where_it_is_observed(data):
     X, Y, U, V = data
     problem, start = ld.LeastSquares(X, Y), ld.TwoLayer(U, V)
     ends = set()
-    for save_at in ([0, 1000], [3, 500, 1000], [1, 9, 22, 1000], [37, 38, 1000], [8, 1000]):
+    # As many places in each, so that one program serves them all.
+    for save_at in ([0, 9, 1000], [3, 500, 1000], [1, 22, 1000], [37, 38, 1000], [8, 16, 1000]):
         run = ld.gradient_descent(
             start, problem, 1000, optimizer=ld.plain_descent(0.02), stop=1e-3, save_at=np.array(save_at)
         )
@@ -414,14 +410,18 @@ def test_where_a_run_stops_does_not_depend_on_where_it_is_observed(data):
 def test_the_level_of_the_wide_limit_is_no_weight(data):
     X, Y, *_ = data
     problem, start = ld.LeastSquares(X, Y), ld.WideLimit(np.zeros((n, m)), 2.0)
-    optimizers = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.01)), optax.noisy_sgd(0.01, key=0)
-    for optimizer in optimizers:
-        final = ld.gradient_descent(start, problem, 5, optimizer=optimizer).final
-        assert float(final.level) == 2.0 and float(jnp.linalg.norm(final.Theta)) > 0
-    decayed = ld.gradient_descent(
-        start, problem, 1, optimizer=optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
-    ).final
-    assert relative_error(jnp.linalg.norm(decayed.Theta), 1e-3) < tolerance("float64")
+    clipped = optax.chain(optax.add_decayed_weights(0.3), optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
+    final = ld.gradient_descent(start, problem, 1, optimizer=clipped).final
+    assert float(final.level) == 2.0
+    assert relative_error(np.linalg.norm(final.Theta), 1e-3) < tolerance("float64")
+
+
+@pytest.mark.slow
+def test_the_level_of_the_wide_limit_has_no_noise(data):
+    X, Y, *_ = data
+    problem, start = ld.LeastSquares(X, Y), ld.WideLimit(np.zeros((n, m)), 2.0)
+    final = ld.gradient_descent(start, problem, 5, optimizer=optax.noisy_sgd(0.01, key=0)).final
+    assert float(final.level) == 2.0 and np.linalg.norm(final.Theta) > 0
 
 
 @pytest.mark.parametrize("kind", ["two layers", "one layer", "deep"])

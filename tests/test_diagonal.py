@@ -66,6 +66,12 @@ def test_limits_of_deficient_noisy_data_and_of_several_outputs():
     columns = [ld.LeastSquares(A, problem.Y[:, j : j + 1]) for j in range(2)]
     for j, one in enumerate(columns):
         assert relative_error(ld.exact.diagonal_limit(one, u0[:, j], v0[:, j]).value, value[:, j]) < 1e-12
+
+
+@pytest.mark.slow
+def test_limits_of_determined_problems_are_their_solutions():
+    draws = np.random.default_rng(1)
+    u0, v0 = draws.normal(size=(5, 2)), draws.normal(size=(5, 2))
     tall = ld.LeastSquares(draws.normal(size=(8, 5)), draws.normal(size=(8, 2)))
     assert relative_error(ld.exact.diagonal_limit(tall, u0, v0).value, tall.theta_hat) < 1e-11
     plain = ld.factorization(draws.normal(size=(5, 2)))
@@ -99,6 +105,7 @@ def test_wrong_starts_are_refused():
         ld.gradient_flow(ld.Diagonal(np.zeros(6), np.zeros(6)), PROBLEM, [1.0])
 
 
+@pytest.mark.slow
 def test_limits_are_differentiable_to_second_order_and_in_batches():
     v0, e = jnp.zeros(6), 1e-5
     total = lambda scale: jnp.sum(ld.exact.diagonal_limit(PROBLEM, jnp.full(6, scale), v0).value ** 3)  # noqa: E731

@@ -60,6 +60,11 @@ def num_terms(kind):
     return {"masked": (n, m), "sensing": (8,), "rank-one": (7,)}.get(kind, (N,))
 
 
+@jax.jit
+def value_and_gradient(problem, Theta):
+    return problem.loss(Theta), problem.loss_gradient(Theta)
+
+
 # -- reference values --------------------------------------------------------------------------------------------------
 
 
@@ -67,8 +72,9 @@ def num_terms(kind):
 def test_start_and_descent_of_the_reference_cases(name):
     problem, start = of_case(CASES[name])
     expected = CASES[name]["expected"]
-    assert relative_error(problem.loss(start.product()), expected["loss0"]) < 1e-14
-    assert relative_error(problem.loss_gradient(start.product()), expected["gradient0"]) < 1e-14
+    loss, gradient = value_and_gradient(problem, start.product())
+    assert relative_error(loss, expected["loss0"]) < 1e-14
+    assert relative_error(gradient, expected["gradient0"]) < 1e-14
     steps = expected["descent"]
     end = ld.gradient_descent(start, problem, steps["steps"], optimizer=ld.plain_descent(steps["step"]))
     assert relative_error(end.final_observables["loss"], steps["loss"]) < 1e-13
@@ -107,25 +113,26 @@ def test_flow_of_the_reference_cases(name, reduce):
 def test_gradients_and_hessians_are_differences_of_the_loss(kind):
     rng = np.random.default_rng(1)
     problem = make(kind, weights=rng.uniform(0.5, 2, num_terms(kind)))
-    Theta, one, two = jnp.asarray(0.4 * rng.normal(size=(3, n, m)))
+    Theta, one, two = 0.4 * rng.normal(size=(3, n, m))
     step = 1e-5
-    slope = (problem.loss(Theta + step * one) - problem.loss(Theta - step * one)) / (2 * step)
-    G = problem.loss_gradient(Theta)
-    assert relative_error(jnp.sum(G * one), slope) < 1e-8
-    bend = (problem.loss_gradient(Theta + step * one) - problem.loss_gradient(Theta - step * one)) / (2 * step)
-    Hv = problem.hessian_vector(Theta, one)
-    assert relative_error(Hv, bend) < 1e-8
+    (above, G_above), (below, G_below), (loss, G) = (
+        map(np.asarray, value_and_gradient(problem, Theta + s * step * one)) for s in (1, -1, 0)
+    )
+    assert relative_error(np.sum(G * one), (above - below) / (2 * step)) < 1e-8
+    product = jax.jit(lambda Theta, along: problem.hessian_vector(Theta, along))
+    Hv = np.asarray(product(Theta, one))
+    assert relative_error(Hv, (G_above - G_below) / (2 * step)) < 1e-8
     # The Hessian is symmetric.
-    assert relative_error(jnp.sum(Hv * two), jnp.sum(problem.hessian_vector(Theta, two) * one)) < 1e-13
+    assert relative_error(np.sum(Hv * two), np.sum(product(Theta, two) * one)) < 1e-13
     # What is restricted has the same loss and gradient, in fewer rows.
     small, Phi1 = problem.restrict()
     frame = np.eye(n) if Phi1 is None else np.asarray(Phi1)
     assert frame.shape[1] == problem.rank == (6 if kind in ("masked", "sensing") else 4)
     assert relative_error(frame @ (frame.T @ G), G) < 1e-13
-    for value in (small.loss(frame.T @ Theta), problem.reduced_loss(frame.T @ Theta)):
-        assert relative_error(value, problem.loss(Theta)) < 1e-13
-    for value in (small.loss_gradient(frame.T @ Theta), problem.reduced_loss_gradient(frame.T @ Theta)):
-        assert relative_error(value, frame.T @ G) < 1e-13
+    reduced = jax.jit(lambda Theta: (problem.reduced_loss(Theta), problem.reduced_loss_gradient(Theta)))
+    for value, gradient in (value_and_gradient(small, frame.T @ Theta), reduced(frame.T @ Theta)):
+        assert relative_error(value, loss) < 1e-13
+        assert relative_error(gradient, frame.T @ G) < 1e-13
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,8 +146,8 @@ def test_a_weight_of_zero_is_a_sample_left_out(kind, scale):
     else:
         dropped = make(kind, keep=weights > 0, scale=scale)
     Theta = jnp.asarray(np.random.default_rng(2).normal(size=(n, m)))
-    assert relative_error(weighted.loss(Theta), dropped.loss(Theta)) < 1e-14
-    assert relative_error(weighted.loss_gradient(Theta), dropped.loss_gradient(Theta)) < 1e-14
+    for value, expected in zip(value_and_gradient(weighted, Theta), value_and_gradient(dropped, Theta), strict=True):
+        assert relative_error(value, expected) < 1e-14
     for metric in ("accuracy", "margin", "deviance", "outliers"):
         if hasattr(weighted, metric):
             assert relative_error(getattr(weighted, metric)(Theta), getattr(dropped, metric)(Theta)) < 1e-14
@@ -178,22 +185,29 @@ def test_special_losses_are_cases_of_one_another():
 def test_losses_keep_their_digits_where_answers_are_all_but_certain(dtype):
     X = np.array([[1.0], [-1.0]], dtype)
     digits = 4 * np.finfo(dtype).eps
+
+    @jax.jit
+    def everything(problem, Theta):
+        more = (
+            problem.hessian_vector(Theta, jnp.ones_like(Theta)),
+            jax.grad(problem.loss)(Theta),
+            problem.predict(Theta),
+        )
+        return problem.loss(Theta), problem.loss_gradient(Theta), *more
+
     for size in (40.0, 1e4):
-        right, wrong = jnp.array([[size]], dtype), jnp.array([[-size]], dtype)
+        right, wrong = np.array([[size]], dtype), np.array([[-size]], dtype)
         logistic, softmax = ld.Logistic(X, np.array([1, 0])), ld.Softmax(X, np.array([1, 0]))
         # Each of two samples has the loss log(1 + e^-size), or that and size.
         assert logistic.dtype == softmax.dtype == dtype
-        cases = ((logistic, right, wrong), (softmax, jnp.hstack([wrong, 0 * right]), jnp.hstack([right, 0 * right])))
+        cases = ((logistic, right, wrong), (softmax, np.hstack([wrong, 0 * right]), np.hstack([right, 0 * right])))
         for problem, well, badly in cases:
-            np.testing.assert_allclose(problem.loss(well), 2 * np.exp(-dtype.type(size)), rtol=size * digits)
-            np.testing.assert_allclose(problem.loss(badly), 2 * size, rtol=digits)
-            gradient = problem.loss_gradient(well)
+            (loss, gradient, *rest), (worst, steep, *other) = everything(problem, well), everything(problem, badly)
+            np.testing.assert_allclose(loss, 2 * np.exp(-dtype.type(size)), rtol=size * digits)
+            np.testing.assert_allclose(worst, 2 * size, rtol=digits)
             np.testing.assert_allclose(np.abs(gradient), 2 * np.exp(-dtype.type(size)), rtol=size * digits)
-            np.testing.assert_allclose(np.abs(problem.loss_gradient(badly)), 2, rtol=digits)
-            for Theta in (well, badly):
-                assert np.all(np.isfinite(problem.hessian_vector(Theta, jnp.ones_like(Theta))))
-                assert np.all(np.isfinite(jax.grad(problem.loss)(Theta)))
-                assert np.all(np.isfinite(problem.predict(Theta)))
+            np.testing.assert_allclose(np.abs(steep), 2, rtol=digits)
+            assert all(np.all(np.isfinite(numbers)) for numbers in (*rest, *other))
 
 
 def test_metrics_say_what_they_say():

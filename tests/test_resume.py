@@ -15,6 +15,7 @@ import pytest
 import lindyn_jax as ld
 from lindyn_jax.ensemble import StoreError, SweepStore, open_reductions
 from lindyn_jax.init import Gaussian
+from lindyn_jax.statistics import Moments
 from lindyn_jax.studies import fit_lambda0 as fits
 from lindyn_jax.studies import lemma11, theorem12
 from lindyn_jax.studies.completion import Completion, Settings
@@ -31,7 +32,18 @@ sweep(sys.argv[2], sys.argv[1], lambda done, total: time.sleep(0.1))
 """
 
 
+def drawn(key, width):
+    draw = jax.random.normal(key, (2,)) * width
+    return {"draw": draw, "least": draw.min()}
+
+
 def sweep(study, store, progress=None):
+    if study == "draws":
+        options = {"reductions": {"least_moments": Moments("least")}, "chunk": 2, "keep_trials": True}
+        ld.run_ensemble(
+            drawn, {"width": [2.0, 3.0]}, TRIALS, key=jax.random.key(4), store=store, progress=progress, **options
+        )
+        return
     rng = np.random.default_rng(0)
     problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
     if study == "completion":
@@ -43,7 +55,9 @@ def sweep(study, store, progress=None):
     run(problem, [1e2, 1e6], [0.5, 0.4], TRIALS, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
 
 
-@pytest.mark.parametrize(("study", "kills"), [("lemma11", 1), ("lemma11", 2), ("completion", 2), ("theorem12", 2)])
+@pytest.mark.parametrize(
+    ("study", "kills"), [("draws", 1), ("lemma11", 1), ("lemma11", 2), ("completion", 2), ("theorem12", 2)]
+)
 def test_a_sweep_that_is_killed_ends_with_the_same_bits(study, kills, tmp_path, rng):
     script = tmp_path / "sweep.py"
     script.write_text(SCRIPT)

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from lindyn_jax.statistics import (
+    Interval,
     Moments,
     Values,
     frequency,
@@ -129,12 +130,16 @@ def test_one_trial_has_no_interval():
 def test_stopping_at_a_narrow_interval_keeps_its_level(rng):
     # Looked at after every second trial: without a least number of them 90% hold the truth.
     values, covered = rng.normal(size=(STUDIES, 200)), 0
-    for row in values:
-        for count in range(2, 201, 2):
-            mean = mean_interval(np.array([count, row[:count].mean(), row[:count].var() * count, 0, 0]))
-            if narrow_enough([mean], count, 1.0):
+    counts = np.arange(2, 201, 2)
+    means, squares = (np.cumsum(x, axis=1)[:, 1::2] / counts for x in (values, values**2))
+    intervals = mean_interval(
+        np.stack(np.broadcast_arrays(counts, means, (squares - means**2) * counts, 0, 0), axis=-1)
+    )
+    for looks in zip(*intervals, strict=True):
+        for count, *look in zip(counts, *looks, strict=True):
+            if narrow_enough([Interval(*look)], int(count), 1.0):
                 break
-        covered += bool(mean.low <= 0 <= mean.high)
+        covered += bool(look[1] <= 0 <= look[2])
     # What is left of the bias of stopping is half a per cent.
     assert abs(covered / STUDIES - 0.95) < NEAR + 0.005
 

@@ -24,7 +24,7 @@ from lindyn_jax.studies import lemma11 as study
 
 # n = 20, r = 5, m = 2: width -> measured frequency of (33).
 MEASURED = {7: 0.0145, 13: 0.113, 31: 0.783, 42: 0.94, 48: 0.98, 123: 1.0}
-TRIALS, KEPT = 2000, 3000
+TRIALS, KEPT = 500, 1000
 ALPHAS = [0.5, 0.3, 0.2]
 
 
@@ -268,13 +268,11 @@ def test_float32_spreads_lose_the_digits_that_the_warning_speaks_of(rng):
         L /= np.sqrt(h)
 
         def plus(L):
-            problem = ld.LeastSquares(jnp.eye(r, 5, dtype=L.dtype), jnp.ones((r, m), L.dtype))
+            problem = ld.LeastSquares(np.eye(r, 5, dtype=L.dtype), np.ones((r, m), L.dtype), rank=r)
             return ld.theory.imbalance(ld.Reduction(ld.TwoLayer(L[m:], L[:m]), h, 2), problem).plus
 
-        exact, single = (
-            np.array([plus(jnp.asarray(start, dtype)) for start in L]) for dtype in (np.float64, np.float32)
-        )
-        return np.max(np.abs(single / exact - 1))
+        exact, single = (jax.jit(jax.vmap(plus))(jnp.asarray(L, dtype)) for dtype in (np.float64, np.float32))
+        return np.max(np.abs(np.asarray(single) / np.asarray(exact) - 1))
 
     assert errors(1e2) < 1e-4
     assert errors(1e10) > 1e-2
@@ -287,7 +285,7 @@ def test_a_figure_can_be_drawn_and_saved(summary, tmp_path):
     assert all(path.stat().st_size > 5000 for path in paths)
 
 
-ARGUMENTS = ["--inputs", "1000000", "--widths", "13,1e9", "--alphas", "0.5,0.2", "--trials", "1500", "--chunk", "400"]
+ARGUMENTS = ["--inputs", "1000000", "--widths", "13,1e9", "--alphas", "0.5,0.2", "--trials", "300", "--chunk", "80"]
 ARGUMENTS += ["--batch", "map", "--keep-trials"]
 
 
@@ -295,14 +293,17 @@ ARGUMENTS += ["--batch", "map", "--keep-trials"]
 def command(call, tmp_path_factory):
     """The folder and the output of the command in this process."""
     out = tmp_path_factory.mktemp("command") / "out"
-    code, printed, notes = call("sweep", "lemma11", *ARGUMENTS, "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        # Any picture will do.
+        patch.setattr(study.Lemma11, "draw", lambda self, *rest: Figure())
+        code, printed, notes = call("sweep", "lemma11", *ARGUMENTS, "--out", out)
     assert code == 0, notes
     return out, printed
 
 
 def test_command_prints_the_table_and_writes_store_and_figure(command):
     out, printed = command
-    assert "in 0 of 1500 trials x 2 widths" in printed
+    assert "in 0 of 300 trials x 2 widths" in printed
     assert "hypothesis not met" in printed
     assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
     assert json.loads(ld.open_sweep(out).attrs["settings"])["n"] == 10**6
@@ -310,7 +311,6 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
 
 def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(call, command, monkeypatch):
     out, drawn = command[0], []
-    # Any picture will do.
     monkeypatch.setattr(study.Lemma11, "draw", lambda self, *rest: drawn.append(rest[-1]) or Figure())
 
     def drawings():
@@ -324,7 +324,6 @@ def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(call,
         change()
         assert drawings() == times
         assert picture.read_bytes().startswith(b"\x89PNG")
-    assert drawings() == 2
     assert not list(out.glob("*.partial*"))
 
 

@@ -34,8 +34,8 @@ def test_reference_solutions_are_reproduced(dtype):
     # Rows and columns of zeros stay zero, so that all cases make one batch of 5 x 5.
     Y, U0 = (np.stack([padded(case["inputs"][key], (5, 5), dtype) for case in CASES.values()]) for key in ("Y", "U0"))
     # An explicit solver takes as many steps as the time is long; longer times are for closed forms.
-    times = np.array([0.001, 0.25, 1.0, 10.0, 100.0], dtype)
-    assert all(case["times"][:5] == [0.001, 0.25, 1.0, 10.0, 100.0] for case in CASES.values())
+    times = np.array([0.001, 0.25, 1.0, 10.0], dtype)
+    assert all(case["times"][:4] == [0.001, 0.25, 1.0, 10.0] for case in CASES.values())
     options = {"rtol": 1e-11, "atol": 1e-14} if dtype == np.float64 else {"rtol": 2e-6, "atol": 1e-8}
     observables = {"product": lambda model, problem: model.product()}
 
@@ -50,7 +50,7 @@ def test_reference_solutions_are_reproduced(dtype):
     # The integrator's tolerance a step, over some tens of steps.
     limit = 1e-9 if dtype == np.float64 else 1e-4
     for case, products in zip(CASES.values(), out.observables["product"], strict=True):
-        for value, expected in zip(products, case["expected"]["X"][:5], strict=True):
+        for value, expected in zip(products, case["expected"]["X"][:4], strict=True):
             assert relative_error(value, padded(expected, (5, 5), float)) < limit, case["name"]
 
 
@@ -83,6 +83,9 @@ def test_wide_tied_layers_are_moved_with_as_many_columns_as_rows(rng):
         observable = ld.observables.OBSERVABLES[name]
         assert relative_error(observable(reduced, problem), observable(start, problem)) < tolerance("float64", 10), name
 
+
+def test_wide_tied_layers_flow_as_with_as_many_columns_as_rows(rng):
+    problem, start = ld.factorization(symmetric(rng)), ld.SymmetricFactors(rng.normal(size=(n, 30)) / 5)
     small, full = (
         ld.gradient_flow(start, problem, TIMES, solver="tsit5", reduce=reduce, keep_models=True, rtol=1e-11, atol=1e-13)
         for reduce in (True, False)

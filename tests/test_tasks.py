@@ -2,6 +2,7 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,14 +44,26 @@ def test_flow_through_tasks_is_that_of_the_reference():
     assert passage.transfer[0] == 0
 
 
+@eqx.filter_jit
+def in_closed_form(tasks, start):
+    return tasks.closed_form(start, points=3)
+
+
 @pytest.mark.parametrize("lambda0", [0.0, 1.5, -0.8])
 def test_closed_form_is_the_flow(lambda0):
     start, tasks = balanced_start(lambda0), reversal()
-    exact = tasks.closed_form(start, points=3)
-    flow = tasks.flow(start, points=3, rtol=1e-12)
-    assert relative_error(exact.Theta, flow.Theta) < 1e-9
-    assert relative_error(exact.curves, flow.curves) < 1e-9
-    np.testing.assert_allclose(exact.ts, flow.ts, rtol=1e-14)
+    exact = in_closed_form(tasks, start)
+    targets = [np.asarray(task.Y) for task in tasks.tasks]
+    U, V, Theta, curves, begins = np.asarray(start.U), np.asarray(start.V), [], [], 0.0
+    for Y, duration, ts in zip(targets, (1.5, 1.5, 1.0), np.asarray(exact.ts), strict=True):
+        np.testing.assert_allclose(ts, begins + np.linspace(0, duration, 3), rtol=1e-14)
+        paths = integrated(lambda Theta, Y=Y: Theta - Y, U, V, ts - begins, rtol=1e-13)
+        products = paths[0] @ np.swapaxes(paths[1], 1, 2)
+        curves.append([[np.sum((product - Z) ** 2) / 2 for Z in targets] for product in products])
+        Theta.append(products[0])
+        U, V, begins = paths[0][-1], paths[1][-1], begins + duration
+    assert relative_error(exact.Theta, np.stack([*Theta, U @ V.T])) < 1e-9
+    assert relative_error(exact.curves, np.stack(curves)) < 1e-9
     U, V = np.asarray(exact.final.U), np.asarray(exact.final.V)
     np.testing.assert_allclose(U.T @ U - V.T @ V, lambda0 * np.eye(2), atol=1e-12)
 
@@ -116,12 +129,19 @@ def test_a_network_of_any_width_goes_through_tasks_on_the_same_inputs():
     passage = tasks.flow(core, **how)
     assert bool(passage.ok) and passage.losses.shape == (3, 2)
     assert passage.paths[1].final_observables["imbalance_drift"] < 1e-6
-    full = ld.init.gaussian(5, 2, 30, alpha=0.5, key=jax.random.key(0))
-    reduced = tasks.flow(ld.reduce(full, problems[0]), **how)
-    np.testing.assert_allclose(reduced.losses, tasks.flow(full, **how).losses, rtol=1e-6)
     other = ld.LeastSquares(draws.normal(size=(4, 5)), draws.normal(size=(4, 2)))
     with pytest.raises(ValueError, match="coordinates of other data"):
         ld.sequence([(problems[0], 1.0), (other, 1.0)]).flow(core)
+
+
+def test_a_reduced_network_goes_through_tasks_as_the_full_one():
+    draws = np.random.default_rng(3)
+    X = draws.normal(size=(4, 5))
+    problems = [ld.LeastSquares(X, draws.normal(size=(4, 2))) for _ in range(2)]
+    tasks, how = ld.sequence([(problem, 1.0) for problem in problems]), {"solver": "tsit5"}
+    full = ld.init.gaussian(5, 2, 30, alpha=0.5, key=jax.random.key(0))
+    reduced = tasks.flow(ld.reduce(full, problems[0]), **how)
+    np.testing.assert_allclose(reduced.losses, tasks.flow(full, **how).losses, rtol=1e-6)
 
 
 def last_loss(x, how):
