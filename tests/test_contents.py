@@ -204,9 +204,8 @@ def test_values_are_added_to_a_grid_and_equal_a_run_of_all_of_them(tmp_path, kee
         if done >= 80 + 8 * 4:
             raise Ended
 
-    for asked in ([*longer, 7.0], longer):
-        with pytest.raises(Ended):
-            grown("store", asked, progress=end)
+    with pytest.raises(Ended):
+        grown("store", longer, progress=end)
     grown("whole", longer)
     grown("store", longer, progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (80 + 32, 160) and seen[-1] == (160, 160)
@@ -216,16 +215,36 @@ def test_values_are_added_to_a_grid_and_equal_a_run_of_all_of_them(tmp_path, kee
     assert {path.name for path in tmp_path.iterdir()} == {"store", "whole"}
     with pytest.raises(ld.ensemble.StoreError, match=r"The trials in .* are not those of the longer `shift`"):
         grown("store", [*longer, 9.0], lambda key, scale, shift: trial(key, scale, 2 * shift))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [True, False])
+def test_reductions_of_all_values_grow_with_trials_that_are_kept(tmp_path, keep):
+    def grown(name, shifts, **options):
+        grid, options = {"scale": [2.0, 0.5], "shift": shifts}, {"keep_trials": keep, "reductions": over} | options
+        return ld.run_ensemble(trial, grid, 20, store=tmp_path / name, chunk=8, key=jax.random.key(3), **options)
+
+    # Killed while it grew to more than is asked for in the end.
+    def end(done, total):
+        raise Ended
+
+    over = {"value": Moments("value")}
+    grown("store", [1.0, 3.0])
+    with pytest.raises(Ended):
+        grown("store", [1.0, 3.0, 7.0], progress=end)
+    grown("store", [1.0, 3.0, 5.0])
+    grown("whole", [1.0, 3.0, 5.0])
+    assert same_bits(open_reductions(tmp_path / "store"), open_reductions(tmp_path / "whole")) == []
     over = {"value": Moments(lambda outputs: jnp.sum(outputs["value"], axis=1), dims=("scale",))}
-    grown("over", [1.0], reductions=over)
+    grown("over", [1.0])
     if not keep:
         with pytest.raises(
             ld.ensemble.StoreError, match=r"The reduction `value` of .* is one of all values of `shift`"
         ):
-            grown("over", [1.0, 2.0], reductions=over)
+            grown("over", [1.0, 2.0])
         return
     for name in ("over", "all"):
-        grown(name, [1.0, 2.0], reductions=over)
+        grown(name, [1.0, 2.0])
     assert same_bits(open_reductions(tmp_path / "over"), open_reductions(tmp_path / "all")) == []
 
 
