@@ -20,7 +20,7 @@ LONGER = {
 RUN = [path for path in [*HOW_TO, DOCS / "tutorial.md", DOCS / "saxe.md"] if path.stem not in ELSEWHERE]
 # Page -> command -> options that make it small, or None for one that is not run.
 SMALLER = {
-    "own-data": {"lindyn-jax simulate --data measurements.csv": None, "python splits.py": "--trials 2"},
+    "own-data": {"lindyn-jax simulate --data divided.csv": None, "python splits.py": "--trials 2"},
     "sweeps": {"lindyn-jax sweep": None},
 }
 

@@ -41,7 +41,7 @@ def command(function, name: str):
             f"| {parameter.names} | {parameter.kind} | {parameter.meaning} | {parameter.default} |"
             for parameter in parameters
         ]
-        yield "\n".join(["| option | value | meaning | default |", "|---|---|---|---|", *rows])
+        yield "\n".join(["{.options}", "| option | value | meaning | default |", "|---|---|---|---|", *rows])
 
 
 class Parameter:
@@ -63,6 +63,8 @@ class Parameter:
         self.names = f"`{self.label}`" if self.is_argument else ", ".join(f"`{option}`" for option in options)
         self.meaning = html.escape(" ".join((self.info.help or "").split()), quote=False).replace("|", "\\|")
         value = self.info.show_default if isinstance(self.info.show_default, str) else parameter.default
+        if value is parameter.empty:
+            value = "required"
         if self.is_flag:
             value = {True: "on", False: ""}[value]
         self.default = (

@@ -29,7 +29,7 @@ Number = float | int
 
 # What options of this and of other studies are said to be.
 UNTIL = "Last time; by default when the excess loss has fallen by about 1e-6. Descent counts steps times step size."
-STEP = "Step size of descent: a number, or stable (half the largest stable one)."
+STEP = "Step size of descent: a number, or stable (half of one that is safe on the whole path)."
 SOLVER = "Solver of the flow; radau is implicit and structured, lie explicit and keeps D, kvaerno5 implicit."
 SOLVERS = Choices(("auto", "radau", "lie", "tsit5", "dopri8", "kvaerno5"))
 DYNAMICS = Choices(("flow", "descent"))
@@ -341,7 +341,7 @@ def simulate(
     - `start`: such as `init.Gaussian(100)`, or a two-layer network.
     - `dynamics`: `"flow"` or `"descent"`.
     - `horizon`: the last time, of the flow's clock; descent takes `horizon/step_size` steps. Default: `default_horizon`.
-    - `step_size`: of descent, a number or `"stable"`, half the largest step that is stable at the end.
+    - `step_size`: of descent, a number or `"stable"`, that of `stable_step`: half of one that is safe on the whole path.
     - `points`, `spacing`: how many times to observe, from 0 to the horizon; `"auto"` is logarithmic when the condition
         number of X^T X exceeds 100.
     - `observables`: names from `observables.OBSERVABLES`, those of the user's own (`observables.observable`) among them.
