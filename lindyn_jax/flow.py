@@ -33,6 +33,8 @@ STIFF = 2e3
 PILOT, PILOT_IMPULSES, MOST_PILOT = 500, 64, 100_000
 # Up to this many weights a dense Newton step is cheaper than the many small ones that it saves.
 DENSE = 500
+# Networks and data of so few numbers are judged by NumPy before a method is chosen: a program takes a second to compile.
+HOST = 1_000_000
 
 
 @public
@@ -328,20 +330,44 @@ def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, s
     layers = start.moving_layers(problem)
     if layers is None or len(layers) != 2 or not is_least_squares(problem):
         return horizon * _rate_by_power_steps(start, problem)
-    s, (U1, VT) = problem.singular_values, layers
-    E = problem.error(start.reduced_product(problem))
+    return _two_layer_stiffness(jnp, largest_singular_value, layers, problem.singular_values, problem, horizon, stop)
+
+
+def _known_stiffness(model: AbstractModel, problem: AbstractProblem, horizon: ArrayLike, stop) -> float | None:
+    """`_stiffness` of two layers and data whose numbers are known and few, by NumPy; `None` for others."""
+    factors = model.factors
+    if not is_least_squares(problem) or len(factors) != 2 or sum(leaf.size for leaf in (*factors, problem.Ytil)) > HOST:
+        return None
+    U, V = map(np.asarray, factors)
+    U1 = U if problem.frame is None else np.asarray(problem.frame).T @ U
+    s = np.asarray(problem.output_scale) * np.asarray(problem.data_singular_values)
+    return float(_two_layer_stiffness(np, _largest, (U1, V.T), s, problem, np.asarray(horizon), stop))
+
+
+def _largest(A: np.ndarray) -> np.floating:
+    """`largest_singular_value`, by NumPy."""
+    largest = np.max(np.abs(A), initial=0) or 1
+    G = (A / largest).T @ (A / largest) if A.shape[1] <= A.shape[0] else (A / largest) @ (A / largest).T
+    size = np.linalg.norm(G) or 1
+    return largest * np.sqrt(size * np.linalg.norm(np.linalg.matrix_power(G / size, 16)) ** (1 / 16))
+
+
+def _two_layer_stiffness(xp, largest, layers, s, problem: LeastSquares, horizon, stop: AbstractStop | None):
+    """`_stiffness` of two layers: with `xp` and `largest` of NumPy where all numbers are known, else with those of JAX."""
+    (U1, VT), Ytil = layers, xp.asarray(problem.Ytil)
+    E = Ytil - s[:, None] * (U1 @ VT)
     # Spectral norms: the Frobenius norms of `fastest_rate` are up to r + m times too large for Gaussian starts.
-    weights = largest_singular_value(U1) ** 2 + largest_singular_value(VT.T) ** 2
-    stiffness = horizon * problem.scale * (s[0] ** 2 * weights + largest_singular_value(s[:, None] * E))
+    weights = largest(U1) ** 2 + largest(VT.T) ** 2
+    stiffness = horizon * xp.asarray(problem.scale) * (s[0] ** 2 * weights + largest(s[:, None] * E))
     if stop is not None and stop.is_ratio:
         # From a wide Gaussian start E decays at 2 q s_r^2 h^{1 - 2 alpha}, and the fastest rate is kappa times that. From a
         # small one the last mode of the target that the stop asks for grows slowly: at its own singular value, not at the first.
-        modes = jnp.linalg.svd(problem.Ytil, compute_uv=False)
-        asked = jnp.where(modes**2 > stop.level * jnp.sum(modes**2), modes, jnp.inf)
-        small = weights < jnp.max(modes) / s[0]
-        slowness = jnp.where(small, jnp.max(modes) / jnp.min(asked), 1)
-        until = problem.condition / 2 * jnp.maximum(slowness, 1) * jnp.log(1 / stop.level)
-        stiffness = jnp.minimum(stiffness, until)
+        level, modes = xp.asarray(stop.level), xp.linalg.svd(Ytil, compute_uv=False)
+        asked = xp.where(modes**2 > level * xp.sum(modes**2), modes, xp.inf)
+        small = weights < xp.max(modes) / s[0]
+        slowness = xp.where(small, xp.max(modes) / xp.min(asked), 1)
+        until = (s[0] / s[-1]) ** 2 / 2 * xp.maximum(slowness, 1) * xp.log(1 / level)
+        stiffness = xp.minimum(stiffness, until)
     return stiffness
 
 
@@ -448,11 +474,13 @@ def _choose(solver, dtype, model, problem, ts, stop, reduce) -> tuple[AbstractMe
     # No property of the data alone decides: the weights of a traced start may be of any size.
     if _checks.is_traced(*jax.tree.leaves((model, problem, ts, stop))):
         return explicit, stiff
+    known = _known_stiffness(model, problem, np.asarray(ts)[-1], stop)
+    if known is not None:
+        return (stiff if known > STIFF else explicit,)
     # Inside jit even operations on numbers that are known are otherwise put off to run time.
     with jax.ensure_compile_time_eval():
-        return (
-            stiff if bool(_is_stiff_start(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop, reduce)) else explicit,
-        )
+        is_stiff = bool(_is_stiff_start(model, problem, jnp.asarray(np.asarray(ts)[-1]), stop, reduce))
+    return (stiff if is_stiff else explicit,)
 
 
 def _for_stiff(model: AbstractModel, problem: AbstractProblem, reduce: bool) -> AbstractMethod | None:

@@ -58,7 +58,11 @@ def test_names_of_files_and_columns_do_not_end_a_simulation(call, tmp_path):
     assert (out / "figure.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("text", [ODD, "$", "a$b$c^", "\\$", "\udcff \x1b[1m", "日本", "_a", "_$_"])
+# What else is odd, alone and in pairs.
+MORE = [pytest.param(text, marks=pytest.mark.slow) for text in ("$", "a$b$c^", "\\$", "日本", "_a")]
+
+
+@pytest.mark.parametrize("text", [ODD, "\udcff \x1b[1m", "_$_", *MORE])
 def test_text_of_users_is_drawn_letter_by_letter(text, tmp_path):
     figure = matplotlib.figure.Figure()
     ax = figure.subplots()

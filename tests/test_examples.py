@@ -53,13 +53,23 @@ def test_every_public_name_has_an_example():
     assert not [name for name, value in PUBLIC.items() if not has_example(value)]
 
 
-# Those that compile a solver or draw a figure, which tests of their own do as well.
+# Those that compile a program of any size or draw a figure, which tests of their own do as well.
 LONGER = {
-    "Diagonal", "Direction", "Lambda0Fit", "Momentum", "Passage", "Penalised", "Study", "WideLimit", "direction",
-    "exact.decayed", "exact.diagonal_limit", "exact.riccati", "figures.Made", "figures.make_all", "fit",
-    "flow_to_limit", "init.AbstractGaussianStart", "lambda0_objective", "observables.hessian_top", "open_figure",
-    "plots.animate", "plots.losses", "plots.modes", "run_ensemble", "stochastic_flow", "studies.Tasks",
-    "studies.audit", "theory.batch_stable_step",
+    "AbstractModel", "data.Dataset", "data.gaussian", "Descent", "Diagonal", "Direction", "direction",
+    "exact.aligned_step", "exact.decayed", "exact.decayed_limit", "exact.deep_mode", "exact.deep_mode_time",
+    "exact.diagonal_limit", "exact.homogeneous", "exact.homogeneous_product", "exact.homogeneous_rates", "exact.Neuron",
+    "exact.riccati", "exact.riccati_factors", "exact.riccati_general", "exact.riccati_limit", "exact.riccati_rate",
+    "exact.spectral", "exact.spectral_product", "figures.Made", "figures.make", "figures.make_all", "find_subspaces",
+    "fit", "fit_lambda0", "flow_to_limit", "FullBatch", "init.AbstractGaussianStart", "init.Balanced",
+    "init.DeepGaussian", "init.Gaussian", "init.gaussian_core", "init.Invariant", "LabelNoise", "lambda0_objective",
+    "lambda0_path", "Lambda0Fit", "lift", "limit", "LinearModel", "Minibatch", "Momentum", "observables.gradient_noise",
+    "observables.hessian_spectrum", "observables.hessian_top", "Online", "open_figure", "open_reductions", "open_sweep",
+    "Passage", "Penalised", "plain_descent", "plots.animate", "plots.losses", "plots.modes", "polar_descent",
+    "reduction.prepare", "run_ensemble", "sequence", "Softmax", "stable_step", "stochastic_flow", "studies.audit",
+    "studies.Tasks", "Study", "SweepStore", "SymmetricFactors", "TaskSequence", "theory.aligned_layers",
+    "theory.batch_stable_step", "theory.deterministic_equivalent", "theory.g19_theorem3", "theory.hessian_sharpness",
+    "theory.Lemma11Events", "theory.line_search", "theory.max_margin", "theory.sample_distance",
+    "theory.small_start_bound", "Trajectory", "WideLimit",
 }  # fmt: skip
 RUN = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONGER else name

@@ -248,6 +248,17 @@ def test_auto_chooses_by_the_horizon_in_units_of_the_fastest_rate():
         assert names(chosen(start, stiff_problem(10.0), jnp.array([1e9]), stop)) == expected
 
 
+@pytest.mark.parametrize("stop", [None, 1e-6])
+def test_numbers_that_are_known_are_judged_as_those_of_a_program_are(stop, rng):
+    for scale in (1e-150, 1e-3, 1.0, 1e3):
+        problem = ld.LeastSquares(rng.normal(size=(3, 4)), rng.normal(size=(3, m)), scale=0.3)
+        start = ld.TwoLayer(scale * rng.normal(size=(4, 6)), scale * rng.normal(size=(m, 6)))
+        ends = as_stop(stop, None, None, problem)
+        known = flow._known_stiffness(start, problem, 7.0, ends)
+        compiled = jax.jit(lambda *of, ends=ends: flow._stiffness(*of, ends))(*start.parts(problem), 7.0)
+        assert known == pytest.approx(float(compiled), rel=1e-12)
+
+
 def test_auto_knows_that_a_small_start_learns_the_least_mode_late():
     problem = ld.factorization(np.diag([1.0, 1e-6]))
     small, wide = (ld.TwoLayer(size * np.eye(2), size * np.eye(2)) for size in (1e-2, 1.0))

@@ -33,12 +33,15 @@ def relative_size(
     ratios = []
     for leaves in zip(*map(jax.tree.leaves, (error, y0, y1)), strict=True):
         e, a, b = (jnp.reshape(leaf, (-1, leaf.shape[-1] if leaf.ndim else 1)) for leaf in leaves)
-        # A step into where the velocity is not defined.
-        b = jnp.where(jnp.all(jnp.isfinite(b)), b, a)
-        rows = jnp.maximum(norm(a, axis=1), norm(b, axis=1))
+        # A step may end where the velocity is not defined.
+        most = jnp.maximum(jnp.abs(a), jnp.where(jnp.isfinite(b), jnp.abs(b), 0))
+        # In units of the largest entry: no square that matters beside round-off of the largest row is out of range.
+        largest = jnp.max(most, initial=0)
+        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+        errors, rows = (jnp.sqrt(jnp.sum((leaf / unit) ** 2, axis=1)) for leaf in (e, most))
         info = jnp.finfo(rows.dtype)
-        least = _NOISE * info.eps * norm(rows) + atol * e.shape[1] ** 0.5 + info.tiny
-        ratios.append(jnp.max(norm(e, axis=1) / (rtol * rows + least), initial=0))
+        least = _NOISE * info.eps * jnp.sqrt(jnp.sum(rows**2)) + (atol * e.shape[1] ** 0.5 + info.tiny) / unit
+        ratios.append(jnp.max(errors / (rtol * rows + least), initial=0))
     ratio = jnp.max(jnp.stack(ratios)) if ratios else jnp.zeros(())
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio)
 
@@ -91,7 +94,7 @@ class _Growth(eqx.Module):
             return None
         before, left = noise, None if self.terms is None else self.terms.remainder((t1 - t0).astype(self.B.dtype))
         if left is not None:
-            before = noise._replace(start=left * noise.start, path=left * noise.path)
+            before = noise._replace(columns=left * noise.columns)
         observed = jnp.ones((), bool) if ts is None else jnp.any((ts > t0) & (ts <= t1))
         with jax.default_matmul_precision("highest"):
             end = t1.astype(self.B.dtype)
