@@ -209,17 +209,24 @@ def test_reference_values_of_homogeneous_imbalance(name, rng):
 ])  # fmt: skip
 def test_starts_of_homogeneous_imbalance_have_it_and_their_product(rows, m, h, lambda0, rng, dtype):
     problem = ld.LeastSquares(rng.normal(size=(rows, 5)).astype(dtype), rng.normal(size=(rows, m)).astype(dtype))
+
+    @jax.jit
+    def drawn(inside):
+        Theta = problem.from_data(inside)
+        start = ld.init.balanced(problem, Theta, h, lambda0=lambda0, key=jax.random.key(0))
+        U1 = problem.to_data(start.U)
+        condition = ld.exact.homogeneous_condition(U1, start.V, lambda0).applies
+        return start, start.product() - Theta, U1, condition
+
     for rank in (2, 1, 0):
         inside = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, m))
-        Theta = problem.from_data(jnp.asarray(inside, dtype))
-        start = ld.init.balanced(problem, Theta, h, lambda0=lambda0, key=jax.random.key(0))
+        start, error, U1, applies = drawn(inside.astype(dtype))
         assert start.U.dtype == dtype and start.width == h
-        U1, V = moving(start, problem)
+        U1, V = np.asarray(U1), np.asarray(start.V)
         unit = np.sqrt(lambda0**2 + np.linalg.norm(inside) ** 2)
-        assert np.max(np.abs(start.product() - Theta)) < tolerance(dtype) * unit
+        assert np.max(np.abs(error)) < tolerance(dtype) * unit
         assert np.max(np.abs(U1.T @ U1 - V.T @ V - lambda0 * np.eye(h))) < tolerance(dtype) * unit
-        if dtype == np.float64:
-            assert bool(ld.exact.homogeneous_condition(U1, V, lambda0).applies)
+        assert dtype == np.float32 or bool(applies)
     if lambda0 < 0 and h >= m:
         # V has rank m: all of the product outside of the data's range is there.
         Theta = rng.normal(size=(5, m)).astype(dtype)
@@ -464,9 +471,11 @@ def test_balanced_start_objects_have_the_imbalance_and_the_product_of_the_gaussi
     @jax.jit
     def seen(key):
         cores = start.draw(problem, key=key), ld.init.Gaussian(h, std=0.5).draw(problem, key=key)
-        return cores[0], [(core.product(), core.frozen_product(problem)) for core in cores]
+        of_width = lambda width: ld.init.Balanced(width, std=0.5, lambda0=lambda0).draw(problem, key=key)  # noqa: E731
+        norms = jax.vmap(lambda width: jnp.sum(of_width(width).V ** 2))(jnp.array([float(h), 50.0]))
+        return cores[0], [(core.product(), core.frozen_product(problem)) for core in cores], norms
 
-    core, ((product, frozen), (gaussian, other)) = seen(KEY)
+    core, ((product, frozen), (gaussian, other)), norms = seen(KEY)
     U1, V = np.asarray(core.U1), np.asarray(core.V)
     unit = abs(lambda0) + np.linalg.norm(gaussian)
     assert np.abs(U1.T @ U1 - V.T @ V - lambda0 * np.diag(np.arange(rows + m) < h)).max() < tolerance("float64") * unit
@@ -476,15 +485,8 @@ def test_balanced_start_objects_have_the_imbalance_and_the_product_of_the_gaussi
     assert relative_error(*outside) < tolerance("float64") if h <= rows else outside[0] < outside[1]
     assert start.label() == f"balanced, h = {h}, std = 0.5, D = {lambda0:g} I"
     # Widths are numbers of one program, and one that cannot have this imbalance is not finite.
-
-    @jax.jit
-    @jax.vmap
-    def norms(width):
-        return jnp.sum(ld.init.Balanced(width, std=0.5, lambda0=lambda0).draw(problem, key=KEY).V ** 2)
-
-    found = norms(jnp.array([float(h), 50.0]))
-    np.testing.assert_allclose(found[0], np.sum(V**2), rtol=1e-12)
-    assert np.isnan(found[1])
+    np.testing.assert_allclose(norms[0], np.sum(V**2), rtol=1e-12)
+    assert np.isnan(norms[1])
     with pytest.raises(ValueError, match=r"`lambda0` = .* needs a width of at most [rm] = \d, for every hidden"):
         ld.init.Balanced(50, lambda0=lambda0).check(problem)
 
