@@ -125,6 +125,11 @@ def test_classes_go_to_the_largest_margin_of_their_norm():
     assert np.linalg.norm(D - np.asarray(out.direction)) > 1e-2
 
 
+@pytest.mark.slow
+def test_too_few_steps_say_so(problem):
+    assert int(ld.direction(start_of(2), problem, max_steps=10).result) == trajectory.STEP_LIMIT
+
+
 def test_no_log_time_is_too_late(problem, best):
     # A sample that is a per cent further than the nearest pulls like t^{-1/100}.
     out = ld.direction(start_of(2), ld.Logistic(*data(close=1.01), scale="mean"), rtol=1e-6)
@@ -135,7 +140,6 @@ def test_no_log_time_is_too_late(problem, best):
 def test_ends_that_are_not_reached_say_so(problem):
     early = ld.direction(start_of(2), problem, log_time=5.0)
     assert int(early.result) == trajectory.NOT_CONVERGED and relative_error(early.log_time, 5.0) < 1e-14
-    assert int(ld.direction(start_of(2), problem, max_steps=10).result) == trajectory.STEP_LIMIT
     X, labels = mixed()
 
     @jax.jit
@@ -160,7 +164,11 @@ def test_what_has_no_direction_is_refused(problem):
     for options, message in (({"log_time": 0.0}, "`log_time` must be a positive"), ({"max_steps": 0}, "at least 1")):
         with pytest.raises(ValueError, match=message):
             unchecked(start, problem, **options)
-    # A sample on the wrong side does not count where its weight is zero.
+
+
+@pytest.mark.slow
+def test_a_sample_on_the_wrong_side_does_not_count_where_its_weight_is_zero(problem):
+    (X, labels), start = mixed(), start_of(1)
     without = ld.Logistic(X, labels, weights=np.append(np.ones(N), [0.0, 0.0]), scale="mean")
     one, other = (ld.direction(start, one, log_time=5.0).direction for one in (problem, without))
     assert relative_error(one, other) < 1e-9

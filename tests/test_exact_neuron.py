@@ -59,11 +59,6 @@ def test_kernel_turns_early_late_or_hardly_by_the_imbalance():
         w0, a0 = start(delta)
         found = neuron(TARGET, w0, a0, TIMES)
         at[delta] = kernel_distances(np.asarray(found.w), np.asarray(found.a))
-        model = ld.TwoLayer(w0[:, None], np.array([[a0]]))
-        path = ld.gradient_flow(
-            model, ld.factorization(TARGET[:, None]), TIMES[1:], observables=("kernel_distance",), rtol=1e-11
-        )
-        np.testing.assert_allclose(path.observables["kernel_distance"], at[delta][1:], rtol=1e-7)
     # A large readout keeps the kernel; at a = |w| = 1 its turn is that of I + e1 e1^T to I + e2 e2^T.
     assert at[4.0].max() < 2e-3
     np.testing.assert_allclose(at[0.0][-1], 1 - 4 / 5, rtol=1e-6)
@@ -73,7 +68,20 @@ def test_kernel_turns_early_late_or_hardly_by_the_imbalance():
     assert half[-4.0] > 1.5 * half[0.0]
 
 
-def test_derivatives_batches_and_precision():
+@pytest.mark.slow
+def test_the_kernel_of_a_network_turns_as_that_of_the_neuron():
+    for delta in (-4.0, 0.0, 4.0):
+        w0, a0 = start(delta)
+        found = neuron(TARGET, w0, a0, TIMES)
+        model = ld.TwoLayer(w0[:, None], np.array([[a0]]))
+        path = ld.gradient_flow(
+            model, ld.factorization(TARGET[:, None]), TIMES[1:], observables=("kernel_distance",), rtol=1e-11
+        )
+        expected = kernel_distances(np.asarray(found.w), np.asarray(found.a))[1:]
+        np.testing.assert_allclose(path.observables["kernel_distance"], expected, rtol=1e-7)
+
+
+def test_derivatives_and_batches():
     w0, a0 = start(1.0)
 
     def end(a):
@@ -83,7 +91,14 @@ def test_derivatives_batches_and_precision():
     both = jax.jit(jax.vmap(lambda a: jax.jvp(end, (a,), (1.0,))))
     (value, *moved, other), slopes = both(np.array([a0, a0 + e, a0 - e, 0.1]))
     assert relative_error(slopes[0], (moved[0] - moved[1]) / (2 * e)) < 1e-8
-    assert relative_error([value, other], [neuron(TARGET, w0, a, TIMES).beta[3, 0] for a in (a0, 0.1)]) < 1e-13
+    assert (
+        relative_error([value, other], [neuron(TARGET, w0, np.float64(a), TIMES).beta[3, 0] for a in (a0, 0.1)]) < 1e-13
+    )
+
+
+@pytest.mark.slow
+def test_single_precision_stays_single():
+    w0, a0 = start(1.0)
     single = neuron(*(np.asarray(x, np.float32) for x in (TARGET, w0, a0, TIMES)))
     assert single.w.dtype == np.float32
     assert relative_error(single.w, neuron(TARGET, w0, a0, TIMES).w) < 1e-5

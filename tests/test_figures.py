@@ -753,7 +753,7 @@ def test_figures_of_the_same_data_compute_it_once(tiny, tmp_path):
     tiny["fourth"] = tiny["third"]
     figures.make_all(("third", "fourth"), tmp_path)
     assert len(calls) == 1
-    figures.make_all(("third", "fourth"), tmp_path, seed=1)
+    figures.make_all(("fourth",), tmp_path, seed=1)
     assert len(calls) == 2
 
 
@@ -767,8 +767,8 @@ def test_command_refuses_bad_input_in_one_sentence(call, tmp_path, arguments, se
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_seed_gives_the_same_data(made):
-    once, again = made("descent-steps")[1], compute("descent-steps")
+def test_the_same_seed_gives_the_same_data():
+    once, again = (compute("descent-steps") for _ in range(2))
     assert once["condition"].values.tobytes() == again["condition"].values.tobytes()
 
 
