@@ -284,7 +284,6 @@ def test_bounds_along_the_path_hold_on_the_flow(rng):
     Y = X @ U @ V.transpose(0, 2, 1) + size * rng.normal(size=(trials, r, m))
 
     @jax.jit
-    @jax.jit
     @jax.vmap
     def run(U, V, Y):
         problem = ld.LeastSquares(X, Y, rank=r, scale=0.7)
