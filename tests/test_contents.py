@@ -98,7 +98,14 @@ def test_intervals_of_stores_are_students_and_exact(folder, tmp_path):
 def test_exported_files_read_back_equal(call, folder, tmp_path, name):
     dataset = ld.open_sweep(folder / name)
     for kind, (_, ending) in contents.KINDS.items():
-        assert call("export", folder / name, "--to", kind, "--out", tmp_path / f"file.{ending}")[0] == 0
+        code, printed, _ = call("export", folder / name, "--to", kind, "--out", tmp_path / f"file.{ending}")
+        assert code == 0 and ("the 32 that are not computed are left out" in printed) == (name == "begun")
+    # Trials that are not computed are no trials that failed.
+    dataset = dataset if name == "reduced" else dataset.isel(trial=dataset["computed"].values)
+    assert (
+        "in place of what was there"
+        in call(*("export", folder / name), "--to", kind, "--out", tmp_path / f"file.{ending}")[1]
+    )
     with xr.open_dataset(tmp_path / "file.nc", engine="h5netcdf") as netcdf:
         assert set(netcdf.variables) == set(dataset.variables)
         for variable in dataset.variables:
@@ -112,9 +119,29 @@ def test_exported_files_read_back_equal(call, folder, tmp_path, name):
         read = [float({"True": "1", "False": "0", "": "nan"}.get(text, text)) for text in csv[column]]
         np.testing.assert_array_equal(read, frame[column].to_numpy(float))
     pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / "file.parquet"), frame, check_exact=True)
-    column = frame["value" if name != "reduced" else "value_1"].to_numpy()
+    column = frame["value" if name != "reduced" else "value_mean"].to_numpy()
     values = dataset["value"] if name != "reduced" else dataset["value"].isel(moment=1)
     np.testing.assert_array_equal(column, values.transpose("scale", "shift", ...).values.ravel())
+
+
+def test_no_trial_and_lost_chunks_have_no_numbers(call, tmp_path):
+    def end(done, total):
+        raise Ended
+
+    with pytest.raises(Ended):
+        run(8, store=tmp_path / "begun", progress=end, keep_trials=False)
+    code, printed, _ = call("show", tmp_path / "begun")
+    assert code == 0 and [line.split()[-1] for line in printed.splitlines() if " large " in line] == ["-"] * 4
+    assert all(
+        x is None for row in json.loads(call("show", tmp_path / "begun", "--json")[1])["summary"]["large"] for x in row
+    )
+    run(40, store=tmp_path / "whole", chunk=8)
+    (tmp_path / "whole" / "value" / "c" / "0" / "0" / "2").unlink()
+    with pytest.warns(UserWarning, match="1 chunk .* is damaged"):
+        code, printed, _ = call("export", tmp_path / "whole", "--to", "csv", "--out", tmp_path / "whole.csv")
+    assert code == 0 and "32 of 40 trials" in printed and "the 8 that are not computed are left out" in printed
+    there = pandas.read_csv(tmp_path / "whole.csv")
+    assert len(there) == 4 * 32 and not set(there["trial"]) & set(range(16, 24)) and there["ok"].all()
 
 
 def test_stores_are_listed_and_compared(call, folder):
@@ -126,12 +153,25 @@ def test_stores_are_listed_and_compared(call, folder):
     compared = json.loads(call("compare", folder / "both", folder / "begun", "--json")[1])
     assert set(compared["settings"]) == {"key", "study"}
     first = next(row for row in compared["rows"] if row["number"] == "value")
-    assert first["first"] == float(open_reductions(folder / "both")["value"][0, 0, 1])
+    assert first[str(folder / "both")] == float(open_reductions(folder / "both")["value"][0, 0, 1])
 
 
 def test_what_is_no_store_is_refused_in_a_sentence(call, folder, tmp_path, monkeypatch):
+    (tmp_path / "one" / "trajectory.zarr").mkdir(parents=True)
+    (tmp_path / "file.csv").write_text("a\n")
+    run(4, store=tmp_path / "other", settings={"study": "another"})
     for arguments, sentence in (
         (("show", tmp_path / "nothing"), "There is no sweep store at"),
+        (("show", tmp_path / "one"), f"read it by xr.open_zarr('{tmp_path / 'one' / 'trajectory.zarr'}')"),
+        (("export", tmp_path / "file.csv", "--to", "csv"), "is a file, and no sweep store"),
+        (("show", tmp_path), "is not a sweep store, and holds none"),
+        (
+            ("export", folder / "both", "--to", "csv", "--out", tmp_path / "no" / "x"),
+            "its folder is not there: choose another --out",
+        ),
+        (("export", folder / "both", "--to", "excel"), "is not one of 'csv', 'netcdf', 'parquet'"),
+        (("export", folder / "both"), "Choose from: csv, netcdf, parquet"),
+        (("compare", folder / "both", tmp_path / "other"), "the study mine and"),
         (("export", folder / "both", "--to", "excel"), "csv"),
         (("export", folder / "both", "--to", "csv", "--out", tmp_path), "is a folder"),
         (("list", tmp_path / "nothing"), "is no folder"),
@@ -246,6 +286,31 @@ def test_reductions_of_all_values_grow_with_trials_that_are_kept(tmp_path, keep)
     for name in ("over", "all"):
         grown(name, [1.0, 2.0])
     assert same_bits(open_reductions(tmp_path / "over"), open_reductions(tmp_path / "all")) == []
+
+
+def test_a_store_that_cannot_grow_says_what_to_do(tmp_path):
+    def made(trials, values, **settings):
+        ld.run_ensemble(
+            trial,
+            {"scale": values, "shift": [1.0]},
+            trials,
+            key=jax.random.key(0),
+            store=tmp_path / "s",
+            settings=settings,
+        )
+
+    made(4, [1.0], study="mine")
+    for asked, sentence in (
+        ((5, [1.0, 2.0]), "ask for more trials first"),
+        ((3, [1.0]), "trials is 4 there and 3 here.*lindyn-jax show"),
+        ((4, [2.0]), "choose another folder or the same settings"),
+    ):
+        with pytest.raises(ld.ensemble.StoreError, match=sentence):
+            made(*asked, study="mine")
+    with pytest.raises(
+        ld.ensemble.StoreError, match=r"holds the study mine, and this is the study yours: choose [a-z ]+\.$"
+    ):
+        made(4, [1.0], study="yours")
 
 
 def test_a_store_that_is_not_finished_says_how_much_is_there(folder):

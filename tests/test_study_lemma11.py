@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -307,6 +308,23 @@ def test_command_prints_the_table_and_writes_store_and_figure(command):
     assert "hypothesis not met" in printed
     assert {path.name for path in out.iterdir()} == {"sweep.zarr", "figure.png", "figure.pdf"}
     assert json.loads(ld.open_sweep(out).attrs["settings"])["n"] == 10**6
+
+
+def test_a_store_is_shown_as_its_study_shows_it_as_long_as_it_is_of_these_trials(call, command, tmp_path):
+    out, printed = command
+    shown = call("show", out)[1]
+    assert shown.rpartition("figure:")[0].strip() == printed.rpartition("every trial:")[0].strip()
+    both = [
+        json.loads(call(*words, "--json")[1])
+        for words in (("show", out), ("sweep", "lemma11", *ARGUMENTS, "--out", out))
+    ]
+    assert both[0]["rows"] == both[1]["rows"] and both[0]["summary"] == both[1]["summary"]
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "sweep.zarr" / "level_ratio" / "c" / "0" / "0" / "0").unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        code, printed, notes = call("show", tmp_path / "out")
+    assert code == 0 and "1100 of 1500" in notes and "prints lindyn-jax sweep lemma11, as it was run" in notes
+    assert "mean or share" in printed and "level_ratio: Delta/h^(1 - 2 alpha)" in printed
 
 
 def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(call, command, monkeypatch):

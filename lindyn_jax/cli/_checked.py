@@ -253,7 +253,7 @@ def in_one_sentence():
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
-        text = error.format_message().replace("\n", " ").replace("Value error, ", "").rstrip(".")
+        text = re.sub(r"\s*\n\s*", " ", error.format_message()).replace("Value error, ", "").rstrip(".")
         path = f"`{error.ctx.command_path} --help`" if error.ctx is not None else "--help"
         raise ValueError(f"{text}{' See' if text.endswith('?') else '; see'} {path}.") from None
 

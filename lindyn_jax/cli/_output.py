@@ -30,10 +30,16 @@ def check(csv_: Path | None, json_: bool) -> None:
     if str(csv_) == "-":
         if json_:
             raise ValueError("Options --json and --csv - both print: leave out one of them, or give --csv a file.")
-    elif csv_.is_dir():
-        raise ValueError(f"{csv_} is a folder: choose another --csv.")
-    elif not csv_.absolute().parent.is_dir():
-        raise ValueError(f"{csv_} cannot be made, for its folder is not there: choose another --csv.")
+    else:
+        check_file(csv_, "--csv")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuses a file that cannot be made."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: choose another {option}.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path} cannot be made, for its folder is not there: choose another {option}.")
 
 
 def told(command: str, settings: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typer
 
 from .._files import place
 from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
-from . import _output, _report, _starts, _tables
+from . import _kept, _output, _report, _starts, _tables
 from ._checked import is_given
 from ._cluster import cluster_of
 from ._common import (
@@ -232,6 +232,7 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
     report = _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
     rows = _output.rows_of(summary, tuple(chosen.grid()))
     known = _output.told(study.name or study.__name__, json.loads(dataset.attrs["settings"]), rows, summary=told)
+    _kept.keep(store.path, progress_of(dataset), parts, known)
     if not _output.show(console, known, parts, values["json_"], values["csv"]):
         return
     places = {chosen.kept(keep): [store.path], "figure": paths}

@@ -1,6 +1,8 @@
 """`lindyn-jax show`, `export`, `compare` and `list`: what is in stores, whatever made them. Nothing is computed."""
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +11,7 @@ import typer
 from .. import _files
 from .._text import counted
 from ..studies.study import Table
-from . import _output, _report, _tables
+from . import _kept, _output, _report, _tables
 from ._common import HtmlOption, as_json, consoles, say, table_of, written
 from ._output import CsvOption, JsonOption
 
@@ -45,42 +47,56 @@ def _rows(summary, axes):
         yield tuple(f"{float(row[axis]):g}" for axis in axes), {name: float(row[name]) for name in names}
 
 
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.6g}"
+
+
 def _interval(numbers, name: str) -> str:
     low, high = (numbers.get(f"{name}_{end}") for end in ("low", "high"))
-    return "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
+    if low is None or high is None:
+        return ""
+    return "-" if math.isnan(numbers[name]) else f"[{low:.4g}, {high:.4g}]"
+
+
+def _numbers(place, settings) -> _kept.Kept:
+    """The table of what is in a store, whatever it is: means and shares, one row a number where they are many."""
+    from ..ensemble.contents import estimates_of
+
+    means, ends = estimates_of(place)
+    summary = means.merge(ends)
+    axes = _axes(summary, settings)
+    columns = [*axes, "number", "mean or share", "95% interval"]
+    rows = [
+        [*at, str(name), _number(numbers[name]), _interval(numbers, str(name))]
+        for at, numbers in _rows(summary, axes)
+        for name in means.data_vars
+        if name in numbers
+    ]
+    table = Table(str(place), columns, rows, ["number"], named=len(columns) - 2)
+    known = {name: array.attrs.get("long_name") for name, array in means.data_vars.items()}
+    described = [f"{name}: {text}" for name, text in known.items() if text]
+    return _kept.Kept([table, *described], _output.rows_of(summary, axes), as_json(summary))
 
 
 def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: HtmlOption = None) -> None:
     """Table, figure, settings and state of a store, finished or not, without computing anything."""
-    from ..ensemble.contents import estimates_of
     from ..ensemble.reading import existing
 
     console, notes = consoles()
     _report.check(html)
     _output.check(csv, json_)
     found, snapshot = existing(store)
-    means, ends = estimates_of(found.path)
-    summary = means.merge(ends)
     pictures = [path for path in (found.path.parent / "figure.png", found.path.parent / "figure.pdf") if path.exists()]
-    settings = snapshot.attributes["settings"]
-    # One row a number where they are many.
-    axes = _axes(summary, settings)
-    columns = [*axes, "number", "mean or share", "95% interval"]
-    rows = [
-        [*place, str(name), f"{numbers[name]:.6g}", _interval(numbers, str(name))]
-        for place, numbers in _rows(summary, axes)
-        for name in means.data_vars
-        if name in numbers
-    ]
-    parts = [Table(str(found.path), columns, rows, ["number"], named=len(columns) - 2)]
-    state = dict(zip(("trials_computed", "trials", "stopped_early"), found.progress(), strict=True))
-    found_rows = _output.rows_of(summary, axes)
-    known = {**state, "figure": list(map(str, pictures)), "summary": as_json(summary)}
-    told = _output.told("show", settings, found_rows, **known)
+    settings, progress = snapshot.attributes["settings"], found.progress()
+    own = _kept.kept(found.path, progress)
+    shown = _numbers(found.path, settings) if own is None else own
+    state = dict(zip(("trials_computed", "trials", "stopped_early"), progress, strict=True))
+    known = {**state, "figure": list(map(str, pictures)), "summary": shown.summary}
+    parts, told = shown.parts, _output.told("show", settings, shown.rows, **known)
     report = _report.save(
         html,
         f"{settings.get('study', 'sweep')}: {found.path}",
-        [_report.Section("Means and shares", parts, pictures)],
+        [_report.Section("Results", parts, pictures)],
         told["summary"],
         facts=[_report.state_of(*state.values()), *_report.made_by(settings)],
         known=snapshot.attributes,
@@ -91,6 +107,12 @@ def show(store: Place, json_: JsonOption = False, csv: CsvOption = None, html: H
             # All of a reduction is a page, and in --json.
             short = list(value) if name == "reductions" else value
             say(notes, "setting", f"{name} = {json.dumps(short)}")
+        for _, maker in _report.made_by(settings) if own is None else ():
+            say(
+                notes,
+                "table",
+                f"of the numbers in the store; that of the study prints {maker.partition(',')[0]}, as it was run",
+            )
     if not _output.show(console, told, parts, json_, csv):
         return
     _tables.say(console, f"figure: {written(pictures) if pictures else 'none'}", indent=8)
@@ -116,10 +138,12 @@ def export(
     console, _ = consoles()
     found, _ = existing(store)
     file = _beside(found.path).with_suffix(f".{KINDS[to][1]}") if out is None else out
-    if file.is_dir():
-        raise ValueError(f"{file} is a folder: choose another --out.")
-    write(found.path, to, file)
-    console.print(f"{to}: {written([file])}", soft_wrap=True)
+    _output.check_file(file, "--out")
+    before = file.exists()
+    left_out = write(found.path, to, file)
+    said = [f"{to}: {written([file])}", *(["in place of what was there"] if before else [])]
+    said += [f"{_state(found)}, and the {left_out} that are not computed are left out"] if left_out else []
+    console.print("; ".join(said), soft_wrap=True)
 
 
 def compare(
@@ -135,6 +159,11 @@ def compare(
     console, _ = consoles()
     pair = [existing(path) for path in (store, other)]
     one, two = (snapshot.attributes["settings"] for _, snapshot in pair)
+    studies = [settings.get("study") for settings in (one, two)]
+    if None not in studies and studies[0] != studies[1]:
+        raise ValueError(
+            f"{store} holds the study {studies[0]} and {other} the study {studies[1]}: compare two stores of one study."
+        )
     differ = {name: (one.get(name), two.get(name)) for name in {**one, **two} if not same(one.get(name), two.get(name))}
     summaries = [estimates_of(found.path)[0] for found, _ in pair]
     axes, theirs = (_axes(*each) for each in zip(summaries, (one, two), strict=True))
@@ -146,18 +175,14 @@ def compare(
         for place, values in first.items()
         if place in second
     }
+    places = (str(store), str(other))
+    # A store may be called as an axis is, or be compared with itself.
+    one, two = _apart(places, (*axes, "number", "difference"))
     found_rows = [
-        {
-            **dict(zip(axes, map(float, place), strict=True)),
-            "number": name,
-            "first": a,
-            "second": b,
-            "difference": b - a,
-        }
+        {**dict(zip(axes, map(float, place), strict=True)), "number": name, one: a, two: b, "difference": b - a}
         for place, numbers in common.items()
         for name, (a, b) in numbers.items()
     ]
-    places = (str(store), str(other))
     # Of grids and reductions the entries that differ: all of them is a page, and in --json.
     flat = [dict(_output.flat({name: values[i] for name, values in differ.items()}, ".")) for i in (0, 1)]
     pairs = {name: [each.get(name) for each in flat] for name in {**flat[0], **flat[1]}}
@@ -181,6 +206,16 @@ def compare(
     )
     if _output.show(console, told, parts, json_, csv) and report:
         console.print(f"report: {written(report)}", soft_wrap=True)
+
+
+def _apart(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Names with slashes after those that are taken."""
+    found: list[str] = []
+    for name in names:
+        while name in (*taken, *found):
+            name += "/"
+        found.append(name)
+    return found
 
 
 def list_(folder: Folder = Path("."), json_: JsonOption = False, csv: CsvOption = None) -> None:

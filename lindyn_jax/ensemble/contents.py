@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from .._files import Place
-from ..statistics import frequency, mean_interval, named
+from ..statistics import MOMENTS, frequency, mean_interval, named
 from .building import READABLE
-from .names import COUNT, ROOT, TRIAL
-from .reading import existing, open_reductions, open_sweep
+from .names import COMPUTED, COUNT, ROOT, TRIAL
+from .reading import existing, open_reductions, open_sweep, progress_of
 from .verified import StoreError
 
 # What each kind of file needs, and the ending of its name.
@@ -48,11 +48,11 @@ def estimates_of(path: Place):
             whole = {*array.dims} - {"moment"} == {*grid}
             if "moment" in array.dims:
                 name = name.removesuffix("_moments")
-                means[name] = array.isel(moment=1, drop=True)
+                means[name] = array.isel(moment=1, drop=True).where(array.isel(moment=0, drop=True) > 0)
                 if whole:
                     found[name] = mean_interval(array.transpose(*grid, "moment").values)
             elif array.attrs.get("merging") == "sum" and {*array.dims} <= {*grid}:
-                means[name] = array / max(1, count)
+                means[name] = (array / count if count else array.astype(float) * np.nan).assign_attrs(array.attrs)
                 if whole:
                     successes = array.transpose(*grid).values
                     found[name] = frequency(successes, np.full(successes.shape, count))
@@ -62,7 +62,8 @@ def estimates_of(path: Place):
         flags, ok = opened["ok"].astype(bool), opened["ok"].values.astype(bool)
         count = ok.sum(-1)
         for name, array in ((str(name), array) for name, array in opened.data_vars.items() if array.ndim == ok.ndim):
-            means[name] = array.where(flags).mean(TRIAL) if name != "ok" else flags.mean(TRIAL)
+            mean = array.where(flags).mean(TRIAL) if name != "ok" else flags.mean(TRIAL)
+            means[name] = mean.assign_attrs(array.attrs)
             if name == "ok":
                 found[name] = frequency(count, np.full(count.shape, ok.shape[-1]))
             elif array.dtype == bool:
@@ -77,23 +78,31 @@ def estimates_of(path: Place):
 
 
 def frame(dataset):
-    """A dataset as a table with one row for each point and trial, coordinates first; vectors have a column for each entry."""
+    """A dataset as a table with one row for each point and trial, coordinates first.
+
+    Further axes have a column for each of their names, or for each number from 1 where they have none.
+    """
     columns = {}
-    shared = [dim for dim in dataset.dims if dim in dataset.coords]
+    named = {str(dim): values.values for dim, values in dataset.coords.items() if values.dtype.kind in "UOST"}
+    named["moment"] = np.array(MOMENTS)
+    shared = [dim for dim in dataset.dims if dim in dataset.coords and dim not in named]
     for name, array in dataset.data_vars.items():
         extra = [dim for dim in array.dims if dim not in shared]
         for place in np.ndindex(*(array.sizes[dim] for dim in extra)):
-            label = "_".join(map(str, (name, *place)))
+            words = (named[dim][i] if dim in named else i + 1 for dim, i in zip(extra, place, strict=True))
+            label = "_".join(map(str, (name, *words)))
             if label in columns:
                 raise StoreError(f"Two columns of the table would be called `{label}`: export to netcdf.")
-            columns[label] = array.isel(dict(zip(extra, place, strict=True)))
+            columns[label] = array.isel(dict(zip(extra, place, strict=True)), drop=True)
     coords = {name: dataset.coords[name] for name in dataset.coords if set(dataset.coords[name].dims) <= set(shared)}
     table = type(dataset)(columns, coords=coords)
     return table.to_dataframe(dim_order=shared).reset_index() if shared else table.to_pandas().to_frame().T
 
 
-def export(path: Place, kind: str, file: Path) -> None:
-    """Writes what a store holds into a file of another kind.
+def export(path: Place, kind: str, file: Path) -> int:
+    """Writes what a store holds into a file of another kind: trials that are not computed are left out.
+
+    **Returns:** how many trials that are.
 
     **Raises:** `ValueError` where a package is missing that the kind needs.
     """
@@ -103,6 +112,9 @@ def export(path: Place, kind: str, file: Path) -> None:
     if missing:
         raise ValueError(f"Files of {kind} need {' and '.join(missing)}: pip install 'lindyn_jax[export]'.")
     dataset = open_sweep(path)
+    done, wanted, _ = progress_of(dataset)
+    if TRIAL in dataset.dims:
+        dataset = dataset.isel({TRIAL: np.flatnonzero(dataset[COMPUTED].values)})
     partial = file.with_name(f".{file.name}.partial")
     try:
         if kind == "netcdf":
@@ -116,3 +128,4 @@ def export(path: Place, kind: str, file: Path) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+    return wanted - done

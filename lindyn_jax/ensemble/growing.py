@@ -31,6 +31,18 @@ def growing_axis(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | Non
     return axes[0] if more and len(set(here["grid"][axes[0]])) == len(here["grid"][axes[0]]) else None
 
 
+def advice(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What to do about settings for which a store does not grow."""
+    differ = [name for name in {**there, **here} if not same(there.get(name), here.get(name))]
+    if differ == ["trials"]:
+        return "to read those that are there takes no run (`open_sweep`, `lindyn-jax show`); for fewer choose another folder"
+    if "trials" in differ and growing_axis(there, {**here, "trials": there["trials"]}):
+        return (
+            "ask for more trials first, and for the other points of the grid in a second run, or choose another folder"
+        )
+    return "choose another folder or the same settings"
+
+
 def add_trials(store: "SweepStore", plan: Plan, chunks: np.ndarray) -> None:
     """Makes room for more trials: the new store takes the complete chunks along.
 

@@ -15,6 +15,8 @@ STOPPED = "stopped_early"
 COMPUTED = "computed"
 COUNT = "trials_computed"
 ROOT = "zarr.json"
+# The attribute of a variable that holds names of places on its own axes, as JSON.
+AXES = "axes"
 # What coordinates of these names are, unless a study says it.
 COORDINATES = {
     "width": {"long_name": "hidden width $h$", "units": "1"},

@@ -11,10 +11,13 @@ from .. import _files
 from .._files import Place
 from .._public import public
 from ..statistics import merge
-from .names import COMPLETE, COMPUTED, COUNT, REDUCED, STOPPED, TRIAL, Variable
+from .names import AXES, COMPLETE, COMPUTED, COUNT, REDUCED, ROOT, STOPPED, TRIAL, Variable
 from .snapshot import Snapshot
 from .store import SweepStore
-from .verified import verified
+from .verified import StoreError, verified
+
+# How studies call the store in their folder.
+STORES = ("sweep.zarr", "audit.zarr")
 
 
 @public
@@ -26,8 +29,8 @@ def open_sweep(path: str | os.PathLike | Place):
     **Returns:** the dataset with a coordinate `computed` along the trials: `False` where they are still to be computed, and
     where every value is a fill value (NaN, 0 or `False`), and for surplus trials of a study that was stopped early. The
     attribute `state` says how much is there, unless all of it is; `settings` and `environment` are JSON texts, so that
-    `to_netcdf` can write it as it is. A sweep that keeps no single trials is returned as
-    `open_reductions` does.
+    `to_netcdf` can write it as it is; axes that the study has names for have these as coordinates. A sweep that keeps no single
+    trials is returned as `open_reductions` does.
 
     **Raises:** `FileNotFoundError` if nothing is there, `StoreError` if it is not a sweep store, and when values are read from a
     file that was damaged since.
@@ -47,7 +50,13 @@ def open_sweep(path: str | os.PathLike | Place):
     dataset = _opened(store, snapshot)
     if TRIAL not in dataset.dims:
         return _merged(store, snapshot, dataset)
-    return flat(dataset.assign_coords({COMPUTED: (TRIAL, snapshot.computed)}))
+    names: dict[str, Any] = {}
+    for variable in dataset.data_vars.values():
+        names |= json.loads(variable.attrs.pop(AXES, "{}"))
+    dataset = dataset.assign_coords(names)
+    return flat(
+        dataset.assign_coords({COMPUTED: (TRIAL, snapshot.computed, {"long_name": "whether the trial is computed"})})
+    )
 
 
 @public
@@ -144,7 +153,18 @@ class Merged:
 def existing(path: str | os.PathLike | Place) -> tuple[SweepStore, Snapshot]:
     place = _files.place(path)
     try:
-        place = place / "sweep.zarr" if (place / "sweep.zarr").is_dir() else place
+        place = next((place / name for name in STORES if (place / name).is_dir()), place)
+        if (place / "trajectory.zarr").is_dir() or place.name == "trajectory.zarr":
+            there = place if place.name == "trajectory.zarr" else place / "trajectory.zarr"
+            raise StoreError(
+                f"{path} holds one trajectory, and no sweep of many: read it by xr.open_zarr({str(there)!r})."
+            )
+        if place.is_file():
+            raise StoreError(f"{path} is a file, and no sweep store, which is a folder: give the --out of a study.")
+        if place.is_dir() and _files.read(place / ROOT) is None:
+            raise StoreError(
+                f"{path} is not a sweep store, and holds none: give the --out of a study, or see `lindyn-jax list`."
+            )
     except Exception as error:
         # The store itself says what it is.
         if not _files.is_fault(error):

@@ -22,7 +22,7 @@ from .._public import public
 from .bucket import Bucket
 from .building import FORMAT, READABLE, Plan, build, check_layout
 from .folder import Folder, Lock
-from .growing import add_trials, growing_axis
+from .growing import add_trials, advice, growing_axis
 from .names import REDUCED, ROOT, STOPPED, TRIAL, Variable, check_names, files_of
 from .records import checksum_of, decoded, mark_of, plain, same, seal_of, short, write_stop
 from .snapshot import Snapshot
@@ -117,11 +117,16 @@ class SweepStore:
         settings = plain(settings)
         names = [n for n in {**existing, **settings} if not same(existing.get(n), settings.get(n))]
         if names and growing_axis(existing, settings) is None:
+            studies = [each.get("study") for each in (existing, settings)]
+            if None not in studies and studies[0] != studies[1]:
+                raise StoreError(
+                    f"{self.path} holds the study {studies[0]}, and this is the study {studies[1]}: choose another folder."
+                )
             changes = "; ".join(
                 f"{name} is {short(existing.get(name))} there and {short(settings.get(name))} here" for name in names
             )
             raise StoreError(
-                f"{self.path} holds a sweep made with other settings ({changes}): choose another folder or the same settings."
+                f"{self.path} holds a sweep made with other settings ({changes}): {advice(existing, settings)}."
             )
         return True
 

@@ -330,6 +330,9 @@ class Audit(Study):
             **of_problem(self.problem),
         }
 
+    def axes(self):
+        return {"dynamics": self.dynamics, "statement": LOSS_STATEMENTS, "rate_statement": RATE_STATEMENTS}
+
     def labelled(self, dataset):
         return labelled(dataset)
 

@@ -212,6 +212,9 @@ class FitLambda0(Study):
     def recorded(self) -> dict[str, Any]:
         return {**super().recorded(), "method": self._method()}
 
+    def axes(self):
+        return {"sign": SIGNS, "path": PATHS}
+
     def labelled(self, dataset):
         return label(dataset)
 
@@ -318,7 +321,7 @@ def summarise(dataset, problem: LeastSquares):
 
 
 def label(dataset):
-    """The dataset with names on the axes of signs and paths, which a store does not hold.
+    """The dataset with names on the axes of signs and paths, which stores of earlier versions do not hold.
 
     **Args:** `dataset`, as from `open_sweep`.
     """

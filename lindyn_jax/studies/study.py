@@ -1,6 +1,7 @@
 """A study: settings, grid, trial, reductions, summary, table and picture. Its command, run, resume and JSON follow from it."""
 
 import dataclasses
+import json
 import math
 import typing
 from abc import ABC, abstractmethod
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .. import observables
 from .._text import counted
 from ..ensemble import run_ensemble
+from ..ensemble.names import AXES
 from ..problems import LeastSquares
 from ..statistics import (
     AbstractReduction,
@@ -174,6 +177,10 @@ class Study(Settled):
         """What is warned of once a run: output -> attributes of its own, which are recorded with the settings as well."""
         return {}
 
+    def axes(self) -> Mapping[str, Sequence[str]]:
+        """Names of the places on axes of outputs, which a store holds with these outputs."""
+        return {}
+
     def labelled(self, dataset):
         """A dataset of trials with what a store does not hold, such as names on axes."""
         return dataset
@@ -201,6 +208,7 @@ class Study(Settled):
         """
         self.check()
         check_precision(precision)
+        known = {**observables.attributes(), **self.attributes}
         noted, always = self.noted(), self.asked("keep_trials", True) is None
         dataset = run_ensemble(
             self.trial,
@@ -208,7 +216,10 @@ class Study(Settled):
             self.asked("trials", 100) if trials is None else trials,
             key=jax.random.key(seed),
             dims=self.dims,
-            attributes={name: {**values, **noted.get(name, {})} for name, values in self.attributes.items()},
+            attributes={
+                name: {**known.get(name, {}), **noted.get(name, {}), **self._named_axes(name)}
+                for name in {**self.attributes, **self.dims}
+            },
             settings={
                 **(record or {}),
                 "study": self.name.replace("-", "_") or type(self).__name__,
@@ -225,7 +236,14 @@ class Study(Settled):
             batch=batch,
             **options,
         )
+        for variable in dataset.data_vars.values():
+            variable.attrs.pop(AXES, None)
         return self.labelled(dataset)
+
+    def _named_axes(self, output: str) -> dict[str, str]:
+        """The attribute that names the places on the axes of an output."""
+        names = {dim: list(names) for dim, names in self.axes().items() if dim in self.dims.get(output, ())}
+        return {AXES: json.dumps(names)} if names else {}
 
     @classmethod
     def asked(cls, name: str, default: Any) -> Any:
