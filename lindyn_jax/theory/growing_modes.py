@@ -33,7 +33,8 @@ def growing_modes(model: AbstractModel, problem: LeastSquares) -> Statement:
     **Raises:** `ValueError` for another network or problem, and a link.
 
     **Notes:** for a Gaussian start of variance v the a_i have the mean h v/2. Modes of equal sigma are learned together,
-    along the eigenvectors of `(Phi^T U1 + Psi^T V)(...)^T/4` among them. Errors are those of modes that overlap in the hidden
+    along the eigenvectors of their block of `(Phi^T U1 + Psi^T V)(...)^T/4`: `eigvalsh` of it has their strengths, and
+    `strengths` and `half_time` are of its diagonal. Errors are those of modes that overlap in the hidden
     layer, of the order h^{-1/2} for a Gaussian start, and of the size of the start.
 
     **Source:** this package's own; for balanced starts Saxe, McClelland and Ganguli (2014).
