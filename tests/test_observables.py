@@ -331,20 +331,6 @@ def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table,
     ):
         obs.imbalance_spectrum(ld.DeepLinear((*deep.layers, np.eye(2))), problem)
 
-    # One drawn at any width has no such coordinates: it is the network of its core, on the problem in the data's.
-    @obs.observable(symbol="$n$", label="norm", kinds=(ld.TwoLayer, ld.LeastSquares))
-    def mine(model, problem):
-        return jnp.stack(
-            [jnp.linalg.norm(model.product(), ord=2), jnp.linalg.norm(problem.loss_gradient(model.product()))]
-        )
-
-    data = ld.LeastSquares(rng.normal(size=(2, 5)), rng.normal(size=(2, 2)), scale="mean")
-    core = jax.jit(lambda key: ld.init.gaussian_core(data, 1e6, alpha=0.5, key=key))(jax.random.key(0))
-    run = ld.gradient_descent(core, data, 8, optimizer=ld.plain_descent(1e-2), observables="mine")
-    seen = obs.reduced_product(run.final, data)
-    expected = [np.linalg.norm(seen, ord=2), np.linalg.norm(data.reduced_loss_gradient(seen))]
-    assert relative_error(run.final_observables["mine"], expected) < tolerance("float64", 10)
-
     class Other:
         pass
 
@@ -359,6 +345,22 @@ def test_an_observable_is_refused_in_one_sentence_where_it_is_not_defined(table,
     # Under its own name, though others are computed on the way.
     with pytest.raises(ValueError, match=r"^Observable `alignment` is defined for problems of kind LeastSquares, but"):
         obs.alignment(one, ld.Softmax(np.eye(3), np.array([0, 1, 1])))
+
+
+@pytest.mark.slow
+def test_an_observable_of_a_drawn_core_is_that_of_the_core_on_the_problem_in_its_coordinates(table, rng):
+    @obs.observable(symbol="$n$", label="norm", kinds=(ld.TwoLayer, ld.LeastSquares))
+    def mine(model, problem):
+        return jnp.stack(
+            [jnp.linalg.norm(model.product(), ord=2), jnp.linalg.norm(problem.loss_gradient(model.product()))]
+        )
+
+    data = ld.LeastSquares(rng.normal(size=(2, 5)), rng.normal(size=(2, 2)), scale="mean")
+    core = jax.jit(lambda key: ld.init.gaussian_core(data, 1e6, alpha=0.5, key=key))(jax.random.key(0))
+    run = ld.gradient_descent(core, data, 8, optimizer=ld.plain_descent(1e-2), observables="mine")
+    seen = obs.reduced_product(run.final, data)
+    expected = [np.linalg.norm(seen, ord=2), np.linalg.norm(data.reduced_loss_gradient(seen))]
+    assert relative_error(run.final_observables["mine"], expected) < tolerance("float64", 10)
 
 
 def test_names_symbols_and_kinds_of_observables_are_checked(table):
