@@ -55,6 +55,19 @@ STATEMENTS = [
 ]
 
 
+# Programs that take long to compile, for a claim that others make of the same numbers.
+LONG = (
+    "batch_stable_step",
+    "hessian_sharpness",
+    "deep_mode",
+    "homogeneous_rates",
+    "riccati_rate",
+    "symmetric_rate",
+    "symmetric_entry_rates",
+    "symmetric_converges",
+)
+
+
 def _spoil(model, value):
     leaves, tree = jax.tree.flatten(model)
     return jax.tree.unflatten(tree, [leaves[0].at[0, 0].set(value), *leaves[1:]])
@@ -67,7 +80,9 @@ def _claims(answer):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in STATEMENTS]
+)
 def test_statements_say_nothing_of_a_network_that_is_not_finite(name, value):
     function = getattr(ld.theory, name)
     arguments = [NUMBERS[parameter] for parameter in _parameters(function)[2:]]
@@ -147,17 +162,6 @@ SCALARS |= {"sigma_i": 1.0, "sigma_j": 0.5, "lam_i": 1.0, "lam_j": 0.7, "lambda0
 MATRICES = {"A": np.array([[1.0, 0.3], [0.3, -0.5]]), "Y": np.array([[1.0, 0.3], [0.3, -0.5]])}
 MATRICES |= {"U0": np.array([[0.3, 0.2, 0.1], [0.1, -0.4, 0.2]]), "V0": np.array([[0.2, 0.2, -0.1], [0.3, 0.1, 0.5]])}
 WITH_VECTORS = ("spectral", "plateau", "reduced", "separation", "jump", "jumps", "corollary2", "tight", "polar")
-
-
-# Programs that take long to compile, whose limits go through the same numbers.
-LONG = (
-    "deep_mode",
-    "homogeneous_rates",
-    "riccati_rate",
-    "symmetric_rate",
-    "symmetric_entry_rates",
-    "symmetric_converges",
-)
 
 
 def _verdicts():

@@ -11,48 +11,24 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from sweeps import sweep
 
 import lindyn_jax as ld
 from lindyn_jax.ensemble import StoreError, SweepStore, open_reductions
 from lindyn_jax.init import Gaussian
-from lindyn_jax.statistics import Moments
 from lindyn_jax.studies import fit_lambda0 as fits
 from lindyn_jax.studies import lemma11, theorem12
 from lindyn_jax.studies.completion import Completion, Settings
 
-TRIALS = 20
 SCRIPT = """
 import sys, time
 import quick
 import jax
 jax.config.update("jax_enable_x64", True)
-from test_resume import sweep
+from sweeps import sweep
 
 sweep(sys.argv[2], sys.argv[1], lambda done, total: time.sleep(0.1))
 """
-
-
-def drawn(key, width):
-    draw = jax.random.normal(key, (2,)) * width
-    return {"draw": draw, "least": draw.min()}
-
-
-def sweep(study, store, progress=None):
-    if study == "draws":
-        options = {"reductions": {"least_moments": Moments("least")}, "chunk": 2, "keep_trials": True}
-        ld.run_ensemble(
-            drawn, {"width": [2.0, 3.0]}, TRIALS, key=jax.random.key(4), store=store, progress=progress, **options
-        )
-        return
-    rng = np.random.default_rng(0)
-    problem = ld.LeastSquares(rng.normal(size=(3, 8)), rng.normal(size=(3, 1)))
-    if study == "completion":
-        options = {"shape": (6.0, 5.0), "rank": 1, "depths": ("2",), "scales": (1e-2,), "widths": (20.0,)}
-        run = Completion(fractions=(0.6, 0.8), **options).run
-        run(TRIALS, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
-        return
-    run = {"lemma11": lemma11, "theorem12": theorem12}[study].run
-    run(problem, [1e2, 1e6], [0.5, 0.4], TRIALS, seed=4, store=store, chunk=2, keep_trials=True, progress=progress)
 
 
 @pytest.mark.parametrize(
