@@ -34,10 +34,10 @@ def test_covariance_of_the_noise_is_that_of_the_batches(kind, replace):
     start = ld.TwoLayer(start.U, start.V[: problem.num_outputs])
     Theta = start.product()
     diffusion = _diffusion(ld.Minibatch(2, replace=replace), problem)
-    M = np.asarray(jax.vmap(lambda dw: diffusion.gradient(start, problem, Theta, (dw,)).ravel())(jnp.eye(N)))
+    M = np.asarray(jax.jit(jax.vmap(lambda dw: diffusion.gradient(start, problem, Theta, (dw,)).ravel()))(np.eye(N)))
     batches = itertools.product(range(N), repeat=2) if replace else itertools.combinations(range(N), 2)
-    rows = jax.vmap(lambda index: problem.rows(index).loss_gradient(Theta).ravel())
-    G = np.asarray(rows(jnp.asarray(list(batches))))
+    rows = jax.jit(jax.vmap(lambda index: problem.rows(index).loss_gradient(Theta).ravel()))
+    G = np.asarray(rows(np.array(list(batches))))
     G = G - np.mean(G, axis=0)
     assert relative_error(M.T @ M, G.T @ G / len(G)) < 1e-13
 
@@ -49,7 +49,7 @@ def test_covariance_of_labels_in_batches():
     (_, shape) = diffusion.shapes
     zero = jnp.zeros(6)
     push = lambda dB: diffusion.gradient(start, problem, Theta, (zero, dB.reshape(shape))).ravel()  # noqa: E731
-    M = np.asarray(jax.vmap(push)(jnp.eye(np.prod(shape))))
+    M = np.asarray(jax.jit(jax.vmap(push))(np.eye(np.prod(shape))))
     # Each of the labels of a batch counts N/B times, B/N of the steps.
     gram = np.asarray(problem.X).T @ np.asarray(problem.X)
     assert relative_error(M.T @ M, 0.7**2 * 0.3**2 * 3 * np.kron(gram, np.eye(3))) < 1e-13
@@ -75,8 +75,6 @@ def test_paths_are_the_same_at_both_sizes(noise):
     )
     assert bool(small.ok) and int(small.stats["num_steps"]) == 80
     assert relative_error(small.final.U, full.final.U) < tolerance("float64")
-    flow = ld.gradient_flow(start, problem, [1.0], observables=(), solver="tsit5")
-    assert 1e-3 < relative_error(small.final.product(), flow.final.product()) < 1
     other = ld.stochastic_flow(start, problem, [0.0, 0.5, 1.0], **options | {"key": jax.random.key(3)})
     assert relative_error(small.final.U, other.final.U) > 1e-3
 
@@ -85,8 +83,10 @@ def test_without_noise_it_is_euler_on_the_flow():
     X, Y, U, V = data(4)
     problem, start = ld.LeastSquares(X, Y, scale="mean"), ld.TwoLayer(U, V)
     out = ld.stochastic_flow(start, problem, [1.0], noise=ld.Minibatch(12), step_size=0.1, key=KEY, substeps=2)
-    steps = ld.gradient_descent(start, problem, 20, optimizer=optax.sgd(0.05))
-    assert relative_error(out.final.U, steps.final.U) < tolerance("float64")
+    for _ in range(20):
+        G = X.T @ (X @ U @ V.T - Y) / len(X)
+        U, V = U - 0.05 * G @ V, V - 0.05 * G.T @ U
+    assert relative_error(out.final.U, U) < tolerance("float64")
 
 
 def test_pathwise_derivatives_are_central_differences():
@@ -250,5 +250,10 @@ def test_noise_without_such_a_limit_is_refused():
     for match, call in cases:
         with pytest.raises(ValueError, match=match):
             call()
-    out = run(batch, max_steps=3)
+
+
+def test_a_path_without_enough_steps_says_so():
+    X, Y, U, V = data(4)
+    options = {"noise": ld.Minibatch(2), "step_size": 0.1, "key": KEY, "max_steps": 3}
+    out = ld.stochastic_flow(ld.TwoLayer(U, V), ld.LeastSquares(X, Y), [1.0], **options)
     assert int(out.result) == ld.trajectory.STEP_LIMIT

@@ -98,6 +98,12 @@ def test_measurements_by_vectors_are_those_of_their_matrices(rng):
     first, second = (compiled(theory.min_nuclear_norm)(problem) for problem in (dense, vectors))
     np.testing.assert_allclose(first.value, second.value, rtol=1e-7)
     assert bool(first.applies) and bool(second.applies)
+
+
+def test_measurements_by_vectors_commute_where_those_of_their_matrices_do(rng):
+    a, b = rng.normal(size=(K, n)), rng.normal(size=(K, m))
+    A, y = np.einsum("kn,km->knm", a, b), np.ones(K)
+    dense, vectors = ld.MatrixSensing(A, y), ld.MatrixSensing((a, b), y)
     commuting = compiled(theory.commuting_measurements)
     first, second = (commuting(problem) for problem in (dense, vectors))
     np.testing.assert_allclose(first.value, second.value, rtol=1e-12)
@@ -124,10 +130,14 @@ def test_nothing_but_zeros_has_the_least_nuclear_norm_zero():
 @pytest.mark.parametrize("entry", [np.inf, np.nan])
 def test_nothing_is_said_of_measurements_that_are_not_finite(entry):
     rng = np.random.default_rng(0)
-    known = ld.MatrixSensing(rng.normal(size=(4, 3, 2)), rng.normal(size=4))
+    # Of the shapes of other tests.
+    A, y = rng.normal(size=(K, n, m)), rng.normal(size=K)
+    known = ld.MatrixSensing(A, y, weights=np.ones(K))
     wrong = eqx.tree_at(lambda problem: problem.A.A, known, known.A.A.at[0, 0, 0].set(entry))
-    least, bound = compiled(theory.min_nuclear_norm)(wrong), compiled(theory.small_start_bound)(wrong, 1e-4)
+    least = compiled(theory.min_nuclear_norm)(wrong)
     assert np.isnan(least.value) and not bool(least.applies)
+    A = np.where(np.arange(3 * n * n).reshape(3, n, n) == 0, entry, rng.normal(size=(3, n, n)))
+    bound = compiled(small_starts)(A, y[:3], 1e-4)
     assert np.isnan(bound.value) and not bool(bound.applies)
 
 
@@ -350,9 +360,9 @@ def test_bounds_of_small_starts_are_the_largest_that_the_potential_allows():
         tied = 1 + float(bound.tied)
         np.testing.assert_allclose(tied * (np.log(tied / a) - 1), np.log(4 / a) - 1, rtol=1e-9, atol=1e-9)
     # Two entries of one row do not commute, and matrices that are not definite have no tied layers.
-    shared = bound_of(ld.MatrixCompletion(np.ones((2, 2)), np.array([[1, 1], [0, 1]])), 1e-3)
+    shared = bound_of(ld.MatrixCompletion(np.ones((4, 4)), np.eye(4) + np.eye(4, k=1)), 1e-3)
     assert not bool(shared.applies) and not bool(shared.tied_applies)
-    assert not bool(bound_of(ld.MatrixCompletion(-np.eye(2), np.eye(2)), 1e-3).tied_applies)
+    assert not bool(bound_of(ld.MatrixCompletion(-np.eye(4), np.eye(4)), 1e-3).tied_applies)
     with pytest.raises(ValueError, match="Argument `alpha` must be a positive"):
         theory.small_start_bound(apart, 0.0)
 
@@ -390,21 +400,25 @@ def test_random_measurements_end_close_to_the_least_nuclear_norm_and_never_below
     assert near.low > 0.3 and float(jnp.max(ratios)) < 1.5
 
 
-def test_largest_margins_follow_the_samples():
+def moving_samples():
+    """Samples, how they change, and their largest margin as a function of them."""
     X, y = classes(0, 2)
-    dX = np.random.default_rng(1).normal(size=X.shape)
+    return X, np.random.default_rng(1).normal(size=X.shape), lambda X: theory.max_margin(ld.Logistic(X, y, rank=3))
 
-    @jax.jit
-    def slopes(X):
-        found = lambda X: theory.max_margin(ld.Logistic(X, y, rank=3))  # noqa: E731
-        value, change = jax.jvp(lambda X: (found(X).value, found(X).direction), (X,), (dX,))
-        return value[0], change, jnp.sum(jax.grad(lambda X: found(X).value)(X) * dX)
 
-    (_, forward, reverse), above, below = (slopes(X + s * 1e-5 * dX) for s in (0, 1, -1))
-    np.testing.assert_allclose(forward[0], reverse, rtol=1e-13)
-    np.testing.assert_allclose(forward[0], (above[0] - below[0]) / 2e-5, rtol=1e-6)
-    # Of the direction no derivative is known.
-    assert np.isnan(forward[1]).all()
+def test_largest_margins_follow_the_samples():
+    X, dX, found = moving_samples()
+    slopes = jax.jit(jax.value_and_grad(lambda X: found(X).value))
+    (_, gradient), (above, _), (below, _) = (slopes(X + s * 1e-5 * dX) for s in (0, 1, -1))
+    np.testing.assert_allclose(np.sum(gradient * dX), (above - below) / 2e-5, rtol=1e-6)
+
+
+def test_largest_margins_have_one_derivative_in_both_modes_and_their_directions_none():
+    X, dX, found = moving_samples()
+    reverse = np.sum(jax.jit(jax.grad(lambda X: found(X).value))(X) * dX)
+    both = jax.jit(lambda X: jax.jvp(lambda X: (found(X).value, found(X).direction), (X,), (dX,))[1])(X)
+    np.testing.assert_allclose(both[0], reverse, rtol=1e-13)
+    assert np.isnan(both[1]).all()
 
 
 def test_least_nuclear_norms_follow_what_is_observed():

@@ -36,7 +36,7 @@ def figure(preset):
     with pytest.MonkeyPatch.context() as patch:
         original = flow.gradient_flow
         patch.setattr(flow, "gradient_flow", lambda *a, **k: calls.append(1) or original(*a, **k))
-        dataset = audit(preset.problem, preset.starts, TRIALS, points=11, **preset.options)
+        dataset = audit(preset.problem, preset.starts, TRIALS, points=11, solver="tsit5", **preset.options)
     assert len(calls) == 1
     return dataset
 
@@ -121,7 +121,8 @@ def test_paths_are_those_of_the_solvers_and_bounds_those_of_the_statements(figur
     ts = jnp.asarray(figure["time"].values)
     row = figure.sel(case=case).isel(trial=trial)
     flow = row.sel(dynamics="flow")
-    trajectory = ld.gradient_flow(start, problem, ts, observables=("excess_loss",), keep_models=True)
+    how = {"observables": ("excess_loss",), "keep_models": True, "solver": "tsit5"}
+    trajectory = ld.gradient_flow(start, problem, ts, **how)
     error = np.sqrt(flow["excess_loss"]) - np.sqrt(trajectory.observables["excess_loss"])
     assert np.max(np.abs(error)) < np.sqrt(flow["resolution"])
     begin = int(np.argmax(flow["margin"].values > 0))
@@ -156,6 +157,21 @@ def test_paths_are_those_of_the_solvers_and_bounds_those_of_the_statements(figur
     assert relative_error(bound["theorem3"], theorem3) < 1e-10
     assert np.all(np.isinf(bound["corollary6"][:begin]))
     assert relative_error(bound["corollary6"][begin:], corollary6[begin:]) < 1e-7
+
+
+def test_rates_and_bounds_begin_as_the_statements_on_the_start_say(figure, preset):
+    problem, case, ts = preset.problem, "case 1", jnp.asarray(figure["time"].values)
+    start = preset.starts[case].draw(problem, key=jax.random.fold_in(jax.random.key(0), 1))
+    flow = figure.sel(case=case, dynamics="flow").isel(trial=1)
+
+    @jax.jit
+    def statements(start):
+        rates = ld.theory.instantaneous_rate(start, problem), ld.theory.lemma7(start, problem).value
+        return (*rates, ld.theory.rate_bound(start, problem).value), ld.theory.loss_bound(start, problem, ts).value
+
+    rates, theorem3 = statements(start)
+    assert relative_error([flow["rate"][0], *flow["rate_bound"][:2, 0]], rates) < 1e-10
+    assert relative_error(flow["loss_bound"].sel(statement="theorem3"), theorem3) < 1e-10
 
 
 def test_descent_follows_the_flow_closely_and_moves_the_imbalance(figure):
