@@ -91,12 +91,18 @@ def test_what_is_left_of_any_loss(kind):
     assert relative_error(paths[0].observables["loss"], paths[1].observables["loss"]) < 1e-8
 
 
-def test_adapters_of_any_width_begin_at_the_base():
+@pytest.mark.parametrize("move", [False, True], ids=["begin", "move"])
+def test_adapters_of_any_width_begin_at_the_base(move):
     left, test = ld.residual(PROBLEM, BASE), ld.LeastSquares(np.eye(5), np.ones((5, 2)))
     key = jax.random.key(1)
     core = ld.init.gaussian_core(left, 1e9, std=(1e-5, 0), key=key)
     elsewhere = ld.observables.on(ld.residual(test, BASE), "loss", key=key)
     observables = {"loss": ld.observables.loss, "test": elsewhere}
+    begin = jax.jit(lambda: (ld.observables.loss(core, left), elsewhere(core, left)))()
+    for value, problem in zip(begin, (PROBLEM, test), strict=True):
+        assert relative_error(value, problem.loss(jnp.asarray(BASE))) < 1e-12
+    if not move:
+        return
     path = ld.gradient_flow(core, left, [0.0, 50.0], observables=observables, solver="tsit5")
     assert relative_error(path.observables["loss"][0], PROBLEM.loss(jnp.asarray(BASE))) < 1e-12
     assert relative_error(path.observables["test"][0], test.loss(jnp.asarray(BASE))) < 1e-12

@@ -1,6 +1,6 @@
 """The papers' figures in reduced sizes: their key numbers, what is saved, every picture drawn once, and the command.
 
-The numbers are held on data that are stored (`figure_data`), one figure being computed; with `-m ''` all are.
+The numbers are held on data that are stored (`figure_data`); with `-m ''` all are computed as well.
 """
 
 import itertools
@@ -19,9 +19,6 @@ from lindyn_jax import figures, plots
 from lindyn_jax.figures import _common
 from lindyn_jax.studies.audit import figure3
 
-# Computed here as well; the others' data are stored, and computed in the long run of the tests.
-COMPUTED = ("g19-figure1",)
-
 
 def compute(name, **options):
     return figures.compute(name, **SIZES[TWINS.get(name, name)], **options)
@@ -38,7 +35,7 @@ def made(request, tmp_path_factory):
     def make(name):
         if name in done:
             return done[name]
-        if request.param == "computed" or name in COMPUTED:
+        if request.param == "computed":
             result = figures.make(name, folder, cache=cache, **SIZES[TWINS.get(name, name)])
             dataset = figures.open_figure(result.paths[-1])
         else:
@@ -75,11 +72,10 @@ def test_every_figure_is_drawn_and_its_data_can_be_read_and_drawn_again(made, na
         assert any(labels) if ax.get_label() == "<colorbar>" else all(labels)
 
 
-@pytest.mark.parametrize(
-    "name", [*COMPUTED, *(pytest.param(name, marks=pytest.mark.slow) for name in SIZES if name not in COMPUTED)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
 def test_what_is_stored_is_what_is_computed(made, name):
-    if name not in COMPUTED and made.source == "stored":
+    if made.source == "stored":
         pytest.skip("what is stored is not computed here")
     stored, computed = load(name), made(name)[1]
     assert dict(stored.sizes) == dict(computed.sizes)
