@@ -82,6 +82,12 @@ def test_every_public_name_has_its_page_and_nothing_else_has(site):
         ), name
 
 
+def test_the_page_of_a_class_names_the_properties_that_it_has_from_others(site):
+    text = (site / "reference" / "LeastSquares.html").read_text()
+    for name in ("condition", "rank", "singular_values"):
+        assert name not in vars(ld.LeastSquares) and re.search(rf"<td>.*>{name}<.*</td>", text), name
+
+
 def test_every_link_within_the_site_leads_somewhere(site):
     # The theme leaves a template among its files. What follows `#` in the explorer's address are its settings.
     pages = [path for path in site.rglob("*.html") if path.name != "webpack-macros.html"]
@@ -118,6 +124,7 @@ def test_the_table_of_observables_and_the_commands_are_those_of_the_code(site):
         assert function.facts.source in table
     commands = html.unescape(re.sub("<[^>]*>", "", (site / "command-line.html").read_text()))
     # Two hyphens are no dash.
+    assert "inspect._empty" not in commands and "required" in commands
     assert "--keep-trials" in commands and not re.search(r"\u2013\w", commands)
     assert [line for lines in EXAMPLES.values() for line in lines if line not in commands] == []
 

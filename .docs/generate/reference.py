@@ -76,7 +76,11 @@ def page(name: str, group: str) -> str:
     kind, parts = ("class", of_class(value)) if inspect.isclass(value) else ("function", [])
     signature = of_init(value) if kind == "class" else of_function(value)
     body = "\n\n".join(
-        [markdown(inspect.getdoc(value) or ""), *(member(*part).replace("MODULE", module) for part in parts)]
+        [
+            markdown(inspect.getdoc(value) or ""),
+            *(member(*part).replace("MODULE", module) for part in parts),
+            *(inherited(value) if kind == "class" else ()),
+        ]
     )
     # The group is what a short name in code font refers to.
     head = f"---\ngroup: {group}\n---\n\n# {name}\n\n"
@@ -220,6 +224,18 @@ def of_class(cls):
             yield node.name, "method", written(node, source, skip="staticmethod" not in decorators), text
 
 
+def inherited(cls):
+    """A table of the properties that a class has from those it is made of."""
+    seen = set(vars(cls))
+    rows = []
+    for base in bases(cls)[1:]:
+        found = [part for part in of_class(base) if part[1] == "property" and part[0] not in seen]
+        rows += [f"| `{name}` | {first_sentence(text)} |" for name, _, _, text in found]
+        seen |= set(vars(base))
+    if rows:
+        yield "\n".join(["**Further properties:**", "", "{.names}", "| name | what it is |", "|---|---|", *rows])
+
+
 # -- groups --------------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +263,11 @@ def block(names: list[str]) -> str:
 
 def sentence(value) -> str:
     """The first sentence of a docstring, as a cell of a table."""
-    first = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    return first_sentence(inspect.getdoc(value) or "")
+
+
+def first_sentence(text: str) -> str:
+    first = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=[.:]) (?=[A-Z`])", first)[0].rstrip(":").replace("|", "\\|")
 
 
