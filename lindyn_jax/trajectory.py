@@ -27,6 +27,17 @@ RESULTS = {
 }
 
 
+# What the numbers on a run are, in datasets.
+STATS = {
+    "final_time": {"long_name": "time of a flow, or step of descent, at which the run ended", "units": "1"},
+    "num_steps": {"long_name": "steps of the solver", "units": "1"},
+    "num_accepted": {"long_name": "steps that the solver accepted", "units": "1"},
+    "num_rejected": {"long_name": "steps that the solver rejected and took again", "units": "1"},
+    "implicit": {"long_name": "whether the solver was an implicit one"},
+    "roundoff": {"long_name": "how far round-off has grown by the end, relative to all weights", "units": "1"},
+}
+
+
 class Trajectory(eqx.Module, Generic[M]):
     """What a solver returns.
 
@@ -69,7 +80,8 @@ class Trajectory(eqx.Module, Generic[M]):
         """The observables as a labelled dataset, with their units, over `time` of a flow or `step` of descent.
 
         **Returns:** an `xarray.Dataset`; axes of vectors are called `NAME_index`, those of a batch `run_0`, `run_1`, ...; `ok`
-        and `result` say how each run ended.
+        and `result` say how each run ended, `final_time`, `num_steps` and the others of `stats` when and after what. Values at
+        times after the end of a run that was stopped or failed are infinite, as the attribute `after_end` says.
 
         **Raises:** `ValueError` inside of jit or vmap.
         """
@@ -91,7 +103,11 @@ class Trajectory(eqx.Module, Generic[M]):
         for name, value in self.observables.items():
             inner = value.ndim - len(batch) - 1
             own = (f"{name}_index",) if inner == 1 else tuple(f"{name}_index_{axis}" for axis in range(inner))
-            arrays[name] = ((*batch, kind, *own), np.asarray(value), described.get(name, {}))
+            facts = {**described.get(name, {}), "after_end": "infinity: values after final_time were not computed"}
+            arrays[name] = ((*batch, kind, *own), np.asarray(value), facts)
+        for name, value in self.stats.items():
+            if name not in arrays:
+                arrays[name] = (batch, np.asarray(value), STATS.get(name, {}))
         meanings = "; ".join(f"{code}: {text}" for code, text in RESULTS.items())
         arrays["result"] = (batch, np.asarray(self.result), {"long_name": "how the run ended", "convention": meanings})
         arrays["ok"] = (batch, np.asarray(self.ok), {"long_name": "whether it ended as asked"})

@@ -343,5 +343,6 @@ def test_a_trajectory_becomes_a_labelled_dataset(rng):
     assert two["singular_values"].dims == ("run_0", "step", "singular_values_index") and two.sizes["run_0"] == 2
     np.testing.assert_allclose(two["loss"][0], dataset["loss"], rtol=1e-12)
     assert one._repr_html_().startswith("<div><b>Trajectory of TwoLayer</b>")
+    assert int(dataset["num_steps"]) == 4 and two["final_time"].dims == ("run_0",)
     with pytest.raises(ValueError, match="inside of jit or vmap"):
         jax.jit(lambda start: descend(start).to_xarray())(start)

@@ -7,9 +7,11 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import lindyn_jax as ld
 
@@ -66,6 +68,31 @@ def test_a_network_of_the_reference_moves_and_its_kernel_turns():
     assert turned > 1e-3
     np.testing.assert_allclose(path.final_observables["kernel_distance"], turned, rtol=1e-6)
     assert bool(names["descent"].ok)
+
+
+class Rolls(ld.Study):
+    """What rolls how far."""
+
+    attributes: ClassVar = {"far": {"long_name": "how far it rolls"}}
+
+    def grid(self):
+        return {"alpha": [0.5], "width": [1.0, 10.0]}
+
+    def trial(self, key, alpha, width):
+        return {"imbalance_drift": width, "far": width}
+
+
+def test_the_picture_of_a_study_is_in_rows_and_calls_outputs_what_they_are():
+    names = [f"{name}_{end}" for name in ("imbalance_drift", "far") for end in ("mean", "max")]
+    over = ("alpha", "width")
+    summary = xr.Dataset({name: (over, [[1e-3, 1.0]]) for name in names}, {"alpha": [0.5], "width": [1.0, 10.0]})
+    summary = summary.assign(own=(over, [[1.0, 2.0]]))
+    figure = Rolls().draw(None, summary, "a title")
+    panels = [(ax.get_title(), ax.get_yscale()) for ax in figure.axes]
+    assert len({round(ax.get_position().y0, 3) for ax in figure.axes}) == 2 and figure.get_figwidth() < 11
+    assert [title.split(",")[0] for title, _ in panels[:2]] == ["mean of ||D - D(0)||_F", "largest ||D - D(0)||_F"]
+    assert [title for title, _ in panels[2:]] == ["mean of how far it rolls", "largest how far it rolls", "own"]
+    assert [scale for _, scale in panels] == ["log", "log", "linear", "linear", "linear"]
 
 
 def test_a_study_of_ones_own_has_a_command_that_resumes(tmp_path, monkeypatch):

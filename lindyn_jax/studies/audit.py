@@ -330,7 +330,7 @@ class Audit(Study):
             **of_problem(self.problem),
         }
 
-    def axes(self):
+    def axis_names(self):
         return {"dynamics": self.dynamics, "statement": LOSS_STATEMENTS, "rate_statement": RATE_STATEMENTS}
 
     def labelled(self, dataset):

@@ -336,9 +336,9 @@ class Completion(Study):
                 ]
             )
         title = (
-            "Completion: medians of the error on hidden entries, also of the least nuclear norm, of that on observed ones, the "
-            "effective rank, and the nuclear norm over the least one; how often [exact 95%] it is within 1% of it, and the error "
-            "on hidden entries is small, or below the convex one"
+            "Completion: medians (to about 1%) of the error on hidden entries, also of the least nuclear norm, of that on "
+            "observed ones, the effective rank, and the nuclear norm over the least one; how often [exact 95%] it is within 1% "
+            "of it, and the error on hidden entries is small, or below the convex one"
         )
         columns = ("depth", "observed", "scale", "width", "test", "convex", "train", "eff. rank", "ratio")
         columns = (*columns, "within 1%", f"test < {summary.attrs['recovered']:g}", "beats convex", "failed")

@@ -26,17 +26,21 @@ PATHS = ("flow", "homogeneous", "wide limit")
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "width": {"long_name": "hidden width h", "units": "1"},
-    "lambda0": {"long_name": "fitted imbalance level", "convention": "over lambda0 >= 0 and over lambda0 <= 0"},
-    "objective": {"long_name": "J: squared distance of the paths over [0, T], relative to the flow's"},
-    "curvature": {"long_name": "second derivative of J at the minimum"},
-    "lambda0_error": {"long_name": "error of lambda0 by quadrature and integration"},
+    "lambda0": {
+        "long_name": "fitted imbalance level",
+        "units": "1",
+        "convention": "over lambda0 >= 0 and over lambda0 <= 0",
+    },
+    "objective": {"long_name": "J: squared distance of the paths over [0, T], relative to the flow's", "units": "1"},
+    "curvature": {"long_name": "second derivative of J at the minimum", "units": "1"},
+    "lambda0_error": {"long_name": "error of lambda0 by quadrature and integration", "units": "1"},
     "at_edge": {"long_name": "whether this sign has no minimum of its own"},
-    "objective_at_zero": {"long_name": "J at lambda0 = 0"},
-    "wide_objective": {"long_name": "J of the wide-limit flow"},
-    "horizon": {"long_name": "T: first time of the relative error"},
-    "time": {"long_name": "times of the paths"},
-    "error": {"long_name": "relative error ||E||_F / ||Ytil||_F along the paths"},
-    "singular_values": {"long_name": "singular values of Phi1^T Theta along the paths"},
+    "objective_at_zero": {"long_name": "J at lambda0 = 0", "units": "1"},
+    "wide_objective": {"long_name": "J of the wide-limit flow", "units": "1"},
+    "horizon": {"long_name": "T: first time of the relative error", "units": "1"},
+    "time": {"long_name": "times of the paths", "units": "1"},
+    "error": {"long_name": "relative error ||E||_F / ||Ytil||_F along the paths", "units": "1"},
+    "singular_values": {"long_name": "singular values of Phi1^T Theta along the paths", "units": "1"},
     "ok": {"long_name": "whether the flow reached its horizon and both signs converged"},
 }
 DIMS = {
@@ -212,7 +216,7 @@ class FitLambda0(Study):
     def recorded(self) -> dict[str, Any]:
         return {**super().recorded(), "method": self._method()}
 
-    def axes(self):
+    def axis_names(self):
         return {"sign": SIGNS, "path": PATHS}
 
     def labelled(self, dataset):

@@ -177,7 +177,7 @@ class Study(Settled):
         """What is warned of once a run: output -> attributes of its own, which are recorded with the settings as well."""
         return {}
 
-    def axes(self) -> Mapping[str, Sequence[str]]:
+    def axis_names(self) -> Mapping[str, Sequence[str]]:
         """Names of the places on axes of outputs, which a store holds with these outputs."""
         return {}
 
@@ -242,7 +242,7 @@ class Study(Settled):
 
     def _named_axes(self, output: str) -> dict[str, str]:
         """The attribute that names the places on the axes of an output."""
-        names = {dim: list(names) for dim, names in self.axes().items() if dim in self.dims.get(output, ())}
+        names = {dim: list(names) for dim, names in self.axis_names().items() if dim in self.dims.get(output, ())}
         return {AXES: json.dumps(names)} if names else {}
 
     @classmethod
@@ -291,7 +291,8 @@ class Study(Settled):
 
         **Returns:** an `xarray.Dataset`: the frequency of each counted flag with its exact interval (`..._low`, `..._high`); of
         each number with `..._moments` its `..._mean` with its own and its `..._max`, with `..._histogram` its `..._median`
-        and `..._q95`; `trials`.
+        and `..._q95`, good to a bin; `trials`. Intervals are 95%: exact of frequencies, Student's of means, which may reach below
+        zero for positive numbers that are spread over decades.
         """
         import xarray as xr
 
@@ -308,7 +309,7 @@ class Study(Settled):
     def table(self, summary) -> list[Table | str]:
         """What is printed, tables and sentences in their order; by default all that the grid has a number for."""
         dims = tuple(self.grid())
-        shown = _shown(summary, dims)
+        shown = shown_of(summary, dims)
         rows = []
         for place in np.ndindex(*(summary.sizes[name] for name in dims)):
             row = summary.isel(dict(zip(dims, place, strict=True)))
@@ -322,29 +323,9 @@ class Study(Settled):
 
         **Returns:** a matplotlib figure.
         """
-        import matplotlib.figure
+        from ._picture import drawn
 
-        from .. import plots
-
-        *rest, last = self.grid()
-        names = [name for name in _shown(summary, tuple(self.grid())) if name != "ok"]
-        lines = summary.stack(line=rest).transpose("line", ...) if rest else summary.expand_dims("line")
-        with plots.style():
-            figure = matplotlib.figure.Figure(figsize=(3.4 * len(names) + 0.4, 3.2))
-            for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-                for index in range(lines.sizes["line"]):
-                    line = lines.isel(line=index)
-                    label = plots.literal(", ".join(f"{axis} = {float(line[axis]):g}" for axis in rest)) or None
-                    ax.plot(line[last], line[name], marker="o", label=label)
-                    if f"{name}_low" in lines:
-                        ax.fill_between(line[last], line[f"{name}_low"], line[f"{name}_high"], alpha=0.3)
-                ax.set(xlabel=plots.literal(last), title=plots.literal(name.replace("_", " ")))
-                if len(lines[last]) > 1 and float(lines[last].min()) > 0 and lines[last].max() / lines[last].min() > 20:
-                    ax.set_xscale("log")
-                if rest:
-                    ax.legend(frameon=False)
-            figure.suptitle(title, fontsize=9)
-            return figure
+        return drawn(self, summary, title)
 
     # -- what the command says ---------------------------------------------------------------------------------------------
 
@@ -419,7 +400,7 @@ def power(log10: float) -> str:
     return f"{10**log10:.3g}" if -4 < log10 < 7 else f"10^{log10:.4g}"
 
 
-def _shown(summary, dims: tuple[str, ...]) -> list[str]:
+def shown_of(summary, dims: tuple[str, ...]) -> list[str]:
     """Variables over the grid that are no end of an interval and no count of trials."""
     return [
         name
