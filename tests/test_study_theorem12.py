@@ -129,6 +129,7 @@ def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
 
     def capture(trial, grid, trials, **options):
         stop.update(options)
+        return xr.Dataset()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lindyn_jax.studies.study.run_ensemble", capture)
@@ -162,7 +163,12 @@ def test_precision_is_that_of_frequencies_and_slopes(problem, wide):
 
 def test_float32_is_warned_of_and_noted_where_the_spreads_lose_digits(monkeypatch):
     noted = {}
-    monkeypatch.setattr("lindyn_jax.studies.study.run_ensemble", lambda *arguments, **options: noted.update(options))
+
+    def capture(*arguments, **options):
+        noted.update(options)
+        return xr.Dataset()
+
+    monkeypatch.setattr("lindyn_jax.studies.study.run_ensemble", capture)
     narrow = ld.LeastSquares(np.eye(2, 4, dtype=np.float32), np.ones((2, 1), np.float32))
     with pytest.warns(UserWarning, match="lose digits above a width"):
         study.run(narrow, [100, 1e7], [0.5], 3)

@@ -354,7 +354,7 @@ def test_mean_square_step_has_a_derivative(inputs):
 
 
 def test_statements_refuse_what_they_do_not_know():
-    problem, model = setting()
+    (problem, model), theory = setting(), ld.theory
     cases = [
         ("`size` must be at most the number of samples, 5", lambda: theory.batch_drift(model, problem, 0.1, 6)),
         ("`size` must be a whole number of at least 1", lambda: theory.online_drift(model, problem, 0.1, 0)),
