@@ -11,7 +11,7 @@ from .models import AbstractModel
 from .problems import AbstractProblem
 from .reduction import is_reducible
 from .reduction.forms import reduced_form
-from .trajectory import Trajectory
+from .trajectory import DIVERGED, Trajectory, failed_to_inf
 
 Observe = Callable[[AbstractModel, AbstractProblem], tuple[dict[str, Array], Any]]
 
@@ -56,5 +56,6 @@ def run(
 
         moved = advance(start, observe)
         values, models = moved.observed
-        final_values = observe(moved.final, problem)[0]
+        known = moved.result != DIVERGED
+        final_values = jax.tree.map(lambda value: failed_to_inf(known, value), observe(moved.final, problem)[0])
         return Trajectory(moved.ts, values, to_user(moved.final), final_values, moved.result, moved.stats, models)

@@ -66,7 +66,8 @@ def gradient_descent(
         for which that is not exact. With a penalty whose Lambda is a matrix there is none: the full size is moved.
     - `differentiate`: `"reverse"` for `jax.grad` (bounded memory by checkpointing) or `"forward"` for `jax.jvp`.
 
-    **Returns:** a `Trajectory` whose `ts` are step numbers.
+    **Returns:** a `Trajectory` whose `ts` are step numbers. Whether the weights have diverged is tested when `stop` is: then
+    `final_time` is the step of that test, and slots from the first one on that is not finite hold infinity.
 
     **Raises:** `ValueError` for sizes that do not fit, bad step numbers, a stop outside (0, 1), a start with all weights
     zero, an optimizer that cannot make a step of these weights (such as `lookahead`, which wants pairs of them), or, unless
@@ -124,9 +125,11 @@ class EquivariantTransformation(optax.GradientTransformation):
 def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
     """Plain gradient descent, `optax.sgd(step_size)`, known to commute with the reduction; another step size compiles nothing.
 
-    **Args:** `step_size`, eta; may be traced, one for each trajectory of a batch.
+    **Args:** `step_size`, eta, positive; may be traced, one for each trajectory of a batch.
 
     **Returns:** an optimizer for `gradient_descent`.
+
+    **Raises:** `ValueError` for a step that is not positive, where it is known.
 
     **Source:** G19 (5).
 
@@ -140,7 +143,14 @@ def plain_descent(step_size: Float[ArrayLike, ""]) -> EquivariantTransformation:
         [2.470 0.2350]
         [2.470e+00 2.847e-04]
     """
-    return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, jnp.asarray(step_size)))
+    return EquivariantTransformation(_no_state, jax.tree_util.Partial(_plain_update, as_step(step_size)))
+
+
+def as_step(step_size: Any) -> Array:
+    """A step size as an array; what is known not to be positive would go uphill or nowhere."""
+    step = _checks.as_float(step_size, "step_size")
+    _checks.check_positive(step_size, "step_size")
+    return step
 
 
 # Functions with names, and the step size as data: such a transformation can be pickled, and another step compiles nothing.
@@ -236,7 +246,8 @@ def _descend(
             aligned = -(-carry.step // CHECK_EVERY) * CHECK_EVERY
             carry, _ = jax.lax.scan(part, carry, jnp.stack([jnp.minimum(aligned, until), until]))
             seen = observe(unpack(carry.weights), problem)
-            reached = carry.step >= until
+            # Between two tests the weights may have left the numbers, and what is observed of them then is nothing.
+            reached = (carry.step >= until) & jnp.isfinite(check(carry.weights))
             return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
 
         chunks = max(steps // CHECK_EVERY, 1)

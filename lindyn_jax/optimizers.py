@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from . import _checks
 from ._polar import polar
 from ._public import public
-from .descent import EquivariantTransformation
+from .descent import EquivariantTransformation, as_step
 
 # Coefficients of the quintic that drives all singular values towards 1 fast, and no nearer than about 0.3.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -32,11 +32,11 @@ def Descent(
     `G' = G + weight_decay W`, `M+ = momentum M + G'` and `W+ = W - eta M+`, or of `G' + momentum M+` with `nesterov`: what
     `optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(step_size, momentum, nesterov))` does, number by number.
 
-    **Args:** `step_size`, eta, or a function of the number of the step, counted from 0, such as one of optax's schedules (as a
+    **Args:** `step_size`, eta, positive, or a function of the number of the step, counted from 0, such as one of optax's schedules (as a
     `jax.tree_util.Partial` or a module its constants are data too); `momentum`, in [0, 1), and `weight_decay`, by default none.
     All may be traced, one for each trajectory of a batch.
 
-    **Raises:** `ValueError` for a momentum outside [0, 1) or a weight decay that is negative.
+    **Raises:** `ValueError` for a step that is not positive, a momentum outside [0, 1) or a weight decay that is negative.
 
     **Notes:** known to commute with the reduction: all that it does to gradients is to scale and to add them.
 
@@ -56,7 +56,7 @@ def Descent(
         _checks.check_not_negative(weight_decay, "weight_decay")
     if nesterov and momentum is None:
         raise ValueError("Argument `nesterov` looks ahead along a momentum, but there is none: pass `momentum`.")
-    eta = step_size if callable(step_size) else jnp.asarray(step_size)
+    eta = step_size if callable(step_size) else as_step(step_size)
     rest = (None if number is None else jnp.asarray(number) for number in (momentum, weight_decay))
     start: Any = _counted if momentum is None else _counted_and_zeros
     return EquivariantTransformation(start, jax.tree_util.Partial(_descend, eta, *rest, nesterov=bool(nesterov)))
@@ -104,7 +104,7 @@ def polar_descent(
     quintic iteration that Muon uses in the place of an SVD, from `M/||M||_F`: singular values then lie between about 0.7 and
     1.2, and small ones below.
 
-    **Raises:** `ValueError` for a momentum outside [0, 1), a number of steps below 1, or, when used, weights that are no
+    **Raises:** `ValueError` for a step that is not positive, a momentum outside [0, 1), a number of steps below 1, or, when used, weights that are no
     matrices.
 
     **Notes:** known to commute with the reduction: no factor depends on the shapes of the layers, as Muon's `sqrt(rows/columns)`
@@ -123,7 +123,7 @@ def polar_descent(
     _check_momentum(momentum)
     if newton_schulz is not None and (operator.index(newton_schulz) < 1):
         raise ValueError(f"Argument `newton_schulz` must be at least 1 step, but is {newton_schulz}.")
-    numbers = jnp.asarray(step_size), jnp.asarray(momentum)
+    numbers = as_step(step_size), jnp.asarray(momentum)
     update = jax.tree_util.Partial(_update, *numbers, nesterov=bool(nesterov), steps=newton_schulz)
     return EquivariantTransformation(_zeros, update)
 

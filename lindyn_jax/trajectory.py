@@ -44,11 +44,13 @@ class Trajectory(eqx.Module, Generic[M]):
     **Fields:**
 
     - `ts`: shape (T,), the times (flow) or step numbers (descent) asked for.
-    - `observables`: name -> array of shape (T, ...). Slots after the end of a stopped or failed run hold infinity.
+    - `observables`: name -> array of shape (T, ...). Slots after the end of a stopped or failed run hold infinity,
+        and so do those of a descent from where its weights or loss are not finite on.
     - `final`: the model at the end, of the kind that was passed in; at the stopping point if it was stopped.
-    - `final_observables`: the observables of `final`, without a time axis.
+    - `final_observables`: the observables of `final`, without a time axis; infinity where the run diverged.
     - `result`: a code of `trajectory.RESULTS`, as an integer array so that it can be mapped over and stored.
-    - `stats`: numbers on the run: `final_time`, `num_steps`, and for flows `num_accepted`, `num_rejected`, `implicit`, whether
+    - `stats`: numbers on the run: `final_time` (of descent, the step of the test that ended it, one in eight), `num_steps`,
+        and for flows `num_accepted`, `num_rejected`, `implicit`, whether
         the solver was an implicit one, and `roundoff`, how far round-off has grown by the end, relative to all weights.
     - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
 

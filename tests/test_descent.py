@@ -161,10 +161,23 @@ def test_a_stop_that_is_not_reached_finishes(data):
 
 def test_a_huge_step_diverges_and_says_so(data):
     X, Y, U, V = data
-    out = ld.gradient_descent(ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 400, optimizer=optax.sgd(50.0), stop=0.5)
+    options = {"save_at": np.arange(41), "observables": ("loss", "excess_loss", "imbalance_spectrum"), "stop": 0.5}
+    out = ld.gradient_descent(ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 40, optimizer=optax.sgd(50.0), **options)
     assert int(out.result) == trajectory.DIVERGED and not bool(out.ok)
-    assert np.isinf(out.observables["loss"][-1])
+    ended = int(out.stats["final_time"])
+    first = int(np.argmax(np.isinf(out.observables["loss"])))
+    assert ended % 8 == 0 and 0 < first < ended  # between the weights' end and the test that saw it
+    for name, values in out.observables.items():
+        assert np.all(np.isfinite(values[:first])) and np.all(np.isinf(values[first:])), name
+        assert np.all(np.isinf(out.final_observables[name])), name
     assert "diverged" in repr(out)
+
+
+@pytest.mark.parametrize("kind", [ld.Descent, ld.plain_descent, ld.polar_descent])
+@pytest.mark.parametrize("step", [-0.1, 0, np.nan, np.array([0.1, 0.0])])
+def test_steps_that_go_uphill_or_nowhere_are_refused(kind, step):
+    with pytest.raises(ValueError, match="Argument `step_size` must be a positive number, but is"):
+        inspect.unwrap(kind)(step)
 
 
 def test_the_trajectory_prints_itself(data):
