@@ -1,5 +1,6 @@
 """Checks of what users pass in: one sentence each, saying what was asked, what was given and what to do."""
 
+import difflib
 import functools
 import numbers
 from collections.abc import Sequence
@@ -9,6 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from ._text import ArgumentError
+
+# Of more choices than these the one that is meant comes first.
+_FEW = 8
 
 
 def is_traced(*values: Any) -> bool:
@@ -26,6 +32,12 @@ def is_name(value: Any) -> TypeGuard[str]:
     return isinstance(value, str)
 
 
+@functools.singledispatch
+def hint_of(value: Any) -> str:
+    """What to give in place of a value that is no array; registered by kind."""
+    return ""
+
+
 def as_tuple(value: Any) -> tuple:
     """Several values, or one of them."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
@@ -34,7 +46,7 @@ def as_tuple(value: Any) -> tuple:
 def check_count(value: Any, name: str) -> int:
     """A whole number of at least 1."""
     if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"Argument `{name}` must be a whole number of at least 1, but is {value}.")
+        raise ArgumentError(name, f"must be a whole number of at least 1, but is {value}.")
     return int(value)
 
 
@@ -74,7 +86,8 @@ def as_float(value: Any, name: str) -> jax.Array:
 
 def _as_numpy(value: Any, name: str) -> np.ndarray | jax.Array:
     """A value that is no JAX array, as one that JAX takes: by NumPy, since JAX would wrap whole numbers to 32 bits."""
-    refusal = f"Argument `{name}` must be an array of numbers, but is {type(value).__name__}."
+    given = f"has dtype {value.dtype}" if is_array(value) else f"is {type(value).__name__}{hint_of(value)}"
+    refusal = f"Argument `{name}` must be an array of numbers, but {given}."
     if np.ma.is_masked(value):
         raise ValueError(f"Argument `{name}` must have no masked entries: fill them or leave out their samples.")
     try:
@@ -124,9 +137,9 @@ def check_finite(array: Any, name: str) -> None:
     bad = np.argwhere(~np.isfinite(np.asarray(array)))
     if len(bad):
         where = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"Argument `{name}` must be finite, but {len(bad)} of its entries are not; the first is at index {where}."
-        )
+        verb = "is" if len(bad) == 1 else "are"
+        words = f"must be finite, but {len(bad)} of its entries {verb} not; the first is at index {where}."
+        raise ArgumentError(name, words)
 
 
 def check_positive(value: Any, name: str) -> None:
@@ -135,7 +148,7 @@ def check_positive(value: Any, name: str) -> None:
         return
     number = np.asarray(value)
     if not np.all(np.isfinite(number) & (number > 0)):
-        raise ValueError(f"Argument `{name}` must be a positive number, but is {value}.")
+        raise ArgumentError(name, f"must be a positive number, but is {value}.")
 
 
 @functools.lru_cache(maxsize=256)
@@ -159,12 +172,19 @@ def refuse_overrides(kind: type, base: type) -> None:
 def check_not_negative(value: Any, name: str) -> None:
     """Refuses a concrete number that is negative or not finite."""
     if not is_traced(value) and not np.all(np.isfinite(value) & (np.asarray(value) >= 0)):
-        raise ValueError(f"Argument `{name}` must be a number of at least 0, but is {value}.")
+        raise ArgumentError(name, f"must be a number of at least 0, but is {value}.")
 
 
-def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {value!r}.")
+def check_choice(value: Any, name: str, choices: Sequence[str], hint: str | None = None) -> None:
+    """Refuses what is none of the choices, and says which one may be meant, or the `hint` in its place."""
+    if value in choices:
+        return
+    close = difflib.get_close_matches(value.lower(), choices, n=1) if is_name(value) else []
+    hint = hint or (f"did you mean {close[0]!r}?" if close else None)
+    listed = f"must be one of {', '.join(map(repr, choices))}"
+    if hint and len(choices) > _FEW:
+        raise ArgumentError(name, f"is {value!r}: {hint} It {listed}.")
+    raise ArgumentError(name, f"{listed}, but is {value!r}{f': {hint}' if hint else '.'}")
 
 
 def check_tolerance(value: Any, name: str, dtype: Any) -> None:
@@ -175,7 +195,5 @@ def check_tolerance(value: Any, name: str, dtype: Any) -> None:
         hint = (
             "" if dtype == jnp.float64 else ", or turn on 64-bit mode with `jax.config.update('jax_enable_x64', True)`"
         )
-        raise ValueError(
-            f"Argument `{name}` is {float(value):g}, which {jnp.dtype(dtype).name} cannot resolve: "
-            f"pass at least {least:.1e}{hint}."
-        )
+        words = f"is {float(value):g}, which {jnp.dtype(dtype).name} cannot resolve: pass at least {least:.1e}{hint}."
+        raise ArgumentError(name, words)

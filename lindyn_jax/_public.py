@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, PyTree, TypeCheckError
 
-from ._checks import is_array, is_traced
+from ._checks import hint_of, is_array, is_traced
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -185,7 +185,8 @@ def _check(name: str, value: Any, expected: _Expected, lengths: dict) -> _Misfit
             if kind.element is None:
                 return None
             parts = (_check(f"{name}[{i}]", part, kind.element, {}) for i, part in enumerate(value))
-            return next((part for part in parts if part is not None), None)
+            # Of an entry the function may know more.
+            return next((part._replace(early=False) for part in parts if part is not None), None)
     if not expected.arrays:
         early = all(kind.early for kind in expected.kinds)
         return _Misfit(f"Argument `{name}` must be {expected.words}, but is {_describe(value)}.", early)
@@ -419,6 +420,8 @@ def _describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, complex, str)):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
+    if is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return f"an array of {value.size} keys: give one, and use `jax.vmap` for several"
     if is_array(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    return f"{_article(type(value).__name__)} {type(value).__name__}"
+    return f"{_article(type(value).__name__)} {type(value).__name__}{hint_of(value)}"

@@ -277,8 +277,10 @@ def _num_kept(state: Any, loops: int, chunks: int) -> int:
 def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:
     check_kinds(model, problem)
     if not isinstance(optimizer, optax.GradientTransformation):
+        name, uncalled = getattr(optimizer, "__name__", ""), callable(optimizer)
+        given = f"the function `{name}`: call it, as in `{name}(0.01)`" if uncalled else repr(optimizer)
         raise ValueError(
-            f"Argument `optimizer` must be an optax transformation such as `optax.sgd(0.01)`, but is {optimizer!r}."
+            f"Argument `optimizer` must be an optax transformation such as `optax.sgd(0.01)`, but is {given}."
         )
     check_fits(model, problem)
     check_not_saddle(model, problem)
@@ -288,7 +290,7 @@ def _check(model, problem, steps, optimizer, save_at) -> Int[np.ndarray, " T"]:
     if steps >= 2**31:
         raise ValueError(f"Argument `steps` must be below 2^31, beyond which steps are not counted, but is {steps}.")
     if save_at is None:
-        save_at = np.array([0, steps])
+        save_at = np.array([0, int(steps)])
     if _checks.is_traced(save_at):
         raise ValueError("Argument `save_at` must be known before compiling, but is traced.")
     numbers = np.asarray(save_at)

@@ -32,9 +32,9 @@ def Descent(
     `G' = G + weight_decay W`, `M+ = momentum M + G'` and `W+ = W - eta M+`, or of `G' + momentum M+` with `nesterov`: what
     `optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(step_size, momentum, nesterov))` does, number by number.
 
-    **Args:** `step_size`, eta, positive, or a function of the number of the step, counted from 0, such as one of optax's schedules (as a
-    `jax.tree_util.Partial` or a module its constants are data too); `momentum`, in [0, 1), and `weight_decay`, by default none.
-    All may be traced, one for each trajectory of a batch.
+    **Args:** `step_size`, eta, positive, or a function of the number of the step, counted from 0, such as one of optax's
+    schedules (as a `jax.tree_util.Partial` or a module its constants are data too); `momentum`, in [0, 1), and `weight_decay`,
+    by default none. All may be traced, one for each trajectory of a batch.
 
     **Raises:** `ValueError` for a step that is not positive, a momentum outside [0, 1) or a weight decay that is negative.
 
@@ -104,8 +104,8 @@ def polar_descent(
     quintic iteration that Muon uses in the place of an SVD, from `M/||M||_F`: singular values then lie between about 0.7 and
     1.2, and small ones below.
 
-    **Raises:** `ValueError` for a step that is not positive, a momentum outside [0, 1), a number of steps below 1, or, when used, weights that are no
-    matrices.
+    **Raises:** `ValueError` for a step that is not positive, a momentum outside [0, 1), a number of steps below 1, or, when
+    used, weights that are no matrices.
 
     **Notes:** known to commute with the reduction: no factor depends on the shapes of the layers, as Muon's `sqrt(rows/columns)`
     does, for which `optax.contrib.muon` needs `reduce=False`.

@@ -50,8 +50,8 @@ class Trajectory(eqx.Module, Generic[M]):
     - `final_observables`: the observables of `final`, without a time axis; infinity where the run diverged.
     - `result`: a code of `trajectory.RESULTS`, as an integer array so that it can be mapped over and stored.
     - `stats`: numbers on the run: `final_time` (of descent, the step of the test that ended it, one in eight), `num_steps`,
-        and for flows `num_accepted`, `num_rejected`, `implicit`, whether
-        the solver was an implicit one, and `roundoff`, how far round-off has grown by the end, relative to all weights.
+        and for flows `num_accepted`, `num_rejected`, `implicit`, whether the solver was an implicit one, and `roundoff`, how
+        far round-off has grown by the end, relative to all weights.
     - `models`: the models at `ts`, stacked, if `keep_models=True`; otherwise `None`.
 
     Example:

@@ -184,10 +184,10 @@ def test_an_unknown_scale_is_refused():
 def test_the_place_of_a_bad_entry_is_named(data):
     X, Y, _ = data
     X[2, 4] = np.nan
-    with pytest.raises(ValueError, match=r"`X` must be finite, but 1 of its entries are not; .* index \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"`X` must be finite, but 1 of its entries is not; .* index \(2, 4\)"):
         ld.LeastSquares(X, Y)
     Y[1, 0] = np.inf
-    with pytest.raises(ValueError, match=r"`Y` must be finite, but 1 of its entries are not; .* index \(1, 0\)"):
+    with pytest.raises(ValueError, match=r"`Y` must be finite, but 1 of its entries is not; .* index \(1, 0\)"):
         ld.LeastSquares(X, Y)
 
 

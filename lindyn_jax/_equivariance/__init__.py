@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._checks import is_traced
+from .._checks import is_name, is_traced
 from .values import Obstacle, Value, join
 from .walk import Walk, settle
 
@@ -120,6 +120,8 @@ def _programs(optimizer, treedef, leaves) -> tuple:
         start, state = jax.make_jaxpr(init, return_shape=True)(leaves)
         step, (_, new) = jax.make_jaxpr(update, return_shape=True)(leaves, state, leaves)
     except Exception as error:
+        if _has_words(tuple(optimizer)):
+            raise Obstacle("a step of it fails, for one of the numbers that it was made of is a string") from error
         raise Obstacle(f"a step of it fails on these weights, {type(error).__name__}: {_first_line(error)}") from error
     forms = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, new)]
     if forms[0] != forms[1] or jax.tree.structure(state) != jax.tree.structure(new):
@@ -127,6 +129,15 @@ def _programs(optimizer, treedef, leaves) -> tuple:
     if _is_traced((start, step)):
         raise _Traced((start, step))
     return start, step
+
+
+def _has_words(value: Any, depth: int = 8) -> bool:
+    """Whether functions close over a string, in the place of a number."""
+    if is_name(value) or depth == 0:
+        return is_name(value)
+    cells = getattr(inspect.unwrap(value) if callable(value) else value, "__closure__", None) or ()
+    inner = [cell.cell_contents for cell in cells] if cells else value if type(value) in (tuple, list) else []
+    return any(_has_words(part, depth - 1) for part in inner)
 
 
 def _walk_optimizer(programs: list, frames: tuple) -> None:

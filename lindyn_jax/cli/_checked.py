@@ -5,12 +5,14 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .._text import ArgumentError
 from . import _cache, _endings, _help, _tables
 
 # Signed, so that a seed survives wherever numbers are kept.
@@ -280,6 +282,13 @@ class Checked(TyperCommand):
         _cache.State.wanted = _cache.OPTION not in options
         known = {name for parameter in self.params for name in parameter.opts}
         read = [_spelled(arg, known) for arg in options if arg != _cache.OPTION]
+        single = {name for parameter in self.params if _is_single(parameter) for name in parameter.opts}
+        given = Counter(name for arg in read if (name := arg.partition("=")[0]) in single)
+        for name, count in given.items():
+            if count > 1:
+                raise ValueError(
+                    f"Option {name} is given {count} times, and takes one value: give it once, lists with commas between entries."
+                )
         with in_one_sentence():
             return super().parse_args(ctx, read + args[len(options) :])
 
@@ -318,9 +327,21 @@ class Checked(TyperCommand):
                     raise ValueError(rule.sentence.format(option=name.replace("_", "-")))
         try:
             return super().invoke(ctx)
+        except ArgumentError as error:
+            kinds = {parameter.name: parameter.param_type_name for parameter in self.params}
+            if error.argument not in kinds:
+                raise
+            option = error.argument.replace("_", "-")
+            called = f"Option --{option}" if kinds[error.argument] == "option" else f"{self.name} {option.upper()}"
+            raise ValueError(f"{called} {error.words}") from error
         except BrokenPipeError as error:
             # Typer would end the process without a word.
             raise _endings.Closed from error
+
+
+def _is_single(parameter: Any) -> bool:
+    """Whether an option takes one value, and not several, none, or a count."""
+    return parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag or parameter.count)
 
 
 def _literal(text: str) -> str:

@@ -197,6 +197,8 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, scale):
         refuse_too_large(6 * n * m, f"A target of {n} x {m} and its singular values", "choose a smaller --shape")
         description = f"factorization: {n} x {m} target with entries N(0, 1), seed {subset_seed}"
         return factorization(random_target(n, m, seed=subset_seed), scale=scale), "factorization", description
+    if shape is not None and re.fullmatch(r"[\w-]+", data) and not (is_data(data) or os.path.exists(data)):
+        raise unknown(data, (*KNOWN, "factorization"))
     dataset = load_data(data, targets, samples, subset_seed, centre)
     problem = LeastSquares(dataset.X, dataset.Y, scale=scale)
     check_size(problem)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from jaxtyping import Float
 
+from .._checks import hint_of
 from .._public import public
 from .._text import on_one_line
 
@@ -76,6 +77,9 @@ def describe(dataset: Dataset) -> str:
         for number, noun in ((num_samples, "sample"), (num_inputs, "input"), (num_outputs, "output"))
     )
     return on_one_line(f"{dataset.name}: {sizes}; {dataset.description}")
+
+
+hint_of.register(Dataset, lambda dataset: ": give its arrays, `data.X, data.Y`")
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
@@ -177,7 +181,8 @@ def check_finite(
         return
     row, column = (int(index) for index in bad[0])
     named = "" if columns is None or lines is None else f" (column `{columns[column]}`, line {lines[row]})"
+    verb = "is" if len(bad) == 1 else "are"
     raise DataError(
-        f"Array `{letter}` of {source} must be finite, but {len(bad)} of its entries are not: the first is "
+        f"Array `{letter}` of {source} must be finite, but {len(bad)} of its entries {verb} not: the first is "
         f"{array[row, column]} in row {row}, column {column}, counted from 0{named}."
     )

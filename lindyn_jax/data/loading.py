@@ -118,6 +118,11 @@ def _read(spec: str | os.PathLike, targets: str | Sequence[str] | None) -> Datas
         return read_pair(text)
     if os.sep in text or os.path.splitext(text)[1]:
         raise DataError(f"File `{text}` does not exist.")
-    close = difflib.get_close_matches(name, KNOWN, n=1)
+    raise unknown(text)
+
+
+def unknown(text: str, names: Sequence[str] = KNOWN) -> DataError:
+    """What is said of a word that is none of the names."""
+    close = difflib.get_close_matches(text.strip().lower().replace("_", "-"), names, n=1)
     suggestion = f"did you mean `{close[0]}`? The known names are" if close else "the known names are"
-    raise DataError(f"`{text}` is neither a known name nor a file: {suggestion} {', '.join(KNOWN)}.")
+    return DataError(f"`{text}` is neither a known name nor a file: {suggestion} {', '.join(names)}.")

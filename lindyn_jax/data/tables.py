@@ -253,7 +253,9 @@ def _is_number(cell: str) -> bool:
 def _filled(cells: list[str], name: str, path: str, lines: list[int]) -> list[str]:
     for cell, line in zip(cells, lines, strict=True):
         if cell == "":
-            raise DataError(f"File `{path}` has an empty cell in column `{name}`, line {line}.")
+            raise DataError(
+                f"File `{path}` has an empty cell in column `{name}`, line {line}: leave out the row, or fill it in."
+            )
         # NaN that Python reads as a number is reported as such.
         if cell in MISSING and not _is_number(cell):
             raise DataError(

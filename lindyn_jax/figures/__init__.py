@@ -6,6 +6,7 @@ writes `t21-figure1.png`, `.pdf` and the data as `t21-figure1.zarr` into a folde
 or those that are drawn from the same data.
 """
 
+import inspect
 import json
 import os
 import time
@@ -104,6 +105,26 @@ def names(name: str = "all") -> tuple[str, ...]:
 
 
 @public
+def sizes_of(name: str, *, quick: bool = False) -> dict[str, Any]:
+    """The sizes of a figure, such as numbers of trials or widths, by the names under which `compute` and `make` take others.
+
+    **Args:** `name`, one of `FIGURES` or `SAME`; `quick`, for the small ones that still show the claim.
+
+    **Raises:** `ValueError` for an unknown name.
+
+    Example:
+
+        >>> ld.figures.sizes_of("g19-table1")
+        {}
+    """
+    check_choice(name, "name", (*FIGURES, *SAME))
+    figure = FIGURES[SAME.get(name, name)]
+    parameters = inspect.signature(figure.compute).parameters.values()
+    own = {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+    return {**own, **(figure.quick if quick else figure.full)}
+
+
+@public
 def compute(
     name: str,
     *,
@@ -122,12 +143,12 @@ def compute(
     - `seed`: of data and starts.
     - `cache`: a dictionary in which data are kept for other figures drawn from the same.
     - `progress`: called with (trials done, trials in all), from (0, all) on for each ensemble of the figure.
-    - `sizes`: in place of the figure's own, such as `trials`.
+    - `sizes`: in place of the figure's own, which `sizes_of` names.
 
     **Returns:** an `xarray.Dataset`. Its attributes say what it is: `figure`, `source`, `shows`, `reference`, `measured`,
     `numbers` (JSON), `failed`, `runs`, `seed`, `sizes` (JSON) and `environment` (JSON).
 
-    **Raises:** `ValueError` for an unknown name.
+    **Raises:** `ValueError` for an unknown name or size.
 
     Example:
 
@@ -137,7 +158,10 @@ def compute(
     """
     (name,) = names(name) if name != "all" else ("all",)
     check_choice(name, "name", tuple(FIGURES))
-    figure = FIGURES[name]
+    figure, known = FIGURES[name], sizes_of(name)
+    for size in sizes:
+        if size not in known:
+            raise ValueError(f"Figure `{name}` has no size `{size}`: it has {', '.join(f'`{one}`' for one in known)}.")
     sizes = {**(figure.quick if quick else figure.full), **sizes}
     key = (figure.compute, seed, json.dumps(sizes, sort_keys=True))
     if cache is not None and key in cache:
@@ -219,7 +243,7 @@ def make(
 
     **Returns:** a `Made`.
 
-    **Raises:** `ValueError` for an unknown name, or a folder that is a file.
+    **Raises:** `ValueError` for an unknown name or size, or a folder that is a file.
 
     Example:
 

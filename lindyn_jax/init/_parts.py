@@ -1,6 +1,7 @@
 """What starts of all kinds read and build with."""
 
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,12 +79,22 @@ def size_of(value: int, name: str) -> int:
     return size
 
 
-def check_modes(u0: Array, v0: Array, most: int) -> None:
-    """Refuses strengths of modes that are not vectors of one length up to `most`."""
+def strengths(d: Any, widths: tuple[int, ...], problem: LeastSquares) -> Array:
+    """Exponents of modes, shape (k,); a number stands for as many equal ones as there can be."""
+    d, sizes = _checks.as_float(d, "d"), (problem.num_inputs, problem.num_outputs)
+    d = d if d.ndim else jnp.full(min(*sizes, *widths), d)
+    check_modes(d, d, min(*sizes, *widths), min(sizes))
+    return d
+
+
+def check_modes(u0: Array, v0: Array, most: int, modes: int) -> None:
+    """Refuses strengths of modes that are not vectors of one length up to `most`, which widths make of a number of `modes`."""
     given = f"`d` has shape {u0.shape}" if u0 is v0 else f"`u0` and `v0` have shapes {u0.shape} and {v0.shape}"
     if u0.ndim != 1 or u0.shape != v0.shape or not 1 <= u0.shape[0] <= most:
+        narrow = u0.ndim == 1 and u0.shape == v0.shape and most < u0.shape[0] <= modes
+        hint = f": they need a width of at least {u0.shape[0]}." if narrow else "."
         raise ValueError(
-            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, but {given}."
+            f"Mode strengths must be vectors of one length k with 1 <= k <= min(n, m, h) = {most}, but {given}{hint}"
         )
 
 

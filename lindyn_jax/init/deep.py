@@ -6,14 +6,14 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from .. import _checks
 from .._modes import mode_directions
 from .._public import public
 from ..models import DeepLinear
 from ..problems import LeastSquares
-from ._parts import Key, Number, check_modes, frame, size_of, theta_of
+from ._parts import Key, Number, frame, size_of, strengths, theta_of
 from .designed import balanced_factors
 
 
@@ -226,15 +226,19 @@ def deep_balanced(
 
 @public
 def deep_aligned(
-    problem: LeastSquares, d: Float[ArrayLike, " k"], widths: Sequence[int], *, key: Key | None = None
+    problem: LeastSquares,
+    d: Float[ArrayLike, " k"] | Real[ArrayLike, ""],
+    widths: Sequence[int],
+    *,
+    key: Key | None = None,
 ) -> DeepLinear:
     """A vanishing start of any depth aligned with the data: every layer has the strengths `e^{-d}`, the product `e^{-L d}`.
 
     `W1 = Phi diag(e^{-d}) O_1^T`, `W_l = O_{l-1} diag(e^{-d}) O_l^T`, `WL = O_{L-1} diag(e^{-d}) Psi^T` with
     `X^T Y = Phi diag Psi^T`. For two layers it is G19's.
 
-    **Args:** `d`, shape (k,), k <= min(n, m, all widths); `widths` of the hidden layers; `key` draws the O_l, with orthonormal
-    columns (of the identity without one).
+    **Args:** `d`, shape (k,), k <= min(n, m, all widths), or a number for as many equal ones; `widths` of the hidden layers;
+    `key` draws the O_l, with orthonormal columns (of the identity without one).
 
     **Raises:** `ValueError` for too many components, or no hidden layer.
 
@@ -249,10 +253,10 @@ def deep_aligned(
         >>> print(ld.observables.mode_strengths(start, problem).round(4), np.exp([-3.0, -6.0]).round(4))
         [0.0498 0.0025] [0.0498 0.0025]
     """
-    d, widths = _checks.as_float(d, "d"), tuple(size_of(h, "widths") for h in widths)
+    widths = tuple(size_of(h, "widths") for h in widths)
     if not widths:
         raise ValueError("Argument `widths` must name at least one hidden layer.")
-    check_modes(d, d, min(problem.num_inputs, problem.num_outputs, *widths))
+    d = strengths(d, widths, problem)
     k, strength = d.shape[0], jnp.exp(-d)
     Phi, Psi = mode_directions(problem, k)
     cores = [Phi * strength, *(jnp.diag(strength) for _ in widths[1:]), strength[:, None] * Psi.T]

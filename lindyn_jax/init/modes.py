@@ -1,7 +1,7 @@
 """Starts of two layers that are aligned with the modes of a target or of data."""
 
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
 
 from .. import _checks
 from .._modes import mode_directions
@@ -9,7 +9,7 @@ from .._public import public
 from .._svd import thin_svd
 from ..models import TwoLayer
 from ..problems import LeastSquares
-from ._parts import Key, check_modes, frame, size_of
+from ._parts import Key, check_modes, frame, size_of, strengths
 
 
 @public
@@ -39,7 +39,7 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
     """
     Y = _checks.as_matrix(Y, "Y", "(n, m)")
     u0, v0, h = _checks.as_float(u0, "u0"), _checks.as_float(v0, "v0"), size_of(h, "h")
-    check_modes(u0, v0, min(*Y.shape, h))
+    check_modes(u0, v0, min(*Y.shape, h), min(Y.shape))
     Phi, _, PsiT = thin_svd(Y)
     k = u0.shape[0]
     pad = ((0, 0), (0, h - k))
@@ -47,11 +47,13 @@ def spectral(Y: Float[ArrayLike, "n m"], u0: Float[ArrayLike, " k"], v0: Float[A
 
 
 @public
-def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Key | None = None) -> TwoLayer:
+def aligned(
+    problem: LeastSquares, d: Float[ArrayLike, " k"] | Real[ArrayLike, ""], h: int, *, key: Key | None = None
+) -> TwoLayer:
     """G19's vanishing start `U = Phi diag(e^{-d}) O`, `V = Psi diag(e^{-d}) O` with `X^T Y = Phi diag Psi^T`.
 
-    **Args:** `d`, shape (k,), k <= min(n, m, h); `h`, the width; `key` draws O, shape (k, h) with orthonormal rows: without a
-    key O is the first k rows of the identity.
+    **Args:** `d`, shape (k,), k <= min(n, m, h), or a number for as many equal ones; `h`, the width; `key` draws O, shape (k, h)
+    with orthonormal rows: without a key O is the first k rows of the identity.
 
     **Raises:** `ValueError` for more than min(n, m, h) components.
 
@@ -66,8 +68,8 @@ def aligned(problem: LeastSquares, d: Float[ArrayLike, " k"], h: int, *, key: Ke
         >>> print(ld.observables.mode_strengths(start, problem).round(4), np.exp([-2.0, -4.0]).round(4))
         [0.1353 0.0183] [0.1353 0.0183]
     """
-    d, h = _checks.as_float(d, "d"), size_of(h, "h")
-    check_modes(d, d, min(problem.num_inputs, problem.num_outputs, h))
+    h = size_of(h, "h")
+    d = strengths(d, (h,), problem)
     k = d.shape[0]
     Phi, Psi = mode_directions(problem, k)
     O = frame(h, k, key, problem.dtype).T

@@ -44,8 +44,15 @@ class TwoLayer(AbstractChain):
     def __init__(self, U: Float[ArrayLike, "n h"], V: Float[ArrayLike, "m h"]):
         U, V = _checks.as_matrix(U, "U", "(n, h)"), _checks.as_matrix(V, "V", "(m, h)")
         if U.shape[1] != V.shape[1]:
+            turned = [
+                f"`{name}.T`"
+                for name, fits in (("U", U.shape[0] == V.shape[1]), ("V", V.shape[0] == U.shape[1]))
+                if fits
+            ]
+            turned = turned[:1] or (["`U.T, V.T`"] if U.shape[0] == V.shape[0] else [])
+            hint = f": U is W1^T and V is W2 of x -> W2 W1 x, so {turned[0]} would fit." if turned else "."
             raise ValueError(
-                f"Arguments `U` (n, h) and `V` (m, h) must have the same width h, but have {U.shape[1]} and {V.shape[1]}."
+                f"Arguments `U` (n, h) and `V` (m, h) must have the same width h, but have {U.shape[1]} and {V.shape[1]}{hint}"
             )
         dtype = jnp.result_type(U, V)
         self.U, self.V = U.astype(dtype), V.astype(dtype)

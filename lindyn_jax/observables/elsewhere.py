@@ -5,11 +5,10 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
-from .. import _checks
 from .._public import public
 from ..models import AbstractModel, LinearModel
 from ..problems import AbstractProblem
-from .registry import OBSERVABLES
+from .registry import OBSERVABLES, named
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
@@ -47,7 +46,6 @@ def on(problem: AbstractProblem, name: str, *, key: Key | None = None) -> Callab
         >>> float(test_loss(ld.TwoLayer(jnp.eye(2), jnp.eye(2)), problem))
         0.5
     """
-    _checks.check_choice(name, "name", tuple(OBSERVABLES))
-    if OBSERVABLES[name].facts.needs_start:
+    if vars(named(name, "name"))["facts"].needs_start:
         raise ValueError(f"Argument `name` must be of an observable that does not look at the start, but is {name!r}.")
     return Elsewhere(problem, name, key)

@@ -204,15 +204,30 @@ def resolve(observables: Observables) -> dict[str, Callable]:
         if not callable(value):
             if not _checks.is_name(value):
                 raise ValueError(f"Observable `{name}` must be a name or a function (model, problem) -> array.")
-            _checks.check_choice(value, "observables", tuple(OBSERVABLES))
-            value = OBSERVABLES[value]
+            value = named(value, "observables")
         resolved[name] = value
     return resolved
 
 
+def named(name: str, argument: str) -> Observable:
+    """The observable of a name, which `argument` has."""
+    from .. import observables as package
+
+    function = getattr(package, name, None) if name in package.__all__ and name not in OBSERVABLES else None
+    own = function is not None and list(inspect.signature(function).parameters) == ["model", "problem"]
+    hint = f"as a function it has no name there, so give {{{name!r}: ld.observables.{name}}} as `observables`."
+    _checks.check_choice(name, argument, tuple(OBSERVABLES), hint if own else None)
+    return OBSERVABLES[name]
+
+
 @functools.singledispatch
 def _by_name(observables: Any) -> Mapping[str, str | Observable]:
-    for name in observables:
+    for name in (observables,) if callable(observables) else observables:
+        if callable(name):
+            raise ValueError(
+                f"Argument `observables` has {'a function' if inspect.isfunction(name) else f'an entry {type(name).__name__}'} "
+                "without a name: give a dictionary of names and functions, such as {'loss': 'loss', 'test_loss': function}."
+            )
         if not _checks.is_name(name):
             raise ValueError(
                 f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
@@ -251,7 +266,10 @@ def measure(
     for name, function in observables.items():
         facts = getattr(function, "facts", None)
         if facts is None:
-            values[name] = jnp.asarray(function(to_user(model), problem))
+            try:
+                values[name] = jnp.asarray(function(to_user(model), problem))
+            except ValueError as error:
+                raise ValueError(f"Observable `{name}`: {error}") from error
             continue
         see = (
             (lambda state: (state.observed, problem))

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .._public import public
-from .house import COLOURS, literal, style
+from .house import line, literal, mark, numbers, style
 
 
 def similarity(ax, matrix, largest: float | None = None) -> None:
@@ -29,7 +29,7 @@ def similarity(ax, matrix, largest: float | None = None) -> None:
         >>> print(*ax.images[0].get_clim())  # white is zero
         -2.0 2.0
     """
-    matrix = np.asarray(matrix, float)
+    matrix = numbers(matrix, "matrix", "(a, b)", None, None)
     largest = float(np.max(np.abs(matrix), initial=0)) if largest is None else largest
     ax.imshow(matrix, cmap="RdBu_r", vmin=-(largest or 1), vmax=largest or 1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
@@ -102,11 +102,11 @@ def animate(
         left, *right = np.atleast_1d(figure.subplots(1, 1 + len(matrices), width_ratios=[1.4, *[1] * len(matrices)]))
         lines, every = [], max(len(ts) // 40, 1)
         for i, name in enumerate(names):
-            colour = COLOURS[i % len(COLOURS)]
+            look = line(i)
             if law is not None:
-                left.plot(ts, given["law"][:, i], color=colour, lw=1)
-            look = {"marker": "o", "ms": 2.5, "ls": "none", "markevery": every} if law is not None else {}
-            lines += left.plot([], [], color=colour, label=literal(name), **look)
+                left.plot(ts, given["law"][:, i], lw=1, **look)
+                look = mark(i) | {"ms": 2.5, "ls": "none", "markevery": every}
+            lines += left.plot([], [], label=literal(name), **look)
         finite = np.concatenate([values[np.isfinite(values)] for values in (curves, given.get("law", curves))])
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         margin = 0.05 * (high - low) or 1.0
@@ -120,8 +120,8 @@ def animate(
         try:
             with writer.saving(figure, str(partial), 80):
                 for i in np.round(np.linspace(0, len(ts) - 1, frames)).astype(int):
-                    for line, values in zip(lines, curves.T, strict=True):
-                        line.set_data(ts[: i + 1], values[: i + 1])
+                    for drawn, values in zip(lines, curves.T, strict=True):
+                        drawn.set_data(ts[: i + 1], values[: i + 1])
                     for ax, values in zip(right, matrices.values(), strict=True):
                         ax.images[0].set_data(values[i])
                     left.set_title(f"$t = {ts[i]:.3g}$")

@@ -12,13 +12,13 @@ from jaxtyping import ArrayLike, Float
 from matplotlib.markers import CARETDOWN
 
 from ..trajectory import Trajectory
-from .house import COLOURS, MARKERS, case_look, curve, literal, numbers, time_axis
+from .house import case_look, curve, line, literal, mark, numbers, time_axis
 
 
 def modes(
     ax,
     ts: Trajectory | Float[ArrayLike, " T"],
-    strengths: str | Float[ArrayLike, "T k"],
+    strengths: str | Float[ArrayLike, "T k"] = "mode_strengths",
     exact: Float[ArrayLike, "T k"] | None = None,
     *,
     labels: tuple[str, ...] | list[str] | None = None,
@@ -60,10 +60,10 @@ def modes(
     if len(names) != count:
         raise ValueError(f"Argument `labels` must hold {count} names, one for each mode, but holds {len(names)}.")
     for i, name in enumerate(names):
-        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)]}
+        look: dict[str, Any] = line(i)
         if law is not None:
             _draw(ax, time, law[:, i], None, past, lw=1, **look)
-            look |= {"marker": MARKERS[i % len(MARKERS)], "ls": "none", "markevery": max(len(time) // 40, 1), "ms": 3}
+            look = mark(i) | {"ls": "none", "markevery": max(len(time) // 20, 1), "ms": 3}
         _draw(ax, time, values[:, i], name, past, **look)
     if law is not None:
         ax.plot([], [], color="0.3", lw=1, label="exact")
@@ -152,12 +152,12 @@ def spectrum(ax, values, ts: Float[ArrayLike, " T"] | None = None, *, eigenvalue
             raise ValueError("Argument `values` must be one array where there are times: draw one spectrum at a time.")
         time = _times(ts)[0]
         rows = _spectra(given[None], "values", eigenvalues, (len(time),))
-        curves = [(None, time, row, {"color": COLOURS[i % len(COLOURS)]}) for i, row in enumerate(rows.T)]
+        curves = [(None, time, row, line(i)) for i, row in enumerate(rows.T)]
     else:
         curves = []
         for i, (label, one) in enumerate(given.items()):
             row = _spectra(one, "values" if label is None else f"values[{label!r}]", eigenvalues, ())
-            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": ":", "lw": 0.8}
+            look = mark(i) | {"ls": ":", "lw": 0.8}
             curves.append((label, np.arange(1, len(row) + 1), row, look))
     known = np.concatenate([row[np.isfinite(row)] for _, _, row, _ in curves])
     positive = known[known > 0]

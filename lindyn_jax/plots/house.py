@@ -18,6 +18,9 @@ from .._checks import as_float, is_traced
 from .._text import on_one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Where files of a kind hold a word.
+KINDS = {".png": "Comment", ".pdf": "Keywords", ".svg": "Keywords"}
+DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -88,8 +91,7 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
     # Hollow ones, of a bound, between the full ones, of what it bounds.
     start = 0.05 + index / max(count, 1) + (0.5 if hollow else 0)
     return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
+        **mark(index),
         "markevery": (start % 1 * every, every),
         "ms": 4.5 if hollow else 4,
         **({"mfc": "none"} if hollow else {}),
@@ -97,9 +99,12 @@ def case_look(index: int, count: int = 1, *, hollow: bool = False, every: float 
 
 
 def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure", mark: str = "") -> list[_files.Place]:
-    """Saves a figure as PNG and PDF in a folder, made where there is none, each whole or not at all; returns the two paths.
+    """Saves a figure as PNG and PDF in a folder, made where there is none, each whole or not at all; returns the paths.
 
-    **Args:** `figure`; `folder`; `name`, of the files; `mark`, a word that both files hold: by it they are known again.
+    **Args:** `figure`; `folder`; `name`, of the files, or of the one file where it ends in .png, .pdf or .svg; `mark`, a word
+    that the files hold: by it they are known again.
+
+    **Raises:** `ValueError` for a name with the ending of another kind of picture.
 
     Example:
 
@@ -110,14 +115,17 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
         >>> print([path.name for path in ld.plots.save(figure, Path("."), "loss")])
         ['loss.png', 'loss.pdf']
     """
-    place = _files.place(folder)
+    place, ending = _files.place(folder), Path(name).suffix.lower()
+    if ending not in KINDS and ending.lstrip(".") in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"Argument `name` must end in .png, .pdf or .svg, or have no ending, but is {name!r}.")
+    endings = [""] if ending in KINDS else [".png", ".pdf"]
     if _files.is_remote(place):
         with tempfile.TemporaryDirectory() as here:
             names = [path.name for path in save(figure, Path(here), name, mark)]
             _files.upload(Path(here), place, names[-1])
         return [place / name for name in names]
     place.mkdir(parents=True, exist_ok=True)
-    paths = [place / f"{name}.png", place / f"{name}.pdf"]
+    paths = [place / f"{name}{kind}" for kind in endings]
     # The font's own date makes its subsetter complain in every PDF.
     log = logging.getLogger("fontTools")
     level = log.level
@@ -128,10 +136,10 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
             # Logarithmic ticks have their final labels, and margins wide enough for them, in the second layout only.
             figure.draw_without_rendering()
-            for path, field in zip(paths, ("Comment", "Keywords"), strict=True):
+            for path in paths:
                 partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
                 try:
-                    figure.savefig(partial, metadata={field: mark} if mark else None)
+                    figure.savefig(partial, metadata={KINDS[path.suffix.lower()]: mark} if mark else None)
                     os.replace(partial, path)
                 finally:
                     partial.unlink(missing_ok=True)
@@ -169,8 +177,14 @@ def ribbon(ax, x, low, middle, high, *, alpha: float = 0.2, **look) -> None:
 
 
 def mark(index: int) -> dict:
-    """Colour and marker of one case."""
-    return {"color": COLOURS[index], "marker": MARKERS[index]}
+    """Colour and marker of one case: with the first seven all colours are used, and further ones have other markers in them."""
+    again = index // len(COLOURS)
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + again) % len(MARKERS)]}
+
+
+def line(index: int) -> dict:
+    """Colour and line style of one curve of many."""
+    return {"color": COLOURS[index % len(COLOURS)], "ls": DASHES[index // len(COLOURS) % len(DASHES)]}
 
 
 def legend_below(ax, columns: int = 1, below: float = -0.18) -> None:

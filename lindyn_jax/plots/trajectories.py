@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..observables import attributes
-from .house import COLOURS, MARKERS, literal, panels, time_axis, value_axis
+from .house import COLOURS, DASHES, MARKERS, literal, panels, time_axis, value_axis
 
 
 def _facts(dataset, name: str) -> dict[str, str]:
@@ -44,12 +44,15 @@ def observables_against_time(ax, dataset, names, logarithmic: bool) -> None:
         drawn = True
         for component in range(values.shape[1]):
             several = values.shape[1] > 1
+            # Lines are told apart by their styles, and more components than colours by markers.
+            again = component // len(COLOURS)
             ax.plot(
                 time,
                 values[:, component],
                 color=COLOURS[(component if several else index) % len(COLOURS)],
-                ls=("-", "--", ":", "-.")[index % 4],
-                marker=MARKERS[index % len(MARKERS)] if len(time) <= 12 else None,
+                ls=DASHES[index % len(DASHES)],
+                marker=MARKERS[(index + again) % len(MARKERS)] if len(time) <= 12 or again else None,
+                markevery=max(len(time) // 10, 1),
                 label=None if several or len(names) == 1 else label,
             )
     time_axis(ax, time)
