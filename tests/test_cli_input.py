@@ -283,6 +283,21 @@ def test_files_that_are_no_data_are_refused_in_one_sentence(call, tmp_path):
         assert path.name in error, path
 
 
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("simulate", "--targets", "a", "--targets=b"), "Option --targets is given 2 times: give it once, with commas"),
+        (("simulate", "--observables", "losss"), "Option --observables is 'losss': did you mean 'loss'?"),
+        (("simulate", "--horizon", "1", "--data", "hierarchy"), "semantic, factorization."),
+        (("simulate", "--data", "factorisation"), "did you mean `factorization`?"),
+        (("figure", "t21-figre1"), "figure NAME is 't21-figre1': did you mean 't21-figure1'?"),
+    ],
+)
+def test_what_is_meant_is_said_in_the_words_of_the_command_line(call, tmp_path, arguments, said):
+    code, printed, error = call(*arguments, "--out", tmp_path / "out")
+    assert (code, printed, error.count("\n")) == (2, "", 1) and said in error
+
+
 def test_a_table_of_one_row_and_booleans_in_arrays_are_data(call, tmp_path):
     (tmp_path / "row.csv").write_text("a,b,y\n1,2,3\n")
     np.savez(tmp_path / "booleans.npz", X=np.eye(3, dtype=bool), Y=np.ones((3, 1), np.float16))

@@ -346,6 +346,14 @@ def test_reference_nesterov_through_the_reduction():
         ({"steps": 0}, "`steps` must be a static whole number of at least 1, but is 0"),
         ({"steps": 2.5}, "`steps` must be a static whole number"),
         ({"optimizer": 0.1}, "`optimizer` must be an optax transformation"),
+        ({"optimizer": optax.adam}, r"but is the function `adam`: call it, as in `adam\(0.01\)`"),
+        ({"optimizer": optax.sgd("1e-2")}, "one of the numbers that it was made of is a string"),
+        ({"observables": "losss"}, r"`observables` is 'losss': did you mean 'loss'\? It must be one of 'loss'"),
+        ({"observables": "input_gram"}, r"give \{'input_gram': ld.observables.input_gram\}"),
+        (
+            {"observables": {"a": ld.observables.on(ld.factorization(np.eye(3)), "loss")}},
+            "Observable `a`: The model does",
+        ),
         ({"save_at": np.array([0, 50])}, "must increase strictly between 0 and steps = 40"),
         ({"save_at": np.array([-1, 5])}, "must increase strictly between 0 and steps"),
         ({"save_at": np.array([5, 5])}, "must increase strictly between 0 and steps"),
@@ -375,6 +383,12 @@ def test_bad_arguments_are_refused(change, match, data):
         unchecked(**arguments)
 
 
+def test_a_whole_number_of_steps_may_be_written_as_a_float(data):
+    X, Y, U, V = data
+    arguments = ld.TwoLayer(U, V), ld.LeastSquares(X, Y), 1e1, ld.plain_descent(0.1), None
+    assert descent._check(*arguments).tolist() == [0, 10]
+
+
 def test_traced_step_numbers_are_refused(data):
     X, Y, U, V = data
     model, problem, optimizer = ld.TwoLayer(U, V), ld.LeastSquares(X, Y), optax.sgd(0.1)
@@ -395,6 +409,9 @@ def test_observables_that_mean_nothing_are_refused():
     resolve = inspect.unwrap(ld.observables.resolve)
     with pytest.raises(ValueError, match="`observables` has the entry 3: give names, or a dictionary"):
         resolve([3])
+    for unnamed in (["loss", ld.observables.loss], lambda model, problem: 0.0):
+        with pytest.raises(ValueError, match="has a function without a name: give a dictionary"):
+            resolve(unnamed)
     with pytest.raises(ValueError, match="Observable `a` must be a name or a function"):
         resolve({"a": 3})
     problem, model = ld.factorization(np.eye(2)), ld.LinearModel(np.eye(2))

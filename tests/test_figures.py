@@ -647,6 +647,12 @@ def test_ensembles_of_a_figure_report_their_trials(tiny):
 def test_unknown_figures_and_wrong_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must be one of 't21-figure1'"):
         figures.make("t21-figure9", tmp_path)
+    with pytest.raises(ValueError, match=r"is 't21-figre1': did you mean 't21-figure1'\?"):
+        figures.compute("t21-figre1")
+    with pytest.raises(ValueError, match=r"`trees` has no size `trials`: it has .*`depths`"):
+        figures.make("trees", tmp_path, trials=1)
+    for name, figure in figures.FIGURES.items():
+        assert figures.sizes_of(name).keys() >= figure.full.keys() | figure.quick.keys(), name
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         figures.make("t21-table2", tmp_path / "file")

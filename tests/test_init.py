@@ -567,6 +567,29 @@ def test_scalings_with_multipliers_move_the_product_as_their_own_convention_does
     np.testing.assert_allclose(U @ V.T, multiplier * own[0] @ own[1].T, rtol=1e-10)
 
 
+def test_one_strength_stands_for_all_modes_and_more_modes_than_the_width_are_refused():
+    problem = ld.factorization(np.diag([3.0, 2.0, 1.0]))
+    for start, wide, narrow in ((ld.init.aligned, 4, 2), (ld.init.deep_aligned, (4, 5), (2, 5))):
+        for mine, other in zip(*(start(problem, d, wide).layers for d in (2.0, np.full(3, 2.0))), strict=True):
+            assert np.array_equal(mine, other)
+        with pytest.raises(ValueError, match=r"shape \(3,\): they need a width of at least 3"):
+            start(problem, np.ones(3), narrow)
+
+
+def test_layers_the_wrong_way_round_are_named():
+    construct = inspect.unwrap(ld.TwoLayer.__init__)
+    for shapes, match in (
+        (((16, 8), (15, 16)), r"have 8 and 16: U is W1\^T and V is W2 .*, so `U.T` would fit"),
+        (((8, 16), (16, 15)), r"so `V.T` would fit"),
+        (((16, 8), (16, 15)), r"so `U.T, V.T` would fit"),
+        (((16, 8), (15, 7)), r"have 8 and 7\."),
+    ):
+        with pytest.raises(ValueError, match=match):
+            construct(object.__new__(ld.TwoLayer), *map(np.ones, shapes))
+    with pytest.raises(ValueError, match=r"2 keys: give one, and use `jax.vmap` for several"):
+        ld.init.gaussian(2, 2, 4, std=1.0, key=jax.random.split(jax.random.key(0)))
+
+
 def test_scalings_refuse_other_names_and_sizes():
     with pytest.raises(
         ValueError, match="`name` must be one of 'xavier', 'he', 'lecun', 'ntk', 'mup', but is 'kaiming'"

@@ -70,6 +70,37 @@ def test_modes_of_a_trajectory_are_drawn_up_to_its_end_on_the_lines_of_a_law(ax,
     assert (ax.get_xlabel(), ax.get_yscale()) == ("time $t$", "linear")
 
 
+def look(line):
+    """By what a line can be told from others in print."""
+    return line.get_color(), line.get_linestyle(), line.get_marker()
+
+
+def test_twelve_modes_are_told_apart(ax, tmp_path, monkeypatch):
+    curves = np.stack([TS + i + 1 for i in range(12)], axis=1)
+    plots.modes(ax, TS, curves)
+    assert len({look(line) for line in ax.lines}) == 12
+    figures = [Figure() for _ in range(4)]
+    plots.modes(figures[0].subplots(), TS, curves, curves)
+    assert len({look(line) for line in figures[0].axes[0].lines[:-1]}) == 24
+    plots.spectrum(figures[1].subplots(), curves, TS)
+    plots.losses(figures[2].subplots(), {f"{i}": (TS, curves[:, i] + 1) for i in range(12)})
+    seen = xr.Dataset({"singular_values": (("time", "mode"), curves)}, {"time": TS})
+    plots.observables_against_time(figures[3].subplots(), seen, ["singular_values"], False)
+    for figure in figures[1:]:
+        assert len({look(line) for line in figure.axes[0].lines}) == 12
+    made = []
+    monkeypatch.setattr(plots.animations, "Figure", lambda **options: made.append(Figure(**options)) or made[-1])
+    plots.animate(tmp_path / "a.gif", TS, curves, {}, law=curves, frames=2)
+    assert len({look(line) for line in made[0].axes[0].lines}) == 24
+
+
+def test_a_figure_is_saved_as_the_kind_that_its_name_asks_for(tmp_path):
+    assert [path.name for path in plots.save(Figure(), tmp_path, "a.svg", mark="known")] == ["a.svg"]
+    assert "known" in (tmp_path / "a.svg").read_text() and [path.name for path in tmp_path.iterdir()] == ["a.svg"]
+    with pytest.raises(ValueError, match=r"must end in .png, .pdf or .svg, or have no ending, but is 'a.jpg'"):
+        plots.save(Figure(), tmp_path, "a.jpg")
+
+
 def test_modes_from_arrays_with_names_that_are_no_mathematics(ax):
     plots.modes(ax, TS, np.stack([TS, TS**2, TS**3], axis=1), labels=["a", "$b", "c_d"])
     assert texts(ax) == ["a", r"\$b", "c_d"]
@@ -194,6 +225,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(ax, flow):
     for match, call in {
         r"`strengths` must have shape \(T, k\) with T = 16 times, but has shape \(16,\)": lambda: plots.modes(
             ax, TS, TS
+        ),
+        r"`matrix` must have shape \(a, b\), but has shape \(5, 2, 2\)": lambda: plots.similarity(
+            ax, np.ones((5, 2, 2))
         ),
         r"`exact` must have shape \(16, 1\) as `strengths`": lambda: plots.modes(ax, TS, TS[:, None], np.ones((16, 2))),
         "`labels` must hold 1 names": lambda: plots.modes(ax, TS, TS[:, None], labels=("a", "b")),

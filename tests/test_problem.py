@@ -166,6 +166,8 @@ def test_bad_numbers_are_refused(X, options, match):
         (np.ones((N, n)), np.ones((N + 1, m)), {}, "`X` has 5 rows and `Y` has 6"),
         (np.ones((N, n)) * 1j, np.ones((N, m)), {}, "`X` must be real, but has dtype complex128"),
         ("words", np.ones((N, m)), {}, "`X` must be an array of numbers, but is str"),
+        (np.full((N, n), "1"), np.ones((N, m)), {}, "`X` must be an array of numbers, but has dtype <U1"),
+        (ld.data.load("iris"), np.ones((N, m)), {}, "is Dataset: give its arrays, `data.X, data.Y`"),
         (np.ones((N, n)), np.ones((N, m)), {"link": "softmax"}, "`link` must be an elementwise function"),
     ],
 )

@@ -206,7 +206,9 @@ def test_divergence_is_reported_and_what_came_before_is_kept(problem):
         problem, start, dynamics="descent", step_size=5.0, horizon=500.0, points=101, observables=("loss",)
     )
     assert dataset.attrs["ok"] == 0
+    stable = float(ld.stable_step(start, problem))
     assert dataset.attrs["result"].startswith("diverged")
+    assert dataset.attrs["result"].endswith(f"; the step is 5, and `stable` is {stable:.3g}") and stable < 2.5
     assert dataset.attrs["num_steps"] < 100
     assert np.isfinite(dataset["loss"].values[:2]).all()
 
@@ -242,6 +244,10 @@ def test_bad_settings_are_refused(problem):
         ({"max_steps": 0}, "`max_steps` must be at least 1"),
         ({"dynamics": "descent", "step_size": -1.0}, "`step_size` must be a positive number"),
         ({"dynamics": "descent", "step_size": 1e-9, "horizon": 1.0}, r"takes 1e\+09 steps, more than the budget"),
+        (
+            {"dynamics": "descent", "horizon": 99.0, "max_steps": 1},
+            "the condition number .*: scale the columns of X alike",
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             simulate.__wrapped__(problem, start, **options)

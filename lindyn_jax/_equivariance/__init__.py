@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._checks import is_name, is_traced
+from .._checks import as_tuple, is_name, is_traced
 from .values import Obstacle, Value, join
 from .walk import Walk, settle
 
@@ -131,13 +131,11 @@ def _programs(optimizer, treedef, leaves) -> tuple:
     return start, step
 
 
-def _has_words(value: Any, depth: int = 8) -> bool:
+def _has_words(value: Any, depth: int = 10) -> bool:
     """Whether functions close over a string, in the place of a number."""
-    if is_name(value) or depth == 0:
-        return is_name(value)
-    cells = getattr(inspect.unwrap(value) if callable(value) else value, "__closure__", None) or ()
-    inner = [cell.cell_contents for cell in cells] if cells else value if type(value) in (tuple, list) else []
-    return any(_has_words(part, depth - 1) for part in inner)
+    cells = getattr(inspect.unwrap(value), "__closure__", None) if callable(value) else None
+    parts = [cell.cell_contents for cell in cells] if cells else as_tuple(value)
+    return is_name(value) or (depth > 0 and any(_has_words(part, depth - 1) for part in parts if part is not value))
 
 
 def _walk_optimizer(programs: list, frames: tuple) -> None:

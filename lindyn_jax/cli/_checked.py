@@ -5,7 +5,6 @@ import math
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +36,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
 SHARES = ("rtol", "stop", "delta", "relative_error", "recovered")
 # Screens on which a help in panels would cut names of options, and has none.
 NARROW = 80
+# Several names with commas between them, of which those given first would be lost.
+LISTS = ("--targets", "--observables")
 # The study says which of these a start can have.
 FREE = ("width", "alpha", "lambda0")
 
@@ -282,13 +283,10 @@ class Checked(TyperCommand):
         _cache.State.wanted = _cache.OPTION not in options
         known = {name for parameter in self.params for name in parameter.opts}
         read = [_spelled(arg, known) for arg in options if arg != _cache.OPTION]
-        single = {name for parameter in self.params if _is_single(parameter) for name in parameter.opts}
-        given = Counter(name for arg in read if (name := arg.partition("=")[0]) in single)
-        for name, count in given.items():
+        for name in LISTS:
+            count = [arg.partition("=")[0] for arg in read].count(name)
             if count > 1:
-                raise ValueError(
-                    f"Option {name} is given {count} times, and takes one value: give it once, lists with commas between entries."
-                )
+                raise ValueError(f"Option {name} is given {count} times: give it once, with commas between its names.")
         with in_one_sentence():
             return super().parse_args(ctx, read + args[len(options) :])
 
@@ -337,11 +335,6 @@ class Checked(TyperCommand):
         except BrokenPipeError as error:
             # Typer would end the process without a word.
             raise _endings.Closed from error
-
-
-def _is_single(parameter: Any) -> bool:
-    """Whether an option takes one value, and not several, none, or a count."""
-    return parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag or parameter.count)
 
 
 def _literal(text: str) -> str:

@@ -16,6 +16,7 @@ import typer
 from .. import _files
 from .._text import on_one_line
 from . import _cache, _endings, _tables
+from ._checked import is_data
 
 TargetsOption = Annotated[
     str | None, typer.Option(help="Target columns of a csv, which needs them, with commas between them.")
@@ -182,7 +183,8 @@ def widths_of(text: str) -> list[float]:
 
 def problem_of(data, shape, targets, samples, subset_seed, centre, scale):
     """The problem that the data options name (`None`: not asked for), a name for it and a description."""
-    from ..data import describe
+    from ..data import KNOWN, describe
+    from ..data.loading import unknown
     from ..problems import LeastSquares, factorization
     from ..studies.simulate import check_size, random_target
 
@@ -197,7 +199,7 @@ def problem_of(data, shape, targets, samples, subset_seed, centre, scale):
         refuse_too_large(6 * n * m, f"A target of {n} x {m} and its singular values", "choose a smaller --shape")
         description = f"factorization: {n} x {m} target with entries N(0, 1), seed {subset_seed}"
         return factorization(random_target(n, m, seed=subset_seed), scale=scale), "factorization", description
-    if shape is not None and re.fullmatch(r"[\w-]+", data) and not (is_data(data) or os.path.exists(data)):
+    if shape is not None and re.fullmatch(r"[\w-]+", data) and not is_data({"data": data}):
         raise unknown(data, (*KNOWN, "factorization"))
     dataset = load_data(data, targets, samples, subset_seed, centre)
     problem = LeastSquares(dataset.X, dataset.Y, scale=scale)

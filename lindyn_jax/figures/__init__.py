@@ -158,10 +158,14 @@ def compute(
     """
     (name,) = names(name) if name != "all" else ("all",)
     check_choice(name, "name", tuple(FIGURES))
-    figure, known = FIGURES[name], sizes_of(name)
-    for size in sizes:
-        if size not in known:
-            raise ValueError(f"Figure `{name}` has no size `{size}`: it has {', '.join(f'`{one}`' for one in known)}.")
+    figure = FIGURES[name]
+    try:
+        inspect.signature(figure.compute).bind_partial(**sizes)
+    except TypeError:
+        known = sizes_of(name)
+        wrong = next(size for size in sizes if size not in known)
+        listed = ", ".join(f"`{one}`" for one in known)
+        raise ValueError(f"Figure `{name}` has no size `{wrong}`: it has {listed}.") from None
     sizes = {**(figure.quick if quick else figure.full), **sizes}
     key = (figure.compute, seed, json.dumps(sizes, sort_keys=True))
     if cache is not None and key in cache:

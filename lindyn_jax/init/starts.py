@@ -67,10 +67,11 @@ class Balanced(AbstractGaussianStart):
         _checks.check_finite(self.lambda0, "lambda0")
         most, words = self._most(problem)
         if self._is_imbalanced() and not _checks.is_traced(self.h) and float(self.h) > most:
-            value = "that is traced, of whichever sign," if _checks.is_traced(self.lambda0) else f"= {self.lambda0:g}"
+            value = "that is traced" if _checks.is_traced(self.lambda0) else f"= {self.lambda0:g}"
+            sign = ", of a sign that is not known," if _checks.is_traced(self.lambda0) else ""
             raise ValueError(
                 f"A start with `lambda0` {value} needs a width of at most {words} = {most}, for every hidden direction has "
-                f"that imbalance, not {self.h:g}."
+                f"that imbalance{sign or ','} not {self.h:g}."
             )
         if _checks.is_traced(*jax.tree.leaves(self)):
             return

@@ -222,7 +222,8 @@ def named(name: str, argument: str) -> Observable:
 
 @functools.singledispatch
 def _by_name(observables: Any) -> Mapping[str, str | Observable]:
-    for name in (observables,) if callable(observables) else observables:
+    names: Any = (observables,) if callable(observables) else observables
+    for name in names:
         if callable(name):
             raise ValueError(
                 f"Argument `observables` has {'a function' if inspect.isfunction(name) else f'an entry {type(name).__name__}'} "
@@ -232,7 +233,7 @@ def _by_name(observables: Any) -> Mapping[str, str | Observable]:
             raise ValueError(
                 f"Argument `observables` has the entry {name!r}: give names, or a dictionary of names and functions."
             )
-    return {name: name for name in observables}
+    return {name: name for name in names}
 
 
 _by_name.register(str, lambda name: {name: name})

@@ -20,7 +20,7 @@ from ..models import AbstractModel, Reduction, Rest, TwoLayer
 from ..observables import OBSERVABLES, attributes
 from ..problems import LeastSquares
 from ..reduction import reduce
-from ..trajectory import RESULTS, STOPPED, Trajectory
+from ..trajectory import DIVERGED, RESULTS, STOPPED, Trajectory
 from ._record import of_problem, of_start
 from ._starts import as_start
 from .study import Choices, Options, Settled, Table
@@ -260,10 +260,13 @@ class Simulate(Settled):
             dims = ("time", *(f"{name}_index" for _ in range(value.ndim - 1)))
             dataset[name] = (dims, value, described[name])
         result = int(trajectory.result)
+        told = RESULTS[result]
+        if result == DIVERGED and self.step_size != "stable":
+            told += f"; the step is {step:.3g}, and `stable` is {float(_stable_step(model, problem)):.3g}"
         dataset.attrs = {
             "start": self.label(),
             "dynamics": dynamics,
-            "result": RESULTS[result],
+            "result": told,
             "ok": int(result <= STOPPED),
             "final_time": float(dataset["time"][-1]),
             "num_steps": int(trajectory.stats["num_steps"]),
@@ -372,17 +375,23 @@ def descent_grid(
     model: AbstractModel, problem: LeastSquares, ts: np.ndarray, step_size: Number | str, max_steps: int
 ) -> tuple[float, np.ndarray]:
     """The step size, and the step numbers nearest to the times `ts`."""
-    step = float(_stable_step(model, problem) if step_size == "stable" else step_size)
-    return step, step_numbers(ts, step, max_steps)
+    if step_size != "stable":
+        return float(step_size), step_numbers(ts, float(step_size), max_steps)
+    step, condition = float(_stable_step(model, problem)), float(problem.condition)
+    advice = f"it is the largest stable step, halved, where X^T X has the condition number {condition:.2g}: scale the columns of "
+    return step, step_numbers(ts, step, max_steps, advice + "X alike, or choose an earlier horizon or a larger budget.")
 
 
-def step_numbers(ts: np.ndarray, step: float, max_steps: int) -> np.ndarray:
+BUDGET = "choose an earlier horizon, a larger step or a larger budget."
+
+
+def step_numbers(ts: np.ndarray, step: float, max_steps: int, advice: str = BUDGET) -> np.ndarray:
     """The step numbers nearest to the times `ts`, each once, ending with at least one step."""
     steps = ts[-1] / step
     if steps > max_steps:
         raise ValueError(
             f"Descent with step {step:.3g} to time {ts[-1]:.3g} takes {steps:.2g} steps, more than the budget of {max_steps:g}: "
-            "choose an earlier horizon, a larger step or a larger budget."
+            f"{advice}"
         )
     return np.unique(np.maximum(np.round(ts / step), np.where(ts > 0, 1, 0)).astype(int))
 
