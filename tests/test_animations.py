@@ -13,10 +13,12 @@ def test_a_trajectory_becomes_a_moving_picture(tmp_path):
     ts = np.linspace(0, 1, 9)
     curves = np.stack([ts, ts**2], axis=1)
     matrices = {"items $": np.einsum("t,ij->tij", ts, np.eye(3) - 0.5)}
-    path = plots.animate(tmp_path / "a.gif", ts, curves, matrices, law=curves, labels=("one", "two_$"), frames=3)
+    path = plots.animate(
+        tmp_path / "a.gif", ts, curves, matrices, law=curves, labels=("one", "two_$"), frames=3, size=(5, 3)
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
     picture = Image.open(path)
-    assert picture.n_frames == 3
+    assert picture.n_frames == 3 and picture.size == (400, 240)
     frames = []
     for i in range(3):
         picture.seek(i)

@@ -79,6 +79,9 @@ def test_twelve_modes_are_told_apart(ax, tmp_path, monkeypatch):
     curves = np.stack([TS + i + 1 for i in range(12)], axis=1)
     plots.modes(ax, TS, curves)
     assert len({look(line) for line in ax.lines}) == 12
+    # The legend is long, and beside the curves.
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x0 > ax.bbox.x1
     figures = [Figure() for _ in range(4)]
     plots.modes(figures[0].subplots(), TS, curves, curves)
     assert len({look(line) for line in figures[0].axes[0].lines[:-1]}) == 24
@@ -134,6 +137,28 @@ def test_losses_have_bounds_in_the_colours_of_their_runs(ax, flow):
     assert len(own.get_xdata()) == 5 and len(free.get_xdata()) == 16 and free.get_color() == "0.3"
     assert {own.get_linestyle(), free.get_linestyle()} == {"--"} and own.get_markerfacecolor() == "none"
     assert ax.get_yscale() == "log" and ax.get_ylabel() == "excess loss $L - L^*$"
+
+
+def test_losses_are_points_on_a_law_and_plateaus_show_on_a_linear_axis(ax):
+    law = 0.5**TS
+    plots.losses(ax, (TS, law), exact=law, limit=0.1, scale="linear")
+    points, line = ax.lines[:2]
+    assert points.get_linestyle() == "None" and line.get_linestyle() == "-" and line.get_color() == points.get_color()
+    assert np.array_equal(line.get_ydata(), law - 0.1) and np.array_equal(points.get_ydata(), law - 0.1)
+    assert ax.get_yscale() == "linear" and texts(ax) == ["loss", "exact"]
+    other = Figure().subplots()
+    plots.losses(other, {"a": (TS, law), "b": (TS, 2 * law)}, exact={"b": 2 * law, "free": law})
+    colours = [drawn.get_color() for drawn in other.lines[:4]]
+    assert colours == [*plots.COLOURS[:2], plots.COLOURS[1], "0.3"] and texts(other) == ["a", "b", "free", "exact"]
+    with pytest.raises(ValueError, match=r"`exact\['b'\]` must have shape"):
+        plots.losses(other, (TS, law), exact={"b": 1.0})
+
+
+def test_a_matrix_is_drawn_in_cells_from_the_top_in_a_frame(ax):
+    plots.similarity(ax, np.array([[2.0, -1.0, np.nan], [0.0, 1.0, 0.5]]))
+    (cells,) = ax.collections
+    assert not ax.images and cells.get_clim() == (-2, 2) and ax.get_ylim() == (2, 0) and ax.get_xlim() == (0, 3)
+    assert all(spine.get_visible() for spine in ax.spines.values())
 
 
 def seen_losses(flow):

@@ -16,7 +16,7 @@ from .house import line, literal, mark, numbers, style
 
 
 def similarity(ax, matrix, largest: float | None = None) -> None:
-    """A similarity matrix, blue where it is negative and red where it is positive, on an axis without ticks.
+    """A similarity matrix, blue where it is negative and red where it is positive, in a frame without ticks.
 
     **Args:** `ax`, axes of matplotlib; `matrix`; `largest`, the size that has the full colour, by default that of its
     largest entry.
@@ -26,13 +26,16 @@ def similarity(ax, matrix, largest: float | None = None) -> None:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
         >>> ld.plots.similarity(ax, np.array([[2.0, -1.0], [-1.0, 2.0]]))
-        >>> print(*ax.images[0].get_clim())  # white is zero
+        >>> print(*ax.collections[0].get_clim())  # white is zero
         -2.0 2.0
     """
     matrix = numbers(matrix, "matrix", "(a, b)", None, None)
-    largest = float(np.max(np.abs(matrix), initial=0)) if largest is None else largest
-    ax.imshow(matrix, cmap="RdBu_r", vmin=-(largest or 1), vmax=largest or 1, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+    if largest is None:
+        largest = float(np.max(np.abs(matrix[np.isfinite(matrix)]), initial=0))
+    # Cells are areas of a vector picture, and no pixels that a viewer smooths.
+    ax.pcolormesh(matrix, cmap="RdBu_r", vmin=-(largest or 1), vmax=largest or 1)
+    ax.set(xticks=[], yticks=[], aspect="equal", ylim=(len(matrix), 0))
+    ax.spines[:].set_visible(True)
 
 
 @public
@@ -47,6 +50,7 @@ def animate(
     ylabel: str = "strength of the modes",
     frames: int = 40,
     per_second: int = 10,
+    size: tuple[float | int, float | int] | None = None,
 ) -> Path:
     """A GIF or an MP4 of a trajectory: its curves up to the time, and its matrices at it.
 
@@ -58,6 +62,7 @@ def animate(
     - `law`: what the curves are held against, shape (T, k), drawn as lines for all times, and the curves as points.
     - `labels`: of the curves; `ylabel`, of their axis.
     - `frames`: how many pictures, evenly over the T times; `per_second`, how many are shown in a second.
+    - `size`: width and height of a picture in inches of 80 pixels, by default what its panels need.
 
     **Returns:** the path.
 
@@ -97,7 +102,7 @@ def animate(
         )
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{kind}")
     with style():
-        figure = Figure(figsize=(3.2 + 2.2 * len(matrices), 2.6), dpi=80)
+        figure = Figure(figsize=size or (3.2 + 2.2 * len(matrices), 2.6), dpi=80)
         FigureCanvasAgg(figure)
         left, *right = np.atleast_1d(figure.subplots(1, 1 + len(matrices), width_ratios=[1.4, *[1] * len(matrices)]))
         lines, every = [], max(len(ts) // 40, 1)
@@ -123,7 +128,7 @@ def animate(
                     for drawn, values in zip(lines, curves.T, strict=True):
                         drawn.set_data(ts[: i + 1], values[: i + 1])
                     for ax, values in zip(right, matrices.values(), strict=True):
-                        ax.images[0].set_data(values[i])
+                        ax.collections[0].set_array(values[i])
                     left.set_title(f"$t = {ts[i]:.3g}$")
                     writer.grab_frame()
             os.replace(partial, path)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 from matplotlib.markers import CARETDOWN
 
+from .._checks import check_choice
 from ..trajectory import Trajectory
 from .house import case_look, curve, line, literal, mark, numbers, time_axis
 
@@ -72,8 +73,8 @@ def modes(
     _legend(ax)
 
 
-def losses(ax, runs, bounds=None, *, limit: float | None = None) -> None:
-    """Losses over time on a logarithmic axis, and bounds on them, dashed with hollow markers.
+def losses(ax, runs, bounds=None, *, exact=None, limit: float | None = None, scale: str = "log") -> None:
+    """Losses over time, and bounds on them, dashed with hollow markers, or points on the lines of a law.
 
     **Args:**
 
@@ -81,7 +82,9 @@ def losses(ax, runs, bounds=None, *, limit: float | None = None) -> None:
     - `runs`: a `Trajectory` with the observable `"loss"`, a pair (ts, loss) of shapes (T,), or a dictionary of these by labels.
     - `bounds`: on what is drawn, shape (T,), or a dictionary of these by labels: one with the label of a run has its times and
         its colour, others have the times of the first run.
-    - `limit`: the least loss L*, which is subtracted: the excess loss is drawn.
+    - `exact`: what losses are held against, such as a closed form, given as `bounds` are: lines, and the runs are points.
+    - `limit`: the least loss L*, which is subtracted from `runs` and `exact`: the excess loss is drawn.
+    - `scale`: of the axis, `"log"`, or `"linear"`, which shows plateaus.
 
     **Raises:** `ValueError` for shapes that do not fit each other, a trajectory without its loss, or a batch of runs.
 
@@ -101,22 +104,31 @@ def losses(ax, runs, bounds=None, *, limit: float | None = None) -> None:
     if not runs:
         raise ValueError("Argument `runs` must hold at least one run, but is empty.")
     known = {label: _run(run) for label, run in runs.items()}
-    given = []
-    for label, bound in bounds.items():
-        time = known[label if label in known else next(iter(known))][0]
-        argument = "bounds" if label is None else f"bounds[{label!r}]"
-        given.append((label, time, numbers(bound, argument, f"(T,) with T = {len(time)} times", len(time))))
+    check_choice(scale, "scale", ("log", "linear"))
+    logarithmic = scale == "log"
+    given, laws = _beside(known, bounds, "bounds"), _beside(known, {} if exact is None else _by_label(exact), "exact")
     for index, (label, (time, past, _, values)) in enumerate(known.items()):
-        name = "loss" if label is None and bounds else label
-        _draw(ax, time, values - (limit or 0), name, past, logarithmic=True, **case_look(index, len(known)))
+        name = "loss" if label is None and (bounds or laws) else label
+        look = case_look(index, len(known)) | ({"ls": "none"} if laws else {})
+        _draw(ax, time, values - (limit or 0), name, past, logarithmic=logarithmic, **look)
+    for label, time, values in laws:
+        look = {
+            "color": case_look(list(known).index(label))["color"] if label in known else "0.3",
+            "lw": 1,
+            "marker": "",
+        }
+        name = None if label in known else "exact" if label is None else label
+        _draw(ax, time, values - (limit or 0), name, np.zeros(len(time), bool), logarithmic=logarithmic, **look)
+    if any(label in known for label, _, _ in laws):
+        ax.plot([], [], color="0.3", lw=1, label="exact")
     for index, (label, time, values) in enumerate(given):
         place = list(known).index(label) if label in known else None
         look = case_look(index if place is None else place, len(known), hollow=True) | {"ls": "--", "lw": 1}
         look |= {"color": "0.3"} if place is None or len(known) == 1 else {}
         name = "bound" if label is None else f"{label}, bound" if label in known else label
-        _draw(ax, time, values, name, np.zeros(len(time), bool), logarithmic=True, **look)
+        _draw(ax, time, values, name, np.zeros(len(time), bool), logarithmic=logarithmic, **look)
     longest = max(known.values(), key=lambda run: run[0][-1])
-    ax.set_yscale("log")
+    ax.set_yscale(scale)
     time_axis(ax, longest[0])
     ax.set(xlabel=longest[2], ylabel="loss $L$" if limit is None else "excess loss $L - L^*$")
     _legend(ax)
@@ -226,6 +238,16 @@ def _run(run) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
     return time, past, word, numbers(values, "loss", f"(T,) with T = {len(time)} times", len(time))
 
 
+def _beside(known: dict, given: dict, argument: str) -> list[tuple]:
+    """Curves beside runs, each a label, times and values: with the times of the run of its label, or of the first one."""
+    curves = []
+    for label, values in given.items():
+        time = known[label if label in known else next(iter(known))][0]
+        name = argument if label is None else f"{argument}[{label!r}]"
+        curves.append((label, time, numbers(values, name, f"(T,) with T = {len(time)} times", len(time))))
+    return curves
+
+
 def _spectra(values, name: str, eigenvalues: bool, times: tuple[int, ...]) -> np.ndarray:
     """Values from the largest down, along the last axis; of matrices, where they have one axis more."""
     prefix = "(T, " if times else "("
@@ -267,4 +289,6 @@ def _draw(ax, x, values, label, past, *, logarithmic: bool = False, **look) -> N
 
 def _legend(ax) -> None:
     if ax.get_legend_handles_labels()[1]:
-        ax.legend()
+        # A long one beside the axes, where a layout makes room for it.
+        beside = len(ax.get_legend_handles_labels()[1]) > 6 and ax.figure.get_layout_engine() is not None
+        ax.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}))
