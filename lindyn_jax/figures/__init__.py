@@ -114,8 +114,8 @@ def sizes_of(name: str, *, quick: bool = False) -> dict[str, Any]:
 
     Example:
 
-        >>> ld.figures.sizes_of("g19-table1")
-        {}
+        >>> ld.figures.sizes_of("t21-table2")
+        {'points': 31}
     """
     check_choice(name, "name", (*FIGURES, *SAME))
     figure = FIGURES[SAME.get(name, name)]
