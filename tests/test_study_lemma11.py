@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from helpers import assert_fits
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -251,7 +252,12 @@ def test_what_cannot_be_studied_is_refused(problem):
 def test_float32_warns_once_where_the_spreads_lose_digits_and_the_dataset_says_so(monkeypatch):
     narrow = ld.LeastSquares(np.eye(2, 4, dtype=np.float32), np.ones((2, 1), np.float32))
     noted = {}
-    monkeypatch.setattr("lindyn_jax.studies.study.run_ensemble", lambda *arguments, **options: noted.update(options))
+
+    def capture(*arguments, **options):
+        noted.update(options)
+        return xr.Dataset()
+
+    monkeypatch.setattr("lindyn_jax.studies.study.run_ensemble", capture)
     with pytest.warns(UserWarning, match=r"lose digits above a width of about 1e\+06") as caught:
         study.run(narrow, [100, 1e7], [0.5, 0.4], 3)
     assert len(caught) == 1
