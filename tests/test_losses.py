@@ -292,7 +292,7 @@ def test_observables_of_classes_and_of_other_data():
     for ask, message in (
         (lambda: ld.observables.on(test, "loss")(drawn, problem), "needs all of Theta"),
         (lambda: ld.observables.on(test, "imbalance_drift"), "that does not look at the start"),
-        (lambda: ld.observables.on(test, "lose"), "`name` must be one of"),
+        (lambda: ld.observables.on(test, "lose"), r"`name` is 'lose': did you mean 'loss'\?"),
         (lambda: ld.observables.accuracy(start, make("huber")), "kind Logistic or Softmax, but .* Huber"),
     ):
         with pytest.raises(ValueError, match=message):
