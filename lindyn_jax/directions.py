@@ -6,6 +6,7 @@ and tau = 1e4 is no different from tau = 10. What is returned is the heading, `T
 c/tau because of where it came from, the heading is off by the square of that, or by a power of t for a single layer.
 """
 
+from importlib import import_module
 from typing import ClassVar, cast
 
 import diffrax
@@ -251,8 +252,8 @@ def _check_separable(problem: Classification) -> None:
     numbers = problem.num_samples * problem.rank * problem.num_outputs**2
     if _checks.is_traced(*jax.tree.leaves(problem)) or numbers > _MOST_NUMBERS:
         return
-    # It is asked for here alone, and takes as long to import as the rest.
-    from scipy.optimize import linprog
+    # It is asked for here alone, and takes as long to import as the rest. By its name: a type checker would read all of SciPy.
+    linprog = import_module("scipy.optimize").linprog
 
     small = problem.restrict()[0]
     for A in small.separations():

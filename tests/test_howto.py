@@ -15,7 +15,7 @@ ELSEWHERE = {"index", "trajectory-and-audit", "figures", "install", "many-trials
 # Those that compile several solvers, run studies or draw pictures.
 LONGER = {
     "solver", "derivatives", "resume", "own-study", "fit", "closed-forms", "tutorial", "own-data", "export", "own-loss",
-    "pictures", "saxe", "batches", "sweeps", "own-network", "precision", "adam",
+    "pictures", "saxe", "batches", "sweeps", "own-network", "precision", "adam", "sharp-bits"
 }  # fmt: skip
 RUN = [path for path in [*HOW_TO, DOCS / "tutorial.md", DOCS / "saxe.md"] if path.stem not in ELSEWHERE]
 # Page -> command -> options that make it small, or None for one that is not run.

@@ -258,6 +258,8 @@ OF_THEIR_OWN = {
 }
 # Observables and starts that are sums and products of what has a row: JAX composes their derivatives as well.
 COMPOSED = {
+    # Tests of their own hold these derivatives.
+    "exact.deep_mode", "theory.line_search",
     *(f"init.{name}" for name in ("aligned", "balanced", "deep_aligned", "deep_balanced", "gaussian_with_imbalance")),
     *(
         f"observables.{name}"

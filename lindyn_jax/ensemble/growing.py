@@ -36,7 +36,7 @@ def advice(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     differ = [name for name in {**there, **here} if not same(there.get(name), here.get(name))]
     if differ == ["trials"]:
         return "to read those that are there takes no run (`open_sweep`, `lindyn-jax show`); for fewer choose another folder"
-    if "trials" in differ and growing_axis(there, {**here, "trials": there["trials"]}):
+    if "trials" in differ and "trials" in there and growing_axis(there, {**here, "trials": there["trials"]}):
         return (
             "ask for more trials first, and for the other points of the grid in a second run, or choose another folder"
         )
