@@ -8,9 +8,10 @@ import pytest
 
 # Files of a few tests that take long, and that are begun before all others: the last ones to be begun are short.
 FIRST = [
-    "examples", "public_derivatives", "types", "fuzz", "study_theorem12", "exact_riccati", "notebooks", "study_lemma11", "readme",
-    "noise", "fit_lambda0", "solvers", "losses", "study_audit", "resume", "howto", "theory_equivariance", "optimizers", "tasks",
-    "lie_solver", "deep_reduction", "study_phases", "init", "deep", "observables", "theory_stochastic", "curvature", "figures",
+    "types", "public_derivatives", "examples", "study_theorem12", "lowering", "readme", "study_lemma11", "fit_lambda0",
+    "derivatives", "study_simulate", "cli_input", "ensemble", "theory_rates", "study_phases", "init", "losses", "noise",
+    "theory_discrete", "reduction", "extending", "solvers", "exact_riccati", "contents", "implicit_bias", "deep",
+    "not_finite", "tasks", "theory_rank", "exact_homogeneous", "study_audit", "descent",
 ]  # fmt: skip
 
 
