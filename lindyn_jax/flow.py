@@ -339,9 +339,11 @@ def _known_stiffness(model: AbstractModel, problem: AbstractProblem, horizon: Ar
     if not is_least_squares(problem) or len(factors) != 2 or sum(leaf.size for leaf in (*factors, problem.Ytil)) > HOST:
         return None
     U, V = map(np.asarray, factors)
-    U1 = U if problem.frame is None else np.asarray(problem.frame).T @ U
     s = np.asarray(problem.output_scale) * np.asarray(problem.data_singular_values)
-    return float(_two_layer_stiffness(np, _largest, (U1, V.T), s, problem, np.asarray(horizon), stop))
+    # What is beyond the range of the dtype is so without a word, as in a program.
+    with np.errstate(all="ignore"):
+        U1 = U if problem.frame is None else np.asarray(problem.frame).T @ U
+        return float(_two_layer_stiffness(np, _largest, (U1, V.T), s, problem, np.asarray(horizon), stop))
 
 
 def _largest(A: np.ndarray) -> np.floating:

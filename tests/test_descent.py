@@ -347,7 +347,7 @@ def test_reference_nesterov_through_the_reduction():
         ({"steps": 2.5}, "`steps` must be a static whole number"),
         ({"optimizer": 0.1}, "`optimizer` must be an optax transformation"),
         ({"optimizer": optax.adam}, r"but is the function `adam`: call it, as in `adam\(0.01\)`"),
-        ({"optimizer": optax.sgd("1e-2")}, "one of the numbers that it was made of is a string"),
+        ({"optimizer": optax.sgd("1e-2")}, "a string is among what it was made of"),
         ({"observables": "losss"}, r"`observables` is 'losss': did you mean 'loss'\? It must be one of 'loss'"),
         ({"observables": "input_gram"}, r"give \{'input_gram': ld.observables.input_gram\}"),
         (

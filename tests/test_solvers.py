@@ -257,6 +257,9 @@ def test_numbers_that_are_known_are_judged_as_those_of_a_program_are(stop, rng):
         known = flow._known_stiffness(start, problem, 7.0, ends)
         compiled = jax.jit(lambda *of, ends=ends: flow._stiffness(*of, ends))(*start.parts(problem), 7.0)
         assert known == pytest.approx(float(compiled), rel=1e-12)
+    # Beyond the range of the dtype, without a warning.
+    huge = ld.TwoLayer(np.full((4, 6), 1e200), np.full((m, 6), 1e200))
+    assert names(chosen(huge, problem, np.array([7.0]), stop)) == ["dopri8"]
 
 
 def test_auto_knows_that_a_small_start_learns_the_least_mode_late():

@@ -120,9 +120,14 @@ def _programs(optimizer, treedef, leaves) -> tuple:
         start, state = jax.make_jaxpr(init, return_shape=True)(leaves)
         step, (_, new) = jax.make_jaxpr(update, return_shape=True)(leaves, state, leaves)
     except Exception as error:
-        if _has_words(tuple(optimizer)):
-            raise Obstacle("a step of it fails, for one of the numbers that it was made of is a string") from error
-        raise Obstacle(f"a step of it fails on these weights, {type(error).__name__}: {_first_line(error)}") from error
+        hint = (
+            "; a string is among what it was made of: is that one of its numbers?"
+            if _has_words(tuple(optimizer))
+            else ""
+        )
+        raise Obstacle(
+            f"a step of it fails on these weights, {type(error).__name__}: {_first_line(error)}{hint}"
+        ) from error
     forms = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, new)]
     if forms[0] != forms[1] or jax.tree.structure(state) != jax.tree.structure(new):
         raise Obstacle("its state changes form in a step on these weights")
@@ -132,7 +137,7 @@ def _programs(optimizer, treedef, leaves) -> tuple:
 
 
 def _has_words(value: Any, depth: int = 10) -> bool:
-    """Whether functions close over a string, in the place of a number."""
+    """Whether functions close over a string, which may stand in the place of a number."""
     cells = getattr(inspect.unwrap(value), "__closure__", None) if callable(value) else None
     parts = [cell.cell_contents for cell in cells] if cells else as_tuple(value)
     return is_name(value) or (depth > 0 and any(_has_words(part, depth - 1) for part in parts if part is not value))

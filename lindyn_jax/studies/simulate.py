@@ -378,8 +378,8 @@ def descent_grid(
     if step_size != "stable":
         return float(step_size), step_numbers(ts, float(step_size), max_steps)
     step, condition = float(_stable_step(model, problem)), float(problem.condition)
-    advice = f"it is the largest stable step, halved, where X^T X has the condition number {condition:.2g}: scale the columns of "
-    return step, step_numbers(ts, step, max_steps, advice + "X alike, or choose an earlier horizon or a larger budget.")
+    advice = f"the condition number of X^T X is {condition:.2g}: scale the columns of X alike, or "
+    return step, step_numbers(ts, step, max_steps, f"{advice}choose an earlier horizon or a larger budget.")
 
 
 BUDGET = "choose an earlier horizon, a larger step or a larger budget."
