@@ -351,7 +351,7 @@ def _(model: TwoLayer) -> Callable:
         level = q * s**2 * lambda0 / 2
         cross = q * s * target
         A = jnp.block([[level * jnp.eye(n, dtype=U1.dtype), cross], [cross.T, -level * jnp.eye(m, dtype=U1.dtype)]])
-        L = checked_factors(A, q * s**2, jnp.concatenate([U1, model.V]), ts)
+        L = checked_factors(A, q * s**2, jnp.concatenate([U1, model.V]), ts, n=n)
         return jax.vmap(lambda L: TwoLayer(problem.from_data(L[:n]), L[n:]))(L)
 
     return solve

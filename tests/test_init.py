@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import load_cases, relative_error, tolerance
-from scipy.stats import ks_2samp
+from numpy.testing import assert_allclose
+from scipy.stats import chi2, ks_2samp, kstest
 
 import lindyn_jax as ld
+from lindyn_jax.init import gaussians
 
 N, n, m = 5, 9, 2
 DRAWS = 2000
@@ -57,6 +59,26 @@ def test_cores_have_the_law_of_reduced_draws(h, problem):
     for i in range(core.shape[1]):
         assert ks_2samp(core[:, i], full[:, i]).pvalue > 1e-4
     assert np.mean(full[:, 0] > 0) > 0.2  # the level of imbalance is not a constant
+
+
+@pytest.mark.parametrize("degrees", [0.5, 3.0, 1e4, 1e8, 1e15])
+def test_draws_of_chi_squared_have_its_law(degrees, draws=4000):
+    key_normal, key_uniform = jax.random.split(jax.random.key(int(degrees)))
+    normals = jax.random.normal(key_normal, (gaussians.PROPOSALS * draws,))
+    uniforms = jax.random.uniform(key_uniform, ((gaussians.PROPOSALS + 1) * draws,))
+
+    def drawn(degrees):
+        return gaussians._chi_squared(degrees, normals, uniforms)
+
+    values, change = jax.jvp(drawn, (jnp.full(draws, degrees),), (jnp.ones(draws),))
+    assert kstest(values, chi2(degrees).cdf).pvalue > 1e-4
+    assert np.all(np.isfinite(change))
+    if 1 < degrees < 1e15:
+        # What a quantile changes by, of which SciPy has the inverse function.
+        some, step = np.asarray(values[:9]), 1e-4 * degrees
+        levels = chi2(degrees).cdf(some)
+        quantiles = [chi2(degrees + sign * step).ppf(levels) for sign in (1, -1)]
+        assert_allclose(change[:9], (quantiles[0] - quantiles[1]) / (2 * step), rtol=1e-5)
 
 
 def test_one_factor_may_begin_at_zero(problem):

@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy import stats
 
 import lindyn_jax as ld
-from lindyn_jax.cli import _study
+from lindyn_jax.cli import _tables
 from lindyn_jax.ensemble import open_reductions
 from lindyn_jax.statistics import frequency
 from lindyn_jax.studies import lemma11 as study
@@ -167,7 +167,7 @@ def test_descent_with_noise_leaves_less_of_the_imbalance():
     assert rows.columns[-4:] == ("D lost", "level left", "dist/law", "(33) left") and len(rows.rows[0]) == 15
     for room in (80, 160):
         printed = io.StringIO()
-        _study.show(Console(file=printed, width=room), [rows])
+        _tables.show(Console(file=printed, width=room), [rows])
         lines = printed.getvalue().splitlines()
         assert max(map(len, lines)) <= room and "…" not in printed.getvalue()
         # All of it, in parts that begin with what names the rows.

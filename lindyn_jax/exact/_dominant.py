@@ -42,13 +42,14 @@ def first(B: Array, scale: Array) -> Dominant:
 def follow(state: Dominant, B: Array, scale: Array, logs: Float[Array, "2 q"]) -> tuple[Dominant, Float[Array, "q k"]]:
     """The choice of rows, and the basis scaled, once row i counts `e^{logs[0, i] + logs[1, i]}` times."""
 
-    def eliminated(B: Array) -> tuple:
-        return _measured(eliminate(B, scale, logs), logs)[0]
+    # All that these take goes through the loops of `unless_good`: what does not would be computed before them, needed or not.
+    def eliminated(given: tuple) -> tuple:
+        return _measured(eliminate(*given), given[2])[0]
 
-    def chosen(B: Array) -> tuple:
-        return unless_good(*_measured(_select(B, scale, logs), logs), eliminated, B)[0]
+    def chosen(given: tuple) -> tuple:
+        return unless_good(*_measured(_select(*given), given[2]), eliminated, given)[0]
 
-    return unless_good(*_measured(state, logs), chosen, B)[0]
+    return unless_good(*_measured(state, logs), chosen, (B, scale, logs))[0]
 
 
 def _measured(state: Dominant, logs: Array) -> tuple[tuple[Dominant, Float[Array, "q k"]], Bool[Array, ""]]:

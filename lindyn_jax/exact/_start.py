@@ -44,7 +44,7 @@ def _start_factor_jvp(primals, tangents):
 
 
 def unless_good(
-    found: PyTree, good: Bool[Array, ""], better: Callable[[Array], PyTree], of: Array
+    found: PyTree, good: Bool[Array, ""], better: Callable[[PyTree], PyTree], of: PyTree
 ) -> tuple[PyTree, Bool[Array, ""]]:
     """What was found, or `better(of)`, and whether it was good.
 

@@ -52,8 +52,8 @@ def decayed(
          [1.  1.5]] [2.5 0.5]
     """
     A, R0 = _check(Y, U0, V0, weight_decay)
-    L = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
     n = jnp.shape(Y)[0]
+    L = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype), n=n)
     return L[:, :n] @ jnp.swapaxes(L[:, n:], 1, 2)
 
 

@@ -111,7 +111,7 @@ def homogeneous_factors(
          [1. 2.]]
     """
     A, R0 = check_homogeneous(Y, U0, V0, lambda0)
-    return checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))
+    return checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype), n=jnp.shape(Y)[0])
 
 
 @public

@@ -73,6 +73,6 @@ def neuron(
     if a0.ndim:
         raise ValueError(f"Argument `a0` must be a number, but has shape {a0.shape}: use `jax.vmap`.")
     A, R0 = check_homogeneous(target[:, None], w0[:, None], a0[None, None], w0 @ w0 - a0**2)
-    R = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype))[:, :, 0]
+    R = checked_factors(A, jnp.ones((), A.dtype), R0, as_times(ts, A.dtype), n=len(target))[:, :, 0]
     R = jnp.where(R @ R0 < 0, -R, R)
     return Neuron(R[:, :-1], R[:, -1])

@@ -28,7 +28,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .. import _checks
 from .._linalg import round_off
 from .._public import public
-from ._common import as_times, check_not_negative
+from ._common import as_times, check_not_negative, hypot
 from ._couplings import couplings, log_kernel, rotating
 from ._dominant import Dominant, basis_of, first, follow, scale_by, shifts
 from ._start import start_factor
@@ -169,14 +169,44 @@ def merge_eigenvalues(a: Float[Array, " p"]) -> Float[Array, " p"]:
     return jnp.where(jnp.abs(mean) <= cutoff, 0, mean)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="n")
 def checked_factors(
-    A: Float[Array, "p p"], g: Float[Array, ""], U0: Float[Array, "p h"], ts: Float[Array, " T"]
+    A: Float[Array, "p p"],
+    g: Float[Array, ""],
+    U0: Float[Array, "p h"],
+    ts: Float[Array, " T"],
+    *,
+    n: int | None = None,
 ) -> Float[Array, "T p k"]:
-    """`riccati_factors` of checked arguments."""
+    """`riccati_factors` of checked arguments; with `n` where A is `[[alpha I, Y], [Y^T, beta I]]`, Y of n rows."""
     U0, _ = start_factor(U0)
-    a, Phi = jax.lax.stop_gradient(jnp.linalg.eigh(jax.lax.stop_gradient(A)))
+    known = jax.lax.stop_gradient(A)
+    a, Phi = jax.lax.stop_gradient(jnp.linalg.eigh(known) if n is None else _block_eigenbasis(known, n))
     return _factors(A, merge_eigenvalues(a), Phi, g, U0, ts)
+
+
+def _block_eigenbasis(A: Float[Array, "p p"], n: int) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """Ascending eigenvalues and eigenvectors of `[[alpha I, Y], [Y^T, beta I]]`, by the singular values of Y, half its size.
+
+    A pair of singular vectors (u, v) spans two eigenvectors, (cos u, sin v) and (-sin u, cos v), with eigenvalues
+    `(alpha + beta)/2 +- ((alpha - beta)^2/4 + s^2)^{1/2}`; those of a side that is longer are its own.
+    """
+    P, s, QT = jnp.linalg.svd(A[:n, n:])
+    k, mean, level = s.shape[0], (A[0, 0] + A[-1, -1]) / 2, (A[0, 0] - A[-1, -1]) / 2
+    size = hypot(s, level)
+    # The larger of cosine and sine first, and the other from it, without a difference; equal where both vanish.
+    larger = jnp.sqrt((1 + jnp.abs(level) / jnp.where(size > 0, size, 1)) / 2)
+    smaller = jnp.where(size > 0, s / jnp.where(size > 0, 2 * size * larger, 1), larger)
+    cos, sin = jnp.where(level >= 0, larger, smaller), jnp.where(level >= 0, smaller, larger)
+    u, v = P[:, :k], QT[:k].T
+    below, above = jnp.concatenate([-sin * u, cos * v]), jnp.concatenate([cos * u, sin * v])
+    alone = jnp.concatenate(
+        [jnp.pad(P[:, k:], ((0, QT.shape[0]), (0, 0))), jnp.pad(QT[k:].T, ((n, 0), (0, 0)))], axis=1
+    )
+    own = jnp.full(alone.shape[1], A[0, 0] if n > k else A[-1, -1])
+    return jnp.concatenate([mean - size, own, (mean + size)[::-1]]), jnp.concatenate(
+        [below, alone, above[:, ::-1]], axis=1
+    )
 
 
 @jax.custom_jvp

@@ -127,15 +127,18 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
     place.mkdir(parents=True, exist_ok=True)
     paths = [place / f"{name}{kind}" for kind in endings]
     # The font's own date makes its subsetter complain in every PDF.
-    log = logging.getLogger("fontTools")
+    log, layout = logging.getLogger("fontTools"), figure.get_layout_engine()
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with style(), warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes.
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-            # Logarithmic ticks have their final labels, and margins wide enough for them, in the second layout only.
-            figure.draw_without_rendering()
+            # Logarithmic ticks have their final labels, and margins wide enough for them, in the second layout only. No file
+            # needs one of its own after it, which takes longer than to draw.
+            for _ in range(2):
+                figure.draw_without_rendering()
+            figure.set_layout_engine("none")
             for path in paths:
                 partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
                 try:
@@ -145,6 +148,7 @@ def save(figure, folder: str | os.PathLike | _files.Place, name: str = "figure",
                     partial.unlink(missing_ok=True)
     finally:
         log.setLevel(level)
+        figure.set_layout_engine(layout or "none")
     return paths
 
 
