@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox.internal as eqxi
@@ -114,6 +113,8 @@ def gradient_descent(
         bool(keep_models),
         differentiate == "reverse",
         bool(save_at[-1] == steps),
+        # The most steps that end at every number that is observed: one loop is then all, and is compiled once.
+        math.gcd(CHECK_EVERY, int(steps), *save_at.tolist()),
     )
 
 
@@ -172,7 +173,20 @@ class _Carry(NamedTuple):
 
 @compiled
 def _descend(
-    model, problem, save_at, stop, steps, optimizer, noise, functions, reduce, lifted, keep_models, reverse, whole
+    model,
+    problem,
+    save_at,
+    stop,
+    steps,
+    optimizer,
+    noise,
+    functions,
+    reduce,
+    lifted,
+    keep_models,
+    reverse,
+    whole,
+    at_once,
 ) -> Trajectory:
     kind = "checkpointed" if reverse else "lax"
 
@@ -218,39 +232,28 @@ def _descend(
             now = check(carry.weights)
             return carry._replace(halted=(now <= target) | ~jnp.isfinite(now))
 
-        def chunk(carry: _Carry) -> _Carry:
-            carry, _ = jax.lax.scan(step, carry, None, length=CHECK_EVERY)
-            return test(carry)
-
-        def single(carry: _Carry) -> _Carry:
-            return step(carry)[0]
+        def some(carry: _Carry) -> _Carry:
+            carry, _ = jax.lax.scan(step, carry, None, length=at_once)
+            if at_once == CHECK_EVERY:
+                return test(carry)
+            # Tests are at multiples of CHECK_EVERY alone: where a run ends does not depend on where it is observed.
+            return jax.lax.cond(carry.step % CHECK_EVERY == 0, test, lambda carry: carry, carry)
 
         def advance(carry: _Carry, until: Int[Array, ""]):
-            # Single steps to the next multiple of CHECK_EVERY, whole chunks, and single steps for the rest: tests are at
-            # multiples alone, so that where a run ends does not depend on where it is observed.
-            def part(carry: _Carry, end: Int[Array, ""]):
-                carry = eqxi.while_loop(
-                    lambda carry: ~carry.halted & (carry.step < end), single, carry, max_steps=CHECK_EVERY, kind=kind
-                )
-                carry = jax.tree.map(partial(jnp.where, carry.step % CHECK_EVERY == 0), test(carry), carry)
-                carry = eqxi.while_loop(
-                    lambda carry: ~carry.halted & (until - carry.step >= CHECK_EVERY),
-                    chunk,
-                    carry,
-                    max_steps=chunks,
-                    kind=kind,
-                    checkpoints=_num_kept(carry, 2 * stretches.shape[0], chunks),
-                )
-                return carry, None
-
-            aligned = -(-carry.step // CHECK_EVERY) * CHECK_EVERY
-            carry, _ = jax.lax.scan(part, carry, jnp.stack([jnp.minimum(aligned, until), until]))
+            carry = eqxi.while_loop(
+                lambda carry: ~carry.halted & (carry.step < until),
+                some,
+                carry,
+                max_steps=most,
+                kind=kind,
+                checkpoints=_num_kept(carry, stretches.shape[0], most),
+            )
             seen = observe(unpack(carry.weights), problem)
             # Between two tests the weights may have left the numbers, and what is observed of them then is nothing.
             reached = (carry.step >= until) & jnp.isfinite(check(carry.weights))
             return carry, jax.tree.map(lambda value: failed_to_inf(reached, value), seen)
 
-        chunks = max(steps // CHECK_EVERY, 1)
+        most = steps // at_once
         kept = None if noise is None else noise.start()
         carry = test(_Carry(weights, optimizer.init(weights), kept, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         # The last stretch is one of those between observations: a program of its own takes as long again to compile.
