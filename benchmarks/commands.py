@@ -41,7 +41,8 @@ def once(command: str, out: Path, cache: Path, tree: Path) -> tuple[float, float
     **Raises:** `CalledProcessError` if it fails.
     """
     words = [sys.executable, "-m", "lindyn_jax", *shlex.split(command), "--out", str(out)]
-    unset = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    # Modules are kept in bytecode, as they are for users.
+    unset = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     begin = time.perf_counter()
     process = subprocess.Popen(

@@ -404,5 +404,5 @@ def test_projectors_of_wide_matrices_tell_close_values_apart_in_single_precision
     f = lambda A: theory.regression.right_projector(A, jnp.asarray([True, False]))  # noqa: E731
     expected = jax.jvp(f, (A,), (change,))[1]
     assert jnp.max(jnp.abs(expected)) > 1e-3
-    found = jax.jvp(f, (single(A),), (single(change),))[1]
+    found = jax.jvp(f, (jnp.asarray(single(A)),), (jnp.asarray(single(change)),))[1]
     np.testing.assert_allclose(found, expected, atol=1e-2 * jnp.max(jnp.abs(expected)))

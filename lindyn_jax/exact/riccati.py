@@ -192,21 +192,18 @@ def _block_eigenbasis(A: Float[Array, "p p"], n: int) -> tuple[Float[Array, " p"
     `(alpha + beta)/2 +- ((alpha - beta)^2/4 + s^2)^{1/2}`; those of a side that is longer are its own.
     """
     P, s, QT = jnp.linalg.svd(A[:n, n:])
-    k, mean, level = s.shape[0], (A[0, 0] + A[-1, -1]) / 2, (A[0, 0] - A[-1, -1]) / 2
+    m, k = A.shape[0] - n, s.shape[0]
+    mean, level = (A[0, 0] + A[-1, -1]) / 2, (A[0, 0] - A[-1, -1]) / 2
     size = hypot(s, level)
     # The larger of cosine and sine first, and the other from it, without a difference; equal where both vanish.
     larger = jnp.sqrt((1 + jnp.abs(level) / jnp.where(size > 0, size, 1)) / 2)
     smaller = jnp.where(size > 0, s / jnp.where(size > 0, 2 * size * larger, 1), larger)
     cos, sin = jnp.where(level >= 0, larger, smaller), jnp.where(level >= 0, smaller, larger)
     u, v = P[:, :k], QT[:k].T
-    below, above = jnp.concatenate([-sin * u, cos * v]), jnp.concatenate([cos * u, sin * v])
-    alone = jnp.concatenate(
-        [jnp.pad(P[:, k:], ((0, QT.shape[0]), (0, 0))), jnp.pad(QT[k:].T, ((n, 0), (0, 0)))], axis=1
-    )
-    own = jnp.full(alone.shape[1], A[0, 0] if n > k else A[-1, -1])
-    return jnp.concatenate([mean - size, own, (mean + size)[::-1]]), jnp.concatenate(
-        [below, alone, above[:, ::-1]], axis=1
-    )
+    own = jnp.pad(P[:, k:], ((0, m), (0, 0))) if n > m else jnp.pad(QT[k:].T, ((n, 0), (0, 0)))
+    below, above = jnp.concatenate([-sin * u, cos * v]), jnp.concatenate([cos * u, sin * v])[:, ::-1]
+    a = jnp.concatenate([mean - size, jnp.full(own.shape[1], A[0, 0] if n > m else A[-1, -1]), (mean + size)[::-1]])
+    return a, jnp.concatenate([below, own, above], axis=1)
 
 
 @jax.custom_jvp

@@ -89,8 +89,8 @@ def gaussian_core(
         >>> for h in (1e2, 1e4, 1e6):
         ...     start = ld.init.gaussian_core(problem, h, alpha=0.5, key=key)
         ...     print(ld.observables.imbalance_spectrum(start, problem).round(2))
-        [ 1.08  0.74 -0.96 -1.15]
-        [ 1.01  0.97 -1.   -1.02]
+        [ 1.28  1.02 -0.92 -1.12]
+        [ 1.03  1.   -0.99 -1.01]
         [ 1.  1. -1. -1.]
     """
     if not _checks.is_traced(h) and not (1 <= float(h) <= 1e12 and float(h) == round(float(h))):

@@ -417,7 +417,7 @@ def audit(
         >>> print(found["statement"].values, found["applies"].values.ravel())
         ['theorem3' 'corollary4' 'corollary5' 'corollary6'] [ True True False True]
         >>> print(found["rate"].values.ravel(), found["rate_bound"].isel(rate_statement=1).values.ravel())
-        [4.009 6.552 5.704] [4.001 5.398 5.640]
+        [3.997 6.547 5.698] [3.992 5.391 5.634]
     """
     return Audit(
         problem,
