@@ -37,9 +37,9 @@ class Tasks(Settled):
         >>> start = ld.init.Gaussian(1000, alpha=0.5)
         >>> study = ld.studies.Tasks(problem, start, tasks=2, change="reversed", duration=3.0, points=2)
         >>> print(np.round(study.run().attrs["losses"], 4))
-        [[2.492 2.514 ]
-         [0. 9.999]
-         [9.998 0. ]]
+        [[2.4919 2.5144]
+         [0.     9.9993]
+         [9.9984 0.    ]]
     """
 
     problem: LeastSquares
