@@ -38,7 +38,7 @@ IN_LOOPS = {
     "gradient_flow": IMPLICIT,
     "flow_to_limit": IMPLICIT,
     "limit": IMPLICIT,
-    "fit_lambda0": RICCATI | {"eigh"},
+    "fit_lambda0": RICCATI | {"eigh", "svd"},
     **dict.fromkeys(("lambda0_objective", "lambda0_path"), RICCATI),
     "exact.diagonal_limit": {"qr", "triangular_solve"},
     **{f"exact.{name}": RICCATI for name in ("decayed", "neuron")},
