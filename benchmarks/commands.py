@@ -1,14 +1,16 @@
 """What commands cost: with an empty cache of programs, with the programs kept, and where the study is there already.
 
-`python benchmarks/commands.py` runs each of them three times in processes of their own, in folders of their own, and writes
+`python benchmarks/commands.py` runs each of them in these three states, in processes and folders of their own, and writes
 results/commands.{json,md}: user seconds of processor time, which other programs on the machine lengthen too, and wall-clock ones.
 Names of commands after it are those that are run; `--small` takes sizes of a few trials, prints, and writes nothing.
-`--beside FOLDER`, a checkout of an earlier state, runs each command there as well, in turns, for machines differ from day to day.
+`--beside FOLDER`, a checkout of an earlier state, runs each command there as well, with an empty cache, for machines differ from
+day to day; `--rounds 3` does all of it three times and writes medians, for they differ from minute to minute too.
 """
 
 import argparse
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from common import record
 
 TREE = Path(__file__).resolve().parents[1]
+STATES = ("cold", "warm", "finished")
 # Name -> the command, and what makes it small.
 COMMANDS = {
     "README's first command": (
@@ -58,19 +61,27 @@ def once(command: str, out: Path, cache: Path, tree: Path) -> tuple[float, float
     return used.ru_utime, time.perf_counter() - begin
 
 
-def measured(name: str, small: bool, before: Path | None) -> dict:
+def measured(name: str, small: bool, before: Path | None) -> dict[str, tuple[float, float]]:
+    """Name of a state -> user and wall-clock seconds in it."""
     command, less = COMMANDS[name]
     command = f"{command} {less}" if small else command
-    row: dict = {"command": name}
-    trees = {"": TREE} if before is None else {"before_": before, "": TREE}
     with tempfile.TemporaryDirectory() as folder:
-        for word, out in (("cold", "first"), ("warm", "second"), ("finished", "second")):
-            for label, tree in trees.items():
-                place = Path(folder) / f"{label}now"
-                user, wall = once(command, place / out, place / "cache", tree)
-                row[f"{label}{word}_user_s"], row[f"{label}{word}_wall_s"] = user, wall
-            if before is not None:
-                row[f"{word}, now / before"] = row[f"{word}_user_s"] / row[f"before_{word}_user_s"]
+        place = Path(folder)
+        earlier = {"before": (before, "before", "before-cache")} if before else {}
+        states = earlier | {
+            word: (TREE, out, "cache") for word, out in zip(STATES, ("first", "second", "second"), strict=True)
+        }
+        return {state: once(command, place / out, place / cache, tree) for state, (tree, out, cache) in states.items()}
+
+
+def row_of(name: str, rounds: list[dict[str, tuple[float, float]]]) -> dict:
+    """Medians over rounds, and those of what a command takes beside what it took before in the same round."""
+    row: dict = {"command": name}
+    for state in rounds[0]:
+        user, wall = (statistics.median(taken[state][i] for taken in rounds) for i in range(2))
+        row |= {f"{state}, user s": user, f"{state}, wall s": wall}
+    for state in STATES if "before" in rounds[0] else ():
+        row[f"{state} / before"] = statistics.median(taken[state][0] / taken["before"][0] for taken in rounds)
     return row
 
 
@@ -79,14 +90,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--beside", type=Path)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     before = options.beside and options.beside.resolve()
-    rows = []
-    for name in options.names or COMMANDS:
-        rows.append(measured(name, options.small, before))
-        print(rows[-1], flush=True)
+    names = options.names or list(COMMANDS)
+    taken: dict[str, list] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            taken[name].append(measured(name, options.small, before))
+            print(row_of(name, taken[name][-1:]), flush=True)
     if not options.small:
-        record("commands", rows)
+        record("commands", [row_of(name, rounds) for name, rounds in taken.items()])
 
 
 if __name__ == "__main__":
