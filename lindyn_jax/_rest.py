@@ -27,20 +27,25 @@ def _meets_target(U1: Array, V: Array, problem: LeastSquares, rtol: Array, size:
     eps = jnp.finfo(U1.dtype).eps
     s = problem.singular_values
     missing = problem.error(U1 @ V.T) / s[:, None]
-    g, Q = jnp.linalg.eigh(V @ V.T)
-    gram = U1 @ U1.T
-    # Directions in which the weights cannot move stay far from the limit: they are kept invertible, not left out.
-    floor = 1e2 * eps * size**2 * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    factors = jnp.linalg.cholesky(
-        gram + floor + jnp.maximum(g, 0)[:, None, None] * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    )
-    J = jax.scipy.linalg.cho_solve((factors, True), (missing @ Q).T[..., None])[..., 0].T @ Q.T
-    left = jnp.sqrt(jnp.sum((J @ V) ** 2) + jnp.sum((J.T @ U1) ** 2))
     target = jnp.sqrt(jnp.sum(problem.reduced_theta_hat**2))
     # Round-off in E is that of Ytil, divided by the least singular value.
     resolution = 8 * eps * s[0] / s[-1]
     near = jnp.sqrt(jnp.sum(missing**2)) <= rtol * target + resolution * jnp.maximum(target, size**2)
-    return near & (left <= (rtol + resolution) * size)
+
+    def is_short(missing: Array) -> Array:
+        g, Q = jnp.linalg.eigh(V @ V.T)
+        gram = U1 @ U1.T
+        # Directions in which the weights cannot move stay far from the limit: they are kept invertible, not left out.
+        floor = 1e2 * eps * size**2 * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        factors = jnp.linalg.cholesky(
+            gram + floor + jnp.maximum(g, 0)[:, None, None] * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        )
+        J = jax.scipy.linalg.cho_solve((factors, True), (missing @ Q).T[..., None])[..., 0].T @ Q.T
+        left = jnp.sqrt(jnp.sum((J @ V) ** 2) + jnp.sum((J.T @ U1) ** 2))
+        return left <= (rtol + resolution) * size
+
+    # The way is computed at the end alone.
+    return jax.lax.cond(near, is_short, lambda _: jnp.zeros((), bool), missing)
 
 
 def _is_minimum(U1: Array, V: Array, problem: AbstractProblem, rtol: Array, size: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .stages import COMPLEX, REAL, Impulses, transformed_solve
+from .stages import COMPLEX, REAL, Factors, Impulses, transformed_solve
 from .steps import LossStep
 
 
@@ -39,13 +39,13 @@ class LossImpulses(Impulses):
             # Rows differ as the curvatures of the loss do.
             scale = jnp.max(jnp.abs(matrix), axis=1)
             scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-            factors.append((jax.scipy.linalg.lu_factor(matrix / scale[:, None]), scale))
+            factors.append((Factors.of(matrix / scale[:, None]), scale))
         return tuple(factors)
 
     @staticmethod
     def _solve(factors, right: Array) -> Array:
         lu, scale = factors
-        return jax.scipy.linalg.lu_solve(lu, right.ravel() / scale).reshape(right.shape)
+        return lu.solve((right.ravel() / scale)[:, None]).reshape(right.shape)
 
     @staticmethod
     def newton(factors, residual: Array) -> Array:

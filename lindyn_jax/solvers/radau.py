@@ -188,8 +188,7 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
         # A step that did not converge is thrown away; its unknowns must not reach derivatives.
         x = jnp.where(converged, x, form.guess(jnp.zeros_like(x), fixed.tau, fixed))
         x = solution(step, x, factors)
-        Us, Vs = form.stages(x, step)
-        U1, V1, conserved, carried = form.end(x, Us, Vs, step, memory.carried)
+        (Us, Vs), (U1, V1), conserved, carried = form.end(x, step, memory.carried)
         error = self._error(form, fixed, factors, jax.lax.stop_gradient((Us, Vs)), size)
         failed = ~converged | ~conserved | ~jnp.all(jnp.isfinite(U1)) | ~jnp.all(jnp.isfinite(V1))
         U1, V1 = jnp.where(failed, U, U1), jnp.where(failed, V, V1)
@@ -212,10 +211,13 @@ class ImpulseRadau(diffrax.AbstractAdaptiveSolver):
             total = (a + b for a, b in zip(step.force(U, V), differences, strict=True))
             return tuple(part / REAL for part in form.filter(factors, step, *total))
 
+        def again(once):
+            twice = estimate(step.U + once[0], step.V + once[1])
+            better = jnp.isfinite(norm(*twice))
+            return tuple(jnp.where(better, b, a) for a, b in zip(once, twice, strict=True))
+
         once = estimate(step.U, step.V)
-        twice = estimate(step.U + once[0], step.V + once[1])
-        again = (norm(*once) > self.tolerance * size) & jnp.isfinite(norm(*twice))
-        return tuple(jnp.where(again, b, a) for a, b in zip(once, twice, strict=True))
+        return jax.lax.cond(norm(*once) > self.tolerance * size, again, lambda once: once, once)
 
 
 _SOLUTIONS = {form: solution_of(form) for form in (Impulses, LossImpulses, Stages)}

@@ -4,12 +4,12 @@ A form of a step says what is unknown: impulses, or the stages themselves for na
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from .group import imbalance, project, pseudo_orthogonal
 from .roundoff import norm
@@ -58,26 +58,49 @@ def transformed_solve(solve_real: Callable, solve_complex: Callable, residual: A
     return _combine(_T, jnp.stack([solve_real(w1), pair.real, pair.imag]))
 
 
+class Factors(NamedTuple):
+    """LU factors, and the order of the rows, which `jax.scipy.linalg.lu_solve` would find again in each solve."""
+
+    lu: Shaped[Array, "*batch n n"]
+    order: Int[Array, "*batch n"]
+
+    @classmethod
+    def of(cls, matrix: Shaped[Array, "*batch n n"]) -> "Factors":
+        lu, _, order = jax.lax.linalg.lu(matrix)
+        return cls(lu, order)
+
+    def solve(self, right: Shaped[Array, "*batch n c"], transposed: bool = False) -> Shaped[Array, "*batch n c"]:
+        def triangular(right, lower):
+            options = {"left_side": True, "lower": lower, "unit_diagonal": lower, "transpose_a": transposed}
+            return jax.lax.linalg.triangular_solve(self.lu, right, **options)
+
+        if transposed:
+            return jnp.take_along_axis(
+                triangular(triangular(right, False), True), jnp.argsort(self.order)[..., None], axis=-2
+            )
+        return triangular(triangular(jnp.take_along_axis(right, self.order[..., None], axis=-2), True), False)
+
+
 def small_solve(matrix: Array, right: Array) -> Array:
     """`matrix^{-1} right` by LU, 16 columns at a time.
 
     With more, LAPACK's triangular solve wakes threads of its own, which fight with those of the batch for the cores.
     """
-    lu, pivots = jax.scipy.linalg.lu_factor(jax.lax.stop_gradient(matrix))
+    factors = Factors.of(jax.lax.stop_gradient(matrix))
 
-    def solve(trans):
+    def solve(transposed):
         def apply(_, right):
             size, columns = right.shape
             blocks = -(-columns // 16)
             padded = jnp.pad(right, ((0, 0), (0, 16 * blocks - columns)))
             parts = padded.reshape(size, blocks, 16).swapaxes(0, 1)
-            batch = jnp.broadcast_to(lu, (blocks, *lu.shape)), jnp.broadcast_to(pivots, (blocks, *pivots.shape))
-            solved = jax.scipy.linalg.lu_solve(batch, parts, trans)
+            batch = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (blocks, *leaf.shape)), factors)
+            solved = batch.solve(parts, transposed)
             return solved.swapaxes(0, 1).reshape(size, 16 * blocks)[:, :columns]
 
         return apply
 
-    return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, solve(0), solve(1))
+    return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, solve(False), solve(True))
 
 
 class Impulses:
@@ -112,19 +135,20 @@ class Impulses:
         return jnp.zeros((), U.dtype)
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: AnyStep, carried: Array) -> tuple[Array, Array, Array, Array]:
-        """The state after the step, with its imbalance, and whether that worked.
+    def end(x: Array, step: AnyStep, carried: Array) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
+        """The stages, the state after the step, with its imbalance, whether that worked, and what is carried along.
 
-        Given the impulses the step is linear, `Z_1 = R Z_0`, and R is nearly in O(r, m): its nearby member of that group (the
-        polar factor for the form J, by products alone) keeps the imbalance to round-off and moves Z as little as the step errs.
+        Given the impulses the step is linear, `Z_i = R_i Z_0`, and R_3 is nearly in O(r, m): its nearby member of that group
+        (the polar factor for the form J, by products alone) keeps the imbalance to round-off and moves Z as little as the step
+        errs.
         """
-        del Us, Vs
         r, m = step.U.shape[0], step.V.shape[0]
         one = jnp.eye(r + m, dtype=x.dtype)
-        R = jnp.concatenate([part[-1] for part in Impulses.stages(x, step._replace(U=one[:r], V=one[r:]))])
-        Q, defect = pseudo_orthogonal(R, r)
-        U, V = Q[:r, :r] @ step.U + Q[:r, r:] @ step.V, Q[r:, :r] @ step.U + Q[r:, r:] @ step.V
-        return U, V, defect < 1e-2, carried
+        R = jnp.concatenate(Impulses.stages(x, step._replace(U=one[:r], V=one[r:])), axis=1)
+        Q, defect = pseudo_orthogonal(R[-1], r)
+        Z = jnp.concatenate([step.U, step.V])
+        stages, after = R @ Z, Q @ Z
+        return (stages[:, :r], stages[:, r:]), (after[:r], after[r:]), defect < 1e-2, carried
 
     @staticmethod
     def residual(x: Array, Us: Array, Vs: Array, step: AnyStep) -> Array:
@@ -139,20 +163,23 @@ class Impulses:
         N = SU @ SU.T + jnp.maximum(g, 0)[:, None, None] * jnp.diag(step.s**2)
         one = jnp.eye(N.shape[-1], dtype=N.dtype)
 
-        def scaled(tau):
-            # Symmetric diagonal scaling: rows of N differ by the condition number of X^T X.
-            diagonal = jnp.sqrt(1 + jnp.abs(tau) * jnp.diagonal(N, axis1=-2, axis2=-1))
-            diagonal = diagonal.astype(tau.dtype)
-            shifted = one.astype(tau.dtype) + tau * N.astype(tau.dtype)
-            return shifted / (diagonal[:, :, None] * diagonal[:, None, :]), diagonal
+        # Symmetric diagonal scaling: rows of N differ by the condition number of X^T X.
+        def scaled(size, *parts):
+            scale = jnp.sqrt(1 + size * jnp.diagonal(N, axis1=-2, axis2=-1))
+            both = scale[:, :, None] * scale[:, None, :]
+            return [part / both for part in parts], scale
 
-        real, real_scale = scaled(step.tau / REAL)
+        tau = step.tau / REAL
+        (real,), real_scale = scaled(tau, one + tau * N)
         factor = jnp.linalg.cholesky(real)
         # Where that fails the step is thrown away, but derivatives pass through here.
         factor = jnp.where(jnp.isfinite(factor), factor, one)
-        kind = jax.lax.complex(g, g).dtype
-        pair, pair_scale = scaled(step.tau.astype(kind) / jnp.asarray(COMPLEX, kind))
-        return Q, (factor, real_scale), (jax.scipy.linalg.lu_factor(pair), pair_scale)
+        # Real and imaginary parts by themselves: a division by a complex number takes several times as long.
+        inverse = 1 / COMPLEX
+        pair, pair_scale = scaled(
+            step.tau * abs(inverse), one + step.tau * inverse.real * N, step.tau * inverse.imag * N
+        )
+        return Q, (factor, real_scale), (Factors.of(jax.lax.complex(*pair)), pair_scale)
 
     @staticmethod
     def _solve_real(factors, right: Array) -> Array:
@@ -164,10 +191,9 @@ class Impulses:
     @staticmethod
     def _solve_complex(factors, right: Array) -> Array:
         Q, _, (lu, scale) = factors
-        Q = Q.astype(right.dtype)
-        columns = (right @ Q).T / scale
-        solved = jax.scipy.linalg.lu_solve(lu, columns[..., None])[..., 0]
-        return (solved / scale).T @ Q.T
+        columns = jax.lax.complex((right.real @ Q).T / scale, (right.imag @ Q).T / scale)
+        solved = lu.solve(columns[..., None])[..., 0]
+        return jax.lax.complex((solved.real / scale).T @ Q.T, (solved.imag / scale).T @ Q.T)
 
     @staticmethod
     def newton(factors, residual: Array) -> Array:
@@ -213,15 +239,15 @@ class Stages:
         return imbalance(U, V)
 
     @staticmethod
-    def end(x: Array, Us: Array, Vs: Array, step: AnyStep, carried: Array) -> tuple[Array, Array, Array, Array]:
-        """The state after the step, projected onto the surface of the imbalance, and whether it got there."""
-        del x, step
+    def end(x: Array, step: AnyStep, carried: Array) -> tuple[tuple[Array, Array], tuple[Array, Array], Array, Array]:
+        """The stages, the state after the step, projected onto the surface of the imbalance, and whether it got there."""
+        Us, Vs = Stages.stages(x, step)
         U, V = Us[-1], Vs[-1]
         for _ in range(3):
             # Each squares the defect.
             U, V = project(U, V, carried)
         defect = norm(jax.lax.stop_gradient(imbalance(U, V) - carried)) / jax.lax.stop_gradient(norm(U, V) ** 2)
-        return U, V, defect < 1e3 * jnp.finfo(U.dtype).eps, carried
+        return (Us, Vs), (U, V), defect < 1e3 * jnp.finfo(U.dtype).eps, carried
 
     @staticmethod
     def residual(x: Array, Us: Array, Vs: Array, step: AnyStep) -> Array:
@@ -248,20 +274,20 @@ class Stages:
         for eigenvalue in (REAL, COMPLEX):
             kind = J.dtype if eigenvalue is REAL else jax.lax.complex(J, J).dtype
             matrix = one.astype(kind) - J.astype(kind) / jnp.asarray(eigenvalue, kind)
-            factors.append(jax.scipy.linalg.lu_factor(matrix))
+            factors.append(Factors.of(matrix))
         return tuple(factors)
 
     @staticmethod
     def newton(factors, residual: Array) -> Array:
         def solve(lu):
-            return lambda w: jax.scipy.linalg.lu_solve(lu, w.ravel()).reshape(w.shape)
+            return lambda w: lu.solve(w.reshape(-1, 1)).reshape(w.shape)
 
         return transformed_solve(solve(factors[0]), solve(factors[1]), residual)
 
     @staticmethod
     def filter(factors, step: Any, bU: Array, bV: Array) -> tuple[Array, Array]:
         b = jnp.concatenate([bU, bV])
-        b = jax.scipy.linalg.lu_solve(factors[0], b.ravel()).reshape(b.shape)
+        b = factors[0].solve(b.reshape(-1, 1)).reshape(b.shape)
         return b[: bU.shape[0]], b[bU.shape[0] :]
 
     @staticmethod
