@@ -11,6 +11,7 @@ import types
 import jax
 import numpy as np
 import pytest
+import scipy.interpolate
 import xarray as xr
 from figure_data import AUTOENCODER, SIZES, TWINS, load
 
@@ -91,6 +92,9 @@ def test_what_is_stored_is_what_is_computed(made, name):
             continue
         assert np.array_equal(np.isfinite(value), np.isfinite(known)), key
         seen = np.isfinite(known)
+        if key == "delta_xy":
+            # Where the rank leaves the completion by the SVD open, round-off decides, and that is the processor's.
+            seen &= (stored["determined"] | (stored["completion"] != "svd")).values
         size = np.max(np.abs(known[seen]), initial=0)
         # Paths that an adaptive solver has taken to its tolerance, by another compiler or processor.
         assert np.all(np.abs(value[seen] - known[seen]) <= 1e-5 * size), key
@@ -126,8 +130,10 @@ def test_t21_figure_1_by_descent_is_the_flow_to_the_order_of_the_step(made):
     flow, time = dataset["error"].values, dataset["time"].values
     for i, std in enumerate(dataset["std"].values):
         descent = dataset["descent_error"].values[i, 0]
-        # Beyond its stop the flow's slots are infinite.
-        at = np.interp(dataset["step"].values, time, np.log(np.where(np.isfinite(flow[i, 0]), flow[i, 0], 1e-12)))
+        # Beyond its stop the flow's slots are infinite. Between its times straight lines would be off by more than the steps are.
+        ends = np.isfinite(flow[i, 0])
+        between = scipy.interpolate.PchipInterpolator(time[ends], np.log(flow[i, 0, ends]), extrapolate=False)
+        at = between(dataset["step"].values)
         seen = np.isfinite(descent) & (at > np.log(1e-6))
         assert seen.sum() > 10
         # The step is up to a tenth of the fastest time scale at s = 1 and a thousandth of it at the least s.
@@ -401,11 +407,15 @@ def test_m22_figure_7_draws_the_median_and_the_spread_of_all_descents(made):
 
 
 def test_sharp_law_is_held_against_the_measured_distances_and_the_bound(made):
-    numbers, trials = made("sharp-law")[0].numbers, SIZES["sharp-law"]["trials"]
+    result, dataset = made("sharp-law")
+    numbers, trials = result.numbers, SIZES["sharp-law"]["trials"]
     assert np.allclose(numbers["slope of the sharp law"], [-0.5, -0.2], atol=5e-3)
     # Of single trials, whose 95% interval is about two standard errors wide to either side.
     slope, law = np.array(numbers["slope"]), np.array(numbers["slope of the sharp law"])
-    assert np.all(np.abs(slope - law) <= 2 * np.array(numbers["half width of the slope's 95% interval"]))
+    # Narrow networks end elsewhere than the law says, by what V(inf) adds, which the exact law has.
+    adds = np.log(numbers["exact law given V / sharp law"])
+    exact = law + np.polyfit(np.log(dataset["width"].values), adds.T, 1)[0]
+    assert np.all(np.abs(slope - exact) <= 2 * np.array(numbers["half width of the slope's 95% interval"]))
     assert np.all(np.abs(slope - law) < 0.01)
     # A squared distance is a sum of (n - r) m = 18 squares of normal numbers, and trials are the same at all widths.
     assert np.all(np.abs(np.array(numbers["measured rms / sharp law"]) - 1) < 4 / np.sqrt(2 * 18 * trials))
