@@ -91,7 +91,7 @@ def test_what_is_stored_is_what_is_computed(made, name):
             assert np.max(np.abs(value)) < 10 * np.max(np.abs(known)), key
             continue
         # A run may reach its stop a slot sooner or later, of 90.
-        assert np.mean(np.isfinite(value) != np.isfinite(known)) < (0.02 if name == "t21-figure1" else 1e-9), key
+        assert np.mean(np.isfinite(value) != np.isfinite(known)) <= (0.02 if name == "t21-figure1" else 0), key
         seen = np.isfinite(known) & np.isfinite(value)
         if key == "delta_xy":
             # Where the rank leaves the completion by the SVD open, round-off decides, and that is the processor's.
