@@ -335,14 +335,16 @@ def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, s
 
 def _known_stiffness(model: AbstractModel, problem: AbstractProblem, horizon: ArrayLike, stop) -> float | None:
     """`_stiffness` of two layers and data whose numbers are known and few, by NumPy; `None` for others."""
-    factors = model.factors
+    # A core has its first layer in the coordinates of the data.
+    core = getattr(model, "core", None)
+    factors = model.factors if core is None else core.factors
     if not is_least_squares(problem) or len(factors) != 2 or sum(leaf.size for leaf in (*factors, problem.Ytil)) > HOST:
         return None
     U, V = map(np.asarray, factors)
     s = np.asarray(problem.output_scale) * np.asarray(problem.data_singular_values)
     # What is beyond the range of the dtype is so without a word, as in a program.
     with np.errstate(all="ignore"):
-        U1 = U if problem.frame is None else np.asarray(problem.frame).T @ U
+        U1 = U if problem.frame is None or core is not None else np.asarray(problem.frame).T @ U
         return float(_two_layer_stiffness(np, _largest, (U1, V.T), s, problem, np.asarray(horizon), stop))
 
 

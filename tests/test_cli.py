@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jaxlib.version
 import numpy as np
 import pytest
 
@@ -172,6 +173,15 @@ def test_programs_are_kept_in_the_users_folder_unless_no_command_is_to(call, tmp
         )
         held.append(ran.stdout.split())
     assert held[0] == held[1] and all(int(number) > 0 for number in held[0])
+
+
+def test_flags_of_the_user_stay_beside_the_one_that_makes_programs_compile_fast(monkeypatch):
+    known = jaxlib.version.__version_info__ < (0, 10)
+    for given, added in (("--xla_a=1", " --" + _common.EMITTERS + "=false"), (f"--{_common.EMITTERS}=true", "")):
+        monkeypatch.setenv("XLA_FLAGS", given)
+        for _ in range(2):
+            _common.prepare_process(1)
+            assert os.environ["XLA_FLAGS"] == given + added * known
 
 
 def test_what_was_not_used_for_longest_leaves_a_full_folder_of_programs(tmp_path):

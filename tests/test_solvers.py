@@ -254,9 +254,10 @@ def test_numbers_that_are_known_are_judged_as_those_of_a_program_are(stop, rng):
         problem = ld.LeastSquares(rng.normal(size=(3, 4)), rng.normal(size=(3, m)), scale=0.3)
         start = ld.TwoLayer(scale * rng.normal(size=(4, 6)), scale * rng.normal(size=(m, 6)))
         ends = as_stop(stop, None, None, problem)
-        known = flow._known_stiffness(start, problem, 7.0, ends)
         compiled = jax.jit(lambda *of, ends=ends: flow._stiffness(*of, ends))(*start.parts(problem), 7.0)
-        assert known == pytest.approx(float(compiled), rel=1e-12)
+        for same in (start, ld.reduce(start, problem)):
+            known = flow._known_stiffness(same, problem, 7.0, ends)
+            assert known == pytest.approx(float(compiled), rel=1e-12)
     # Beyond the range of the dtype, without a warning.
     huge = ld.TwoLayer(np.full((4, 6), 1e200), np.full((m, 6), 1e200))
     assert names(chosen(huge, problem, np.array([7.0]), stop)) == ["dopri8"]

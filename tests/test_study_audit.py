@@ -36,7 +36,7 @@ def figure(preset):
     with pytest.MonkeyPatch.context() as patch:
         original = flow.gradient_flow
         patch.setattr(flow, "gradient_flow", lambda *a, **k: calls.append(1) or original(*a, **k))
-        dataset = audit(preset.problem, preset.starts, TRIALS, points=11, solver="tsit5", **preset.options)
+        dataset = audit(preset.problem, preset.starts, TRIALS, points=11, **preset.options | {"solver": "tsit5"})
     assert len(calls) == 1
     return dataset
 

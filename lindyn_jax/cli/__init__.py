@@ -37,7 +37,7 @@ def main(study: "type[Study] | None" = None) -> None:
     # compiled by this process; what goes wrong is an exception as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Tracing makes and drops millions of small objects, none of which the collector frees.
-    gc.set_threshold(200_000, 50, 100)
+    gc.set_threshold(500_000, 20, 100)
     if study is not None:
         command = one(study)
     else:

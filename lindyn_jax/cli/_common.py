@@ -87,6 +87,7 @@ SubsetSeedOption = Annotated[
     int, typer.Option(help="Seed of the choice of rows; of the data for gaussian and factorization.")
 ]
 
+EMITTERS = "xla_cpu_use_fusion_emitters"
 # More points than any study can use, and few enough to be listed.
 MOST_NUMBERS = 10_000
 
@@ -103,7 +104,13 @@ def prepare_process(devices: int) -> None:
     # when JAX first calls LAPACK, so this is in time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
+    import jaxlib.version
 
+    # A quarter less to compile, and programs as fast. XLA reads its flags before its first program and stops at those that it
+    # does not know: this one is given to the versions that were seen to have it.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.version.__version_info__ < (0, 10) and EMITTERS not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{EMITTERS}=false".strip()
     jax.config.update("jax_enable_x64", True)
     _cache.turn_on()
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

@@ -145,7 +145,7 @@ class OutputProblem(SampledProblem):
     @property
     def condition(self) -> Float[Array, ""]:
         """lambda_1 / lambda_r: the condition number of `X^T X` on the range it acts on."""
-        return (self.data_singular_values[0] / self.data_singular_values[-1]) ** 2
+        return _condition(self.data_singular_values)
 
     # -- coordinates -------------------------------------------------------------------------------------------------
 
@@ -258,6 +258,11 @@ def _parts(W: Array, s: Array, Phi1T: Array, r: int) -> tuple[Array, Array, Arra
     """What is kept of a decomposition: r singular values with their vectors, and the mark of those of the inputs."""
     Phi1 = Phi1T[:r].T
     return W[:, :r], s[:r], Phi1, mark(Phi1)
+
+
+@jax.jit
+def _condition(s: Array) -> Array:
+    return (s[0] / s[-1]) ** 2
 
 
 def mark(Phi1: Float[Array, "n r"]) -> Float[Array, " r"]:

@@ -3,7 +3,6 @@
 import math
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -41,13 +40,8 @@ def summary_of(study: "Theorem12", dataset):
         read = kept["distance_histogram"].statistics("distance_histogram", merged, count)
         quantiles = {q: read[f"distance_{word}"] for word, q in QUANTILES}
     A, H = grid_of(reduced["alpha"].values, reduced["width"].values)
-    bound, lemma, sharp = jax.jit(
-        lambda H, A: (
-            theory.theorem12(problem, H, A, delta),
-            theory.lemma11(problem, H, A, delta),
-            theory.sharp_distance(problem, H, A),
-        )
-    )(H, A)
+    bound, lemma = theory.theorem12(problem, H, A, delta), theory.lemma11(problem, H, A, delta)
+    sharp = theory.sharp_distance(problem, H, A)
     values = {name: array for event in EVENTS for name, array in kept[event].statistics(event, merged, count).items()}
     values |= {word: np.reshape(quantiles[q], shape) for word, q in QUANTILES}
     values |= {

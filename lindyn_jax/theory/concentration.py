@@ -6,8 +6,11 @@ broadcast over arrays of widths, exponents and probabilities.
 """
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
@@ -96,9 +99,14 @@ def lemma11(
         >>> bounds.level.tolist(), bounds.coupling.tolist(), bounds.product.tolist()
         ([1.0, 1.0], [1.494, 0.01494], [1.056, 0.01056])
     """
-    h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)
-    r, m = problem.rank, problem.num_outputs
-    w = _tail_constant(problem, delta, constant)
+    given = _width_exponent_delta(problem, h, alpha, delta, constant)
+    return _lemma11(problem.num_inputs, problem.rank, problem.num_outputs, constant, *given)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _lemma11(n: int, r: int, m: int, constant: Constant, h: Array, alpha: Array, delta: Array) -> Statement:
+    h, alpha, delta = jnp.broadcast_arrays(h, alpha, delta)
+    w = _tail_constant(n, m, delta, constant)
     h0 = 16 * w**2
     spread = w * h ** (0.5 - 2 * alpha)
     applies = (h > h0) & (delta > 0) & (delta < 1) & jnp.isfinite(h * alpha)
@@ -202,10 +210,15 @@ def theorem12(
         0.001682
     """
     refuse_link(problem)
-    h, alpha, delta = _width_exponent_delta(problem, h, alpha, delta)
+    return _theorem12(problem, constant, *_width_exponent_delta(problem, h, alpha, delta, constant))
+
+
+@eqx.filter_jit
+def _theorem12(problem: LeastSquares, constant: Constant, h: Array, alpha: Array, delta: Array) -> Statement:
+    h, alpha, delta = jnp.broadcast_arrays(h, alpha, delta)
     r, m = problem.rank, problem.num_outputs
     s = problem.singular_values
-    w = _tail_constant(problem, delta, constant)
+    w = _tail_constant(problem.num_inputs, m, delta, constant)
     log_C = 1 + s[0] / s[-1] * norm(problem.Y) / s[-1]
     h0 = jnp.maximum(16 * w**2, 4 * m * (problem.condition * w) ** 2)
     log_bound = (
@@ -226,19 +239,19 @@ def theorem12(
     )
 
 
-def _width_exponent_delta(problem: LeastSquares, h, alpha, delta) -> tuple[Array, Array, Array]:
+def _width_exponent_delta(problem: LeastSquares, h, alpha, delta, constant: str) -> tuple[Array, Array, Array]:
+    _checks.check_choice(constant, "constant", ("paper", "davidson-szarek"))
     _checks.check_positive(h, "h")
     if not _checks.is_traced(delta):
         value = np.asarray(delta)
         if not np.all((value > 0) & (value < 1)):
             raise ValueError(f"Argument `delta` is a probability and must lie between 0 and 1, but is {delta}.")
-    h, alpha, delta = jnp.broadcast_arrays(*(jnp.asarray(value, problem.dtype) for value in (h, alpha, delta)))
+    h, alpha, delta = (jnp.asarray(value, problem.dtype) for value in (h, alpha, delta))
     return h, alpha, delta
 
 
-def _tail_constant(problem: LeastSquares, delta: Array, constant: str) -> Array:
-    _checks.check_choice(constant, "constant", ("paper", "davidson-szarek"))
-    size = math.sqrt(problem.num_outputs + problem.num_inputs)
+def _tail_constant(n: int, m: int, delta: Array, constant: str) -> Array:
+    size = math.sqrt(m + n)
     return size + (0.5 * jnp.log(2 / delta) if constant == "paper" else _davidson_szarek(delta))
 
 

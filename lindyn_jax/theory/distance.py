@@ -3,6 +3,7 @@ r"""How far the flow of a wide network ends from the minimum-norm solution: its 
 import math
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key, Real
@@ -70,10 +71,14 @@ def sharp_distance(problem: LeastSquares, h: Real[ArrayLike, "..."], alpha: Real
     """
     refuse_link(problem)
     _checks.check_positive(h, "h")
-    h, alpha = jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype)
+    return _sharp_distance(problem, jnp.asarray(h, problem.dtype), jnp.asarray(alpha, problem.dtype))
+
+
+@eqx.filter_jit
+def _sharp_distance(problem: LeastSquares, h: Array, alpha: Array) -> Statement:
     level = h ** (1 - 2 * alpha)
     sigma = jnp.linalg.svd(problem.reduced_theta_hat, compute_uv=False)
-    trace = sum(hypot(level, sigma[j]) for j in range(sigma.shape[0]))
+    trace = jnp.sum(hypot(*jnp.broadcast_arrays(level[..., None], sigma)), axis=-1)
     trace = trace + (problem.num_outputs - sigma.shape[0]) * level
     rms = math.sqrt(problem.num_frozen) * h ** (-alpha) * jnp.sqrt(trace)
     applies = jnp.broadcast_to(h >= problem.rank + problem.num_outputs, rms.shape) & jnp.isfinite(rms)
