@@ -19,6 +19,7 @@ and exact at repeated and zero eigenvalues.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,7 @@ def _factors(A: Array, a: Array, Phi: Array, g: Array, U0: Array, ts: Array) -> 
     B, scale = in_eigenbasis(Phi, U0)
     B = _without_specks(B)
 
-    def at(t: Array, scaled_to: Callable) -> tuple[Dominant | None, Float[Array, "k p"]]:
+    def at(t: Array, scaled_to: Callable[[Array], tuple[Any, Array]]) -> tuple[Any, Float[Array, "k p"]]:
         x = t * a
         m, r, log_ratio = _log_scales(x, g, t, B)
         state, scaled = scaled_to(_of_all_rows(m, r, B))
