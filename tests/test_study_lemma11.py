@@ -359,6 +359,17 @@ def test_a_picture_is_drawn_again_only_where_it_is_not_that_of_the_numbers(call,
     assert not list(out.glob("*.partial*"))
 
 
+def test_a_finished_study_is_summarised_again_by_another_version_only(call, command, monkeypatch):
+    out, printed = command
+    asked = []
+    original = study.Lemma11.summarise
+    monkeypatch.setattr(study.Lemma11, "summarise", lambda *of: asked.append(1) or original(*of))
+    for version, times in ((ld.__version__, 0), ("another", 1)):
+        monkeypatch.setattr("lindyn_jax.cli._study.__version__", version)
+        assert call("sweep", "lemma11", *ARGUMENTS, "--out", out)[:2] == (0, printed)
+        assert len(asked) == times
+
+
 def test_a_finished_study_prints_its_table_although_the_picture_cannot_be_saved(call, command, monkeypatch):
     def full(*arguments, mark):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

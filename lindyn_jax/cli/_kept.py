@@ -13,11 +13,15 @@ FILE = "summary.json"
 
 
 class Kept(NamedTuple):
-    """What was printed. **Fields:** `parts`, tables and sentences; `rows`, of `--csv` and `--json`; `summary`, of `--json`."""
+    """What was printed.
+
+    **Fields:** `parts`, tables and sentences; `rows`, of `--csv` and `--json`; `summary`, of `--json`; `version`, of the package.
+    """
 
     parts: list[Any]
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
+    version: str | None = None
 
 
 def keep(place: _files.Place, progress: Sequence[int], parts: Sequence[Any], told: Mapping[str, Any]) -> None:
@@ -32,6 +36,7 @@ def keep(place: _files.Place, progress: Sequence[int], parts: Sequence[Any], tol
             "parts": [dict(getattr(part, "_asdict", dict)()) or part for part in parts],
             "rows": told["rows"],
             "summary": told["summary"],
+            "version": told["version"],
         }
         data = json.dumps({**known, "checksum": checksum_of(json.loads(json.dumps(known)))}).encode()
         if data != _files.read(place / FILE):
@@ -50,7 +55,7 @@ def kept(place: _files.Place, progress: Sequence[int]) -> Kept | None:
     if known.get("checksum") != checksum_of(known) or known["of"] != [_identity(place), *progress]:
         return None
     parts = [part if type(part) is str else Table(**part) for part in known["parts"]]
-    return Kept(parts, known["rows"], known["summary"])
+    return Kept(parts, known["rows"], known["summary"], known.get("version"))
 
 
 def _identity(place: _files.Place) -> str:

@@ -1,5 +1,6 @@
 """Commands made of studies: options from fields, then run, resume, table or JSON, and picture."""
 
+import functools
 import inspect
 import json
 import typing
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from .. import __version__
 from .._files import place
 from ..studies.study import Option, Settled, Study, check_precision, option_of, options_of
 from . import _kept, _output, _report, _starts, _tables
@@ -215,25 +217,30 @@ def run(study: type[Study], values: Mapping[str, Any]) -> None:
         asked = {name: values[name] for name in list(RUN)[:6] if name in values}
         dataset = chosen.run(**asked, record=record, store=store, executor=executor, progress=progress)
     done = computed(dataset, notes)
-    summary = chosen.summarise(dataset)
+    summary = functools.cache(lambda: chosen.summarise(dataset))
 
     def draw():
         from ..plots import literal
 
-        return chosen.draw(dataset, summary, chosen.title(literal(source), done))
+        return chosen.draw(dataset, summary(), chosen.title(literal(source), done))
 
+    # What was printed of a store as it is now is printed again without a summary, unless that may be another one by now.
+    known = _kept.kept(store.path, progress_of(dataset)) if study.__module__.startswith("lindyn_jax.") else None
+    if known is None or known.version != __version__:
+        rows = _output.rows_of(summary(), tuple(chosen.grid()))
+        known = _kept.Kept(chosen.table(summary()), rows, as_json(summary()))
+    settings = json.loads(dataset.attrs["settings"])
+    printed = _output.told(study.name or study.__name__, settings, known.rows, summary=known.summary)
+    parts, told = known.parts, printed["summary"]
     # What a store holds follows from its attributes.
-    told, parts = as_json(summary), chosen.table(summary)
     mark = mark_of(study.name, source, done, told, dataset.attrs)
     paths = save_figure(notes, draw, values["out"], mark)
     state = _report.state_of(*progress_of(dataset), _report.failed_of(dataset))
     sections = [_report.Section("Results", parts, paths)]
     title = f"{study.name or study.__name__}: {source}".rstrip(": ")
     report = _report.save(values["html"], title, sections, told, facts=[*facts, state], known=dataset.attrs)
-    rows = _output.rows_of(summary, tuple(chosen.grid()))
-    known = _output.told(study.name or study.__name__, json.loads(dataset.attrs["settings"]), rows, summary=told)
-    _kept.keep(store.path, progress_of(dataset), parts, known)
-    if not _output.show(console, known, parts, values["json_"], values["csv"]):
+    _kept.keep(store.path, progress_of(dataset), parts, printed)
+    if not _output.show(console, printed, parts, values["json_"], values["csv"]):
         return
     places = {chosen.kept(keep): [store.path], "figure": paths}
     places |= {"report": report} if report else {}
