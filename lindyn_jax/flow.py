@@ -336,7 +336,7 @@ def _stiffness(start: AbstractModel, problem: AbstractProblem, horizon: Array, s
 def _known_stiffness(model: AbstractModel, problem: AbstractProblem, horizon: ArrayLike, stop) -> float | None:
     """`_stiffness` of two layers and data whose numbers are known and few, by NumPy; `None` for others."""
     # A core has its first layer in the coordinates of the data.
-    core = getattr(model, "core", None)
+    core = getattr(model, "core", None) if model.is_reduced else None
     factors = model.factors if core is None else core.factors
     if not is_least_squares(problem) or len(factors) != 2 or sum(leaf.size for leaf in (*factors, problem.Ytil)) > HOST:
         return None

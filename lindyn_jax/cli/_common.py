@@ -87,7 +87,9 @@ SubsetSeedOption = Annotated[
     int, typer.Option(help="Seed of the choice of rows; of the data for gaussian and factorization.")
 ]
 
+# Of XLA on processors, which generates code in one way or another: see `prepare_process`.
 EMITTERS = "xla_cpu_use_fusion_emitters"
+
 # More points than any study can use, and few enough to be listed.
 MOST_NUMBERS = 10_000
 

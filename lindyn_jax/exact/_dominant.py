@@ -41,27 +41,15 @@ def first(B: Array, scale: Array) -> Dominant:
 
 def follow(state: Dominant, B: Array, scale: Array, logs: Float[Array, "2 q"]) -> tuple[Dominant, Float[Array, "q k"]]:
     """The choice of rows, and the basis scaled, once row i counts `e^{logs[0, i] + logs[1, i]}` times."""
-    return unless_good(*_measured(state, logs), _anew, (B, scale, logs))[0]
-
-
-def follow_first(B: Array, scale: Array, logs: Float[Array, "2 q"]) -> Float[Array, "q k"]:
-    """The basis scaled that `follow` gives after `first`, with fewer exponentials: those of the identity are one."""
-    k = B.shape[1]
-    shift = (logs[0] + logs[1])[k:, None]
-    scaled = scale_by(B, shift)
-    good = (jnp.abs(scaled) <= _LARGEST) & (scale_by(scale, shift) <= _NOISE)
-    basis = jnp.concatenate([jnp.eye(k, dtype=B.dtype), scaled])
-    return unless_good(basis, jnp.all(good), lambda given: _anew(given)[1], (B, scale, logs))[0]
-
-
-def _anew(given: tuple[Array, Array, Array]) -> tuple[Dominant, Float[Array, "q k"]]:
-    """Another choice of rows, of (B, scale, logs): by factorizations where that is accurate, else by elimination."""
 
     # All that these take goes through the loops of `unless_good`: what does not would be computed before them, needed or not.
     def eliminated(given: tuple) -> tuple:
         return _measured(eliminate(*given), given[2])[0]
 
-    return unless_good(*_measured(_select(*given), given[2]), eliminated, given)[0]
+    def chosen(given: tuple) -> tuple:
+        return unless_good(*_measured(_select(*given), given[2]), eliminated, given)[0]
+
+    return unless_good(*_measured(state, logs), chosen, (B, scale, logs))[0]
 
 
 def _measured(state: Dominant, logs: Array) -> tuple[tuple[Dominant, Float[Array, "q k"]], Bool[Array, ""]]:

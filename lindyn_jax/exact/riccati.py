@@ -17,9 +17,7 @@ smooth even at t = 0.
 and exact at repeated and zero eigenvalues.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +30,8 @@ from .._linalg import round_off
 from .._public import public
 from ._common import as_times, check_not_negative, hypot
 from ._couplings import couplings, log_kernel, rotating
-from ._dominant import Dominant, basis_of, first, follow, follow_first, scale_by, shifts
-from ._start import start_factor, unless_good
+from ._dominant import Dominant, basis_of, first, follow, scale_by, shifts
+from ._start import start_factor
 
 
 @public
@@ -163,12 +161,6 @@ def merge_eigenvalues(a: Float[Array, " p"]) -> Float[Array, " p"]:
     A split of 1e-16 between equal eigenvalues would grow to a spurious factor e^{t 1e-16} between their directions.
     """
     cutoff = 8 * a.shape[0] ** 0.5 * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
-    apart = jnp.all(jnp.diff(a) > cutoff) & jnp.all(jnp.abs(a) > cutoff)
-    return unless_good(a, apart, _merged, (a, cutoff))[0]
-
-
-def _merged(of: tuple[Array, Array]) -> Array:
-    a, cutoff = of
     group = jnp.cumsum(jnp.concatenate([jnp.zeros(1, a.dtype), (jnp.diff(a) > cutoff).astype(a.dtype)]))
     same = (group[:, None] == group[None, :]).astype(a.dtype)
     # The least entry plus a mean difference: a group of one keeps its value to the last bit.
@@ -220,18 +212,13 @@ def _factors(A: Array, a: Array, Phi: Array, g: Array, U0: Array, ts: Array) -> 
     B, scale = in_eigenbasis(Phi, U0)
     B = _without_specks(B)
 
-    def at(t: Array, scaled_to: Callable[[Array], tuple[Any, Array]]) -> tuple[Any, Float[Array, "k p"]]:
+    def at(state: Dominant, t: Array) -> tuple[Dominant, Float[Array, "k p"]]:
         x = t * a
         m, r, log_ratio = _log_scales(x, g, t, B)
-        state, scaled = scaled_to(_of_all_rows(m, r, B))
+        state, scaled = follow(state, B, scale, _of_all_rows(m, r, B))
         return state, _solved(scaled, t * g * jnp.exp(log_ratio), jnp.exp(x - m - r)[:, None] * scaled[B.shape[1] :])
 
-    if ts.shape[0] == 1:
-        in_basis = at(ts[0], lambda logs: (None, follow_first(B, scale, logs)))[1][None]
-    else:
-        _, in_basis = jax.lax.scan(
-            lambda state, t: at(t, lambda logs: follow(state, B, scale, logs)), first(B, scale), ts
-        )
+    _, in_basis = jax.lax.scan(at, first(B, scale), ts)
     return jnp.einsum("ij,tkj->tik", Phi, in_basis)
 
 

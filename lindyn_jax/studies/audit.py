@@ -131,8 +131,9 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number |
     **Raises:** `ValueError` for n < samples.
 
     **Notes:** the three scalings share the product of the layers, and so does the balanced start with them. The horizon
-    is this package's choice; in the clock of q = 1 it is 1.5. None of the starts is stiff, so the explicit solver is named:
-    an audit that is to choose compiles the implicit one as well.
+    is this package's choice; in the clock of q = 1 it is 1.5. Until then no start is stiff, so the explicit
+    solver is named: an audit that is to choose compiles the implicit one as well. One of your own is chosen as ever; where
+    only the audit's horizon is another, and far later, give it `solver="auto"`.
 
     **Source:** M22 Fig. 3 and 6, section 5.2 and appendix A.2.
     """
@@ -146,9 +147,10 @@ def figure3(*, n: int = 500, samples: int = 100, h: int = 500, horizon: Number |
     starts: dict[str, init.AbstractStart] = {name: init.Gaussian(h, std=std) for name, std in stds.items()}
     starts["balanced"] = init.Balanced(h, std=stds["case 1"])
     problem = LeastSquares(X, Y, scale="averaged")
-    horizon = 1.5 / float(problem.scale) if horizon is None else horizon
+    if horizon is not None:
+        return Preset(problem, starts, {"horizon": horizon, "step_size": 5e-4})
     explicit = "dopri8" if problem.dtype == jnp.float64 else "tsit5"
-    return Preset(problem, starts, {"horizon": horizon, "step_size": 5e-4, "solver": explicit})
+    return Preset(problem, starts, {"horizon": 1.5 / float(problem.scale), "step_size": 5e-4, "solver": explicit})
 
 
 PRESETS: dict[str, Callable[..., Preset]] = {"m22-figure3": figure3}
